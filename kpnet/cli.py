@@ -1,0 +1,300 @@
+"""The `kpnet` command. Heavy imports happen inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kpnet.errors import KpnetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from kpnet.config import Config
+    from kpnet.model import KeypointModel
+
+app = typer.Typer(
+    help="Keypoint detection with any backbone in any head.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe (kpnet config).")]
+OverridesArg = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. data.root=faces train.epochs=10")]
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that model.save wrote.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images at once.")]
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except KpnetError as error:
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"kpnet: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.command()
+def train(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where it is not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of the run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the run of that name and start anew.")] = False,
+    overfit: Annotated[int, typer.Option(metavar="N", help="Sanity check: memorise N samples, write nothing.")] = 0,
+) -> None:
+    """Train from one YAML."""
+    from kpnet.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    if overfit:
+        return _overfit(loaded, overfit)
+    _train(loaded, out, resume, force)
+
+
+def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
+    from rich.console import Console
+
+    from kpnet.engine.training import train as run_training
+
+    console = Console()
+    try:
+        folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
+    except KeyboardInterrupt:
+        raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
+    if measures:
+        _print_measures(console, measures, "final model on the validation data")
+    console.print(f"the run is in {folder}: final/ and best/ (the models), predictions.png, curves.png, metrics.csv", soft_wrap=True)
+    return folder
+
+
+def _overfit(config: Config, samples: int) -> None:
+    from rich.console import Console
+
+    from kpnet.engine.overfit import STEPS, TARGET_PX
+    from kpnet.engine.overfit import overfit as run_overfit
+
+    error, steps = run_overfit(config, samples, Console())
+    passed = error < TARGET_PX
+    print(f"{'pass' if passed else 'FAIL'}: {error:.3f} px RMSE on {samples} sample(s) after {steps} steps", end="")
+    print("" if passed else f"; expected under {TARGET_PX} px within {STEPS}: try train.overfit, or another lr")
+    raise typer.Exit(0 if passed else 1)
+
+
+@app.command()
+def evaluate(
+    run: RunArg,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labelled CSV; the run's validation data where it is not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")] = False,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Score, RMSE, NME, PCK and a table per point."""
+    from rich.console import Console
+
+    from kpnet.engine.evaluation import evaluate as run_evaluation
+    from kpnet.model import load_model
+
+    model = load_model(run)
+    measures = run_evaluation(model, _labelled(run, data, model), batch_size)
+    if as_json:
+        print(json.dumps(measures, indent=2))
+        return
+    console = Console()
+    _print_measures(console, measures, str(data or "validation data"))
+    _print_points(console, measures["per_point"])
+
+
+@app.command()
+def predict(
+    run: RunArg,
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
+    draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
+    batch_size: BatchOption = 32,
+) -> None:
+    """Keypoints of pictures, in pixels of the original images."""
+    import pandas as pd
+    from rich.console import Console
+
+    from kpnet.model import write_atomic
+    from kpnet.predictor import Predictor
+
+    predictor = Predictor(run, batch_size=batch_size)
+    bad: list[str] = []
+    console = Console(stderr=True)
+    frames = []
+    images: dict[str, np.ndarray] = {}
+    for prediction in predictor.stream(_with_progress(_pictures(inputs, predictor.model, bad, images), console)):
+        frames.append(prediction.to_frame())
+        image = images.pop(prediction.image)
+        if draw:
+            _draw(prediction, image, out, predictor.model)
+    if not frames:
+        raise KpnetError(bad[0] if bad else f"{inputs[0]}: found no pictures")
+    table = pd.concat(frames, ignore_index=True)
+    text = table.to_json(orient="records", indent=1) if as_json else table.to_csv(index=False, float_format="%.4f")
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / ("predictions.json" if as_json else "predictions.csv")
+    write_atomic(target, text.encode())
+    print(f"{len(frames)} image(s): {target}" + (f", pictures in {out}" if draw else ""))
+    for message in bad:
+        print(f"kpnet: {message}", file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML, the name of a recipe, or a run folder.")],
+    overrides: OverridesArg = None,
+) -> None:
+    """The network layer by layer: shapes, parameters, MACs, memory, receptive field."""
+    from rich.console import Console
+
+    from kpnet.config import load_config
+    from kpnet.info import render, summarize
+    from kpnet.model import build_model, load_model
+
+    if Path(source).is_dir():
+        if overrides:
+            raise KpnetError("a run's model is as it is: overrides go with a config")
+        model = load_model(source)
+    else:
+        model = build_model(load_config(source, overrides or ()))
+    config = model.config
+    console = Console()
+    # A table that is piped is not cut to a terminal's width.
+    console = console if console.is_terminal else Console(width=200)
+    console.print(render(summarize(model, (config.in_channels, *config.input_size))))
+
+
+@app.command()
+def config(name: Annotated[str | None, typer.Argument(help="A recipe; without it, their names.")] = None) -> None:
+    """Print a recipe's YAML, to start your own from."""
+    from kpnet.config import config_text, list_configs
+
+    print(config_text(name) if name else "\n".join(list_configs()), end="" if name else "\n")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder; an earlier demo there is replaced.")] = Path("runs/demo"),
+    overrides: OverridesArg = None,
+) -> None:
+    """Train and evaluate on built-in synthetic faces; no data needed."""
+    from kpnet.config import load_config
+
+    folder = _train(load_config("demo", overrides or ()), out, False, out.exists())
+    print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
+    print(f"next:     kpnet evaluate {folder}   |   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap")
+
+
+def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
+    """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
+    from kpnet.config import DataConfig, load_config
+    from kpnet.data.build import build_dataset, build_val
+
+    if data is not None:
+        return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
+    saved = next((f / "config.yaml" for f in (run, run.parent) if (f / "config.yaml").is_file()), None)
+    dataset = None if saved is None else build_val(load_config(saved), model.skeleton)
+    if dataset is None:
+        raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
+    return dataset
+
+
+def _pictures(
+    inputs: list[Path], model: KeypointModel, bad: list[str], images: dict[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray, None]]:
+    """(name, image, no boxes) of every input; what cannot be read is named in `bad`, `images` keeps them for drawing."""
+    from kpnet.data.images import IMAGE_SUFFIXES, read_image
+
+    for path in inputs:
+        if path.suffix.lower() == ".csv":
+            for name, image in _csv_pictures(path, model):
+                images[name] = image
+                yield name, image, None
+            continue
+        if not path.exists():
+            raise KpnetError(f"{path}: no such file or folder")
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
+        for file in files:
+            try:
+                images[str(file)] = read_image(file)
+            except KpnetError as error:
+                bad.append(str(error))
+                continue
+            yield str(file), images[str(file)], None
+
+
+def _csv_pictures(path: Path, model: KeypointModel) -> Iterator[tuple[str, np.ndarray]]:
+    from kpnet.data import KaggleCSV
+
+    dataset = KaggleCSV(path, skeleton=model.skeleton)
+    for i in range(len(dataset)):
+        yield f"{path}:{dataset.image_name(i)}", dataset.read(i)[0]
+
+
+def _with_progress(items: Iterator[Any], console: Console) -> Iterator[Any]:
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(items, description="pictures")
+
+
+def _draw(prediction: Any, image: np.ndarray, out: Path, model: KeypointModel) -> None:
+    import cv2
+
+    from kpnet.model import write_atomic
+    from kpnet.plot import draw_points
+
+    edges = [(model.skeleton.names.index(a), model.skeleton.names.index(b)) for a, b in model.skeleton.edges]
+    confidence = None if prediction.confidence is None else prediction.confidence[0]
+    picture = draw_points(image, prediction.keypoints[0], confidence, edges)
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise KpnetError(f"{prediction.image}: its picture could not be encoded")
+    out.mkdir(parents=True, exist_ok=True)
+    name = prediction.image.strip("/.").replace("/", "_").replace(":", "_")
+    write_atomic(out / f"{name}.png", data.tobytes())
+
+
+def _print_measures(console: Console, measures: dict[str, Any], what: str) -> None:
+    from kpnet.metrics import PASS_MARK
+
+    verdict = "passes" if measures["score"] >= PASS_MARK else "below"
+    console.print(
+        f"{what}: {measures['images']} images, {measures['points']} points\n"
+        f"  score   {measures['score']:.2f}   (1 / (2 MSE); {verdict} the course's {PASS_MARK:.0f})\n"
+        f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
+        f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"
+        f"  NME     {100 * measures['nme']:.3f} %\n"
+        f"  PCK     {100 * measures['pck@5%']:.2f} % within 5 % of the image's side, {100 * measures['pck@10%']:.2f} % within 10 %",
+        highlight=False,
+    )
+
+
+def _print_points(console: Console, per_point: dict[str, dict[str, float]]) -> None:
+    from rich.table import Table
+
+    table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")
+    for name, row in per_point.items():
+        table.add_row(name, f"{row['rmse_px']:.3f}", f"{row['mre_px']:.3f}", f"{100 * row['pck@5%']:.1f}", str(row["points"]))
+    console.print(table)

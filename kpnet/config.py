@@ -1,0 +1,244 @@
+"""The typed schema of the one YAML, its loading, and overrides from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kpnet.errors import KpnetError, nearest
+from kpnet.registry import describe
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
+Part = str | dict[str, Any]
+
+
+def _size(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Strict):
+    """What `build_model` needs."""
+
+    backbone: Part
+    head: Part
+    num_keypoints: Positive | None = None  # None: as many as the skeleton has
+    in_channels: Positive = 3
+    input_size: Annotated[tuple[Positive, Positive], BeforeValidator(_size)] = (96, 96)  # H, W; or one number
+    pretrained: bool | str = False  # true: the library's own download; or a path
+    mean: list[float] | None = None  # of images in [0, 1], per channel or one for all; None: the backbone's
+    std: list[Rate] | None = None
+
+
+class DataConfig(Strict):
+    """Where samples come from."""
+
+    format: str = "kaggle_csv"
+    root: str = "."
+    train: str | int | None = None  # a file under root; a number of samples for synthetic
+    val: str | int | None = None
+    skeleton: str | list[str] | dict[str, Any] | None = None
+    complete_only: bool = False
+    transforms: list[str | dict[str, Any]] = []
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class SGD(Strict):
+    name: Literal["sgd"] = "sgd"
+    lr: Rate
+    momentum: Annotated[float, Field(ge=0)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Adam(Strict):
+    name: Literal["adam"] = "adam"
+    lr: Rate
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AdamW(Adam):
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+
+class Constant(Strict):
+    name: Literal["constant"] = "constant"
+
+
+class OneCycle(Strict):
+    """Up to the optimizer's lr and down to nearly 0, each step (Smith 2018)."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    warmup: Fraction = 0.3  # share of the steps
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    final_factor: Annotated[float, Field(gt=0, le=1)] = 1e-5
+
+
+class Cosine(Strict):
+    """Linear warm-up, then half a cosine to `final_factor` of the lr, each step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Plateau(Strict):
+    """lr times `factor` after `patience` epochs without a better validation loss."""
+
+    name: Literal["plateau"] = "plateau"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Positive = 10
+
+
+class EMA(Strict):
+    """Exponential moving average of the weights, each step."""
+
+    name: Literal["ema"] = "ema"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+
+
+class EarlyStopping(Strict):
+    """Stop after `patience` epochs without a better validation score."""
+
+    patience: Positive = 10
+
+
+Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name")]
+Schedule = Annotated[Constant | OneCycle | Cosine | Plateau, Field(discriminator="name")]
+
+
+class TrainConfig(Strict):
+    """How the model is trained."""
+
+    epochs: Positive = 60
+    batch_size: Positive = 32
+    optimizer: Optimizer = AdamW(lr=1e-3)
+    schedule: Schedule = OneCycle()
+    average: EMA | None = None
+    early_stopping: EarlyStopping | None = None
+    clip_norm: Rate | None = None
+    overfit: Optimizer | None = None  # of its own for `--overfit`, where the recipe's would saturate
+    seed: int = 0
+
+
+class Config(Strict):
+    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is."""
+
+    name: str = "run"
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    trainer: dict[str, Any] = {}
+
+
+def _recipes() -> dict[str, Path]:
+    """The shipped YAMLs: beside this file once installed, in configs/ of a checkout."""
+    here = Path(__file__).parent
+    folder = next((f for f in (here / "configs", here.parent / "configs") if f.is_dir()), here)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def list_configs() -> list[str]:
+    """Names of the recipes that come with kpnet."""
+    return list(_recipes())
+
+
+def config_text(name: str) -> str:
+    """The YAML text of a shipped recipe."""
+    recipes = _recipes()
+    if name not in recipes:
+        raise KpnetError(f'unknown config "{name}"{nearest(name, recipes)}; there are: {", ".join(recipes)}')
+    return recipes[name].read_text(encoding="utf-8")
+
+
+def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
+    """A typed config from a YAML file, the name of a shipped recipe, a mapping or a Config.
+
+    overrides: `key.path=value`, values read as YAML. A KpnetError names the file and key of what is wrong.
+    """
+    if isinstance(source, Config):
+        where, values = "config", source.model_dump()
+    elif isinstance(source, Mapping):
+        where, values = "config", _plain(source)
+    else:
+        where = str(source)
+        values = _parse(*_read(source))
+    for text in overrides:
+        _override(values, text)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise KpnetError(describe(error, where, Config)) from None
+
+
+def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
+    """YAML text in the schema's order."""
+    plain = values.model_dump(mode="json") if isinstance(values, BaseModel) else dict(values)
+    return yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None)
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError:
+            raise KpnetError(f"{path}: not a text file; expected a YAML config") from None
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise KpnetError(f"{path}: no such config file; kpnet's own are: {', '.join(list_configs())}")
+    return config_text(str(source)), str(source)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise KpnetError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise KpnetError(f"{where}: expected a mapping with model: and data:, found {type(values).__name__}")
+    return values
+
+
+def _plain(values: Any) -> Any:
+    """A deep copy with plain dicts and lists, so that overrides never reach the caller's."""
+    if isinstance(values, Mapping):
+        return {str(k): _plain(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_plain(v) for v in values]
+    return values.model_dump() if isinstance(values, BaseModel) else values
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise KpnetError(f'override "{text}": expected key.path=value, e.g. train.epochs=10')
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise KpnetError(f'override "{text}": the value is not YAML') from None
+    *path, last = key.split(".")
+    place = values
+    for part in path:
+        inner = place.get(part)
+        if isinstance(inner, str):  # a part given by its name alone
+            inner = {"name": inner}
+        place[part] = inner = {} if inner is None else inner
+        if not isinstance(inner, dict):
+            raise KpnetError(f'override "{text}": "{part}" holds {inner!r}, not a mapping')
+        place = inner
+    # Another kind of optimizer, head, … has other options: a change of name starts afresh.
+    place[last] = parsed

@@ -1,0 +1,104 @@
+"""The one owner of every coordinate mapping.
+
+A pixel index is a pixel's centre: the left edge of an image is at x = -0.5. Normalised
+coordinates are `(2 x + 1) / W - 1` (`grid_sample`'s `align_corners=False`), so an image, a
+resized copy and a heatmap of it share them. Sizes are (H, W), points are (..., 2) as x, y;
+arrays and tensors both do, and come back as what they were.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Points = TypeVar("Points", np.ndarray, torch.Tensor)
+Size = tuple[int, int]
+
+
+def _like(values: tuple[float, float], xy: Points) -> Points:
+    if isinstance(xy, torch.Tensor):
+        return torch.tensor(values, dtype=xy.dtype, device=xy.device)
+    return np.asarray(values, dtype=xy.dtype)
+
+
+def pixel_to_normalized(xy: Points, size: Size) -> Points:
+    """Pixels (..., 2) of an image, or cells of a map, of `size` (H, W) to [-1, 1]."""
+    height, width = size
+    return (2 * xy + 1) / _like((width, height), xy) - 1
+
+
+def normalized_to_pixel(xy: Points, size: Size) -> Points:
+    """[-1, 1] to pixels (..., 2) of an image, or cells of a map, of `size` (H, W)."""
+    height, width = size
+    return ((xy + 1) * _like((width, height), xy) - 1) / 2
+
+
+def normalized_distance_to_pixel(delta: Points, size: Size) -> Points:
+    """Differences (..., 2) of normalised points as pixels."""
+    height, width = size
+    return delta * _like((width / 2, height / 2), delta)
+
+
+def cell_centers(cells: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normalised centres (cells,) of the cells along one axis of a map that covers the image."""
+    return (2 * torch.arange(cells, device=device, dtype=dtype) + 1) / cells - 1
+
+
+def flip_pixels(xy: Points, size: Size, permutation: list[int]) -> Points:
+    """Points (..., K, 2) of the horizontally mirrored image: x to W - 1 - x, left and right labels swapped."""
+    return _like((-1, 1), xy) * xy[..., permutation, :] + _like((size[1] - 1, 0), xy)
+
+
+def flip_normalized(xy: Points, permutation: list[int]) -> Points:
+    """As `flip_pixels`, for normalised points: x to -x."""
+    return _like((-1, 1), xy) * xy[..., permutation, :]
+
+
+def inside(xy: Points, size: Size) -> Points:
+    """Bool (...): does the pixel point lie on the image (-0.5 to W - 0.5)?"""
+    height, width = size
+    return (xy[..., 0] >= -0.5) & (xy[..., 0] <= width - 0.5) & (xy[..., 1] >= -0.5) & (xy[..., 1] <= height - 0.5)
+
+
+# Pixel-to-pixel mappings are 2x3 matrices, as cv2.warpAffine takes them (source to destination).
+
+
+def resize_matrix(source: Size, target: Size) -> np.ndarray:
+    """Pixels of an image of size `source` to pixels after a resize to `target`: (x + 0.5) s - 0.5."""
+    sy, sx = target[0] / source[0], target[1] / source[1]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
+
+
+def letterbox_matrix(source: Size, target: Size) -> tuple[np.ndarray, Size]:
+    """Fit `source` into `target`, aspect kept, centred on whole pixels.
+
+    Returns the 2x3 matrix and the size (h, w) to which the image itself is resized;
+    the rounding of that size is part of the matrix.
+    """
+    scale = min(target[0] / source[0], target[1] / source[1])
+    size = (
+        min(target[0], max(1, round(source[0] * scale))),
+        min(target[1], max(1, round(source[1] * scale))),
+    )
+    matrix = resize_matrix(source, size)
+    matrix[:, 2] += ((target[1] - size[1]) // 2, (target[0] - size[0]) // 2)
+    return matrix, size
+
+
+def crop_matrix(box: tuple[float, float, float, float], target: Size) -> np.ndarray:
+    """The box (x0, y0, x1, y1), whose corners are pixel edges in index units, to an image of size `target`."""
+    x0, y0, x1, y1 = box
+    sx, sy = target[1] / (x1 - x0), target[0] / (y1 - y0)
+    return np.array([[sx, 0, -x0 * sx - 0.5], [0, sy, -y0 * sy - 0.5]])
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a 2x3 mapping."""
+    return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
+
+
+def transform(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (..., 2) through a 2x3 mapping, in float64."""
+    return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]

@@ -1,0 +1,105 @@
+"""The dataset contract: how raw images and points become a model's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from kpnet import coordinates
+from kpnet.config import DataConfig
+from kpnet.data.images import letterbox, to_channels
+from kpnet.registry import Registry
+from kpnet.skeleton import Skeleton
+
+# (image, keypoints in pixels with NaN for absent ones, seed) to the same, augmented
+Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+class KeypointDataset(Dataset[dict[str, Any]]):
+    """Base of every format. A subclass fills `skeleton`, `__len__` and `read`.
+
+    Items: `image` float (C, H, W) in [0, 1], `keypoints` float (K, 2) in [-1, 1] (0 where not visible),
+    `visible` bool (K,), `weight` float (K,) and the stable `index`. The model normalises the image itself.
+
+    `image_size` (H, W) letterboxes every image to one size (None: as it is), `in_channels` converts
+    between grey and colour, `transform` augments with draws from (seed, epoch, index) alone.
+    """
+
+    skeleton: Skeleton
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.transform = transform
+        self.seed = seed
+        # In shared memory, so that workers that live on see the new epoch.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @classmethod
+    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
+        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class."""
+        return cls(Path(data.root) / str(source), skeleton=skeleton, **common)  # type: ignore[call-arg]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W) or (H, W, C) and keypoints float64 (K, 2) in its pixels, NaN where absent."""
+        raise NotImplementedError
+
+    def image_name(self, index: int) -> str:
+        """What predictions call this sample."""
+        return str(index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Augmentation draws change with the epoch."""
+        self._epoch.fill_(epoch)
+
+    def sample_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The model's view before normalisation: image uint8, keypoints in its pixels, and the 2x3
+        mapping from the original image's pixels to it (of the letterbox alone)."""
+        image, xy = self.read(index)
+        matrix = np.eye(2, 3)
+        if self.in_channels is not None:
+            image = to_channels(image, self.in_channels)
+        if self.image_size is not None and image.shape[:2] != self.image_size:
+            image, matrix = letterbox(image, self.image_size)
+            xy = coordinates.transform(xy, matrix)
+        return image, xy, matrix
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, xy, _ = self.sample_pixels(index)
+        if self.transform is not None:
+            seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1)[0]
+            image, xy = self.transform(image, xy, int(seed))
+            visible = coordinates.inside(xy, image.shape[:2])  # False for NaN
+        else:
+            visible = np.isfinite(xy).all(-1)
+        size = (image.shape[0], image.shape[1])
+        keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
+        pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        return {
+            "image": torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)),
+            "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
+            "visible": torch.from_numpy(visible),
+            "weight": torch.from_numpy(visible.astype(np.float32)),
+            "index": index,
+        }
+
+
+DATASETS: Registry[type[KeypointDataset]] = Registry("data format")
+
+cv2.setNumThreads(0)  # images are small, and the cores are the training's

@@ -1,0 +1,158 @@
+"""The layout of the course and of Kaggle: columns `NAME_x`, `NAME_y` in any order, and `Image` with grey values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from kpnet.config import DataConfig
+from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.pixel_csv import PixelTable, clip, read_pixel_csv
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+
+@DATASETS.register("kaggle_csv")
+class KaggleCSV(KeypointDataset):
+    """Grey square images and K points from one CSV file, held in memory as uint8.
+
+    `skeleton` names the points to take, in its order; other points of the file are left out. None takes all of
+    them, in the file's order (as `facial15` where the names are the same). Empty cells are missing points;
+    `complete_only` drops rows that have one. A file without point columns (`ImageId,Image`) has `labelled` False
+    and every point of `skeleton` (None: `facial15`, as in Kaggle's test.csv) missing.
+
+    `images` uint8 (N, H, W), `keypoints` float64 (N, K, 2) pixels, NaN where missing. A sample's name is its
+    `ImageId`, else its data row in the file, from 0. Raises KpnetError for anything that is not this layout.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        skeleton: Skeleton | None = None,
+        complete_only: bool = False,
+        image_size: tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+        self.path = Path(path)
+        table = read_pixel_csv(self.path)
+        names = _point_names(table)
+        self.labelled = bool(names)
+        self.skeleton = _default_skeleton(names) if skeleton is None else skeleton
+        self.images = table.images
+        self.keypoints = _keypoints(table, names, self.skeleton)
+        has_ids = "ImageId" in table.columns
+        self._names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
+        if complete_only:
+            self._drop_incomplete()
+
+    @classmethod
+    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
+        """The file `source` under `data.root`."""
+        return cls(Path(data.root) / str(source), skeleton=skeleton, complete_only=data.complete_only, **common)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W) and keypoints float64 (K, 2) in its pixels, NaN where missing; both are copies."""
+        return self.images[index].copy(), self.keypoints[index].copy()
+
+    def image_name(self, index: int) -> str:
+        """The `ImageId`, or the data row in the file, from 0 and before any row was dropped."""
+        return self._names[index]
+
+    def _drop_incomplete(self) -> None:
+        keep = np.isfinite(self.keypoints).all((1, 2))
+        if not keep.any():
+            raise KpnetError(
+                f"{self.path}: none of {len(keep)} rows has all {len(self.skeleton)} points, "
+                "and complete_only drops the others; set it to false"
+            )
+        if not keep.all():
+            self.images, self.keypoints = self.images[keep], self.keypoints[keep]
+            self._names = [name for name, kept in zip(self._names, keep, strict=True) if kept]
+
+
+def _point_names(table: PixelTable) -> list[str]:
+    """Names that have both columns, in the file's order; a KpnetError for any other column."""
+    names = []
+    for column in table.columns:
+        if column in ("Image", "ImageId"):
+            continue
+        if not column:
+            raise KpnetError(
+                f"{table.path}: a column without a name; expected NAME_x or NAME_y (pandas: to_csv(index=False))"
+            )
+        name, end = column[:-2], column[-2:]
+        if not name or end not in ("_x", "_y"):
+            close = nearest(column, [c for c in _expected_columns(table) if c not in table.columns])
+            raise KpnetError(
+                f'{table.path}: column "{clip(column)}" is neither NAME_x, NAME_y, ImageId nor Image{close}; '
+                "rename or drop it"
+            )
+        partner = name + {"_x": "_y", "_y": "_x"}[end]
+        if partner not in table.columns:
+            lonely = [c for c in table.columns if c not in (column, "Image", "ImageId") and not _paired(c, table)]
+            raise KpnetError(
+                f'{table.path}: column "{clip(column)}" without "{clip(partner)}"{nearest(partner, lonely)}; '
+                "add it, or drop the other"
+            )
+        if end == "_x":
+            names.append(name)
+    return names
+
+
+def _paired(column: str, table: PixelTable) -> bool:
+    return {f"{column[:-2]}_x", f"{column[:-2]}_y"} <= set(table.columns)
+
+
+def _expected_columns(table: PixelTable) -> list[str]:
+    """What a misspelt column may have meant: a partner of the file's columns, or a column of facial15."""
+    names = [c[:-2] for c in table.columns if c.endswith(("_x", "_y"))] + list(Skeleton.load("facial15").names)
+    return [f"{name}{end}" for name in names for end in ("_x", "_y")] + ["ImageId"]
+
+
+def _default_skeleton(names: list[str]) -> Skeleton:
+    facial15 = Skeleton.load("facial15")
+    return facial15 if not names or set(names) == set(facial15.names) else Skeleton.from_names(names)
+
+
+def _keypoints(table: PixelTable, names: list[str], skeleton: Skeleton) -> np.ndarray:
+    """Float64 (N, K, 2) pixels in the skeleton's order, NaN where x or y is empty."""
+    xy = np.full((len(table.images), len(skeleton), 2), np.nan)
+    if not names:
+        return xy
+    for k, name in enumerate(skeleton.names):
+        if name not in names:
+            close = nearest(f"{name}_x", [f"{n}_x" for n in names])
+            raise KpnetError(
+                f'{table.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
+            )
+        for axis, end in enumerate("xy"):
+            xy[:, k, axis] = _numbers(table, f"{name}_{end}")
+    xy[np.isnan(xy).any(-1)] = np.nan
+    return xy
+
+
+def _numbers(table: PixelTable, column: str) -> np.ndarray:
+    """A column as float64 (N,), NaN where the cell is empty or says nan."""
+    cells = table.column(column)
+    values = np.empty(len(cells))
+    for row, cell in enumerate(cells):
+        try:
+            values[row] = float(cell or "nan")
+            good = not math.isinf(values[row])
+        except ValueError:
+            good = False
+        if not good:
+            raise KpnetError(
+                f'{table.where(row)}: {column} is "{clip(cell)}"; expected pixels, or an empty cell for a missing point'
+            )
+    return values

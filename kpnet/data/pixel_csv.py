@@ -1,0 +1,214 @@
+"""Reading a CSV whose `Image` column holds grey values as text: labels as strings, pixels by vectorised arithmetic.
+
+In messages a line is what an editor shows (the header is line 1) and a data row counts from 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from kpnet.errors import KpnetError, nearest
+
+_CHUNK = 1 << 19  # bytes of text at a time: its arrays stay in the processor's cache
+_COMMA, _QUOTE, _NEWLINE, _RETURN, _SPACE, _ZERO = b',"\n\r 0'
+
+
+@dataclass
+class PixelTable:
+    """A file's `images` uint8 (N, side, side) and `cells`, N rows of text with the Image cell empty."""
+
+    path: Path
+    columns: list[str]
+    images: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
+    cells: list[list[str]] = field(default_factory=list)
+    lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def column(self, name: str) -> list[str]:
+        """The cells (N,) of a column, blanks around them removed."""
+        index = self.columns.index(name)
+        return [row[index].strip() for row in self.cells]
+
+    def where(self, row: int) -> str:
+        """How a message names a row (from 0)."""
+        return f"{self.path}, line {self.lines[row]} (data row {row + 1})"
+
+
+def read_pixel_csv(path: Path) -> PixelTable:
+    """The whole file, a chunk of whole lines at a time. Raises KpnetError that names the first bad line."""
+    if path.is_dir():
+        raise KpnetError(f"{path}: a folder, expected a CSV file")
+    if not path.is_file():
+        raise KpnetError(f"{path}: no such file")
+    pixels: list[np.ndarray] = []
+    labels: list[str] = []
+    with path.open("rb") as file:
+        table = PixelTable(path, _header(path, file.readline()))
+        line = 2
+        while chunk := _whole_lines(file):
+            expected = pixels[0].shape[1] if pixels else None
+            rows, text = _read_chunk(table, chunk, line, expected)
+            line += chunk.count(b"\n")
+            labels += text
+            if len(rows):
+                pixels.append(rows)
+    if not pixels:
+        raise KpnetError(f"{path}: a header but no rows; expected one row an image")
+    side = math.isqrt(pixels[0].shape[1])
+    table.images = np.concatenate(pixels).reshape(-1, side, side)
+    table.cells = list(csv.reader(labels, skipinitialspace=True))
+    _check_cells(table, [len(row) or 1 for row in table.cells], 0)
+    return table
+
+
+def clip(text: str) -> str:
+    """At most 40 characters, for a message."""
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _whole_lines(file: BinaryIO) -> bytes:
+    chunk = file.read(_CHUNK) + file.readline()
+    return chunk + b"\n" if chunk and not chunk.endswith(b"\n") else chunk
+
+
+def _header(path: Path, line: bytes) -> list[str]:
+    """Column names; a KpnetError for an empty file, no Image column, or a name that stands twice."""
+    if not line.strip():
+        raise KpnetError(f"{path}: empty; expected a header line NAME_x,NAME_y,…,Image and one row an image")
+    if line.startswith(b"PK\x03\x04"):
+        raise KpnetError(f"{path}: a zip archive, expected CSV text; unpack it first")
+    try:
+        columns = [name.strip() for name in next(csv.reader([line.decode("utf-8-sig", errors="replace")]))]
+    except csv.Error:
+        raise KpnetError(f"{path}: not CSV text; expected a header line NAME_x,NAME_y,…,Image") from None
+    if "Image" not in columns:
+        raise KpnetError(
+            f"{path}: no Image column among {len(columns)} ({clip(', '.join(columns))}){nearest('Image', columns)}; "
+            "expected a header line NAME_x,NAME_y,…,Image"
+        )
+    for name in columns:
+        if (times := columns.count(name)) > 1:
+            raise KpnetError(f'{path}: column "{clip(name)}" stands {times} times, expected once; rename or drop one')
+    return columns
+
+
+def _read_chunk(table: PixelTable, chunk: bytes, line: int, expected: int | None) -> tuple[np.ndarray, list[str]]:
+    """Whole lines as pixels uint8 (n, P) and the CSV text of their other cells; appends to `table.lines`."""
+    text = np.frombuffer(bytearray(chunk), np.uint8)
+    ends = np.flatnonzero(text == _NEWLINE)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    ends -= (ends > starts) & (text[ends - 1] == _RETURN)
+    filled = ends > starts  # a blank line counts as a line, not as a row
+    first = len(table.lines)
+    table.lines = np.concatenate((table.lines, line + np.flatnonzero(filled)))
+    image_starts, image_ends = _image_fields(table, text, starts[filled], ends[filled], first)
+    labels = [
+        (chunk[start:image_start] + chunk[image_end:end]).decode("utf-8", errors="replace")
+        for start, image_start, image_end, end in zip(
+            starts[filled], image_starts, image_ends, ends[filled], strict=True
+        )
+    ]
+    _blank_all_but(text, image_starts, image_ends)
+    values, last, bad = parse_pixels(text)
+    if bad is not None:
+        row = int(np.searchsorted(image_ends, bad, "right"))
+        cell = bytes(text[image_starts[row] : image_ends[row]])
+        raise KpnetError(f"{table.where(first + row)}: {_bad_pixel(cell)}")
+    counts = np.array([np.count_nonzero(last[s:e]) for s, e in zip(image_starts, image_ends, strict=True)], np.int64)
+    if len(counts):
+        expected = _check_counts(table, counts, first, expected)
+    return values.reshape(len(counts), expected or 0), labels
+
+
+def _image_fields(
+    table: PixelTable, text: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First byte (n,) and end (n,) of each row's Image cell."""
+    commas, quotes = np.flatnonzero(text == _COMMA), np.flatnonzero(text == _QUOTE)
+    if len(quotes):
+        odd = (np.searchsorted(quotes, ends) - np.searchsorted(quotes, starts)) % 2
+        if odd.any():
+            where = table.where(first + int(odd.argmax()))
+            raise KpnetError(f'{where}: a quote (") that the line does not close; expected one row a line')
+        commas = commas[np.searchsorted(quotes, commas) % 2 == 0]
+    _check_cells(table, np.searchsorted(commas, ends) - np.searchsorted(commas, starts) + 1, first)
+    inner = commas.reshape(len(starts), len(table.columns) - 1)
+    column = table.columns.index("Image")
+    return (
+        starts if column == 0 else inner[:, column - 1] + 1,
+        ends if column == len(table.columns) - 1 else inner[:, column],
+    )
+
+
+def _check_cells(table: PixelTable, found: np.ndarray | list[int], first: int) -> None:
+    """Every row must have as many cells as the header."""
+    wrong = np.asarray(found) != len(table.columns)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise KpnetError(
+            f"{table.where(first + row)}: {found[row]} cells, expected {len(table.columns)} as in the header; "
+            "is the line cut short, or a comma unquoted?"
+        )
+
+
+def _blank_all_but(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
+    """Spaces in place: outside the cells [start, end), and for the quotes around a cell."""
+    edges = [0, *np.stack((starts, ends), axis=1).ravel().tolist(), len(text)]
+    for before, after in zip(edges[::2], edges[1::2], strict=True):
+        text[before:after] = _SPACE
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    quoted = (text[starts] == _QUOTE) & (text[ends - 1] == _QUOTE)
+    text[starts[quoted]] = text[ends[quoted] - 1] = _SPACE
+
+
+def parse_pixels(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Whole numbers 0 to 255 between blanks in `text` uint8 (n,), whose last byte is blank.
+
+    Returns the numbers uint8 (m,), where each one's last digit stands (bool (n,)), and the position of a byte
+    that belongs to no such number, or None. Each step is one pass over the bytes; nothing is done per number.
+    """
+    digit = np.full(len(text) + 3, 255, np.uint8)
+    np.subtract(text, _ZERO, out=digit[3:])  # wraps around: what is no digit becomes 10 to 255
+    is_digit = digit < 10
+    digit *= is_digit
+    low = digit[3:] + 10 * (digit[2:-1] * is_digit[3:])
+    hundreds = digit[1:-2] * (is_digit[2:-1] & is_digit[3:])
+    bad = (hundreds > 2) | ((hundreds == 2) & (low > 55))
+    bad |= is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]  # four digits
+    bad |= (text > _SPACE) & ~is_digit[3:]
+    last = is_digit[3:].copy()
+    last[:-1] &= ~is_digit[4:]
+    low += 100 * hundreds
+    return low[np.flatnonzero(last)], last, int(bad.argmax()) if bad.any() else None
+
+
+def _bad_pixel(cell: bytes) -> str:
+    for position, word in enumerate(cell.split(), start=1):
+        if not (word.isdigit() and len(word) <= 3 and int(word) <= 255):
+            found = clip(word.decode("utf-8", errors="replace"))
+            return f'pixel {position} is "{found}"; expected whole numbers 0 to 255 with spaces between'
+    raise AssertionError("the cell has no bad pixel")
+
+
+def _check_counts(table: PixelTable, counts: np.ndarray, first: int, expected: int | None) -> int:
+    """Pixels in a row: as many as the file's first row has, a perfect square."""
+    if expected is None:
+        expected = int(counts[0])
+        side = round(math.sqrt(expected))
+        if expected == 0 or side * side != expected:
+            fix = f"the nearest is {side * side} = {side} × {side}" if expected else "e.g. 9216 = 96 × 96"
+            raise KpnetError(f"{table.where(first)}: {expected} pixels, expected a square image; {fix}")
+    wrong = counts != expected
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise KpnetError(
+            f"{table.where(first + row)}: {counts[row]} pixels, expected {expected} as in the first row; "
+            "complete the row or remove it"
+        )
+    return expected

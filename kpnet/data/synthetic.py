@@ -1,0 +1,132 @@
+"""Drawn faces with exactly known points: data for demos and tests that needs no file."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import cv2
+import numpy as np
+
+from kpnet.config import DataConfig
+from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+
+@DATASETS.register("synthetic")
+class SyntheticFaces(KeypointDataset):
+    """`n` grey faces (size, size) with the 15 points of facial15, made on the fly from (seed, index) alone.
+
+    Shape, expression, pose, light, background, blur, noise and occluders vary. All points lie on the image and
+    count as visible, also beneath an occluder.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        size: int = 96,
+        image_size: tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+        if n < 1 or size < 16:
+            raise KpnetError(f"synthetic faces: {n} of {size} px; expected at least 1 of at least 16 px")
+        self.n, self.size = n, size
+        self.skeleton = Skeleton.load("facial15")
+
+    @classmethod
+    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
+        """`source` is the number of faces."""
+        if not str(source).isdecimal():
+            raise KpnetError(f'synthetic faces: found "{source}", expected their number, e.g. data.train=1000')
+        faces = cls(int(source), **common)
+        if skeleton is not None and skeleton.names != faces.skeleton.names:
+            raise KpnetError(f"synthetic faces have the 15 points of facial15, found a skeleton of {len(skeleton)} others")
+        return faces
+
+    def __len__(self) -> int:
+        return self.n
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""
+        if not 0 <= index < self.n:
+            raise IndexError(f"face {index} of {self.n}")
+        rng = np.random.default_rng((self.seed, index))
+        face = random_face(rng, self.size)
+        canvas = Canvas(self.size, _background(rng))
+        tones = _tones(rng)
+        draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
+        _occlude(canvas, face, tones, rng)
+        return _photograph(canvas.image(), face, rng), face.keypoints
+
+
+def random_face(rng: np.random.Generator, size: int) -> Face:
+    """Shape, pose, scale and place."""
+    weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
+    opening = list(DEFORMATIONS).index("mouth_open")
+    weights[opening] = max(0.0, weights[opening])
+    yaw, pitch, roll = np.radians(np.clip(rng.standard_normal(3), -2, 2) * (15, 8, 11))
+    scale = size * rng.uniform(0.31, 0.44)
+    x, y = rng.uniform(-0.08, 0.08, 2) * size
+    return Face(size, weights, rotation(yaw, pitch, roll), scale, (x, y + 0.02 * size))
+
+
+def _tones(rng: np.random.Generator) -> Tones:
+    skin = rng.uniform(95, 215)
+    return Tones(
+        skin=skin,
+        hair=rng.uniform(15, 0.75 * skin),
+        iris=rng.uniform(25, 90),
+        lips=skin * rng.uniform(0.5, 0.78),
+        cloth=rng.uniform(10, 245),
+    )
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """A few soft patches: small, to be stretched over the image."""
+    cells = rng.integers(3, 9)
+    level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)
+    return np.clip(level + contrast * rng.standard_normal((cells, cells)), 0, 255).astype(np.uint8)
+
+
+def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
+    """Glasses, or a bar, or fingers, each on a few faces."""
+    kind, value = rng.random(), rng.uniform(0, 255)
+    if kind < 0.15:
+        width = face.scale * rng.uniform(0.03, 0.07)
+        for side in ("left_", "right_"):
+            canvas.line(face.part(side + "lens"), value * 0.4, width, closed=True)
+            canvas.line(face.part(side + "temple"), value * 0.4, width)
+    elif kind < 0.22:
+        angle, reach = rng.uniform(0, np.pi), canvas.size
+        along = reach * np.array([np.cos(angle), np.sin(angle)])
+        middle = canvas.size * rng.uniform(0.2, 0.8, 2)
+        canvas.line(np.stack([middle - along, middle + along]), value, face.scale * rng.uniform(0.1, 0.25))
+    elif kind < 0.30:
+        tip = canvas.size * rng.uniform((0.2, 0.6), (0.8, 0.85))
+        lean = canvas.size * np.array([rng.uniform(-0.5, 0.5), 1.0])
+        for finger in range(-1, 2):
+            start = tip + face.scale * np.array([0.19 * finger, 0.06 * abs(finger)])
+            canvas.line(np.stack([start, start + lean]), tones.skin * 0.6, face.scale * 0.19)
+            canvas.line(np.stack([start, start + lean]), tones.skin * 0.95, face.scale * 0.15)
+
+
+def _photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
+    """Light from one side, contrast, blur and noise; moves no pixel."""
+    size = len(image)
+    if rng.random() < 0.5:
+        sigma = size / 96 * rng.uniform(0.3, 0.9)
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    x, y = ((np.arange(size) - face.keypoints.mean(0)[:, None]) / face.scale).astype(np.float32)
+    (gx, gy), falloff = rng.uniform(-0.3, 0.3, 2).tolist(), rng.uniform(0, 0.15)
+    light = (1 + gx * x - falloff * x**2)[None] + (gy * y - falloff * y**2)[:, None]
+    gain, level = rng.uniform(0.6, 1.1), rng.uniform(90, 150)
+    lit = image * np.maximum(light, 0.35)
+    lit *= gain
+    lit += level - 128 * gain
+    lit += rng.uniform(1, 9) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)

@@ -1,0 +1,290 @@
+"""Augmentation: albumentations by name, with keypoints computed here.
+
+albumentations changes the image alone. What it drew is read back as a 3x3 matrix from pixels to
+pixels (centres at integers), and the points go through that matrix in float64. So none of its keypoint
+conventions matter (corner scaling, dropped or reflected points, float32), and a negative determinant
+says that the image was mirrored and that left and right labels swap.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+from pydantic import ValidationError
+
+from kpnet.data.transform_matrices import GEOMETRIC, Matrix, project, resize
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or the import asks the network for a newer version
+import albumentations as A
+
+Spec = str | Mapping[str, Any]
+
+ERASING = ("CoarseDropout", "Erasing", "GridDropout", "PixelDropout", "XYMasking", "NoOp")
+"""These hide parts of the image and move nothing; a point under a hole stays a visible one."""
+
+MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
+GROUPS = {
+    "OneOf": ("transforms", "p"),
+    "SomeOf": ("transforms", "n", "replace", "p"),
+    "Sequential": ("transforms", "p"),
+}
+
+_MOVES = "it moves the picture and not its keypoints; use"
+_REFUSED = {
+    name: why
+    for why, names in {
+        "its keypoints miss the picture by pixels; use Affine or Perspective": (
+            *("ElasticTransform", "GridDistortion", "GridElasticDeform"),
+            *("OpticalDistortion", "PiecewiseAffine", "ThinPlateSpline"),
+        ),
+        f"{_MOVES} GaussianBlur or Defocus": ("ZoomBlur", "GlassBlur", "Downscale"),
+        f"{_MOVES} Sharpen": ("Emboss",),
+        f"{_MOVES} MedianBlur": ("Morphological",),
+        "it tears the picture apart; use CoarseDropout or GridDropout": ("RandomGridShuffle",),
+        "it needs boxes or masks; use CoarseDropout": ("ConstrainedCoarseDropout", "MaskDropout"),
+        "use HorizontalFlip": ("TimeReverse",),
+        "use XYMasking": ("TimeMasking", "FrequencyMasking"),
+        "it needs other images, which a config cannot give; use RandomToneCurve or ColorJitter": (
+            *("FDA", "HistogramMatching", "PixelDistributionAdaptation", "TextImage"),
+        ),
+        "the model normalises its input itself; leave it out": ("Normalize", "ToFloat", "FromFloat"),
+        "the dataset gives tensors and channels (model.in_channels) itself; leave it out": ("ToTensorV2", "ToRGB"),
+    }.items()
+    for name in names
+}
+_NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
+
+
+@dataclass
+class _Step:
+    """One albumentations transform."""
+
+    name: str
+    transform: Any
+
+    @property
+    def p(self) -> float:
+        return self.transform.p
+
+    def leaves(self) -> Iterator[_Step]:
+        yield self
+
+    def __call__(self, image: np.ndarray, draw: random.Random, forced: bool) -> tuple[np.ndarray, Matrix | None]:
+        try:
+            after = self.transform(image=image, force_apply=forced)["image"]
+        except Exception as error:  # a crop larger than the image, a colour transform of a grey one, …
+            raise KpnetError(f'transform "{self.name}": {" ".join(str(error).split())}') from error
+        drawn = self.transform.get_applied_params()
+        if self.name not in GEOMETRIC or not drawn:  # it moves no pixel, or its p was not met
+            return after, None
+        return after, GEOMETRIC[self.name](self.transform, drawn, image.shape[:2], after.shape[:2])
+
+
+@dataclass
+class _Group:
+    """OneOf (a child's p is its weight), SomeOf or Sequential, with albumentations' meaning and defaults."""
+
+    name: str
+    steps: list[_Step | _Group]
+    p: float
+    n: int = 1
+    replace: bool = False
+
+    def leaves(self) -> Iterator[_Step]:
+        for step in self.steps:
+            yield from step.leaves()
+
+    def __call__(self, image: np.ndarray, draw: random.Random, forced: bool) -> tuple[np.ndarray, Matrix | None]:
+        if not forced and draw.random() >= self.p:
+            return image, None
+        if self.name == "OneOf":
+            return _run(draw.choices(self.steps, [step.p for step in self.steps]), image, draw, forced=True)
+        if self.name == "SomeOf":
+            indices = range(len(self.steps))
+            chosen = draw.choices(indices, k=self.n) if self.replace else draw.sample(indices, self.n)
+            return _run([self.steps[i] for i in sorted(chosen)], image, draw)
+        return _run(self.steps, image, draw)
+
+
+def _run(
+    steps: Sequence[_Step | _Group], image: np.ndarray, draw: random.Random, forced: bool = False
+) -> tuple[np.ndarray, Matrix | None]:
+    total: Matrix | None = None
+    for step in steps:
+        image, matrix = step(image, draw, forced)
+        if matrix is not None:
+            total = matrix if total is None else matrix @ total
+    return image, total
+
+
+class Augment:
+    """The `data.transforms` of a config: `(image, xy, seed) -> (image, xy)`.
+
+    `image` is uint8 (H, W) or (H, W, C), `xy` float64 (K, 2) in its pixels with NaN for absent points.
+    Both come back with the same shapes: an image of another size is resized to what it was. A point that
+    leaves the image keeps its index and its coordinates. Draws depend on `seed` alone.
+
+    A transform is `Name` or `{Name: {argument: value}}`: one of `GEOMETRIC`, `ERASING`, `GROUPS`, or any
+    albumentations transform that changes pixel values only. Anything else, and a mirroring transform for a
+    skeleton without left/right pairs, is a KpnetError.
+    """
+
+    def __init__(self, transforms: Sequence[Spec] | None, skeleton: Skeleton) -> None:
+        self.steps = _build_all(transforms or [], "data.transforms")
+        self.num_keypoints = len(skeleton)
+        self.permutation = skeleton.flip_permutation
+        self.can_mirror = bool(skeleton.pairs) or len(skeleton) == 1
+        self._leaves = [leaf for step in self.steps for leaf in step.leaves()]
+        for leaf in self._leaves:
+            if _may_mirror(leaf) and not self.can_mirror:
+                _no_pairs(leaf.name)
+
+    def __call__(self, image: np.ndarray, xy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        if xy.shape != (self.num_keypoints, 2):
+            raise KpnetError(f"keypoints have shape {xy.shape}, expected ({self.num_keypoints}, 2)")
+        draw, generator = random.Random(seed), np.random.default_rng(seed)
+        cv2.setRNGSeed(seed & 0x7FFFFFFF)  # AdditiveNoise draws its Gaussians from OpenCV's global state
+        for leaf in self._leaves:
+            leaf.transform.set_random_state(generator, draw)
+        # A copy, because some transforms (AutoContrast) write into the image that they get.
+        after, matrix = _run(self.steps, image.copy(), draw)
+        if after.shape[:2] != image.shape[:2]:
+            after, back = _resize_back(after, image.shape)
+            matrix = back if matrix is None else back @ matrix
+        if after.shape != image.shape or after.dtype != image.dtype:
+            raise KpnetError(
+                f"data.transforms: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
+                "leave out what changes channels or the number type"
+            )
+        return after, xy.copy() if matrix is None else self._move(xy, matrix)
+
+    def _move(self, xy: np.ndarray, matrix: Matrix) -> np.ndarray:
+        if np.linalg.det(matrix) < 0:
+            if not self.can_mirror:
+                _no_pairs("data.transforms")
+            xy = xy[self.permutation]
+        return project(xy, matrix)
+
+
+def _resize_back(image: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Matrix]:
+    before, after = (image.shape[0], image.shape[1]), (shape[0], shape[1])
+    smaller = after[0] < before[0] and after[1] < before[1]  # INTER_AREA is no interpolation where it enlarges
+    resized = cv2.resize(image, after[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return resized.reshape(*after, *image.shape[2:]), resize(before, after)
+
+
+def _no_pairs(where: str) -> NoReturn:
+    raise KpnetError(f'"{where}" mirrors the image, but the skeleton has no left/right pairs: give it `pairs`')
+
+
+def _may_mirror(step: _Step) -> bool:
+    scale = getattr(step.transform, "scale", None)
+    negative = isinstance(scale, dict) and any(np.min(bounds) < 0 for bounds in scale.values())
+    return step.name in MIRRORS or negative
+
+
+def _is_photometric(name: str) -> bool:
+    cls = getattr(A, name, None)
+    return inspect.isclass(cls) and issubclass(cls, A.ImageOnlyTransform) and name not in _REFUSED
+
+
+def supported() -> list[str]:
+    """Every name that `data.transforms` takes."""
+    return sorted({*GEOMETRIC, *ERASING, *GROUPS, *filter(_is_photometric, vars(A))} - {"ImageOnlyTransform"})
+
+
+def _build_all(specs: Any, where: str) -> list[_Step | _Group]:
+    if isinstance(specs, (str, Mapping)) or not isinstance(specs, Sequence):
+        raise KpnetError(f"{where}: expected a list of transforms, found {specs!r}")
+    return [_build(spec, where) for spec in specs]
+
+
+def _build(spec: Any, where: str) -> _Step | _Group:
+    if isinstance(spec, str):
+        spec = {spec: None}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
+        raise KpnetError(f"{where}: expected a name or {{name: {{argument: value}}}}, found {spec!r}")
+    name, arguments = next(iter(spec.items()))
+    if name in GROUPS:
+        return _build_group(name, arguments)
+    if name in _REFUSED:
+        raise KpnetError(f'{where}: "{name}" is not supported: {_REFUSED[name]}')
+    if name not in supported():
+        if inspect.isclass(getattr(A, str(name), None)):
+            known = ", ".join(GEOMETRIC)
+            raise KpnetError(
+                f'{where}: "{name}" was never tested against the picture; geometric ones that were: {known}'
+            )
+        raise KpnetError(f'{where}: unknown transform "{name}"{nearest(name, supported())}')
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise KpnetError(f'transform "{name}": expected {{argument: value}}, found {arguments!r}')
+    return _Step(name, _construct(name, dict(arguments or {})))
+
+
+def _build_group(name: str, arguments: Any) -> _Group:
+    given = dict(arguments) if isinstance(arguments, Mapping) else {"transforms": arguments}
+    for key in given:
+        _check_key(name, key, GROUPS[name])
+    steps = _build_all(given.get("transforms"), f'transform "{name}"')
+    if not steps:
+        raise KpnetError(f'transform "{name}": expected a list of transforms, found nothing')
+    p, n, replace = given.get("p", 1.0 if name == "SomeOf" else 0.5), given.get("n", 1), given.get("replace", False)
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        raise KpnetError(f'transform "{name}": p: expected a probability from 0 to 1, found {p!r}')
+    if not isinstance(replace, bool):
+        raise KpnetError(f'transform "{name}": replace: expected true or false, found {replace!r}')
+    if type(n) is not int or not 1 <= n <= (n if replace else len(steps)):
+        raise KpnetError(f'transform "{name}": n: expected 1 to {len(steps)}, the number of transforms, found {n!r}')
+    if name == "OneOf" and not sum(step.p for step in steps):
+        raise KpnetError('transform "OneOf": every p in it is 0, expected weights')
+    return _Group(name, steps, float(p), n, replace)
+
+
+def _check_key(name: str, key: str, known: Sequence[str]) -> None:
+    if key not in known:
+        raise KpnetError(
+            f'transform "{name}": unknown argument "{key}"{nearest(key, known)}; known: {", ".join(known)}'
+        )
+
+
+def _construct(name: str, arguments: dict[str, Any]) -> Any:
+    cls = getattr(A, name)
+    for key in arguments:
+        _check_key(name, key, [p for p in inspect.signature(cls.__init__).parameters if p != "self"])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # arguments that it would then ignore
+            warnings.filterwarnings("ignore", ".*special case of Affine")
+            transform = cls(**arguments)
+    except Exception as error:
+        raise KpnetError(f'transform "{name}": {_complaint(error, arguments)}') from error
+    if name in GEOMETRIC and getattr(transform, "interpolation", None) in _NEAREST:
+        raise KpnetError(
+            f'transform "{name}": interpolation: nearest shifts the picture by up to half a pixel; use 1, linear'
+        )
+    if name == "MotionBlur" and (transform.allow_shifted or any(transform.direction_range)):
+        raise KpnetError('transform "MotionBlur" moves the picture; use allow_shifted: false, direction_range: [0, 0]')
+    return transform
+
+
+def _complaint(error: Exception, arguments: dict[str, Any]) -> str:
+    """One line from albumentations' error: key, what was found, what was expected."""
+    if not isinstance(error.__cause__, ValidationError):
+        return " ".join(str(error).split())
+    errors = error.__cause__.errors(include_url=False)
+    key = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
+    if errors[0]["type"] == "missing" and key not in arguments:
+        return f'"{key}" is missing'
+    messages = [e["msg"].replace("Input should be", "expected").removeprefix("Value error, ") for e in errors]
+    found = f"{key}: found {arguments.get(key)!r}, " if key else ""
+    return found + " or ".join(dict.fromkeys(messages))

@@ -1,0 +1,104 @@
+"""The LightningModule: loss, its right average, validation metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from kpnet.config import TrainConfig
+from kpnet.engine.optim import build_optimizer, build_schedule
+from kpnet.errors import KpnetError
+from kpnet.metrics import KeypointMetrics
+from kpnet.model import KeypointModel
+
+Batch = dict[str, Any]
+
+
+class SaturationCheck(torch.nn.Module):
+    """Is the network still worse than the mean of the training targets in its second epoch?
+
+    Looks at training batches: a weight average lags behind, and would cry wolf.
+    """
+
+    sum: Tensor
+    count: Tensor
+
+    def __init__(self, points: int) -> None:
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(points, 2), persistent=False)
+        self.register_buffer("count", torch.zeros(points, 1), persistent=False)
+        self.network, self.mean_face = MeanMetric(), MeanMetric()
+
+    def update(self, epoch: int, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
+        """The first epoch finds the mean face, the second compares; points (B, K, 2), visible (B, K)."""
+        if epoch == 0:
+            self.sum += (target * visible[..., None]).sum(0)
+            self.count += visible.sum(0)[:, None]
+        elif visible.any():
+            mean = self.sum / self.count.clamp(min=1)
+            self.network.update((target - predicted).square().mean(-1)[visible])
+            self.mean_face.update((target - mean).square().mean(-1)[visible])
+
+
+class KeypointModule(pl.LightningModule):
+    """Trains a KeypointModel on batches of the dataset contract."""
+
+    def __init__(self, model: KeypointModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric()
+        self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
+        self.saturation = SaturationCheck(len(model.skeleton))
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout draws from (seed, epoch, rank), so that a resumed run sees what the uninterrupted one saw.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
+        self.train_loss.reset()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        output = self.model.output(batch["image"])
+        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            named = ", ".join(f"{k} {v.item():g}" for k, v in terms.items())
+            raise KpnetError(
+                f"the loss is not finite at epoch {self.current_epoch}, step {self.global_step} ({named}): "
+                f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0; "
+                "the last good model is kept"
+            )
+        count = (batch["weight"] > 0).sum()
+        self.train_loss.update(loss.detach(), count)
+        if self.current_epoch < 2:
+            self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return self._over_ranks(loss, count)
+
+    def _over_ranks(self, loss: Tensor, count: Tensor) -> Tensor:
+        """DDP averages the ranks' gradients alike; the mean over visible points weighs them by their points."""
+        if self.trainer.world_size == 1:
+            return loss
+        everywhere = self.all_gather(count).sum().clamp(min=1)
+        return loss * count * self.trainer.world_size / everywhere
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_loss.reset()
+        self.val_metrics.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        output = self.model.output(batch["image"])
+        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
+        visible = batch["visible"]
+        self.val_loss.update(torch.stack(list(terms.values())).sum(), visible.sum())
+        self.val_metrics.update(output.xy, batch["keypoints"], visible)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.config.optimizer)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.config.schedule, steps, self.config.epochs)
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -1,0 +1,124 @@
+"""What a training writes while it runs: metrics, the best model, sample pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from rich.console import Console
+
+from kpnet import plot
+from kpnet.data import KeypointDataset
+from kpnet.engine.module import KeypointModule
+from kpnet.model import KeypointModel, write_atomic
+
+SAMPLES = 12
+
+
+class RunFolder(pl.Callback):
+    """Keeps `metrics.csv`, `best/` (by validation score) and TensorBoard's samples.
+
+    Stands before the weight average in the list of callbacks, so that the weights it saves and
+    draws after a validation are the averaged ones, the ones that were validated.
+    """
+
+    def __init__(self, folder: Path, val: KeypointDataset | None, console: Console, bar: bool) -> None:
+        self.folder, self.val, self.console, self.bar = folder, val, console, bar
+        self.history: list[dict[str, float]] = []
+        self.best = -1.0
+        self.measured: dict[str, float] = {}
+        self.started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history, self.best = state_dict["history"], state_dict["best"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+        self.measured = {}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, KeypointModule)
+        result = pl_module.val_metrics.compute()
+        self.measured = {
+            "val_loss": pl_module.val_loss.compute().item(),
+            **{f"val_{name}": result[name] for name in ("score", "rmse_px", "mre_px", "nme")},
+        }
+        pl_module.log_dict(self.measured, logger=False)
+        pl_module.log("score", result["score"], prog_bar=True, logger=False)
+        if trainer.is_global_zero:
+            if result["score"] > self.best:
+                self.best = result["score"]
+                save_model(pl_module.model, self.folder / "best", trainer.current_epoch, self.measured)
+            if trainer.current_epoch % max(1, (trainer.max_epochs or 1) // 10) == 0:
+                self._log_samples(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, KeypointModule)
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": pl_module.train_loss.compute().item(),
+            **self.measured,
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        self._warn_if_saturated(pl_module)
+        if not trainer.is_global_zero:
+            return
+        self.history.append(row)
+        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
+        if not self.bar:
+            score = f"  val score {row['val_score']:7.1f}  rmse {row['val_rmse_px']:.3f} px" if self.measured else ""
+            self.console.print(
+                f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}  loss {row['train_loss']:.4g}{score}  "
+                f"{row['seconds']:.1f} s",
+                highlight=False,
+            )
+
+    def _warn_if_saturated(self, module: KeypointModule) -> None:
+        if module.current_epoch != 1 or not module.saturation.mean_face.update_called:
+            return
+        network, mean_face = (1 / (2 * m.compute().item()) for m in (module.saturation.network, module.saturation.mean_face))
+        if network < mean_face:
+            self.console.print(
+                f"warning: in the second epoch the training score {network:.2f} is below the mean face's {mean_face:.2f}: "
+                f"the network may be saturated; try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",
+                style="yellow",
+                soft_wrap=True,
+            )
+
+    def _log_samples(self, trainer: pl.Trainer, module: KeypointModule) -> None:
+        figure = draw_samples(module.model, self.val)
+        for logger in trainer.loggers:
+            if figure is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_figure("val/predictions", figure, trainer.current_epoch)
+
+
+def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, float]) -> None:
+    """The model's files and `training.json`, which says of which epoch they are."""
+    model.save(folder)
+    values = {"epoch": epoch, **measured}
+    write_atomic(folder / "training.json", (json.dumps(values, indent=2) + "\n").encode())
+
+
+def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:
+    """A figure of the first validation images with true and predicted points; None without data."""
+    if dataset is None:
+        return None
+    items = [dataset[i] for i in range(min(SAMPLES, len(dataset)))]
+    images = torch.stack([item["image"] for item in items])
+    device = next(model.parameters()).device
+    predicted = model.infer(images.to(device)).keypoints.cpu()
+    truth = torch.stack([item["keypoints"] for item in items])
+    visible = torch.stack([item["visible"] for item in items])
+    return plot.draw_predictions(images, truth, predicted, visible)

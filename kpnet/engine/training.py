@@ -1,0 +1,221 @@
+"""`train`: from a config to a run folder."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
+
+from kpnet import plot
+from kpnet.config import Config, load_config, to_yaml
+from kpnet.data import KeypointDataset
+from kpnet.data.build import build_splits
+from kpnet.engine.evaluation import evaluate
+from kpnet.engine.module import KeypointModule
+from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
+from kpnet.errors import KpnetError, nearest
+from kpnet.model import KeypointModel, assemble, write_atomic
+
+OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Shuffles by (seed, epoch) and tells the dataset the epoch, on one process too."""
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        assert isinstance(self.dataset, KeypointDataset)
+        self.dataset.set_epoch(epoch)
+
+
+class EachOnceSampler(Sampler[int]):
+    """Every sample once over all ranks; DistributedSampler would repeat some to make the ranks equal."""
+
+    def __init__(self, length: int, ranks: int, rank: int) -> None:
+        self.indices = range(rank, length, ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Loaders(pl.LightningDataModule):
+    """The two splits as batches."""
+
+    def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config) -> None:
+        super().__init__()
+        self.train, self.val, self.config = train, val, config
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = EpochSampler(
+            self.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.train.seed
+        )
+        return self._loader(self.train, sampler)
+
+    def val_dataloader(self) -> Any:
+        trainer = self.trainer
+        assert trainer is not None
+        if self.val is None:
+            return []
+        return self._loader(self.val, EachOnceSampler(len(self.val), trainer.world_size, trainer.global_rank))
+
+    def _loader(self, dataset: KeypointDataset, sampler: Sampler[int]) -> DataLoader[Any]:
+        workers = self.config.data.workers
+        return DataLoader(
+            dataset,
+            batch_size=self.config.train.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def train(
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> tuple[Path, KeypointModel, dict[str, Any]]:
+    """Train as the config says. Returns the run folder, the final model and its validation measures.
+
+    The run goes to `out`, or `runs/<name>`. An existing run is only touched with `resume` (go on after
+    its last whole epoch) or `force` (start anew). Nothing is written before data and model are built.
+    """
+    console = console or Console()
+    folder = Path(out) if out else Path("runs") / config.name
+    _check_folder(folder, config, resume, force)
+    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    train_set, val_set = build_splits(config)
+    model = assemble(config.model, train_set.skeleton)
+    config = config.model_copy(update={"model": model.config})
+    bar = console.is_terminal
+    keeper = RunFolder(folder, val_set, console, bar)
+    trainer = _trainer(config, folder, keeper, bar)
+    _prepare(folder, config, force)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config.model_dump(mode="json"))
+    module = KeypointModule(model, config.train)
+    loaders = Loaders(train_set, val_set, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        checkpoint = _last_checkpoint(folder) if resume else None
+        trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    measures = _finish(folder, module, keeper, val_set) if trainer.is_global_zero else {}
+    return folder, module.model.eval(), measures
+
+
+def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: KeypointDataset | None) -> dict[str, Any]:
+    """The final model, its measures and the pictures."""
+    import pandas as pd
+
+    measures = evaluate(module.model, val) if val is not None else {}
+    plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
+    save_model(module.model, folder / "final", module.trainer.current_epoch - 1, plain)
+    figure = draw_samples(module.model, val)
+    if figure is not None:
+        plot.save_figure(figure, folder / "predictions.png")
+    plot.save_figure(plot.draw_curves(pd.DataFrame(keeper.history)), folder / "curves.png")
+    return measures
+
+
+def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:
+    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
+    for key in config.trainer:
+        if key not in known:
+            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
+        if key in OWN_TRAINER_ARGUMENTS:
+            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[pl.Callback] = [keeper, last]
+    if config.train.average is not None:
+        average = get_ema_multi_avg_fn(config.train.average.decay)
+        callbacks.append(WeightAveraging(multi_avg_fn=average))
+    if config.train.early_stopping is not None:
+        callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
+    if bar:
+        callbacks.append(RichProgressBar())
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    defaults = {
+        "max_epochs": config.train.epochs,
+        "gradient_clip_val": config.train.clip_norm,
+        "callbacks": callbacks,
+        "logger": TensorBoardLogger(folder, name="tensorboard", version=""),
+        "default_root_dir": folder,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": bar,
+        "use_distributed_sampler": False,
+    }
+    try:
+        return pl.Trainer(**{**defaults, **config.trainer})
+    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise KpnetError(f"trainer: {' '.join(str(error).split())}") from None
+
+
+def _check_folder(folder: Path, config: Config, resume: bool, force: bool) -> None:
+    saved = folder / "config.yaml"
+    if resume:
+        if not (folder / "last.ckpt").is_file():
+            raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
+        _check_same(load_config(saved), config, saved)
+    elif folder.exists() and any(folder.iterdir()) and not force:
+        raise KpnetError(f"{folder}: exists already; use --force to start anew, --resume to go on, or another name=…")
+    elif folder.exists() and force and not saved.is_file() and any(folder.iterdir()):
+        raise KpnetError(f"{folder}: is no run of kpnet's, so --force does not delete it; give another --out")
+
+
+def _check_same(old: Config, new: Config, where: Path) -> None:
+    """A resumed run goes on with its own recipe."""
+    count = old.model.num_keypoints  # filled in from the data when the run began
+    new = new.model_copy(update={"model": new.model.model_copy(update={"num_keypoints": count})})
+    before, after = (to_yaml(c).splitlines() for c in (old, new))
+    changed = [line for line in difflib.unified_diff(before, after, lineterm="", n=0) if line[0] in "+-" and line[1:2] not in "+-"]
+    if changed:
+        raise KpnetError(f"{where}: --resume with another config: {'; '.join(line.strip() for line in changed[:4])}")
+
+
+def _prepare(folder: Path, config: Config, force: bool) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if force and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.yaml", to_yaml(config).encode())
+
+
+def _last_checkpoint(folder: Path) -> Path:
+    path = folder / "last.ckpt"
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from None
+    return path
+
+
+if not sys.warnoptions:
+    warnings.filterwarnings("ignore", message=".*isinstance.*treespec.*")

@@ -1,0 +1,16 @@
+"""The one exception that kpnet raises for what a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KpnetError(ValueError):
+    """Bad input. The message is one line: where, what was found, what was expected, the nearest fix."""
+
+
+def nearest(name: object, choices: Iterable[str]) -> str:
+    """`' (did you mean "relu"?)'` for the closest of `choices`, or an empty string."""
+    match = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
+    return f' (did you mean "{match[0]}"?)' if match else ""

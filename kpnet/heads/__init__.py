@@ -1,0 +1,13 @@
+"""Heads: feature pyramids to keypoints."""
+
+from __future__ import annotations
+
+from kpnet.heads import heatmap, regression  # noqa: F401 (they register themselves)
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
+
+__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "Pyramid", "list_heads"]
+
+
+def list_heads() -> list[str]:
+    """Names that `head:` takes."""
+    return sorted(HEADS)

@@ -1,0 +1,77 @@
+"""The head contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kpnet.errors import KpnetError, nearest
+from kpnet.registry import Registry
+
+
+@dataclass
+class Pyramid:
+    """What a head is told of the maps that it will get, finest first."""
+
+    channels: list[int]
+    strides: list[int]
+    sizes: list[tuple[int, int]]  # (h, w) at the configured input size
+
+
+@dataclass
+class HeadOutput:
+    """`xy` (B, K, 2) in [-1, 1], differentiable; `logits` (B, K, h, w) where the head makes maps."""
+
+    xy: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass
+class Keypoints:
+    """What `model.infer` gives. Everything is normalised to [-1, 1]; None where a head has none.
+
+    keypoints (B, K, 2); confidence (B, K): the probability that the point lies within 5 % of the
+    image's longer side; covariance (B, K, 2, 2) in the same unit, squared; heatmaps (B, K, h, w) that sum to 1.
+    """
+
+    keypoints: Tensor
+    confidence: Tensor | None = None
+    covariance: Tensor | None = None
+    heatmaps: Tensor | None = None
+
+
+class Head(nn.Module):
+    """A list of feature maps, finest first, to a HeadOutput. It knows nothing of images or YAML.
+
+    Built as `cls(pyramid, num_keypoints, **options)`. The input's height and width must be
+    multiples of `multiple`.
+    """
+
+    multiple: int = 1
+
+    def forward(self, features: list[Tensor]) -> HeadOutput:
+        raise NotImplementedError
+
+    def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Named terms, already weighted, whose sum is the loss; target (B, K, 2), weight (B, K), 0 for absent."""
+        raise NotImplementedError
+
+    def infer(self, output: HeadOutput) -> Keypoints:
+        """The answer with whatever uncertainty the head has."""
+        return Keypoints(output.xy)
+
+
+HEADS: Registry[type[Head]] = Registry("head")
+
+
+def check_losses(weights: dict[str, float], known: Iterable[str], head: str) -> None:
+    """A KpnetError for an unknown loss, and for weights that leave nothing to minimise."""
+    for name, weight in weights.items():
+        if name not in known:
+            raise KpnetError(f'unknown loss "{name}" for head "{head}"{nearest(name, known)}; there are: {", ".join(known)}')
+        if weight < 0:
+            raise KpnetError(f'head "{head}": loss {name}: expected a weight of at least 0, found {weight}')
+    if not any(weights.values()):
+        raise KpnetError(f'head "{head}": loss: expected at least one weight above 0, e.g. {{l1: 1.0}}')

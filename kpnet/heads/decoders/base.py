@@ -1,0 +1,52 @@
+"""What the map decoders share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kpnet.errors import KpnetError
+from kpnet.heads.base import Pyramid
+from kpnet.registry import Registry
+
+# A decoder is built as `cls(pyramid, num_keypoints, stride, **options)` and maps the list of
+# feature maps to logits (B, K, H / stride, W / stride); H and W must be multiples of its `multiple`.
+DECODERS: Registry[type[nn.Module]] = Registry("decoder")
+
+
+def doublings(coarse: int, fine: int, what: str) -> int:
+    """How often a stride is halved from `coarse` to `fine`; a KpnetError where that is no whole number."""
+    times = 0
+    while fine << times < coarse:
+        times += 1
+    if fine << times != coarse:
+        raise KpnetError(f"{what}: stride {coarse} cannot be brought to stride {fine} by doubling the map")
+    return times
+
+
+def check_stride(stride: int, pyramid: Pyramid, decoder: str) -> None:
+    """A map cannot be coarser than the backbone's coarsest."""
+    if stride > pyramid.strides[-1]:
+        raise KpnetError(
+            f'decoder "{decoder}": stride {stride} is coarser than the backbone\'s coarsest map '
+            f"(its strides: {', '.join(map(str, pyramid.strides))})"
+        )
+
+
+def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """Bilinear by a whole factor, then cropped or edge-padded to `size` on the right and below.
+
+    Cell 0 stays where it is: stretching to an odd size instead would shift every point.
+    """
+    if factor > 1:
+        x = F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+    down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
+    if down > 0 or right > 0:
+        x = F.pad(x, (0, max(right, 0), 0, max(down, 0)), mode="replicate")
+    return x[..., : size[0], : size[1]]
+
+
+def conv_norm_relu(inp: int, out: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inp, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    )

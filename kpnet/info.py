@@ -1,0 +1,284 @@
+"""What a network is made of: sizes, parameters, multiply-adds, memory and receptive field, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from kpnet.receptive_field import Field, ReceptiveFields
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one layer. Shapes are without the batch; `macs` are multiply-adds for one image.
+
+    formula: the output size by the slides' `(W − K + 2P)/S + 1`; warning: what a stride that does not
+    divide leaves out. parameters are 0 at a second call, activation_bytes where nothing new is stored
+    (in-place layers, views). receptive_field and jump (input pixels from cell to cell) are (rows, columns);
+    None where unknown, and `sees_all` where every output depends on the whole image.
+    """
+
+    name: str
+    type: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    formula: str = ""
+    warning: str = ""
+    parameters: int = 0
+    macs: int = 0
+    activation_bytes: int = 0
+    receptive_field: tuple[int, int] | None = None
+    jump: tuple[Fraction, Fraction] | None = None
+    sees_all: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Layers in the order of their calls, and the whole model's totals for one image.
+
+    parameters may exceed the layers' sum: a model can hold some outside its layers, or not call one.
+    macs count convolutions and linear layers; activation_bytes the layers' outputs in a forward pass;
+    model_bytes parameters and buffers.
+    """
+
+    layers: list[Layer]
+    parameters: int
+    trainable: int
+    frozen: int
+    macs: int
+    activation_bytes: int
+    model_bytes: int
+
+
+def summarize(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
+    """Run one zero image (C, H, W) through the model in eval mode and note what every layer did."""
+    first = next(model.parameters(), torch.zeros(0))
+    image = torch.zeros(1, *input_shape, device=first.device, dtype=first.dtype)
+    layers: list[Layer] = []
+    counted: set[Tensor] = set()
+    hooks = []
+    with torch.no_grad(), evaluation_mode(model), ReceptiveFields(image) as fields:
+        note = partial(_note, layers=layers, counted=counted, fields=fields)
+        for name, module in model.named_modules():
+            if not any(True for _ in module.children()):
+                hooks.append(module.register_forward_hook(partial(note, name), with_kwargs=True))
+        try:
+            model(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    parameters = list(model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    total = sum(p.numel() for p in parameters)
+    return Summary(
+        layers=layers,
+        parameters=total,
+        trainable=trainable,
+        frozen=total - trainable,
+        macs=sum(layer.macs for layer in layers),
+        activation_bytes=sum(layer.activation_bytes for layer in layers),
+        model_bytes=sum(t.numel() * t.element_size() for t in [*parameters, *model.buffers()]),
+    )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _note(
+    name: str,
+    module: nn.Module,
+    args: Any,
+    kwargs: Any,
+    result: Any,
+    *,
+    layers: list[Layer],
+    counted: set[Tensor],
+    fields: ReceptiveFields,
+) -> None:
+    inputs, outputs = list(_tensors([args, kwargs])), list(_tensors(result))
+    if not inputs or not outputs:
+        return
+    held = {t.untyped_storage().data_ptr() for t in inputs}
+    new = [t for t in outputs if t.untyped_storage().data_ptr() not in held]
+    parameters = {p for p in module.parameters() if p not in counted}
+    counted |= parameters
+    shapes = inputs[0].shape[1:], outputs[0].shape[1:]
+    formula, warning = _sizes(module, *shapes)
+    layers.append(
+        Layer(
+            name=name or "(model)",
+            type=type(module).__name__,
+            input_shape=tuple(shapes[0]),
+            output_shape=tuple(shapes[1]),
+            formula=formula,
+            warning=warning,
+            parameters=sum(p.numel() for p in parameters),
+            macs=_macs(module, inputs[0], outputs[0]),
+            activation_bytes=sum(t.numel() * t.element_size() for t in new),
+            **_seen(fields.of(outputs[0]), shapes[1]),
+        )
+    )
+
+
+def _seen(field: Field, shape: torch.Size) -> dict[str, Any]:
+    if isinstance(field, str):
+        return {"sees_all": field == "all"}
+    rows, columns = field
+    return {
+        "receptive_field": (rows.extent(shape[-2]), columns.extent(shape[-1])),
+        "jump": (rows.jump, columns.jump),
+    }
+
+
+def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """Multiply-adds of a convolution or linear layer; a bias is not a product."""
+    if isinstance(module, CONVOLUTIONS):
+        return y.numel() * module.weight[0].numel()  # (out, in / groups, kernel…)
+    if isinstance(module, TRANSPOSED):
+        return x.numel() * module.weight[0].numel()  # (in, out / groups, kernel…)
+    if isinstance(module, nn.Linear):
+        return y.numel() * module.in_features
+    return 0
+
+
+def _sizes(module: nn.Module, before: torch.Size, after: torch.Size) -> tuple[str, str]:
+    """The output size's formula, once if rows and columns agree, and what the stride leaves out."""
+    if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, *POOLS)) or len(before) < 3:
+        return "", ""
+    formulas, warnings = [], []
+    for d, what in ((0, "row"), (1, "column")):
+        if isinstance(module, nn.ConvTranspose2d):
+            formula, warning = _transposed_size(module, d, before[d - 2], after[d - 2]), ""
+        else:
+            formula, warning = _window_size(module, d, before[d - 2], after[d - 2], what)
+        formulas.append(formula)
+        warnings.append(warning)
+    formula = formulas[0] if formulas[0] == formulas[1] else f"H: {formulas[0]}; W: {formulas[1]}"
+    return formula, "; ".join(w for w in warnings if w)
+
+
+def _window_size(module: nn.Module, d: int, size: int, out: int, what: str) -> tuple[str, str]:
+    kernel, stride = _pick(module.kernel_size, d), _pick(module.stride, d)
+    kernel = (kernel - 1) * _pick(getattr(module, "dilation", 1), d) + 1
+    if isinstance(module.padding, str):
+        padding, text = (kernel - 1 if module.padding == "same" else 0), f" + {kernel - 1}"
+    else:
+        padding, text = 2 * _pick(module.padding, d), f" + 2·{_pick(module.padding, d)}"
+    exact = Fraction(size - kernel + padding, stride) + 1
+    formula = f"({size} − {kernel}{text if padding else ''})/{stride} + 1 = "
+    if exact.denominator == 1:
+        return f"{formula}{exact}", ""
+    formula += f"{float(exact):.2f} → {out}"
+    rest = (size - kernel + padding) % stride
+    if out > exact:
+        return formula, f"stride {stride} does not divide: the last window's {_count(stride - rest, what)} lie outside"
+    lost = rest - padding // 2
+    left_out = f"the last {_count(lost, what)} lost" if lost > 0 else f"only padding {what}s left out"
+    return formula, f"stride {stride} does not divide: {left_out}"
+
+
+def _transposed_size(module: nn.ConvTranspose2d, d: int, size: int, out: int) -> str:
+    stride, kernel, padding = (_pick(v, d) for v in (module.stride, module.kernel_size, module.padding))
+    kernel = (kernel - 1) * _pick(module.dilation, d) + 1
+    more = out - ((size - 1) * stride - 2 * padding + kernel)
+    minus, plus = f" − 2·{padding}" if padding else "", f" + {more}" if more else ""
+    return f"({size} − 1)·{stride}{minus} + {kernel}{plus} = {out}"
+
+
+def _pick(value: Any, d: int) -> int:
+    return value[d] if isinstance(value, (list, tuple)) else int(value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of nested lists, tuples, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        yield from _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def render(summary: Summary) -> Table:
+    """A rich table; print it with `rich.print`."""
+    table = Table(caption=_totals(summary), caption_justify="left", header_style="bold", caption_style="")
+    for title in ("layer", "type", "input", "output"):
+        table.add_column(title, overflow="fold")
+    table.add_column("output size, stride that does not divide", overflow="fold")
+    for title in ("params", "MACs", "memory", "sees px", "jump"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for layer in summary.layers:
+        colour = "dim" if "only padding" in layer.warning and "lost" not in layer.warning else "yellow"
+        size = layer.formula + (f"\n[{colour}]{layer.warning}[/{colour}]" if layer.warning else "")
+        table.add_row(
+            layer.name,
+            layer.type,
+            "×".join(map(str, layer.input_shape)),
+            "×".join(map(str, layer.output_shape)),
+            size,
+            f"{layer.parameters:,}" if layer.parameters else "",
+            _short(layer.macs) if layer.macs else "",
+            _bytes(layer.activation_bytes) if layer.activation_bytes else "",
+            "all" if layer.sees_all else _pair(layer.receptive_field),
+            "" if layer.sees_all else _pair(layer.jump),
+        )
+    return table
+
+
+def _totals(summary: Summary) -> str:
+    return (
+        f"parameters {summary.parameters:,} ({summary.trainable:,} trainable, {summary.frozen:,} frozen), "
+        f"{_bytes(summary.model_bytes)} with buffers\n"
+        f"MACs {_short(summary.macs)}, activations of a forward pass {_bytes(summary.activation_bytes)}, for one image"
+    )
+
+
+def _pair(values: tuple[Any, Any] | None) -> str:
+    if values is None:
+        return "–"
+    return "×".join(f"{float(v):.4g}" for v in (values[:1] if values[0] == values[1] else values))
+
+
+def _short(number: float) -> str:
+    for unit in ("", " k", " M", " G"):
+        if number < 1000:
+            break
+        number /= 1000
+    return f"{number:.4g}{unit}" if number < 1000 else f"{number / 1000:.4g} T"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.4g} {unit}"

@@ -1,0 +1,208 @@
+"""KeypointModel = backbone + head: building, saving and loading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from kpnet.backbones import Backbone, build_backbone
+from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
+from kpnet.errors import KpnetError
+from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
+from kpnet.skeleton import Skeleton
+from kpnet.weights import fit_weights, load_weights
+
+WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
+
+
+class KeypointModel(nn.Module):
+    """Any backbone in any head. Images are float (B, C, H, W) in [0, 1]; the model normalises them itself.
+
+    `model(images)` is (B, K, 2) in [-1, 1], differentiable. A (C, H, W) image is a batch of one.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, head: Head, config: ModelConfig, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.config = config
+        self.skeleton = skeleton
+        self.frozen = False
+        self.stem_channels = _stem_channels(config)
+        for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
+            if len(values) not in (1, self.stem_channels):
+                raise KpnetError(f"model.{name}: expected 1 or {self.stem_channels} values, found {len(values)}")
+            # Not in the state dict: the config says it.
+            self.register_buffer(name, torch.tensor(list(values)).view(1, -1, 1, 1), persistent=False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's maps of images (B, C, H, W)."""
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
+            raise KpnetError(f"expected images (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}")
+        multiple = self.head.multiple
+        height, width = images.shape[-2:]
+        if height % multiple or width % multiple:
+            raise KpnetError(_size_message((height, width), multiple))
+        images = (images - self.mean) / self.std  # one grey channel broadcasts over a pretrained RGB stem's three
+        return self.backbone(images)
+
+    def output(self, images: Tensor) -> HeadOutput:
+        """What the head makes of images (B, C, H, W): the coordinates and what its loss needs."""
+        return self.head(self.features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output(images).xy
+
+    @torch.no_grad()
+    def infer(self, images: Tensor) -> Keypoints:
+        """Keypoints with confidence, covariance and maps; in eval mode whatever the mode of the model."""
+        training = self.training
+        self.eval()
+        try:
+            return self.head.infer(self.output(images))
+        finally:
+            self.train(training)
+
+    def freeze_backbone(self) -> None:
+        """No gradient, and eval mode for good: BatchNorm statistics and dropout rest too."""
+        self.frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def unfreeze_backbone(self) -> None:
+        """The backbone trains again."""
+        self.frozen = False
+        self.backbone.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> KeypointModel:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """`model.safetensors` and `model.yaml` in `folder`, each written beside and renamed."""
+        from safetensors.torch import save as to_bytes
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
+        write_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
+        write_atomic(folder / CONFIG, to_yaml(values).encode())
+
+
+def build_model(
+    config: str | Path | Mapping[str, Any] | Config | ModelConfig | None = None,
+    *,
+    skeleton: str | Skeleton | list[str] | None = None,
+    **overrides: Any,
+) -> KeypointModel:
+    """A KeypointModel from keywords, a YAML path, a mapping or a typed config; keywords override the config's.
+
+    Keywords are the keys of the YAML's `model:` section: backbone, head, num_keypoints, in_channels=3,
+    input_size=96 or (H, W), pretrained=False (True, or a weights file), mean, std. `skeleton` names the points.
+    Raises KpnetError for an unknown key or name and for parts that do not fit.
+    """
+    if isinstance(config, ModelConfig):
+        values = config.model_dump()
+    elif config is None:
+        values = {}
+    else:
+        if isinstance(config, Mapping) and "model" not in config:
+            config = {"model": config}
+        loaded = load_config(config)
+        values = loaded.model.model_dump()
+        skeleton = skeleton if skeleton is not None else loaded.data.skeleton
+    values |= {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()}
+    model_config = load_config({"model": values}).model
+    return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
+
+
+def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained: bool = True) -> KeypointModel:
+    """Build from the typed config; `load_pretrained=False` leaves the pretrained weights to what is loaded next."""
+    count = config.num_keypoints or (len(skeleton) if skeleton else None)
+    if count is None:
+        raise KpnetError("model.num_keypoints is missing: give a number, or a skeleton")
+    if skeleton is None:
+        skeleton = Skeleton.from_names([str(k) for k in range(count)])
+    if len(skeleton) != count:
+        raise KpnetError(f"model.num_keypoints is {count}, but the skeleton has {len(skeleton)} points")
+    config = config.model_copy(update={"num_keypoints": count})
+    backbone = build_backbone(
+        config.backbone,
+        _stem_channels(config),
+        pretrained=config.pretrained if load_pretrained else False,
+        input_size=config.input_size,
+    )
+    sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
+    head = HEADS.build(config.head, Pyramid(list(backbone.channels), list(backbone.strides), sizes), count)
+    if any(side % head.multiple for side in config.input_size):
+        raise KpnetError("model.input_size: " + _size_message(config.input_size, head.multiple))
+    return KeypointModel(backbone, head, config, skeleton)
+
+
+class _Saved(Strict):
+    model: ModelConfig
+    skeleton: dict[str, Any]
+
+
+def load_model(path: str | Path) -> KeypointModel:
+    """The model of a run folder (the final one) or of a folder that `save` wrote; in eval mode.
+
+    Nothing in the files is executed. A KpnetError says what is missing or does not fit.
+    """
+    folder = model_folder(path)
+    try:
+        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        saved = _Saved.model_validate(values)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
+    model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
+    fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    return model.eval()
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder with the model's files: `path` itself, or `path/final` of a run."""
+    path = Path(path)
+    for folder in (path, path / "final"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    if not path.exists():
+        raise KpnetError(f"{path}: no such run or model folder")
+    if (path / "best" / WEIGHTS).is_file():
+        raise KpnetError(f"{path}: this run has not ended; go on with --resume, or use {path / 'best'}")
+    raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside, then rename: a crash or a full disk leaves no half file."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _stem_channels(config: ModelConfig) -> int:
+    """Pretrained RGB filters see a grey image three times: summing them would lose the channels' own mean and std."""
+    own = (config.backbone if isinstance(config.backbone, str) else config.backbone.get("name")) == "conv_sandwich"
+    return 3 if config.pretrained and config.in_channels == 1 and not own else config.in_channels
+
+
+def _size_message(size: tuple[int, int], multiple: int) -> str:
+    near = [max(multiple, round(side / multiple) * multiple) for side in size]
+    return f"{size[0]}x{size[1]} cannot be served: height and width must be multiples of {multiple}; nearest: {near}"

@@ -1,0 +1,135 @@
+"""Keypoints of pictures, in the pixels of the original image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kpnet import coordinates
+from kpnet.data.images import letterbox, read_image, to_channels
+from kpnet.errors import KpnetError
+from kpnet.model import KeypointModel, load_model
+
+Box = Sequence[float]  # x0, y0, x1, y1 in pixels of the image
+
+
+@dataclass
+class Prediction:
+    """The N instances of one image: keypoints (N, K, 2) and covariance (N, K, 2, 2) in its pixels,
+    confidence (N, K) in [0, 1]; the last two are None where the head has none."""
+
+    image: str
+    names: tuple[str, ...]
+    keypoints: np.ndarray
+    confidence: np.ndarray | None
+    covariance: np.ndarray | None
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per point: image, instance, name, x, y, confidence."""
+        count, points = self.keypoints.shape[:2]
+        return pd.DataFrame(
+            {
+                "image": self.image,
+                "instance": np.repeat(np.arange(count), points),
+                "name": list(self.names) * count,
+                "x": self.keypoints[..., 0].ravel(),
+                "y": self.keypoints[..., 1].ravel(),
+                "confidence": np.nan if self.confidence is None else self.confidence.ravel(),
+            }
+        )
+
+
+class Predictor:
+    """Letterboxes an image (or each box of it) into the model's input and maps the answer back.
+
+    `model` is a KeypointModel or the path of a run. `device` None: a GPU where there is one.
+    """
+
+    def __init__(
+        self, model: KeypointModel | str | Path, *, device: str | torch.device | None = None, batch_size: int = 32
+    ) -> None:
+        self.model = model if isinstance(model, KeypointModel) else load_model(model)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model.to(self.device).eval()
+        self.batch_size = batch_size
+
+    def __call__(self, image: str | Path | np.ndarray, boxes: Sequence[Box] | None = None) -> Prediction:
+        """One image: a file, or uint8 (H, W) or RGB (H, W, 3). boxes: (x0, y0, x1, y1) each; None: the whole image."""
+        name = "" if isinstance(image, np.ndarray) else str(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        return next(self.stream([(name, pixels, boxes)]))
+
+    def stream(self, images: Iterable[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
+        """Predictions of (name, image, boxes) triples in their order, in batches."""
+        iterator = iter(images)
+        while group := list(itertools.islice(iterator, self.batch_size)):
+            yield from self._predict(group)
+
+    def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
+        views = [_views(image, boxes, self.model) for _, image, boxes in group]
+        inputs = [pixels for view in views for pixels, _ in view]
+        parts = [self._infer(np.stack(c)) for c in (inputs[i : i + self.batch_size] for i in range(0, len(inputs), self.batch_size))]
+        xy, confidence, covariance = (
+            None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
+        )
+        start = 0
+        for (name, _, _), view in zip(group, views, strict=True):
+            rows = slice(start, start + len(view))
+            start += len(view)
+            yield self._back(name, [m for _, m in view], *(None if a is None else a[rows] for a in (xy, confidence, covariance)))
+
+    def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        images = torch.from_numpy(pixels)
+        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        answer = self.model.infer(images.to(self.device).float() / 255)
+        size = self.model.config.input_size
+        xy = coordinates.normalized_to_pixel(answer.keypoints.double(), size).cpu().numpy()
+        confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
+        if answer.covariance is None:
+            return xy, confidence, None
+        scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
+        covariance = answer.covariance.double().cpu() * scale[:, None] * scale[None, :]
+        return xy, confidence, covariance.numpy()
+
+    def _back(
+        self,
+        name: str,
+        matrices: list[np.ndarray],
+        xy: np.ndarray | None,
+        confidence: np.ndarray | None,
+        covariance: np.ndarray | None,
+    ) -> Prediction:
+        names = self.model.skeleton.names
+        if xy is None or not matrices:
+            return Prediction(name, names, np.zeros((0, len(names), 2)), None, None)
+        inverses = [coordinates.invert(m) for m in matrices]
+        points = np.stack([coordinates.transform(p, m) for p, m in zip(xy, inverses, strict=True)])
+        if covariance is not None:
+            linear = np.stack([m[:, :2] for m in inverses])[:, None]
+            covariance = linear @ covariance @ linear.swapaxes(-1, -2)
+        return Prediction(name, names, points, confidence, covariance)
+
+
+def _views(image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The model's inputs for an image, each with the mapping of the image's pixels to it."""
+    image = to_channels(image, model.config.in_channels)
+    if boxes is None:
+        return [letterbox(image, model.config.input_size)]
+    views = []
+    for box in boxes:
+        x0, y0, x1, y1 = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+        left, top = max(x0, 0), max(y0, 0)
+        crop = image[top : max(y1, 0) + 1, left : max(x1, 0) + 1]
+        if x1 < x0 or y1 < y0 or not crop.size:
+            raise KpnetError(f"box {list(box)}: expected x0 < x1 and y0 < y1 on an image of {image.shape[1]}x{image.shape[0]}")
+        pixels, matrix = letterbox(crop, model.config.input_size)
+        matrix[:, 2] -= matrix[:, :2] @ (left, top)
+        views.append((pixels, matrix))
+    return views

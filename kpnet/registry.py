@@ -1,0 +1,119 @@
+"""Names to classes, and how a class is built from its YAML entry."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from kpnet.errors import KpnetError, nearest
+
+T = TypeVar("T", bound=type)
+
+
+class Registry(dict[str, T], Generic[T]):
+    """A dict from name to class, filled by a decorator.
+
+    A registered class takes positional parameters from kpnet (channels, strides, …);
+    its keyword-only parameters are its options, the ones that a config may set.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator. Registering a name twice is a KpnetError."""
+
+        def add(cls: T) -> T:
+            if name in self:
+                raise KpnetError(f'{self.kind} "{name}" is registered already, by {self[name].__qualname__}')
+            self[name] = cls
+            return cls
+
+        return add
+
+    def find(self, name: str) -> T:
+        """The class of `name`; a KpnetError that lists what there is."""
+        if name not in self:
+            raise KpnetError(f'unknown {self.kind} "{name}"{nearest(name, self)}; there are: {", ".join(sorted(self))}')
+        return self[name]
+
+    def build(self, spec: str | Mapping[str, Any], *given: Any) -> Any:
+        """Build from a name or `{"name": …, option: …}`; options are checked against the signature."""
+        name, options = split_spec(spec, self.kind)
+        cls = self.find(name)
+        return cls(*given, **check_options(cls, options, f'{self.kind} "{name}"'))
+
+
+def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    """`"resnet18"` or `{"name": "resnet18", …}` as (name, options)."""
+    if isinstance(spec, str):
+        return spec, {}
+    options = dict(spec)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise KpnetError(f'{kind}: expected a name or a mapping with a "name", found {dict(spec)!r}')
+    return name, options
+
+
+@functools.cache
+def options_model(cls: type) -> type[BaseModel]:
+    """The keyword-only parameters of a class's constructor as a pydantic model."""
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    fields: dict[str, Any] = {
+        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+
+
+def check_options(cls: type, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options converted to the annotated types; a KpnetError names a wrong or unknown one."""
+    model = options_model(cls)
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise KpnetError(describe(error, where, model)) from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """The first complaint of pydantic as one line: key, what was found, what was expected."""
+    first = error.errors(include_url=False)[0]
+    # A union's alternatives appear in the path as their tags; they are no keys of the user's.
+    parts = [str(p) for p in first["loc"]]
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        choices = _fields_at(model, parts[:-1])
+        return f'{where}: unknown key "{key}"{nearest(parts[-1], choices)}; known here: {", ".join(sorted(choices)) or "none"}'
+    if first["type"] == "missing":
+        return f'{where}: "{key}" is missing'
+    return f'{where}: {key or "value"}: {first["msg"]}, found {first["input"]!r}'
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names of the (nested) model that the path leads to; a tag of a union selects its member."""
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is not None:
+            members = [a for a in (field.annotation, *typing.get_args(field.annotation)) if _is_model(a)]
+            union = members
+            model = members[0] if members else model
+        else:
+            model = next((m for m in union if _tag(m) == part), model)
+    return [name for name in model.model_fields]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    name = model.model_fields.get("name")
+    return None if name is None else str(name.default)

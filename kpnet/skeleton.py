@@ -1,0 +1,131 @@
+"""Keypoint names, left/right pairs, edges and normalising lengths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kpnet.errors import KpnetError, nearest
+
+_SWAP = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "l": "r", "r": "l", "L": "R", "R": "L"}
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What a set of K keypoints is called and how it behaves under a mirror.
+
+    `pairs` are (left, right) names, `edges` name pairs to draw, `nme` the two names whose
+    distance normalises the NME (the image's diagonal where it is None), `sigmas` the OKS constants.
+    """
+
+    names: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
+    edges: tuple[tuple[str, str], ...] = ()
+    nme: tuple[str, str] | None = None
+    sigmas: tuple[float, ...] | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise KpnetError(f"{self._where}: it has no keypoint names")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            raise KpnetError(f"{self._where}: names appear twice: {', '.join(twice)}")
+        for key, groups in (("pairs", self.pairs), ("edges", self.edges), ("nme", [self.nme] if self.nme else [])):
+            for group in groups:
+                if len(group) != 2:
+                    raise KpnetError(f"{self._where}: {key}: expected two names, found {list(group)}")
+                for name in group:
+                    if name not in self.names:
+                        raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{nearest(name, self.names)}')
+        paired = [n for pair in self.pairs for n in pair]
+        if len(set(paired)) != len(paired):
+            raise KpnetError(f"{self._where}: pairs: a keypoint stands in two pairs")
+        if self.sigmas is not None and len(self.sigmas) != len(self.names):
+            raise KpnetError(f"{self._where}: {len(self.sigmas)} sigmas for {len(self.names)} keypoints")
+
+    @property
+    def _where(self) -> str:
+        return f'skeleton "{self.name}"' if self.name else "skeleton"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def flip_permutation(self) -> list[int]:
+        """Index k of the mirrored image's points comes from index `flip_permutation[k]`; an involution."""
+        swap = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
+        return [self.names.index(swap.get(name, name)) for name in self.names]
+
+    @classmethod
+    def from_names(cls, names: Sequence[str], name: str | None = None) -> Skeleton:
+        """Pairs are found by the words left/right (or l/r) in the names."""
+        pairs = []
+        for candidate in names:
+            words = re.split(r"([_\-. ]+)", candidate)
+            if any(w in ("left", "Left", "l", "L") for w in words):
+                partner = "".join(_SWAP.get(w, w) for w in words)
+                if partner in names:
+                    pairs.append((candidate, partner))
+        return cls(tuple(names), tuple(pairs), name=name)
+
+    @classmethod
+    def load(cls, spec: str | Path | Mapping[str, Any] | Sequence[str] | Skeleton) -> Skeleton:
+        """A shipped name (`facial15`), a YAML file, a mapping with `names`, or a list of names."""
+        if isinstance(spec, Skeleton):
+            return spec
+        if isinstance(spec, Mapping):
+            return cls._from_mapping(spec, None)
+        if not isinstance(spec, (str, Path)):
+            return cls.from_names([str(n) for n in spec])
+        shipped = resources.files("kpnet") / "skeletons" / f"{spec}.yaml"
+        if str(spec).endswith((".yaml", ".yml")):
+            if not Path(spec).is_file():
+                raise KpnetError(f"{spec}: no such skeleton file")
+            text = Path(spec).read_text(encoding="utf-8")
+        elif shipped.is_file():
+            text = shipped.read_text(encoding="utf-8")
+        else:
+            known = sorted(f.name[:-5] for f in (resources.files("kpnet") / "skeletons").iterdir() if f.name.endswith(".yaml"))
+            raise KpnetError(
+                f'unknown skeleton "{spec}"{nearest(spec, known)}; shipped: {", ".join(known)}; or give a .yaml file or a list of names'
+            )
+        return cls._from_mapping(yaml.safe_load(text), Path(spec).stem)
+
+    @classmethod
+    def _from_mapping(cls, values: Any, name: str | None) -> Skeleton:
+        keys = ("names", "pairs", "edges", "nme", "sigmas", "name")
+        if not isinstance(values, Mapping) or "names" not in values:
+            raise KpnetError(f'skeleton "{name}": expected a mapping with "names"')
+        for key in values:
+            if key not in keys:
+                raise KpnetError(f'skeleton "{name}": unknown key "{key}"{nearest(key, keys)}')
+        return cls(
+            names=tuple(str(n) for n in values["names"]),
+            pairs=tuple(tuple(p) for p in values.get("pairs") or ()),
+            edges=tuple(tuple(e) for e in values.get("edges") or ()),
+            nme=tuple(values["nme"]) if values.get("nme") else None,
+            sigmas=tuple(float(s) for s in values["sigmas"]) if values.get("sigmas") else None,
+            name=values.get("name", name),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, as a YAML or JSON file holds them; `Skeleton.load` reads it back."""
+        values: dict[str, Any] = {"names": list(self.names)}
+        if self.pairs:
+            values["pairs"] = [list(p) for p in self.pairs]
+        if self.edges:
+            values["edges"] = [list(e) for e in self.edges]
+        if self.nme:
+            values["nme"] = list(self.nme)
+        if self.sigmas:
+            values["sigmas"] = list(self.sigmas)
+        if self.name:
+            values["name"] = self.name
+        return values

@@ -1,0 +1,128 @@
+"""Weight files: read without ever executing them, and loaded only where they fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kpnet.errors import KpnetError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Names to tensors from a safetensors file or a torch pickle, on the CPU; half precision becomes float32.
+
+    A pickle is opened with `weights_only=True`: one that holds anything but weights is refused, not run.
+    Raises KpnetError, with the file's name, for a missing, corrupt, truncated or refused file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise KpnetError(f"{path}: no such weight file")
+    state = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    tensors = {k: _float32(v) for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:
+        raise KpnetError(f"{path}: no weights found; expected a state dict (names to tensors)")
+    return tensors
+
+
+def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
+
+    A prefix common to the file's names (`module.`, `backbone.`, …) is found, and timm's flattened names
+    (`blocks_0.0` for `blocks.0.0`) are matched. Raises KpnetError, and changes nothing, where a shape differs,
+    a parameter is missing, or the file holds further layers beneath one of the module's own.
+    """
+    wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    flat = _strip_prefix({_flat(k): k for k in state}, wanted)
+    found = {k: flat[_flat(k)] for k in wanted if _flat(k) in flat}
+    for key, name in found.items():
+        if state[name].shape != wanted[key].shape:
+            raise KpnetError(
+                f'{source}: "{name}" does not fit: the file has {tuple(state[name].shape)}, '
+                f"the backbone expects {tuple(wanted[key].shape)}"
+            )
+    # Files from before PyTorch 0.4.1 lack BatchNorm's counter, which no computation here uses.
+    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise KpnetError(
+            f"{source}: {len(missing)} of the {len(wanted)} tensors of the backbone are not in the file, "
+            f'first "{missing[0]}"; expected the weights of the same network'
+        )
+    _refuse_deeper(flat, wanted, source)
+    module.load_state_dict({k: state[name] for k, name in found.items()}, strict=False)
+
+
+def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:
+    """A resnet34's file holds all that a resnet18 needs; further layers within a stage tell that it is another."""
+    used = {_flat(key) for key in wanted}
+    children = {key.split(".")[0] for key in wanted if key.count(".") > 1}
+    stages = tuple(f"{name}." for child in children for name in (child, re.sub(r"_(\d+)$", r".\1", child)))
+    for key, name in flat.items():
+        # `key` lacks the file's prefix and dots; the name's last len(key) characters lack the prefix alone.
+        if key not in used and key.endswith("_weight") and name[-len(key) :].startswith(stages):
+            raise KpnetError(f'{source}: holds layers that the backbone has not, first "{name}": of another network?')
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _strip_prefix(flat: dict[str, str], wanted: Mapping[str, Tensor]) -> dict[str, str]:
+    """The file's names without the prefix under which most of the wanted ones are found."""
+    keys = [_flat(k) for k in wanted]
+    prefixes = {""}
+    for key in keys[:1]:
+        prefixes |= {name[: -len(key)] for name in flat if name.endswith("_" + key)}
+    # Of equally good prefixes the shortest: the file's own level before a copy further down.
+    best = max(sorted(prefixes, key=len), key=lambda p: sum(p + key in flat for key in keys))
+    return {name[len(best) :]: original for name, original in flat.items() if name.startswith(best)}
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of length, then a JSON header; by suffix where the file is too short to tell."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or path.suffix == ".safetensors"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise KpnetError(f"{path}: not a readable safetensors file, corrupt or truncated ({_line(error)})") from None
+
+
+def _read_pickle(path: Path) -> dict[Any, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise KpnetError(_why_refused(path, error)) from None
+    for key in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise KpnetError(f"{path}: expected a state dict (names to tensors), found a {type(state).__name__}")
+    return dict(state)
+
+
+def _why_refused(path: Path, error: Exception) -> str:
+    if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "Unsupported operand" in str(error):
+        return f"{path}: refused and not run: this pickle holds more than weights; save its state dict as safetensors"
+    return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({_line(error)})"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
