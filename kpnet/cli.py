@@ -298,3 +298,7 @@ def _print_points(console: Console, per_point: dict[str, dict[str, float]]) -> N
     for name, row in per_point.items():
         table.add_row(name, f"{row['rmse_px']:.3f}", f"{row['mre_px']:.3f}", f"{100 * row['pck@5%']:.1f}", str(row["points"]))
     console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,17 @@ Part = str | dict[str, Any]
 
 def _size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _named(default: str) -> Callable[[Any], Any]:
+    """`adam` for `{name: adam}`, and the default's name where only options are given."""
+
+    def name(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        return {"name": default, **value} if isinstance(value, Mapping) else value
+
+    return name
 
 
 class Strict(BaseModel):
@@ -115,8 +127,11 @@ class EarlyStopping(Strict):
     patience: Positive = 10
 
 
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name")]
-Schedule = Annotated[Constant | OneCycle | Cosine | Plateau, Field(discriminator="name")]
+Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), BeforeValidator(_named("adamw"))]
+Schedule = Annotated[
+    Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), BeforeValidator(_named("one_cycle"))
+]
+Average = Annotated[EMA, BeforeValidator(_named("ema"))]
 
 
 class TrainConfig(Strict):
@@ -126,7 +141,7 @@ class TrainConfig(Strict):
     batch_size: Positive = 32
     optimizer: Optimizer = AdamW(lr=1e-3)
     schedule: Schedule = OneCycle()
-    average: EMA | None = None
+    average: Average | None = None
     early_stopping: EarlyStopping | None = None
     clip_norm: Rate | None = None
     overfit: Optimizer | None = None  # of its own for `--overfit`, where the recipe's would saturate
@@ -141,6 +156,20 @@ class Config(Strict):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     trainer: dict[str, Any] = {}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-3 as a string (YAML 1.1); here it is the number it looks like (YAML 1.2)."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would take for a number."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _recipes() -> dict[str, Path]:
@@ -180,13 +209,13 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise KpnetError(describe(error, where, Config)) from None
+        raise KpnetError(describe(error, where, Config, values)) from None
 
 
 def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
     """YAML text in the schema's order."""
     plain = values.model_dump(mode="json") if isinstance(values, BaseModel) else dict(values)
-    return yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None)
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120, default_flow_style=None)
 
 
 def _read(source: str | Path) -> tuple[str, str]:
@@ -203,7 +232,7 @@ def _read(source: str | Path) -> tuple[str, str]:
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -224,10 +253,10 @@ def _plain(values: Any) -> Any:
 
 def _override(values: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
-    if not sign or not key:
+    if not sign or not all(key.split(".")):
         raise KpnetError(f'override "{text}": expected key.path=value, e.g. train.epochs=10')
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise KpnetError(f'override "{text}": the value is not YAML') from None
     *path, last = key.split(".")
@@ -240,5 +269,4 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise KpnetError(f'override "{text}": "{part}" holds {inner!r}, not a mapping')
         place = inner
-    # Another kind of optimizer, head, … has other options: a change of name starts afresh.
-    place[last] = parsed
+    place[last] = parsed  # a mapping replaces what was there: another optimizer, head, … has other options

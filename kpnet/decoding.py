@@ -12,15 +12,15 @@ from kpnet.coordinates import cell_centers
 
 
 def spatial_softmax2d(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Probabilities (B, K, h, w) that sum to 1 over each map; float32 also under autocast."""
+    """Probabilities (B, K, h, w) that sum to 1 over each map; at least float32, also under autocast."""
     _check_maps(logits)
-    return (logits.float().flatten(2) / temperature).softmax(-1).view(logits.shape)
+    return (_at_least_float32(logits).flatten(2) / temperature).softmax(-1).view(logits.shape)
 
 
 def expected_xy2d(probabilities: Tensor) -> Tensor:
     """Means (B, K, 2), normalised, of maps (B, K, h, w) that sum to 1."""
-    x = cell_centers(probabilities.shape[-1], device=probabilities.device)
-    y = cell_centers(probabilities.shape[-2], device=probabilities.device)
+    probabilities = _at_least_float32(probabilities)
+    x, y = _axes(probabilities)
     with torch.autocast(probabilities.device.type, enabled=False):
         return torch.stack([probabilities.sum(-2) @ x, probabilities.sum(-1) @ y], -1)
 
@@ -35,8 +35,9 @@ def soft_argmax2d(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def covariance2d(probabilities: Tensor, xy: Tensor) -> Tensor:
     """Second moments (B, K, 2, 2), normalised, of maps (B, K, h, w) about points (B, K, 2)."""
-    dx = cell_centers(probabilities.shape[-1], device=xy.device) - xy[..., :1]  # (B, K, w)
-    dy = cell_centers(probabilities.shape[-2], device=xy.device) - xy[..., 1:]  # (B, K, h)
+    probabilities = _at_least_float32(probabilities)
+    x, y = _axes(probabilities)
+    dx, dy = x - xy[..., :1], y - xy[..., 1:]  # (B, K, w), (B, K, h)
     xx = (probabilities.sum(-2) * dx * dx).sum(-1)
     yy = (probabilities.sum(-1) * dy * dy).sum(-1)
     row = (probabilities * dx[..., None, :]).sum(-1)  # (B, K, h)
@@ -50,12 +51,27 @@ def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
     A cell counts by the share of its area, to first order: fully where its centre is half a cell
     inside the circle, not at all where it is half a cell outside.
     """
+    probabilities = _at_least_float32(probabilities)
     height, width = probabilities.shape[-2:]
     side = max(height, width)  # distances in cells
-    dx = (cell_centers(width, device=xy.device) - xy[..., :1]) * (width / 2)
-    dy = (cell_centers(height, device=xy.device) - xy[..., 1:]) * (height / 2)
-    distance = (dx[..., None, :] ** 2 + dy[..., :, None] ** 2).sqrt()
+    x, y = _axes(probabilities)
+    dx, dy = (x - xy[..., :1]) * (width / 2), (y - xy[..., 1:]) * (height / 2)
+    squared = dx[..., None, :] ** 2 + dy[..., :, None] ** 2
+    distance = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt(0) is NaN
     return (probabilities * (radius * side - distance + 0.5).clamp(0, 1)).sum((-2, -1)).clamp(0, 1)
+
+
+def _at_least_float32(maps: Tensor) -> Tensor:
+    return maps if maps.dtype == torch.float64 else maps.float()
+
+
+def _axes(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of the columns (w,) and of the rows (h,), normalised."""
+    height, width = maps.shape[-2:]
+    return (
+        cell_centers(width, device=maps.device, dtype=maps.dtype),
+        cell_centers(height, device=maps.device, dtype=maps.dtype),
+    )
 
 
 def _check_maps(logits: Tensor) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -164,39 +165,42 @@ def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def _sizes(module: nn.Module, before: torch.Size, after: torch.Size) -> tuple[str, str]:
-    """The output size's formula, once if rows and columns agree, and what the stride leaves out."""
+    """The output size's formula, once if rows and columns agree, and what a stride that does not divide leaves out."""
     if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, *POOLS)) or len(before) < 3:
         return "", ""
-    formulas, warnings = [], []
-    for d, what in ((0, "row"), (1, "column")):
-        if isinstance(module, nn.ConvTranspose2d):
-            formula, warning = _transposed_size(module, d, before[d - 2], after[d - 2]), ""
-        else:
-            formula, warning = _window_size(module, d, before[d - 2], after[d - 2], what)
-        formulas.append(formula)
-        warnings.append(warning)
-    formula = formulas[0] if formulas[0] == formulas[1] else f"H: {formulas[0]}; W: {formulas[1]}"
-    return formula, "; ".join(w for w in warnings if w)
-
-
-def _window_size(module: nn.Module, d: int, size: int, out: int, what: str) -> tuple[str, str]:
-    kernel, stride = _pick(module.kernel_size, d), _pick(module.stride, d)
-    kernel = (kernel - 1) * _pick(getattr(module, "dilation", 1), d) + 1
-    if isinstance(module.padding, str):
-        padding, text = (kernel - 1 if module.padding == "same" else 0), f" + {kernel - 1}"
+    if isinstance(module, nn.ConvTranspose2d):
+        formulas = [_transposed_size(module, d, before[d - 2], after[d - 2]) for d in (0, 1)]
+        rests: list[int | None] = [None, None]
     else:
-        padding, text = 2 * _pick(module.padding, d), f" + 2·{_pick(module.padding, d)}"
+        pairs = [_window_size(module, d, before[d - 2], after[d - 2]) for d in (0, 1)]
+        formulas, rests = [formula for formula, _ in pairs], [rest for _, rest in pairs]
+    formula = formulas[0] if formulas[0] == formulas[1] else f"H: {formulas[0]}; W: {formulas[1]}"
+    lost = [_count(r, what) for r, what in zip(rests, ("row", "column"), strict=True) if r and r > 0]
+    outside = [_count(-r, what) for r, what in zip(rests, ("row", "column"), strict=True) if r and r < 0]
+    parts = [f"{' and '.join(lost)} lost"] if lost else []
+    parts += [f"last window {' and '.join(outside)} outside"] if outside else []
+    if not parts and any(r is not None for r in rests):
+        parts = ["only padding is left out"]
+    return formula, f"stride does not divide: {', '.join(parts)}" if parts else ""
+
+
+def _window_size(module: Any, d: int, size: int, out: int) -> tuple[str, int | None]:
+    """The formula, and the input cells that no window reaches (negative: outside); None if the stride divides."""
+    stride = _pick(module.stride, d)
+    kernel = (_pick(module.kernel_size, d) - 1) * _pick(getattr(module, "dilation", 1), d) + 1
+    if isinstance(module.padding, str):
+        padding = kernel - 1 if module.padding == "same" else 0
+        text = f" + {padding}"
+    else:
+        padding = 2 * _pick(module.padding, d)
+        text = f" + 2·{padding // 2}"
     exact = Fraction(size - kernel + padding, stride) + 1
     formula = f"({size} − {kernel}{text if padding else ''})/{stride} + 1 = "
     if exact.denominator == 1:
-        return f"{formula}{exact}", ""
-    formula += f"{float(exact):.2f} → {out}"
+        return f"{formula}{exact}", None
     rest = (size - kernel + padding) % stride
-    if out > exact:
-        return formula, f"stride {stride} does not divide: the last window's {_count(stride - rest, what)} lie outside"
-    lost = rest - padding // 2
-    left_out = f"the last {_count(lost, what)} lost" if lost > 0 else f"only padding {what}s left out"
-    return formula, f"stride {stride} does not divide: {left_out}"
+    missed = rest - stride if out > exact else max(0, rest - padding // 2)
+    return f"{formula}{round(float(exact), 2):g} → {out}", missed
 
 
 def _transposed_size(module: nn.ConvTranspose2d, d: int, size: int, out: int) -> str:
@@ -229,22 +233,20 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def render(summary: Summary) -> Table:
-    """A rich table; print it with `rich.print`."""
-    table = Table(caption=_totals(summary), caption_justify="left", header_style="bold", caption_style="")
-    for title in ("layer", "type", "input", "output"):
+    """A rich table, about 120 characters wide; print it with `rich.print`."""
+    table = Table(caption=_totals(summary), caption_justify="left", caption_style="", box=box.HORIZONTALS, padding=0)
+    for title in ("layer", "type", "output"):
         table.add_column(title, overflow="fold")
-    table.add_column("output size, stride that does not divide", overflow="fold")
+    table.add_column("(W − K + 2P)/S + 1", min_width=27)
     for title in ("params", "MACs", "memory", "sees px", "jump"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in summary.layers:
-        colour = "dim" if "only padding" in layer.warning and "lost" not in layer.warning else "yellow"
-        size = layer.formula + (f"\n[{colour}]{layer.warning}[/{colour}]" if layer.warning else "")
+        colour = "dim" if layer.warning.endswith("only padding is left out") else "yellow"
         table.add_row(
             layer.name,
             layer.type,
-            "×".join(map(str, layer.input_shape)),
             "×".join(map(str, layer.output_shape)),
-            size,
+            layer.formula + (f"\n[{colour}]{layer.warning}[/{colour}]" if layer.warning else ""),
             f"{layer.parameters:,}" if layer.parameters else "",
             _short(layer.macs) if layer.macs else "",
             _bytes(layer.activation_bytes) if layer.activation_bytes else "",
@@ -269,16 +271,15 @@ def _pair(values: tuple[Any, Any] | None) -> str:
 
 
 def _short(number: float) -> str:
-    for unit in ("", " k", " M", " G"):
-        if number < 1000:
-            break
-        number /= 1000
-    return f"{number:.4g}{unit}" if number < 1000 else f"{number / 1000:.4g} T"
+    return _scaled(number, 1000, ("", " k", " M", " G", " T"))
 
 
 def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            break
-        number /= 1024
-    return f"{number:.4g} {unit}"
+    return _scaled(number, 1024, (" B", " KiB", " MiB", " GiB"))
+
+
+def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    power = 0
+    while number >= base and power < len(units) - 1:
+        number, power = number / base, power + 1
+    return f"{number:.4g}{units[power]}"

@@ -1,8 +1,8 @@
 """Losses over visible points, as pure functions.
 
 Points are (B, K, 2), logits (B, K, h, w), `weight` is float (B, K), 0 for an absent point, whose
-coordinates may be anything, NaN included. Each function gives a scalar: the weighted mean over
-the points of weight > 0, and 0 (with zero gradients) where there is none.
+coordinates may be anything, NaN included. Each function gives a scalar: the sum of weight times
+error over the number of points of weight > 0, and 0 (with zero gradients) where there is none.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def smooth_l1(predicted: Tensor, target: Tensor, weight: Tensor, beta: float = 0
     return mean_over_visible(F.smooth_l1_loss(predicted, target, reduction="none", beta=beta).mean(-1), weight)
 
 
-def gaussian_profiles(target: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
-    """The two factors (B, K, h) and (B, K, w) of Gaussian maps about points (B, K, 2).
+def log_gaussian_profiles(target: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
+    """Logs of the two factors (B, K, h) and (B, K, w) of Gaussian maps about points (B, K, 2).
 
-    `sigma` is in cells; the centre is the point itself, never rounded to a cell; the peak is 1.
+    `sigma` is in cells; the centre is the point itself, never rounded to a cell; the peak is log 1 = 0.
     """
     cells = normalized_to_pixel(target, size)
     y = torch.arange(size[0], device=target.device, dtype=target.dtype) - cells[..., 1:]
     x = torch.arange(size[1], device=target.device, dtype=target.dtype) - cells[..., :1]
-    return torch.exp(-0.5 * (y / sigma) ** 2), torch.exp(-0.5 * (x / sigma) ** 2)
+    return -0.5 * (y / sigma) ** 2, -0.5 * (x / sigma) ** 2
 
 
 def cross_entropy2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float) -> Tensor:
@@ -72,11 +72,7 @@ def cross_entropy2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         target = torch.where((weight > 0)[..., None], target, 0).to(logits.dtype)
         # As a softmax: an exponential far from the border would underflow to 0 / 0.
-        cells = normalized_to_pixel(target, size)
-        y = torch.arange(size[0], device=target.device, dtype=target.dtype) - cells[..., 1:]
-        x = torch.arange(size[1], device=target.device, dtype=target.dtype) - cells[..., :1]
-        gy = torch.softmax(-0.5 * (y / sigma) ** 2, -1)
-        gx = torch.softmax(-0.5 * (x / sigma) ** 2, -1)
+        gy, gx = (log.softmax(-1) for log in log_gaussian_profiles(target, size, sigma))
         expected = ((logits @ gx[..., None])[..., 0] * gy).sum(-1)
         return mean_over_visible(logits.flatten(2).logsumexp(-1) - expected, weight)
 
@@ -84,7 +80,7 @@ def cross_entropy2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float
 def map_mse(maps: Tensor, target: Tensor, weight: Tensor, sigma: float) -> Tensor:
     """Mean squared error per cell of maps (B, K, h, w) to Gaussians of peak 1 (`sigma` in cells)."""
     target = torch.where((weight > 0)[..., None], target, 0)
-    gy, gx = gaussian_profiles(target, (maps.shape[-2], maps.shape[-1]), sigma)
+    gy, gx = (log.exp() for log in log_gaussian_profiles(target, (maps.shape[-2], maps.shape[-1]), sigma))
     return mean_over_visible((maps - gy[..., :, None] * gx[..., None, :]).square().mean((-2, -1)), weight)
 
 

@@ -18,8 +18,8 @@ PASS_MARK = 100.0  # the course's
 
 
 def point_errors(predicted: Tensor, target: Tensor, visible: Tensor) -> Tensor:
-    """Distances (N, K) in pixels, NaN where the point is absent."""
-    distance = (predicted - target).square().sum(-1).sqrt()
+    """Distances (N, K) in pixels, NaN where the point is absent; a prediction of NaN is infinitely wrong."""
+    distance = (predicted - target).square().sum(-1).sqrt().nan_to_num(nan=torch.inf, posinf=torch.inf)
     return torch.where(visible, distance, torch.nan)
 
 
@@ -34,7 +34,7 @@ def rmse(errors: Tensor) -> Tensor:
 
 
 def normalizers(target: Tensor, visible: Tensor, skeleton: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Lengths (N,) in pixels that NME divides by: the skeleton's pair (NaN where it is absent), or the image's diagonal."""
+    """Lengths (N,) in pixels that NME divides by: the skeleton's pair, NaN where it is absent, or the diagonal."""
     if skeleton.nme is None:
         return target.new_full((len(target),), (size[0] ** 2 + size[1] ** 2) ** 0.5)
     a, b = (skeleton.names.index(name) for name in skeleton.nme)

@@ -41,8 +41,10 @@ class KeypointModel(nn.Module):
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
             if len(values) not in (1, self.stem_channels):
                 raise KpnetError(f"model.{name}: expected 1 or {self.stem_channels} values, found {len(values)}")
-            # Not in the state dict: the config says it.
-            self.register_buffer(name, torch.tensor(list(values)).view(1, -1, 1, 1), persistent=False)
+            # Not in the state dict: the config says it. One value stands for every channel of the stem,
+            # so that a grey image always broadcasts to as many.
+            channels = list(values) * (self.stem_channels // len(values))
+            self.register_buffer(name, torch.tensor(channels).view(1, -1, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps of images (B, C, H, W)."""
@@ -169,7 +171,10 @@ def load_model(path: str | Path) -> KeypointModel:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
-    model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
+    try:
+        model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
+    except KpnetError as error:
+        raise KpnetError(f"{folder / CONFIG}: {error}") from None
     fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 
@@ -193,6 +198,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         beside.write_bytes(data)
         os.replace(beside, path)
+    except OSError as error:  # a full disk does not say which file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -139,7 +139,7 @@ def _keeps_cells(func: Any, name: str, args: Any) -> bool:
         return len(args) > at and args[at] in (0, 1)
     if name in ("native_batch_norm", "_native_batch_norm_legit"):
         return not args[5]
-    same = ("_native_batch_norm_legit_no_training", "detach", "alias", "_to_copy", "hardtanh", "leaky_relu")
+    same = ("_native_batch_norm_legit_no_training", "detach", "alias", "_to_copy", "hardtanh", "hardswish", "hardsigmoid")
     return torch.Tag.pointwise in func.tags or name in same
 
 

@@ -64,7 +64,7 @@ def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str,
 @functools.cache
 def options_model(cls: type) -> type[BaseModel]:
     """The keyword-only parameters of a class's constructor as a pydantic model."""
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {
         p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
         for p in inspect.signature(cls).parameters.values()
@@ -79,39 +79,56 @@ def check_options(cls: type, options: Mapping[str, Any], where: str) -> dict[str
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
-        raise KpnetError(describe(error, where, model)) from None
+        raise KpnetError(describe(error, where, model, options)) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
-def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """The first complaint of pydantic as one line: key, what was found, what was expected."""
+def describe(error: ValidationError, where: str, model: type[BaseModel], values: Any) -> str:
+    """The first complaint of pydantic about `values` as one line: key, what was found, what was expected."""
     first = error.errors(include_url=False)[0]
-    # A union's alternatives appear in the path as their tags; they are no keys of the user's.
     parts = [str(p) for p in first["loc"]]
-    key = ".".join(parts)
+    key = ".".join(_keys(first["loc"], values, missing=first["type"] == "missing"))
     if first["type"] == "extra_forbidden":
         choices = _fields_at(model, parts[:-1])
-        return f'{where}: unknown key "{key}"{nearest(parts[-1], choices)}; known here: {", ".join(sorted(choices)) or "none"}'
+        known = ", ".join(sorted(choices)) or "none"
+        return f'{where}: unknown key "{key}"{nearest(parts[-1], choices)}; known here: {known}'
     if first["type"] == "missing":
         return f'{where}: "{key}" is missing'
-    return f'{where}: {key or "value"}: {first["msg"]}, found {first["input"]!r}'
+    if first["type"] == "union_tag_invalid":
+        tag, tags = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f'{where}: {key}.name: unknown "{tag}"{nearest(tag, tags)}; there are: {", ".join(tags)}'
+    return f"{where}: {key or 'value'}: {first['msg']}, found {first['input']!r}"
+
+
+def _keys(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> list[str]:
+    """The user's own keys in pydantic's path, which also names the alternatives of a union."""
+    keys = []
+    for part in loc:
+        held = isinstance(values, Mapping) and part in values
+        if held or (isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)):
+            keys.append(str(part))
+            values = values[part]
+    return [*keys, str(loc[-1])] if missing else keys
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     """Field names of the (nested) model that the path leads to; a tag of a union selects its member."""
+    members = [model]
     for part in path:
         field = model.model_fields.get(part)
         if field is not None:
-            members = [a for a in (field.annotation, *typing.get_args(field.annotation)) if _is_model(a)]
-            union = members
+            members = _models(field.annotation)
             model = members[0] if members else model
         else:
-            model = next((m for m in union if _tag(m) == part), model)
-    return [name for name in model.model_fields]
+            model = next((m for m in members if _tag(m) == part), model)
+    return list(model.model_fields)
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation, however nested its unions are."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in typing.get_args(annotation) for model in _models(inner)]
 
 
 def _tag(model: type[BaseModel]) -> str | None:

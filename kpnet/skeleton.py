@@ -10,10 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kpnet.errors import KpnetError, nearest
+from kpnet.registry import describe
 
 _SWAP = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "l": "r", "r": "l", "L": "R", "R": "L"}
+
+
+class _File(BaseModel):
+    """What a skeleton's YAML may hold."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    names: list[str]
+    pairs: list[tuple[str, str]] | None = None
+    edges: list[tuple[str, str]] | None = None
+    nme: tuple[str, str] | None = None
+    sigmas: list[float] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,27 +106,34 @@ class Skeleton:
         elif shipped.is_file():
             text = shipped.read_text(encoding="utf-8")
         else:
-            known = sorted(f.name[:-5] for f in (resources.files("kpnet") / "skeletons").iterdir() if f.name.endswith(".yaml"))
+            folder = resources.files("kpnet") / "skeletons"
+            known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
             raise KpnetError(
-                f'unknown skeleton "{spec}"{nearest(spec, known)}; shipped: {", ".join(known)}; or give a .yaml file or a list of names'
+                f'unknown skeleton "{spec}"{nearest(spec, known)}; shipped: {", ".join(known)}; '
+                "or give a .yaml file or a list of names"
             )
-        return cls._from_mapping(yaml.safe_load(text), Path(spec).stem)
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise KpnetError(f"{spec}: not YAML; expected a skeleton with names") from None
+        return cls._from_mapping(values, Path(spec).stem)
 
     @classmethod
     def _from_mapping(cls, values: Any, name: str | None) -> Skeleton:
-        keys = ("names", "pairs", "edges", "nme", "sigmas", "name")
-        if not isinstance(values, Mapping) or "names" not in values:
-            raise KpnetError(f'skeleton "{name}": expected a mapping with "names"')
-        for key in values:
-            if key not in keys:
-                raise KpnetError(f'skeleton "{name}": unknown key "{key}"{nearest(key, keys)}')
+        where = f'skeleton "{name}"' if name else "skeleton"
+        if not isinstance(values, Mapping):
+            raise KpnetError(f'{where}: expected a mapping with "names", found {type(values).__name__}')
+        try:
+            file = _File.model_validate(dict(values))
+        except ValidationError as error:
+            raise KpnetError(describe(error, where, _File, values)) from None
         return cls(
-            names=tuple(str(n) for n in values["names"]),
-            pairs=tuple(tuple(p) for p in values.get("pairs") or ()),
-            edges=tuple(tuple(e) for e in values.get("edges") or ()),
-            nme=tuple(values["nme"]) if values.get("nme") else None,
-            sigmas=tuple(float(s) for s in values["sigmas"]) if values.get("sigmas") else None,
-            name=values.get("name", name),
+            names=tuple(file.names),
+            pairs=tuple(file.pairs or ()),
+            edges=tuple(file.edges or ()),
+            nme=file.nme,
+            sigmas=None if file.sigmas is None else tuple(file.sigmas),
+            name=file.name or name,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -119,10 +119,15 @@ def _read_pickle(path: Path) -> dict[Any, Any]:
 
 
 def _why_refused(path: Path, error: Exception) -> str:
-    if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "Unsupported operand" in str(error):
+    text = str(error).lower()
+    # An instruction that torch refuses in a true pickle (they start with 0x80); elsewhere it is no pickle at all.
+    foreign = "unsupported operand" in text and path.read_bytes()[:1] == b"\x80"
+    if foreign or any(phrase in text for phrase in ("unsupported global", "unsupported class", "is blocked")):
         return f"{path}: refused and not run: this pickle holds more than weights; save its state dict as safetensors"
     return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({_line(error)})"
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    # torch puts a page of advice before what happened.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    return (text or type(error).__name__).splitlines()[0][:120]

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.kaggle_csv import KaggleCSV
+from kpnet.data.synthetic import SyntheticFaces
 
-__all__ = ["DATASETS", "KaggleCSV", "KeypointDataset"]
+__all__ = ["DATASETS", "KaggleCSV", "KeypointDataset", "SyntheticFaces"]

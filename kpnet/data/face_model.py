@@ -23,8 +23,11 @@ DEFORMATIONS = {
     "brow_height": 0.03, "brow_inner": 0.025, "brow_outer": 0.03, "brow_length": 0.03, "brow_arch": 0.02,
     "nose_length": 0.04, "nose_width": 0.02,
     "mouth_height": 0.03, "mouth_width": 0.045, "lip_upper": 0.012, "lip_lower": 0.015, "mouth_open": 0.05,
-    "smile": 0.035, "jaw": 0.05, "hairline": 0.06,
+    "smile": 0.035, "hairline": 0.06,
 }  # fmt: skip
+
+
+_MIRROR = np.array([-1, 1, 1])
 
 
 def _arc(start: np.ndarray, middle: np.ndarray, end: np.ndarray, n: int = 9) -> np.ndarray:
@@ -37,6 +40,11 @@ def _ring(center: np.ndarray, rx: float, ry: float, n: int = 16) -> np.ndarray:
     """An ellipse (n, 3) parallel to the image of a frontal face."""
     angle = np.arange(n) * (2 * np.pi / n)
     return center + np.stack([rx * np.cos(angle), ry * np.sin(angle), np.zeros(n)], axis=1)
+
+
+def _across(left: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """A parabola (13, 3) from a point on the left through one on the midline to the first one's mirror image."""
+    return _arc(left, middle, left * _MIRROR, 13)
 
 
 def _between(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
@@ -56,8 +64,9 @@ def _half_face(w: dict[str, float]) -> dict[str, np.ndarray]:
     brow_inner = p([0.15 + w["eye_apart"], brow_y + w["brow_inner"], 0.70])
     brow_outer = p([0.66 + w["brow_length"], brow_y + 0.03 + w["brow_outer"], 0.42])
     brow = _arc(brow_inner, (brow_inner + brow_outer) / 2 + p([0, -0.09 - w["brow_arch"], 0.08]), brow_outer)
-    thickness = np.linspace(0.042, 0.008, len(brow))[:, None] * p([0, 1, 0])
+    thickness = np.linspace(0.045, 0.018, len(brow))[:, None] * p([0, 1, 0])
     nose_y, wing = 0.27 + w["nose_length"], 0.15 + w["nose_width"]
+    wing_end = p([wing - 0.03, nose_y + 0.08, 0.76])
     return {
         "eye": _between(lid, _arc(inner, bottom, outer)),
         "lid": _between(crease, lid),
@@ -66,44 +75,49 @@ def _half_face(w: dict[str, float]) -> dict[str, np.ndarray]:
         "brow": _between(brow - thickness, brow + thickness),
         "nostril": _ring(p([0.07 + w["nose_width"] / 2, nose_y + 0.09, 0.86]), 0.04, 0.022),
         "wing": _between(
-            _arc(p([wing - 0.02, nose_y - 0.09, 0.76]), p([wing + 0.03, nose_y, 0.74]), p([wing - 0.03, nose_y + 0.08, 0.76])),
-            _arc(p([wing - 0.03, nose_y - 0.09, 0.78]), p([wing, nose_y, 0.78]), p([wing - 0.04, nose_y + 0.07, 0.78])),
+            _arc(p([wing - 0.02, nose_y - 0.09, 0.76]), p([wing + 0.03, nose_y, 0.74]), wing_end),
+            _arc(p([wing - 0.03, nose_y - 0.09, 0.78]), p([wing, nose_y, 0.78]), wing_end - p([0.01, 0.01, -0.02])),
         ),
         "bridge": _arc(p([0.09, y - 0.06, 0.70]), p([0.06, y + 0.12, 0.80]), p([0.09, nose_y - 0.08, 0.84])),
         "ear": _ring(p([0.83, 0.0, -0.08]), 0.10, 0.22),
         "lens": _ring(center + p([0.01, 0.03, 0.12]), 0.25, 0.21),
         "temple": np.stack([center + p([0.26, 0.0, 0.1]), p([0.84, y, 0.0])]),
         "keypoints": np.stack([center, inner, outer, brow_inner, brow_outer]),
-    }  # fmt: skip
+    }
 
 
 def _middle(w: dict[str, float]) -> dict[str, np.ndarray]:
     """Polygons and keypoints on the face's midline, and the mouth's corners (left, right)."""
-    p, flip = np.array, np.array([-1, 1, 1])
+    p = np.array
     tip = p([0, 0.27 + w["nose_length"], 1.0])
     y = 0.6 + w["mouth_height"] + w["nose_length"] / 2
     left = p([0.3 + w["mouth_width"], y - w["smile"], 0.62])
     top = p([0, y - 0.085 - w["lip_upper"], 0.80])
-    bottom = p([0, y + 0.11 + w["lip_lower"] + w["mouth_open"], 0.78])
-    upper = p([0, y - 0.005, 0.78])
     lower = p([0, y + 0.02 + w["mouth_open"], 0.77])
+    bottom = lower + p([0, 0.09 + w["lip_lower"], 0.01])
+    upper = p([0, y - 0.005, 0.78])
+    inner = left * 0.95 + upper * 0.05
     hair_x = np.linspace(-0.78, 0.78, 11)
     hair_y = -0.74 + w["hairline"] + 0.5 * hair_x**4
-    hairline = np.stack([hair_x, hair_y, 0.62 - 0.75 * hair_x**2], axis=1)
-    crown = np.stack([hair_x, -1.15 + 0.75 * hair_x**2, np.full(11, 0.1)], axis=1)
+    shoulder = p([[0.4, 1.3, -0.3], [1.5, 1.6, -0.4], [1.9, 4, -0.4]])
+    throat = p([[0.42, 0.5, -0.3], [0.46, 1.5, -0.4]])
     return {
-        "lips": _between(_arc(left, top, left * flip, 13), _arc(left, bottom, left * flip, 13)),
-        "mouth": _between(_arc(left * 0.95 + 0.05 * upper, upper, (left * 0.95 + 0.05 * upper) * flip, 13),
-                          _arc(left * 0.95 + 0.05 * upper, lower, (left * 0.95 + 0.05 * upper) * flip, 13)),
-        "chin": _arc(p([0.16, y + 0.23, 0.62]), p([0, y + 0.20 + w["lip_lower"] + w["mouth_open"], 0.70]), p([-0.16, y + 0.23, 0.62])),
+        "lips": _between(_across(left, top), _across(left, bottom)),
+        "mouth": _between(_across(inner, upper), _across(inner, lower)),
+        "chin": _across(p([0.16, bottom[1] + 0.12, 0.62]), bottom + p([0, 0.09, -0.08])),
         "tip": _ring(tip, 0.055, 0.05),
-        "under_nose": _between(_arc(tip + p([0.13, 0.07, -0.2]), tip + p([0, 0.085, -0.06]), tip + p([-0.13, 0.07, -0.2])),
-                               _arc(tip + p([0.13, 0.08, -0.2]), tip + p([0, 0.15, -0.14]), tip + p([-0.13, 0.08, -0.2]))),
-        "fringe": _between(hairline, crown),
-        "neck": p([[0.42, 0.5, -0.3], [0.46, 1.5, -0.4], [-0.46, 1.5, -0.4], [-0.42, 0.5, -0.3]]),
-        "shoulders": p([[0.4, 1.3, -0.3], [1.5, 1.6, -0.4], [1.9, 4, -0.4], [-1.9, 4, -0.4], [-1.5, 1.6, -0.4], [-0.4, 1.3, -0.3]]),
-        "keypoints": np.stack([tip, left, left * flip, top, bottom]),
-    }  # fmt: skip
+        "under_nose": _between(
+            _across(tip + p([0.13, 0.07, -0.2]), tip + p([0, 0.085, -0.06])),
+            _across(tip + p([0.13, 0.08, -0.2]), tip + p([0, 0.15, -0.14])),
+        ),
+        "fringe": _between(
+            np.stack([hair_x, hair_y, 0.62 - 0.75 * hair_x**2], axis=1),
+            np.stack([hair_x * 1.06, -1.22 + 0.75 * hair_x**2, np.full(11, 0.05)], axis=1),
+        ),
+        "neck": _between(throat, throat * _MIRROR),
+        "shoulders": _between(shoulder, shoulder * _MIRROR),
+        "keypoints": np.stack([tip, left, left * _MIRROR, top, bottom]),
+    }
 
 
 @functools.cache
@@ -122,10 +136,10 @@ def _parts(w: dict[str, float]) -> dict[str, np.ndarray]:
     """All polygons by name, `left_` and `right_` where there are two, and `keypoints` (15, 3) as facial15 has them."""
     half, middle = _half_face(w), _middle(w)
     left, ends = half.pop("keypoints"), middle.pop("keypoints")
-    right = left * (-1, 1, 1)
+    right = left * _MIRROR
     points = [left[0], right[0], left[1], left[2], right[1], right[2], left[3], left[4], right[3], right[4], *ends]
     parts = {f"left_{name}": part for name, part in half.items()}
-    parts |= {f"right_{name}": part * (-1, 1, 1) for name, part in half.items()}
+    parts |= {f"right_{name}": part * _MIRROR for name, part in half.items()}
     return parts | middle | {"keypoints": np.stack(points)}
 
 
@@ -145,6 +159,8 @@ class Tones:
     skin: float = 180
     hair: float = 50
     iris: float = 70
+    pupil: float = 12
+    nose_tip: float = 220
     lips: float = 120
     cloth: float = 100
 
@@ -230,7 +246,7 @@ def draw_face(canvas: Canvas, face: Face, tones: Tones, *, long_hair: bool = Fal
     canvas.line(part("left_bridge"), skin * 0.86, face.scale * 0.05)
     canvas.line(part("chin"), skin * 0.85, face.scale * 0.05)
     fill(part("under_nose"), skin * 0.72)
-    fill(part("tip"), min(255, skin * 1.22))
+    fill(part("tip"), tones.nose_tip)
     fill(part("lips"), tones.lips)
     fill(part("mouth"), tones.lips * 0.4)
     for side in ("left_", "right_"):
@@ -239,5 +255,5 @@ def draw_face(canvas: Canvas, face: Face, tones: Tones, *, long_hair: bool = Fal
         fill(part(side + "eye"), min(250, skin * 0.5 + 125))
         fill(part(side + "iris"), tones.iris)
         fill(part(side + "lid"), skin * 0.45)
-        fill(part(side + "pupil"), 12)
+        fill(part(side + "pupil"), tones.pupil)
         fill(part(side + "brow"), min(tones.hair, skin * 0.6))

@@ -10,7 +10,7 @@ import numpy as np
 
 from kpnet.config import DataConfig
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.pixel_csv import PixelTable, clip, read_pixel_csv
+from kpnet.data.pixel_csv import PixelTable, clip, read_header, read_pixel_csv
 from kpnet.errors import KpnetError, nearest
 from kpnet.skeleton import Skeleton
 
@@ -41,12 +41,13 @@ class KaggleCSV(KeypointDataset):
     ) -> None:
         super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
         self.path = Path(path)
-        table = read_pixel_csv(self.path)
-        names = _point_names(table)
+        names = _point_names(self.path, read_header(self.path))
         self.labelled = bool(names)
         self.skeleton = _default_skeleton(names) if skeleton is None else skeleton
+        self._check_skeleton(names)
+        table = read_pixel_csv(self.path)
         self.images = table.images
-        self.keypoints = _keypoints(table, names, self.skeleton)
+        self.keypoints = _keypoints(table, self.skeleton, self.labelled)
         has_ids = "ImageId" in table.columns
         self._names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
         if complete_only:
@@ -68,6 +69,14 @@ class KaggleCSV(KeypointDataset):
         """The `ImageId`, or the data row in the file, from 0 and before any row was dropped."""
         return self._names[index]
 
+    def _check_skeleton(self, names: list[str]) -> None:
+        for name in self.skeleton.names if names else ():
+            if name not in names:
+                close = nearest(f"{name}_x", [f"{n}_x" for n in names])
+                raise KpnetError(
+                    f'{self.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
+                )
+
     def _drop_incomplete(self) -> None:
         keep = np.isfinite(self.keypoints).all((1, 2))
         if not keep.any():
@@ -80,28 +89,28 @@ class KaggleCSV(KeypointDataset):
             self._names = [name for name, kept in zip(self._names, keep, strict=True) if kept]
 
 
-def _point_names(table: PixelTable) -> list[str]:
+def _point_names(path: Path, columns: list[str]) -> list[str]:
     """Names that have both columns, in the file's order; a KpnetError for any other column."""
     names = []
-    for column in table.columns:
+    for column in columns:
         if column in ("Image", "ImageId"):
             continue
         if not column:
             raise KpnetError(
-                f"{table.path}: a column without a name; expected NAME_x or NAME_y (pandas: to_csv(index=False))"
+                f"{path}: a column without a name; expected NAME_x or NAME_y (pandas: to_csv(index=False))"
             )
         name, end = column[:-2], column[-2:]
         if not name or end not in ("_x", "_y"):
-            close = nearest(column, [c for c in _expected_columns(table) if c not in table.columns])
+            close = nearest(column, [c for c in _expected_columns(columns) if c not in columns])
             raise KpnetError(
-                f'{table.path}: column "{clip(column)}" is neither NAME_x, NAME_y, ImageId nor Image{close}; '
+                f'{path}: column "{clip(column)}" is neither NAME_x, NAME_y, ImageId nor Image{close}; '
                 "rename or drop it"
             )
         partner = name + {"_x": "_y", "_y": "_x"}[end]
-        if partner not in table.columns:
-            lonely = [c for c in table.columns if c not in (column, "Image", "ImageId") and not _paired(c, table)]
+        if partner not in columns:
+            lonely = [c for c in columns if c not in (column, "Image", "ImageId") and not _paired(c, columns)]
             raise KpnetError(
-                f'{table.path}: column "{clip(column)}" without "{clip(partner)}"{nearest(partner, lonely)}; '
+                f'{path}: column "{clip(column)}" without "{clip(partner)}"{nearest(partner, lonely)}; '
                 "add it, or drop the other"
             )
         if end == "_x":
@@ -109,13 +118,13 @@ def _point_names(table: PixelTable) -> list[str]:
     return names
 
 
-def _paired(column: str, table: PixelTable) -> bool:
-    return {f"{column[:-2]}_x", f"{column[:-2]}_y"} <= set(table.columns)
+def _paired(column: str, columns: list[str]) -> bool:
+    return {f"{column[:-2]}_x", f"{column[:-2]}_y"} <= set(columns)
 
 
-def _expected_columns(table: PixelTable) -> list[str]:
+def _expected_columns(columns: list[str]) -> list[str]:
     """What a misspelt column may have meant: a partner of the file's columns, or a column of facial15."""
-    names = [c[:-2] for c in table.columns if c.endswith(("_x", "_y"))] + list(Skeleton.load("facial15").names)
+    names = [c[:-2] for c in columns if c.endswith(("_x", "_y"))] + list(Skeleton.load("facial15").names)
     return [f"{name}{end}" for name in names for end in ("_x", "_y")] + ["ImageId"]
 
 
@@ -124,17 +133,10 @@ def _default_skeleton(names: list[str]) -> Skeleton:
     return facial15 if not names or set(names) == set(facial15.names) else Skeleton.from_names(names)
 
 
-def _keypoints(table: PixelTable, names: list[str], skeleton: Skeleton) -> np.ndarray:
+def _keypoints(table: PixelTable, skeleton: Skeleton, labelled: bool) -> np.ndarray:
     """Float64 (N, K, 2) pixels in the skeleton's order, NaN where x or y is empty."""
     xy = np.full((len(table.images), len(skeleton), 2), np.nan)
-    if not names:
-        return xy
-    for k, name in enumerate(skeleton.names):
-        if name not in names:
-            close = nearest(f"{name}_x", [f"{n}_x" for n in names])
-            raise KpnetError(
-                f'{table.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
-            )
+    for k, name in enumerate(skeleton.names if labelled else ()):
         for axis, end in enumerate("xy"):
             xy[:, k, axis] = _numbers(table, f"{name}_{end}")
     xy[np.isnan(xy).any(-1)] = np.nan

@@ -39,16 +39,23 @@ class PixelTable:
         return f"{self.path}, line {self.lines[row]} (data row {row + 1})"
 
 
-def read_pixel_csv(path: Path) -> PixelTable:
-    """The whole file, a chunk of whole lines at a time. Raises KpnetError that names the first bad line."""
+def read_header(path: Path) -> list[str]:
+    """Column names, `Image` among them. Raises KpnetError for a file that is missing, empty or no such CSV."""
     if path.is_dir():
         raise KpnetError(f"{path}: a folder, expected a CSV file")
     if not path.is_file():
         raise KpnetError(f"{path}: no such file")
+    with path.open("rb") as file:
+        return _header(path, file.readline())
+
+
+def read_pixel_csv(path: Path) -> PixelTable:
+    """The whole file, a chunk of whole lines at a time. Raises KpnetError that names the first bad line."""
     pixels: list[np.ndarray] = []
     labels: list[str] = []
+    table = PixelTable(path, read_header(path))
     with path.open("rb") as file:
-        table = PixelTable(path, _header(path, file.readline()))
+        file.readline()
         line = 2
         while chunk := _whole_lines(file):
             expected = pixels[0].shape[1] if pixels else None

@@ -45,7 +45,9 @@ class SyntheticFaces(KeypointDataset):
             raise KpnetError(f'synthetic faces: found "{source}", expected their number, e.g. data.train=1000')
         faces = cls(int(source), **common)
         if skeleton is not None and skeleton.names != faces.skeleton.names:
-            raise KpnetError(f"synthetic faces have the 15 points of facial15, found a skeleton of {len(skeleton)} others")
+            raise KpnetError(
+                f"synthetic faces have the 15 points of facial15, found a skeleton of {len(skeleton)} others"
+            )
         return faces
 
     def __len__(self) -> int:
@@ -80,6 +82,7 @@ def _tones(rng: np.random.Generator) -> Tones:
     return Tones(
         skin=skin,
         hair=rng.uniform(15, 0.75 * skin),
+        nose_tip=min(255.0, 1.22 * skin),
         iris=rng.uniform(25, 90),
         lips=skin * rng.uniform(0.5, 0.78),
         cloth=rng.uniform(10, 245),
@@ -101,12 +104,12 @@ def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator)
         for side in ("left_", "right_"):
             canvas.line(face.part(side + "lens"), value * 0.4, width, closed=True)
             canvas.line(face.part(side + "temple"), value * 0.4, width)
-    elif kind < 0.22:
+    elif kind < 0.20:
         angle, reach = rng.uniform(0, np.pi), canvas.size
         along = reach * np.array([np.cos(angle), np.sin(angle)])
         middle = canvas.size * rng.uniform(0.2, 0.8, 2)
         canvas.line(np.stack([middle - along, middle + along]), value, face.scale * rng.uniform(0.1, 0.25))
-    elif kind < 0.30:
+    elif kind < 0.26:
         tip = canvas.size * rng.uniform((0.2, 0.6), (0.8, 0.85))
         lean = canvas.size * np.array([rng.uniform(-0.5, 0.5), 1.0])
         for finger in range(-1, 2):
@@ -128,5 +131,5 @@ def _photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.n
     lit = image * np.maximum(light, 0.35)
     lit *= gain
     lit += level - 128 * gain
-    lit += rng.uniform(1, 9) * rng.standard_normal(image.shape, dtype=np.float32)
+    lit += rng.uniform(1, 7) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(lit, 0, 255, out=lit).astype(np.uint8)

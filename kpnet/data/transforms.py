@@ -153,7 +153,6 @@ class Augment:
         if xy.shape != (self.num_keypoints, 2):
             raise KpnetError(f"keypoints have shape {xy.shape}, expected ({self.num_keypoints}, 2)")
         draw, generator = random.Random(seed), np.random.default_rng(seed)
-        cv2.setRNGSeed(seed & 0x7FFFFFFF)  # AdditiveNoise draws its Gaussians from OpenCV's global state
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
         # A copy, because some transforms (AutoContrast) write into the image that they get.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -56,10 +57,12 @@ class KeypointModule(pl.LightningModule):
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
 
-    def on_train_epoch_start(self) -> None:
-        # Dropout draws from (seed, epoch, rank), so that a resumed run sees what the uninterrupted one saw.
-        torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
-        self.train_loss.reset()
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            # Dropout draws from (seed, epoch, rank), so that a resumed run sees what the uninterrupted one saw.
+            # Not at the epoch's start: the loader takes a draw of its own, in a resumed run before that.
+            torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
+            self.train_loss.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self.model.output(batch["image"])
@@ -99,6 +102,15 @@ class KeypointModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._steps_per_epoch() * self.config.epochs
         schedule = build_schedule(optimizer, self.config.schedule, steps, self.config.epochs)
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _steps_per_epoch(self) -> int:
+        # Not trainer.estimated_stepping_batches: it starts the workers before a checkpoint has said at which epoch.
+        trainer = self.trainer
+        loaders: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batches = math.ceil(math.ceil(len(loaders.train) / trainer.world_size) / self.config.batch_size)
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return math.ceil(batches / trainer.accumulate_grad_batches)

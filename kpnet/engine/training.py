@@ -69,6 +69,8 @@ class Loaders(pl.LightningDataModule):
         sampler = EpochSampler(
             self.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.train.seed
         )
+        # Lightning sets the epoch too, but after workers have begun to fetch for a resumed run.
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> Any:
@@ -105,7 +107,8 @@ def train(
     """
     console = console or Console()
     folder = Path(out) if out else Path("runs") / config.name
-    _check_folder(folder, config, resume, force)
+    if _is_main_process():  # a further DDP process finds the folder that the first one made
+        _check_folder(folder, config, resume, force)
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     train_set, val_set = build_splits(config)
     model = assemble(config.model, train_set.skeleton)
@@ -199,12 +202,17 @@ def _check_same(old: Config, new: Config, where: Path) -> None:
 
 
 def _prepare(folder: Path, config: Config, force: bool) -> None:
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not _is_main_process():
         return
     if force and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.yaml", to_yaml(config).encode())
+
+
+def _is_main_process() -> bool:
+    """Before Lightning has set up its processes: all but the first are started with their rank."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _last_checkpoint(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -70,8 +71,10 @@ def check_losses(weights: dict[str, float], known: Iterable[str], head: str) -> 
     """A KpnetError for an unknown loss, and for weights that leave nothing to minimise."""
     for name, weight in weights.items():
         if name not in known:
-            raise KpnetError(f'unknown loss "{name}" for head "{head}"{nearest(name, known)}; there are: {", ".join(known)}')
-        if weight < 0:
-            raise KpnetError(f'head "{head}": loss {name}: expected a weight of at least 0, found {weight}')
+            raise KpnetError(
+                f'unknown loss "{name}" for head "{head}"{nearest(name, known)}; there are: {", ".join(known)}'
+            )
+        if not 0 <= weight < math.inf:
+            raise KpnetError(f'head "{head}": loss {name}: expected a finite weight of at least 0, found {weight}')
     if not any(weights.values()):
         raise KpnetError(f'head "{head}": loss: expected at least one weight above 0, e.g. {{l1: 1.0}}')

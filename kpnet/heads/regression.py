@@ -61,4 +61,6 @@ class RegressionHead(Head):
         return HeadOutput(self.layers(x).unflatten(1, (self.num_keypoints, 2)))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        return {name: w * COORDINATE_LOSSES[name](output.xy, target, weight) for name, w in self.loss_weights.items() if w}
+        return {
+            name: w * COORDINATE_LOSSES[name](output.xy, target, weight) for name, w in self.loss_weights.items() if w
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -70,7 +71,8 @@ class Contract:
         net = build_backbone(self.spec, 3, input_size=(64, 96)).eval()
         images = torch.rand(2, 3, 64, 96, requires_grad=True)
         sum((m * torch.randn_like(m)).sum() for m in net(images)).backward()
-        assert images.grad is not None and images.grad.abs().sum() > 0
+        assert images.grad is not None
+        assert images.grad.abs().sum() > 0
         assert not [name for name, p in net.named_parameters() if p.grad is None]
         first = next(p for p in net.parameters() if p.ndim == 4)
         assert first.grad.abs().sum() > 0
@@ -110,7 +112,7 @@ class TestConvSandwich(Contract):
 
 
 class TestConvSandwichResidual(Contract):
-    spec = {"name": "conv_sandwich", "channels": [8, 16, 12], "norm": "batch", "dropout": 0.1, "residual": 1}
+    spec: ClassVar = {"name": "conv_sandwich", "channels": [8, 16, 12], "norm": "batch", "dropout": 0.1, "residual": 1}
     strides, channels = (2, 4, 8), (8, 16, 12)
 
 
@@ -196,7 +198,8 @@ def test_no_input_channels(spec: str) -> None:
 
 def test_list_backbones() -> None:
     names = list_backbones()
-    assert names[0] == "conv_sandwich" and len(names) == len(set(names)) > 1000
+    assert names[0] == "conv_sandwich"
+    assert len(names) == len(set(names)) > 1000
     assert {"resnet18", "torchvision/vgg11", *BACKBONES} <= set(names)
     assert list_backbones("torchvision/squeezenet") == ["torchvision/squeezenet1_0", "torchvision/squeezenet1_1"]
 

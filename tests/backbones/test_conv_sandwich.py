@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,7 @@ def _course(channels: list[int]) -> nn.Sequential:
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         return nn.Sequential(conv, nn.MaxPool2d(2, 2), nn.ReLU())
 
-    return nn.Sequential(*(sandwich(i, o) for i, o in zip(channels, channels[1:], strict=False)))
+    return nn.Sequential(*(sandwich(i, o) for i, o in itertools.pairwise(channels)))
 
 
 def test_is_the_course_network() -> None:
@@ -68,7 +69,8 @@ def test_norms(norm: str, kind: type | None) -> None:
     net = build_backbone({"name": "conv_sandwich", "channels": [12, 50], "norm": norm, "residual": 1}, 2)
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm)]
-    assert len(norms) == (0 if kind is None else len(convs)) and all(type(m) is kind for m in norms)
+    assert len(norms) == (0 if kind is None else len(convs))
+    assert all(type(m) is kind for m in norms)
     assert all((c.bias is None) == (kind is not None) for c in convs)
     if norm == "layer":
         assert {m.num_groups for m in norms} == {1}

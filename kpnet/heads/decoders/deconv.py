@@ -33,11 +33,11 @@ class Deconv(nn.Module):
             ]
             inp = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(inp, num_keypoints, 1))
-        self.coarse, self.stride = pyramid.strides[0], stride
+        self.finest, self.stride = pyramid.strides[0], stride
         self.multiple = max(stride, pyramid.strides[0])
 
     def forward(self, features: list[Tensor]) -> Tensor:
         # The coarsest map of an odd size overhangs the image; the overhang is cut off.
-        finest = features[0]
-        size = (finest.shape[-2] * self.coarse // self.stride, finest.shape[-1] * self.coarse // self.stride)
+        height, width = features[0].shape[-2:]
+        size = (height * self.finest // self.stride, width * self.finest // self.stride)
         return upsample_to(self.layers(features[-1]), 1, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 
 from pydantic import Field
@@ -28,7 +29,7 @@ class TopDown(nn.Module):
         strides = [pyramid.strides[i] for i in self.levels]
         self.laterals = nn.ModuleList(nn.Conv2d(pyramid.channels[i], width, 1) for i in self.levels)
         self.smooth = nn.ModuleList(conv_norm_relu(width, width, 3) for _ in self.levels)
-        self.factors = [2 ** doublings(b, a, "top_down") for a, b in zip(strides, strides[1:], strict=False)]
+        self.factors = [2 ** doublings(b, a, "top_down") for a, b in itertools.pairwise(strides)]
         self.finer = nn.ModuleList(
             conv_norm_relu(width, width, 3) for _ in range(doublings(strides[0], stride, "top_down"))
         )

@@ -1,0 +1,101 @@
+"""Small worlds that the tests share: a CSV of bright dots, a config that trains in a second, a trained run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SIDE = 32
+NAMES = ("left_eye", "right_eye", "nose")
+
+
+def dot_image(xy: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Uint8 (side, side): black, with a soft dot at each of the points (K, 2)."""
+    y, x = np.mgrid[:side, :side]
+    dots = [np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 1.5**2)) for px, py in xy]
+    return np.round(220 * np.max(dots, axis=0)).astype(np.uint8)
+
+
+def csv_lines(rows: int, seed: int) -> list[str]:
+    """The header and `rows` rows in Kaggle's layout: three points and a 32x32 image with a dot at each."""
+    rng = np.random.default_rng(seed)
+    lines = [",".join(f"{name}_{axis}" for name in NAMES for axis in "xy") + ",Image"]
+    for _ in range(rows):
+        xy = np.array([(21.0, 12.0), (10.0, 12.0), (16.0, 20.0)]) + rng.uniform(-4, 4, (3, 2)).round(2)
+        cells = [f"{value:.2f}" for value in xy.ravel()]
+        lines.append(",".join(cells) + "," + " ".join(map(str, dot_image(xy).ravel())))
+    return lines
+
+
+def tiny_config(data: Path) -> dict[str, Any]:
+    """Trains in a second on `data`/train.csv."""
+    return {
+        "name": "tiny",
+        "model": {
+            "backbone": {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch"},
+            "head": {"name": "heatmap", "decoder": {"name": "top_down", "width": 8}, "stride": 2},
+            "in_channels": 1,
+            "input_size": [SIDE, SIDE],
+        },
+        "data": {"root": str(data), "train": "train.csv", "val": "val.csv", "skeleton": list(NAMES)},
+        "train": {"epochs": 2, "batch_size": 4, "optimizer": {"name": "adamw", "lr": 1e-3}},
+        "trainer": {"accelerator": "cpu"},
+    }
+
+
+def write_data(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "train.csv").write_text("\n".join(csv_lines(8, seed=0)) + "\n")
+    (folder / "val.csv").write_text("\n".join(csv_lines(5, seed=1)) + "\n")
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with train.csv (8 rows) and val.csv (5 rows)."""
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def tiny(data: Path) -> dict[str, Any]:
+    """A config as a mapping that trains on `data` in a second."""
+    return tiny_config(data)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder of the tiny config; tests read it and leave it as it is."""
+    from rich.console import Console
+
+    from kpnet.config import load_config
+    from kpnet.engine.training import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    with (folder / "log.txt").open("w") as log:
+        config = load_config(tiny_config(write_data(folder / "data")))
+        return train(config, out=folder / "run", console=Console(file=log))[0]
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, bytes | None]]:
+    """Every path beneath a folder with its bytes (None for a folder): equal before and after, nothing was touched."""
+
+    def read(folder: Path) -> dict[str, bytes | None]:
+        return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def faces15() -> Path:
+    """The folder of the 15-point faces (KPNET_SHARED names what lies above data/faces15)."""
+    shared = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[1].parent / "shared"))
+    folder = shared / "data" / "faces15"
+    if not (folder / "val.csv").is_file():
+        pytest.skip("no faces15: set KPNET_SHARED to the folder above data/faces15")
+    return folder

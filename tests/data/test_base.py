@@ -1,0 +1,184 @@
+"""What every dataset gives, whatever its format."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kpnet import coordinates
+from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
+FACES = SHARED / "data" / "faces15"
+real_data = pytest.mark.skipif(not FACES.is_dir(), reason=f"no real faces at {FACES} (set KPNET_SHARED)")
+
+
+class Given(KeypointDataset):
+    """One image and its points, `n` times."""
+
+    def __init__(self, image, xy, n=4, **options):
+        super().__init__(**options)
+        self.image, self.xy, self.n = image, np.asarray(xy, np.float64), n
+        self.skeleton = Skeleton(tuple(f"p{k}" for k in range(len(xy))))
+
+    def __len__(self):
+        return self.n
+
+    def read(self, index):
+        return self.image.copy(), self.xy.copy()
+
+
+def blob(size, xy, channels=None):
+    rows, columns = np.indices(size)
+    image = 250 * np.exp(-((columns - xy[0]) ** 2 + (rows - xy[1]) ** 2) / (2 * 4.0**2))
+    image = image.round().astype(np.uint8)
+    return image if channels is None else np.repeat(image[..., None], channels, axis=2)
+
+
+def centroid(image):
+    rows, columns = np.indices(image.shape)
+    return np.array([(columns * image).sum(), (rows * image).sum()]) / image.sum()
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_dtypes_and_shapes(channels):
+    item = Given(blob((40, 60), (20, 30), channels), [[20, 30], [np.nan, np.nan]])[2]
+    assert set(item) == {"image", "keypoints", "visible", "weight", "index"}
+    assert {key: value.dtype for key, value in item.items() if key != "index"} == {
+        "image": torch.float32, "keypoints": torch.float32, "visible": torch.bool, "weight": torch.float32,
+    }  # fmt: skip
+    assert item["image"].shape == (channels or 1, 40, 60)
+    assert item["keypoints"].shape == (2, 2)
+    assert item["image"].max() == pytest.approx(250 / 255)
+    assert item["index"] == 2
+
+
+def test_missing_points_are_zero_and_weigh_nothing():
+    item = Given(blob((8, 8), (4, 4)), [[3, 1], [np.nan, np.nan], [5, np.nan]])[0]
+    assert item["visible"].tolist() == [True, False, False]
+    assert item["weight"].tolist() == [1, 0, 0]
+    assert item["keypoints"].tolist() == [[-1 / 8, -5 / 8], [0, 0], [0, 0]]  # (2x + 1) / 8 - 1
+
+
+@pytest.mark.parametrize("source", [(40, 60), (60, 40), (50, 50), (37, 91)])
+@pytest.mark.parametrize("target", [(96, 96), (64, 128), (33, 47), (24, 24)])
+def test_the_letterbox_moves_points_with_the_picture(source, target):
+    point = np.array([0.4 * source[1], 0.55 * source[0]])
+    data = Given(blob(source, point), [point], image_size=target)
+    image, xy, matrix = data.sample_pixels(0)
+    assert image.shape == target
+    assert np.abs(centroid(image.astype(float)) - xy[0]).max() < 0.1
+    assert np.allclose(coordinates.transform(xy, coordinates.invert(matrix)), [point], atol=1e-9)
+    item = data[0]
+    assert np.allclose(coordinates.normalized_to_pixel(item["keypoints"], target), xy, atol=1e-4)
+    # The corners of the original lie on the edges of its copy.
+    corners = np.array([[-0.5, -0.5], [source[1] - 0.5, source[0] - 0.5]])
+    (left, top), (right, bottom) = coordinates.transform(corners, matrix)
+    outside = np.ones(target, bool)
+    outside[round(top + 0.5) : round(bottom + 0.5), round(left + 0.5) : round(right + 0.5)] = False
+    assert not image[outside].any()
+    assert right - left == pytest.approx(target[1]) or bottom - top == pytest.approx(target[0])
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    image = blob((30, 50), (20, 10))
+    data = Given(image, [[20, 10]], image_size=(30, 50))
+    pixels, xy, matrix = data.sample_pixels(0)
+    assert np.array_equal(pixels, image)
+    assert xy.tolist() == [[20, 10]]
+    assert np.array_equal(matrix, np.eye(2, 3))
+
+
+def test_grey_and_colour():
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    grey = Given(colour, [[0, 0]], in_channels=1)[0]["image"]
+    expected = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    assert np.array_equal((grey[0] * 255).round().byte(), expected)
+    three = Given(colour[..., 0], [[0, 0]], in_channels=3)[0]["image"]
+    for channel in three:
+        assert np.array_equal((channel * 255).round().byte(), colour[..., 0])
+    with pytest.raises(KpnetError, match="4 channels"):
+        Given(np.zeros((6, 5, 4), np.uint8), [[0, 0]], in_channels=3)[0]
+
+
+def shift(image, xy, seed):
+    moved = np.random.default_rng(seed).integers(-3, 4, 2)
+    return np.roll(image, moved[::-1], (0, 1)), xy + moved
+
+
+def test_augmentation_draws_from_seed_epoch_and_index():
+    def draws(seed, epoch):
+        data = Given(blob((20, 20), (10, 10)), [[10, 10]], n=8, transform=shift, seed=seed)
+        data.set_epoch(epoch)
+        return torch.stack([data[i]["keypoints"] for i in range(8)])
+
+    first = draws(0, 0)
+    assert torch.equal(first, draws(0, 0))
+    assert not torch.equal(first, draws(0, 1))
+    assert not torch.equal(first, draws(1, 0))
+    assert len(torch.unique(first, dim=0)) > 3
+
+
+def test_workers_that_live_on_see_the_new_epoch():
+    data = Given(blob((20, 20), (10, 10)), [[10, 10]], n=4, transform=shift)
+    loader = DataLoader(data, batch_size=4, num_workers=1, persistent_workers=True)
+    for epoch in (0, 5):
+        data.set_epoch(epoch)
+        (batch,) = loader
+        assert torch.equal(batch["keypoints"], torch.stack([data[i]["keypoints"] for i in range(4)]))
+        assert batch["index"].tolist() == [0, 1, 2, 3]
+
+
+def test_points_that_a_transform_moves_off_the_image_are_not_visible():
+    right = np.array([0.2, 0])
+    data = Given(blob((20, 20), (5, 5)), [[5, 5], [19.4, 3]], transform=lambda image, xy, seed: (image, xy + right))
+    assert data[0]["visible"].tolist() == [True, False]
+    assert data[0]["keypoints"][1].tolist() == [0, 0]
+
+
+def evaluate_model(model, dataset):
+    """The course's own loop, as its slide gives it."""
+    model.eval()
+    criterion = torch.nn.MSELoss()
+    dataloader = DataLoader(dataset, batch_size=1, shuffle=False)
+    loss = 0
+    for batch in dataloader:
+        image, keypoints = batch["image"], batch["keypoints"]
+        predicted_keypoints = model(image).view(-1, 15, 2)
+        loss += criterion(torch.squeeze(keypoints), torch.squeeze(predicted_keypoints)).item()
+    return 1.0 / (2 * (loss / len(dataloader)))
+
+
+class Constant(nn.Module):
+    def __init__(self, xy):
+        super().__init__()
+        self.xy = xy
+
+    def forward(self, images):
+        return self.xy.expand(len(images), 15, 2).reshape(len(images), 30)
+
+
+def check_course_score(dataset):
+    truth = torch.stack([dataset[i]["keypoints"] for i in range(len(dataset))]).double()
+    mean = truth.mean(0)
+    score = evaluate_model(Constant(mean.float()), dataset)
+    assert score == pytest.approx(1 / (2 * float((truth - mean).square().mean())), rel=1e-4)
+    return score
+
+
+def test_the_courses_evaluation_loop_on_synthetic_faces():
+    assert check_course_score(SyntheticFaces(20, seed=0)) > 1
+
+
+@real_data
+def test_the_courses_evaluation_loop_on_the_courses_file():
+    score = check_course_score(KaggleCSV(FACES / "val.csv"))
+    assert 18 < score < 25  # the mean face; with the file's own mean a little better than with training's 21

@@ -1,0 +1,193 @@
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kpnet.data.pixel_csv as pixel_csv
+from kpnet.config import DataConfig
+from kpnet.data import DATASETS, KaggleCSV
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
+FACES = SHARED / "data" / "faces15"
+FACIAL15 = Skeleton.load("facial15")
+real_data = pytest.mark.skipif(not FACES.is_dir(), reason=f"no real faces at {FACES} (set KPNET_SHARED)")
+
+HEADER = "eye_x,eye_y,Image"
+PIXELS = "0 1 2 3 4 5 6 7 255"  # 3 x 3
+ROW = f"1.5,2,{PIXELS}"
+
+
+def write(tmp_path, *lines, name="faces.csv", newline="\n"):
+    path = tmp_path / name
+    path.write_bytes(newline.join([*lines, ""]).encode())
+    return path
+
+
+def random_table(rng, names, rows, side):
+    frame = pd.DataFrame({f"{n}_{a}": rng.uniform(0, side, rows).round(4) for n in names for a in "xy"})
+    images = rng.integers(0, 256, (rows, side, side))
+    frame["Image"] = [" ".join(map(str, image.ravel())) for image in images]
+    return frame, images
+
+
+@pytest.mark.parametrize(("quoting", "newline"), [(0, "\n"), (1, "\n"), (0, "\r\n")])
+@pytest.mark.parametrize("chunk", [1, 700, 1 << 20])
+def test_reads_what_was_written(tmp_path, monkeypatch, rng_seed, quoting, newline, chunk):
+    monkeypatch.setattr(pixel_csv, "_CHUNK", chunk)
+    frame, images = random_table(np.random.default_rng(rng_seed), ["b_left", "a", "b_right"], 20, 7)
+    frame = frame.sample(frac=1, axis=1, random_state=rng_seed)  # columns in any order, Image anywhere
+    path = tmp_path / "faces.csv"
+    frame.to_csv(path, index=False, quoting=quoting, lineterminator=newline)
+    data = KaggleCSV(path)
+    assert data.images.dtype == np.uint8
+    assert np.array_equal(data.images, images)
+    expected = np.stack([frame[[f"{n}_x", f"{n}_y"]].to_numpy() for n in data.skeleton.names], axis=1)
+    assert np.array_equal(data.keypoints, expected)
+    order = [c[:-2] for c in frame.columns if c.endswith("_x")]
+    assert list(data.skeleton.names) == order
+    assert data.skeleton.pairs == (("b_left", "b_right"),) or data.skeleton.pairs == (("b_right", "b_left"),)
+
+
+@pytest.fixture(params=[0, 1, 2])
+def rng_seed(request):
+    return request.param
+
+
+def test_every_number_of_a_pixel(tmp_path):
+    path = write(tmp_path, "Image", " ".join(map(str, range(256))), "  ".join(f"{v:03d}" for v in range(256)) + " ")
+    for image in KaggleCSV(path).images:
+        assert np.array_equal(image.ravel(), np.arange(256))
+
+
+def test_missing_points_and_complete_only(tmp_path):
+    header = "a_x,a_y,b_x,b_y,Image"
+    path = write(
+        tmp_path, header, f"1,2,,,{PIXELS}", f"1,,3,4,{PIXELS}", "", f"5,6,7,8,{PIXELS}", f",,nan,NaN,{PIXELS}"
+    )
+    data = KaggleCSV(path)
+    nan = [np.nan, np.nan]
+    assert np.array_equal(data.keypoints, [[[1, 2], nan], [nan, [3, 4]], [[5, 6], [7, 8]], [nan, nan]], equal_nan=True)
+    assert data[1]["visible"].tolist() == [False, True]
+    complete = KaggleCSV(path, complete_only=True)
+    assert len(complete) == 1
+    assert complete.image_name(0) == "2"  # its row in the file, from 0
+    assert np.array_equal(complete.read(0)[1], [[5, 6], [7, 8]])
+    only_b = KaggleCSV(path, complete_only=True, skeleton=Skeleton(("b",)))
+    assert [only_b.image_name(i) for i in range(len(only_b))] == ["1", "2"]
+
+
+def test_skeleton_gives_the_order_and_may_leave_points_out(tmp_path):
+    path = write(tmp_path, "a_x,a_y,b_x,b_y,c_x,c_y,Image", f"1,2,3,4,5,6,{PIXELS}")
+    data = KaggleCSV(path, skeleton=Skeleton(("c", "a")))
+    assert data.keypoints.tolist() == [[[5, 6], [1, 2]]]
+    with pytest.raises(KpnetError, match=r'no column "bb_x" \(did you mean "b_x"\?\)'):
+        KaggleCSV(path, skeleton=Skeleton(("a", "bb")))
+
+
+def test_facial15_by_its_names_in_any_order(tmp_path):
+    frame, _ = random_table(np.random.default_rng(0), FACIAL15.names[::-1], 2, 4)
+    frame.to_csv(tmp_path / "faces.csv", index=False)
+    data = KaggleCSV(tmp_path / "faces.csv")
+    assert data.skeleton == FACIAL15
+    assert np.array_equal(data.keypoints[:, 0, 0], frame["left_eye_center_x"])
+
+
+def test_without_labels(tmp_path):
+    path = write(tmp_path, "ImageId,Image", f"7,{PIXELS}", f'"x,y",{PIXELS}')
+    data = KaggleCSV(path)
+    assert not data.labelled
+    assert data.skeleton == FACIAL15
+    assert np.isnan(data.keypoints).all()
+    assert data[0]["visible"].sum() == 0
+    assert [data.image_name(i) for i in range(2)] == ["7", "x,y"]
+    assert KaggleCSV(path, skeleton=Skeleton(("a", "b"))).keypoints.shape == (2, 2, 2)
+    with pytest.raises(KpnetError, match="complete_only"):
+        KaggleCSV(path, complete_only=True)
+    assert KaggleCSV(write(tmp_path, HEADER, ROW)).labelled
+
+
+def test_read_gives_copies(tmp_path):
+    data = KaggleCSV(write(tmp_path, HEADER, ROW))
+    for array in data.read(0):
+        array[:] = 99
+    assert data.images[0, 0, 1] == 1
+    assert data.keypoints[0, 0, 0] == 1.5
+
+
+def test_open_from_a_config(tmp_path):
+    write(tmp_path, HEADER, ROW, f",,{PIXELS}")
+    config = DataConfig(root=str(tmp_path), complete_only=True)
+    data = DATASETS.find("kaggle_csv").open(config, "faces.csv", None, seed=3)
+    assert (len(data), data.seed) == (1, 3)
+
+
+BAD = {
+    "empty file": ([], r"faces\.csv: empty; expected a header"),
+    "header only": ([HEADER], "a header but no rows"),
+    "no Image": (["eye_x,eye_y,image", ROW], r'no Image column .*\(did you mean "image"\?\)'),
+    "a column twice": (["eye_x,eye_y,eye_x,Image", ROW], r'column "eye_x" stands 2 times'),
+    "x without y": (["eye_x,nose_x,nose_y,Image", ROW], r'column "eye_x" without "eye_y"'),
+    "y without x": (["eye_y,Image", ROW], r'column "eye_y" without "eye_x"'),
+    "misspelt partner": (["eye_x,eyes_y,Image", ROW], r'"eye_x" without "eye_y" \(did you mean "eyes_y"\?\)'),
+    "another column": (["eye_X,eye_y,Image", ROW], r'column "eye_X" is neither .* \(did you mean "eye_x"\?\)'),
+    "pandas' index": ([f",{HEADER}", f"0,{ROW}"], r"column without a name.*index=False"),
+    "one pixel short": ([HEADER, ROW, "1,2,0 1 2 3 4 5 6 7"], r"line 3 \(data row 2\): 8 pixels, expected 9"),
+    "one pixel more": ([HEADER, "", ROW, ROW + " 3"], r"line 4 \(data row 2\): 10 pixels, expected 9"),
+    "no square": ([HEADER, "1,2,0 1 2 3 4 5 6 7"], r"line 2 \(data row 1\): 8 pixels.*nearest is 9 = 3 × 3"),
+    "no pixels": ([HEADER, "1,2,"], r"line 2 \(data row 1\): 0 pixels"),
+    "a word": (
+        [HEADER, ROW, "1,2,0 1 x 3 4 5 6 7 8"],
+        r'line 3 \(data row 2\): pixel 3 is "x"; expected whole numbers',
+    ),
+    "over 255": ([HEADER, ROW, "1,2,0 1 2 3 4 5 6 7 256"], r'line 3 \(data row 2\): pixel 9 is "256"'),
+    "300": ([HEADER, ROW, "1,2,300 1 2 3 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 1 is "300"'),
+    "1000": ([HEADER, ROW, "1,2,0 1 2 1000 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 4 is "1000"'),
+    "negative": ([HEADER, ROW, "1,2,0 -1 2 3 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 2 is "-1"'),
+    "fraction": ([HEADER, ROW, "1,2,0 12.5 2 3 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 2 is "12.5"'),
+    "coordinate": ([HEADER, ROW, f"1,2o,{PIXELS}"], r'line 3 \(data row 2\): eye_y is "2o"; expected pixels'),
+    "infinite": ([HEADER, ROW, f"inf,2,{PIXELS}"], r'line 3 \(data row 2\): eye_x is "inf"'),
+    "cut short": ([HEADER, ROW, "1.5,2"], r"line 3 \(data row 2\): 2 cells, expected 3"),
+    "a cell more": ([HEADER, ROW, f"1,2,3,{PIXELS}"], r"line 3 \(data row 2\): 4 cells, expected 3"),
+    "comma within quotes": (["ImageId,Image", f'a"b,c"d,{PIXELS}'], r"line 2 \(data row 1\): 3 cells, expected 2"),
+    "open quote": ([HEADER, ROW, f'1,2,"{PIXELS}', ROW], r"line 3 \(data row 2\): a quote"),
+    "zip": (["PK\x03\x04..."], "zip archive"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_bad_input(tmp_path, monkeypatch, case, chunk):
+    monkeypatch.setattr(pixel_csv, "_CHUNK", chunk)
+    lines, message = BAD[case]
+    path = write(tmp_path, *lines) if lines else tmp_path / "faces.csv"
+    path.touch()
+    with pytest.raises(KpnetError, match=message) as caught:
+        KaggleCSV(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(KpnetError, match=re.escape(f"{tmp_path / 'none.csv'}: no such file")):
+        KaggleCSV(tmp_path / "none.csv")
+    with pytest.raises(KpnetError, match="a folder"):
+        KaggleCSV(tmp_path)
+
+
+@real_data
+@pytest.mark.parametrize(("name", "rows", "points"), [("val.csv", 200, 15), ("partial.csv", 340, 4)])
+def test_real_files_as_pandas_reads_them(name, rows, points):
+    data = KaggleCSV(FACES / name)
+    frame = pd.read_csv(FACES / name)
+    assert data.skeleton == FACIAL15
+    assert data.images.shape == (rows, 96, 96)
+    assert (np.isfinite(data.keypoints).all(-1).sum(1) == points).all()
+    labels = frame.drop(columns="Image").to_numpy().reshape(rows, 15, 2)
+    assert np.array_equal(data.keypoints, labels, equal_nan=True)
+    pixels = np.array([row.split() for row in frame["Image"]], dtype=np.int64).reshape(rows, 96, 96)
+    assert np.array_equal(data.images, pixels)

@@ -1,0 +1,249 @@
+"""Training end to end on a few synthetic faces: what a run promises, and what an interruption must not change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kpnet.config import Config, load_config
+from kpnet.engine import training
+from kpnet.engine.evaluation import evaluate
+from kpnet.engine.module import KeypointModule
+from kpnet.engine.run_folder import RunFolder
+from kpnet.errors import KpnetError
+from kpnet.model import load_model
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "model": {
+        "backbone": {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch", "dropout": 0.2},
+        "head": {"name": "heatmap", "stride": 4, "decoder": {"name": "top_down", "width": 8}},
+        "in_channels": 1,
+        "input_size": 32,
+    },
+    "data": {
+        "format": "synthetic",
+        "train": 21,  # the last batch is smaller
+        "val": 6,
+        "transforms": [{"HorizontalFlip": {"p": 0.5}}, {"Affine": {"rotate": [-20, 20], "p": 0.8}}],
+    },
+    "train": {"epochs": 4, "batch_size": 8, "average": {"name": "ema", "decay": 0.9}, "seed": 3},
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config(TINY, overrides)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Stop training as a power cut at the start of an epoch would."""
+    start = RunFolder.on_train_epoch_start
+
+    def killed(self: RunFolder, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == epoch:
+            raise Killed
+        start(self, trainer, pl_module)
+
+    monkeypatch.setattr(RunFolder, "on_train_epoch_start", killed)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("data.workers=1",),
+        ("train.average=null", "train.optimizer={name: sgd, lr: 0.01}", "train.schedule={name: plateau, patience: 1}"),
+        ("train.schedule={name: cosine, warmup_epochs: 1}",),
+    ],
+    ids=["ema+one_cycle", "worker", "sgd+plateau", "cosine"],
+)
+def test_resume_ends_with_the_weights_of_the_uninterrupted_run(tmp_path, monkeypatch, overrides):
+    config = tiny(*overrides)
+    training.train(config, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(Killed):
+            training.train(config, out=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "final").exists()
+    assert load_model(tmp_path / "cut" / "best")  # the last good model is there
+    training.train(config, out=tmp_path / "cut", resume=True)
+    whole, cut = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name in whole:
+        assert torch.equal(whole[name], cut[name]), name
+    tables = [pd.read_csv(tmp_path / run / "metrics.csv").drop(columns="seconds") for run in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch):
+    kill_at(monkeypatch, 1)
+    with pytest.raises(Killed):
+        training.train(tiny(), out=tmp_path / "run")
+    with pytest.raises(KpnetError, match=r"another config.*batch_size"):
+        training.train(tiny("train.batch_size=4"), out=tmp_path / "run", resume=True)
+
+
+def test_the_run_folder_holds_what_it_promises(tmp_path):
+    folder, model, measures = training.train(tiny(), out=tmp_path / "run")
+    names = {p.name for p in folder.iterdir()}
+    assert {"config.yaml", "metrics.csv", "final", "best", "last.ckpt", "predictions.png", "curves.png"} <= names
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert not list(folder.rglob("*.part"))
+    # The config goes on from where the data filled it in, and trains again as it is.
+    assert load_config(folder / "config.yaml").model.num_keypoints == 15
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table.epoch) == [0, 1, 2, 3]
+    # best is the best row, final is the last, and both say of which epoch they are.
+    from kpnet.cli import _labelled
+
+    val = _labelled(folder, None, model)
+    assert evaluate(load_model(folder), val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
+    assert evaluate(load_model(folder / "best"), val)["score"] == pytest.approx(table.val_score.max(), rel=1e-5)
+    assert measures["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
+
+
+def test_the_final_model_is_the_moving_average(tmp_path, monkeypatch):
+    """Against a second implementation: the average of the weights after every step."""
+    steps: list[dict[str, torch.Tensor]] = []
+    done = RunFolder.on_train_batch_end
+
+    def watch(self: RunFolder, trainer: Any, module: KeypointModule, *rest: Any) -> None:
+        steps.append({k: v.detach().clone() for k, v in module.model.named_parameters()})
+        done(self, trainer, module, *rest)
+
+    monkeypatch.setattr(RunFolder, "on_train_batch_end", watch)
+    training.train(tiny(), out=tmp_path / "run")
+    average = steps[0]
+    for weights in steps[1:]:
+        average = {k: 0.9 * average[k] + 0.1 * weights[k] for k in average}
+    final = load_file(tmp_path / "run" / "final" / "model.safetensors")
+    for name, value in average.items():
+        torch.testing.assert_close(final[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_epochs_loss_is_the_mean_over_its_points(tmp_path, monkeypatch):
+    seen: list[tuple[float, int]] = []
+    step = KeypointModule.training_step
+
+    def watch(self: KeypointModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = step(self, batch, batch_idx)
+        seen.append((loss.item(), int(batch["visible"].sum())))
+        return loss
+
+    monkeypatch.setattr(KeypointModule, "training_step", watch)
+    training.train(tiny("train.epochs=1"), out=tmp_path / "run")
+    expected = sum(loss * n for loss, n in seen) / sum(n for _, n in seen)
+    assert [n for _, n in seen] != [seen[0][1]] * len(seen)  # batches of different sizes, or nothing is shown
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv").train_loss[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path):
+    def weights(name: str, *overrides: str) -> torch.Tensor:
+        training.train(tiny("train.epochs=1", *overrides), out=tmp_path / name)
+        state = load_file(tmp_path / name / "final" / "model.safetensors")
+        return torch.cat([v.flatten().float() for v in state.values()])
+
+    first = weights("a")
+    assert torch.equal(first, weights("b"))
+    assert not torch.equal(first, weights("c", "train.seed=4"))
+
+
+def test_weight_decay_skips_biases_and_norms():
+    from kpnet.engine.optim import parameter_groups
+    from kpnet.model import assemble
+    from kpnet.skeleton import Skeleton
+
+    model = assemble(tiny().model, Skeleton.load("facial15"))
+    decayed, plain = parameter_groups(model, 0.1)
+    assert decayed["weight_decay"] == 0.1
+    assert plain["weight_decay"] == 0.0
+    kinds = {id(p): type(m) for m in model.modules() for p in m.parameters(recurse=False)}
+    assert {kinds[id(p)].__name__ for p in decayed["params"]} == {"Conv2d"}
+    biases = {id(m.bias) for m in model.modules() if getattr(m, "bias", None) is not None}
+    assert not biases & {id(p) for p in decayed["params"]}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
+def test_schedules_reach_the_rate_once_and_end_low(name):
+    from torch.optim import SGD
+
+    from kpnet.engine.optim import build_schedule
+
+    settings = tiny(
+        "train.schedule={name: %s, %s}" % (name, "warmup: 0.25" if name == "one_cycle" else "warmup_epochs: 1")  # noqa: UP031
+    ).train.schedule
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = build_schedule(optimizer, settings, steps=40, epochs=4)["scheduler"]
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(2.0)
+    assert rates.index(max(rates)) == 10  # a quarter of the steps, one epoch of four
+    assert rates[0] < 0.25
+    assert rates[-1] == pytest.approx(2.0 * settings.final_factor, abs=1e-9)
+    half = 10 + (39 - 10) / 2  # the half cosine is at half its height in the middle
+    assert (rates[math.floor(half)] + rates[math.ceil(half)]) / 2 == pytest.approx(1.0, abs=1e-3)
+
+
+def test_early_stopping_ends_the_run(tmp_path):
+    config = tiny("train.epochs=30", "train.early_stopping={patience: 1}", "train.optimizer={name: sgd, lr: 1e-9}")
+    folder, _, _ = training.train(config, out=tmp_path / "run")
+    assert len(pd.read_csv(folder / "metrics.csv")) < 30
+    assert (folder / "final").is_dir()
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path, monkeypatch):
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    kill_at(monkeypatch, 1)
+    with pytest.raises(Killed):
+        training.train(tiny(), out=tmp_path / "run")
+    monkeypatch.undo()
+    (tmp_path / "run" / "last.ckpt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(KpnetError, match=r"last\.ckpt"):
+        training.train(tiny(), out=tmp_path / "run", resume=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_validation_counts_each_sample_once_over_ranks():
+    for length in (1, 5, 6, 7):
+        seen = [i for rank in range(3) for i in training.EachOnceSampler(length, 3, rank)]
+        assert sorted(seen) == list(range(length))
+
+
+@pytest.mark.slow
+def test_two_processes_count_and_average_as_one(tmp_path):
+    """`trainer` goes to Lightning as it is: the same run on two CPU processes, through the command."""
+    import subprocess
+    import sys
+
+    from kpnet.config import to_yaml
+
+    (tmp_path / "tiny.yaml").write_text(to_yaml(TINY))
+    command = [sys.executable, "-m", "kpnet.cli", "train", "tiny.yaml", "train.epochs=2", "model.backbone.dropout=0"]
+    command += ["trainer={accelerator: cpu, devices: 2, strategy: ddp}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "runs" / "tiny" / "metrics.csv")
+    from kpnet.cli import _labelled
+
+    model = load_model(tmp_path / "runs" / "tiny")
+    val = _labelled(tmp_path / "runs" / "tiny", None, model)
+    assert evaluate(model, val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-4)

@@ -1,0 +1,211 @@
+"""Every mapping against the picture itself, and against its inverse."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpnet import coordinates as co
+
+SIZES = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
+UNIT = st.floats(0, 1)
+
+
+def blob(size: tuple[int, int], xy: tuple[float, float], sigma: float = 3.0) -> np.ndarray:
+    """A Gaussian about a continuous pixel position, in float64."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    return np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / (2 * sigma**2))
+
+
+def centroid(image: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    return np.array([(image * x).sum(), (image * y).sum()]) / image.sum()
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image)[None, None]
+
+
+# The picture as the oracle
+
+
+@pytest.mark.parametrize("target", [(224, 224), (160, 130), (96, 96), (48, 48), (37, 50), (61, 192)])
+def test_resize_moves_a_point_as_the_picture_moves(target: tuple[int, int]) -> None:
+    source, point = (96, 80), (37.3, 52.8)
+    resized = F.interpolate(tensor(blob(source, point)), size=target, mode="bilinear", antialias=True)[0, 0].numpy()
+    np.testing.assert_allclose(centroid(resized), co.transform(point, co.resize_matrix(source, target)), atol=1e-2)
+
+
+@pytest.mark.parametrize(("factor", "mode"), [(2, cv2.INTER_LINEAR), (3, cv2.INTER_CUBIC), (0.5, cv2.INTER_AREA)])
+def test_resize_agrees_with_opencv(factor: float, mode: int) -> None:
+    source, point = (96, 80), (37.3, 52.8)
+    target = (int(96 * factor), int(80 * factor))
+    resized = cv2.resize(blob(source, point), target[::-1], interpolation=mode)
+    np.testing.assert_allclose(centroid(resized), co.transform(point, co.resize_matrix(source, target)), atol=1e-3)
+
+
+@pytest.mark.parametrize("target", [(96, 96), (24, 40), (200, 120)])
+def test_normalised_coordinates_are_grid_samples(target: tuple[int, int]) -> None:
+    """A normalised point stays what it is through any resize; sampling there finds the peak."""
+    source, point = (96, 80), np.array([37.3, 52.8])
+    unit = co.pixel_to_normalized(point, source)
+    resized = F.interpolate(tensor(blob(source, tuple(point))), size=target, mode="bilinear", antialias=True)
+    there = co.normalized_to_pixel(unit, target)
+    np.testing.assert_allclose(centroid(resized[0, 0].numpy()), there, atol=5e-3)
+    # An image that holds its own x (or y) says where grid_sample looks.
+    y, x = np.mgrid[: target[0], : target[1]].astype(np.float64)
+    looked = [
+        F.grid_sample(tensor(axis), torch.tensor(unit)[None, None, None], align_corners=False).item() for axis in (x, y)
+    ]
+    np.testing.assert_allclose(looked, there, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((60, 100), (96, 96)), ((100, 60), (96, 96)), ((97, 51), (64, 128)), ((33, 70), (130, 50))]
+)
+def test_letterbox_moves_a_point_as_the_picture_moves(source: tuple[int, int], target: tuple[int, int]) -> None:
+    point = (source[1] * 0.45, source[0] * 0.55)
+    matrix, size = co.letterbox_matrix(source, target)
+    inner = F.interpolate(tensor(blob(source, point)), size=size, mode="bilinear", antialias=True)[0, 0].numpy()
+    top, left = (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
+    canvas = np.zeros(target)
+    canvas[top : top + size[0], left : left + size[1]] = inner
+    np.testing.assert_allclose(centroid(canvas), co.transform(point, matrix), atol=1e-2)
+
+
+@pytest.mark.parametrize("box", [(9.5, 9.5, 69.5, 79.5), (-10.25, 12.0, 60.0, 90.75), (20.1, 30.2, 61.3, 70.4)])
+def test_crop_moves_a_point_as_the_picture_moves(box: tuple[float, float, float, float]) -> None:
+    source, target, point = (96, 80), (128, 112), (37.3, 52.8)
+    x0, y0, x1, y1 = box
+    # An affine_grid spans the target's edges from -1 to 1, here from one edge of the box to the other.
+    (left, right), (top, bottom) = ((2 * np.array(e) + 1) / s - 1 for e, s in (((x0, x1), 80), ((y0, y1), 96)))
+    theta = torch.tensor(
+        [[[(right - left) / 2, 0, (left + right) / 2], [0, (bottom - top) / 2, (top + bottom) / 2]]],
+        dtype=torch.float64,
+    )
+    grid = F.affine_grid(theta, [1, 1, *target], align_corners=False)
+    crop = F.grid_sample(tensor(blob(source, point)), grid, mode="bicubic", align_corners=False)[0, 0].numpy()
+    np.testing.assert_allclose(centroid(crop), co.transform(point, co.crop_matrix(box, target)), atol=5e-3)
+
+
+def test_a_crop_of_whole_pixels_is_a_slice() -> None:
+    image = blob((96, 80), (37.3, 52.8))
+    moved = co.transform((37.3, 52.8), co.crop_matrix((9.5, 19.5, 69.5, 89.5), (70, 60)))
+    np.testing.assert_allclose(centroid(image[20:90, 10:70]), moved, atol=1e-5)
+
+
+def test_a_matrix_means_what_opencv_means_by_it() -> None:
+    matrix = cv2.getRotationMatrix2D((40, 50), 25, 1.2)
+    matrix[:, 2] += (3.4, -2.7)
+    warped = cv2.warpAffine(blob((110, 100), (37.3, 52.8)), matrix, (100, 110), flags=cv2.INTER_LINEAR)
+    # warpAffine rounds its positions to 1/32 pixel.
+    np.testing.assert_allclose(centroid(warped), co.transform((37.3, 52.8), matrix), atol=1e-2)
+
+
+@pytest.mark.parametrize("width", [80, 81])
+def test_flip_moves_a_point_as_the_picture_moves(width: int) -> None:
+    points = np.array([[37.3, 52.8], [50.0, 40.5]])
+    mirrored = np.stack([centroid(blob((96, width), tuple(p))[:, ::-1]) for p in points])
+    np.testing.assert_allclose(co.flip_pixels(points, (96, width), [1, 0]), mirrored[[1, 0]], atol=1e-4)
+    unit = co.flip_normalized(co.pixel_to_normalized(points, (96, width)), [1, 0])
+    np.testing.assert_allclose(co.normalized_to_pixel(unit, (96, width)), mirrored[[1, 0]], atol=1e-4)
+
+
+def test_cell_centers_are_pixels_of_a_one_row_map() -> None:
+    for cells in (1, 5, 24):
+        expected = co.pixel_to_normalized(torch.stack([torch.arange(cells), torch.zeros(cells)], -1).double(), (1, cells))
+        torch.testing.assert_close(co.cell_centers(cells, dtype=torch.float64), expected[:, 0], rtol=0, atol=1e-15)
+
+
+def test_the_landmarks_of_the_convention() -> None:
+    """Edges are -1 and 1, the centre is 0, and the course's (x - 48) / 48 differs by 1 / W."""
+    corners = np.array([[-0.5, -0.5], [79.5, 95.5], [39.5, 47.5]])
+    np.testing.assert_allclose(co.pixel_to_normalized(corners, (96, 80)), [[-1, -1], [1, 1], [0, 0]], atol=1e-15)
+    x = np.random.default_rng(0).uniform(0, 95, (5, 2))
+    np.testing.assert_allclose(co.pixel_to_normalized(x, (96, 96)) - (x - 48) / 48, 1 / 96, atol=1e-12)
+
+
+def test_distances_scale_without_an_offset() -> None:
+    a, b = np.array([0.1, -0.4]), np.array([0.35, 0.7])
+    apart = co.normalized_to_pixel(b, (33, 71)) - co.normalized_to_pixel(a, (33, 71))
+    np.testing.assert_allclose(co.normalized_distance_to_pixel(b - a, (33, 71)), apart, atol=1e-12)
+
+
+def test_inside_is_the_image_up_to_its_edges() -> None:
+    xy = np.array([[-0.5, -0.5], [79.5, 95.5], [79.6, 0], [0, 95.6], [-0.6, 0], [0, -0.6], [np.nan, 3]])
+    expected = [True, True, False, False, False, False, False]
+    assert co.inside(xy, (96, 80)).tolist() == expected
+    assert co.inside(torch.tensor(xy), (96, 80)).tolist() == expected
+
+
+# Laws
+
+
+@given(SIZES, UNIT, UNIT)
+def test_normalising_and_back(size: tuple[int, int], u: float, v: float) -> None:
+    xy = np.array([u * size[1] - 0.5, v * size[0] - 0.5])  # edge to edge, borders included
+    for points in (xy, xy.astype(np.float32), torch.tensor(xy), torch.tensor(xy).float()):
+        unit = co.pixel_to_normalized(points, size)
+        assert type(unit) is type(points)
+        assert unit.dtype == points.dtype
+        back = co.normalized_to_pixel(unit, size)
+        assert np.abs(np.asarray(back, np.float64) - xy).max() <= 1e-3
+        assert np.abs(np.asarray(unit)).max() <= 1 + 1e-6
+
+
+@given(SIZES, SIZES, UNIT, UNIT)
+def test_resize_letterbox_and_crop_have_inverses(a: tuple[int, int], b: tuple[int, int], u: float, v: float) -> None:
+    xy = np.array([u * a[1] - 0.5, v * a[0] - 0.5])
+    box = (-0.5 - 0.1 * a[1], 0.2, 0.7 * a[1], 0.3 + a[0])
+    for matrix in (co.resize_matrix(a, b), co.letterbox_matrix(a, b)[0], co.crop_matrix(box, b)):
+        back = co.transform(co.transform(xy, matrix), co.invert(matrix))
+        assert np.abs(back - xy).max() <= 1e-3
+    # The two directions of a resize are each other's inverse.
+    np.testing.assert_allclose(co.invert(co.resize_matrix(a, b)), co.resize_matrix(b, a), rtol=1e-9, atol=1e-6)
+    # A crop of the whole image is a resize.
+    whole = co.crop_matrix((-0.5, -0.5, a[1] - 0.5, a[0] - 0.5), b)
+    np.testing.assert_allclose(whole, co.resize_matrix(a, b), rtol=1e-9, atol=1e-9)
+
+
+@given(SIZES, SIZES)
+def test_letterbox_keeps_aspect_and_centre(source: tuple[int, int], target: tuple[int, int]) -> None:
+    matrix, size = co.letterbox_matrix(source, target)
+    scale = min(target[0] / source[0], target[1] / source[1])
+    assert size[0] == target[0] or size[1] == target[1]
+    for inner, outer, whole in zip(size, source, target, strict=True):
+        assert 1 <= inner <= whole
+        assert abs(inner - outer * scale) <= 0.5 or inner == 1
+    middle = co.transform(((source[1] - 1) / 2, (source[0] - 1) / 2), matrix)
+    assert np.abs(middle - ((target[1] - 1) / 2, (target[0] - 1) / 2)).max() <= 0.5 + 1e-9
+    corners = co.transform([(-0.5, -0.5), (source[1] - 0.5, source[0] - 0.5)], matrix)
+    assert corners.min() >= -0.5 - 1e-6
+    assert (corners[1] <= np.array(target[::-1]) - 0.5 + 1e-6).all()
+    # On whole pixels: the edges of the image are edges of pixels.
+    np.testing.assert_allclose(corners % 1, 0.5, atol=1e-6)
+
+
+@given(SIZES, st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=3, max_size=3))
+def test_flipping_twice_changes_nothing(size: tuple[int, int], points: list[tuple[float, float]]) -> None:
+    permutation = [1, 0, 2]
+    unit = np.array(points)
+    assert np.array_equal(co.flip_normalized(co.flip_normalized(unit, permutation), permutation), unit)
+    pixels = co.normalized_to_pixel(unit, size)
+    twice = co.flip_pixels(co.flip_pixels(pixels, size, permutation), size, permutation)
+    np.testing.assert_allclose(twice, pixels, rtol=0, atol=1e-11)
+    # Both units tell the same story.
+    flipped = co.normalized_to_pixel(co.flip_normalized(unit, permutation), size)
+    np.testing.assert_allclose(co.flip_pixels(pixels, size, permutation), flipped, rtol=0, atol=1e-9)
+
+
+def test_flip_keeps_leading_axes_and_gradients() -> None:
+    xy = torch.rand(2, 5, 3, 2, dtype=torch.float64, requires_grad=True)
+    flipped = co.flip_normalized(xy, [2, 1, 0])
+    assert flipped.shape == xy.shape
+    assert torch.equal(flipped[:, :, 0, 0], -xy[:, :, 2, 0])
+    assert torch.equal(flipped[:, :, 0, 1], xy[:, :, 2, 1])
+    assert torch.autograd.gradcheck(lambda p: co.flip_normalized(p, [2, 1, 0]), xy)
