@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,11 +56,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where it is not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of the run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the run of that name and start anew.")] = False,
-    overfit: Annotated[int, typer.Option(metavar="N", help="Sanity check: memorise N samples, write nothing.")] = 0,
+    overfit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Sanity check: memorise N samples, write nothing.")
+    ] = None,
 ) -> None:
     """Train from one YAML."""
     from kpnet.config import load_config
 
+    if resume and force:
+        raise KpnetError("--resume goes on with a run, --force deletes it: give one of them")
     loaded = load_config(config, overrides or ())
     if overfit:
         return _overfit(loaded, overfit)
@@ -75,6 +81,9 @@ def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
         folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
     except KeyboardInterrupt:
         raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
+    except OSError as error:  # a full disk does not say where, inside a checkpoint
+        where = error.filename or out or Path("runs") / config.name
+        raise OSError(error.errno, error.strerror or str(error), str(where)) from None
     if measures:
         _print_measures(console, measures, "final model on the validation data")
     console.print(f"the run is in {folder}: final/ and best/ (the models), predictions.png, curves.png, metrics.csv", soft_wrap=True)
@@ -110,7 +119,7 @@ def evaluate(
     model = load_model(run)
     measures = run_evaluation(model, _labelled(run, data, model), batch_size)
     if as_json:
-        print(json.dumps(measures, indent=2))
+        print(json.dumps(_plain(measures), indent=2))
         return
     console = Console()
     _print_measures(console, measures, str(data or "validation data"))
@@ -133,14 +142,17 @@ def predict(
     from kpnet.model import write_atomic
     from kpnet.predictor import Predictor
 
+    for path in inputs:
+        if not path.exists():
+            raise KpnetError(f"{path}: no such file or folder")
     predictor = Predictor(run, batch_size=batch_size)
     bad: list[str] = []
     console = Console(stderr=True)
     frames = []
-    images: dict[str, np.ndarray] = {}
-    for prediction in predictor.stream(_with_progress(_pictures(inputs, predictor.model, bad, images), console)):
+    images: deque[np.ndarray] = deque()  # of a batch at most
+    for prediction in predictor.stream(_with_progress(_pictures(inputs, bad, images), console)):
         frames.append(prediction.to_frame())
-        image = images.pop(prediction.image)
+        image = images.popleft()
         if draw:
             _draw(prediction, image, out, predictor.model)
     if not frames:
@@ -218,35 +230,34 @@ def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
 
 
 def _pictures(
-    inputs: list[Path], model: KeypointModel, bad: list[str], images: dict[str, np.ndarray]
+    inputs: list[Path], bad: list[str], images: deque[np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray, None]]:
     """(name, image, no boxes) of every input; what cannot be read is named in `bad`, `images` keeps them for drawing."""
     from kpnet.data.images import IMAGE_SUFFIXES, read_image
 
     for path in inputs:
         if path.suffix.lower() == ".csv":
-            for name, image in _csv_pictures(path, model):
-                images[name] = image
+            for name, image in _csv_pictures(path):
+                images.append(image)
                 yield name, image, None
             continue
-        if not path.exists():
-            raise KpnetError(f"{path}: no such file or folder")
         files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
         if not files:
             raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
         for file in files:
             try:
-                images[str(file)] = read_image(file)
+                image = read_image(file)
             except KpnetError as error:
                 bad.append(str(error))
                 continue
-            yield str(file), images[str(file)], None
+            images.append(image)
+            yield str(file), image, None
 
 
-def _csv_pictures(path: Path, model: KeypointModel) -> Iterator[tuple[str, np.ndarray]]:
+def _csv_pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from kpnet.data import KaggleCSV
 
-    dataset = KaggleCSV(path, skeleton=model.skeleton)
+    dataset = KaggleCSV(path)  # its points, if it has any, may be others than the model's
     for i in range(len(dataset)):
         yield f"{path}:{dataset.image_name(i)}", dataset.read(i)[0]
 
@@ -255,7 +266,7 @@ def _with_progress(items: Iterator[Any], console: Console) -> Iterator[Any]:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield from progress.track(items, description="pictures")
 
 
@@ -274,6 +285,13 @@ def _draw(prediction: Any, image: np.ndarray, out: Path, model: KeypointModel) -
     out.mkdir(parents=True, exist_ok=True)
     name = prediction.image.strip("/.").replace("/", "_").replace(":", "_")
     write_atomic(out / f"{name}.png", data.tobytes())
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured is null."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_measures(console: Console, measures: dict[str, Any], what: str) -> None:

@@ -107,7 +107,7 @@ class KeypointModel(nn.Module):
 def build_model(
     config: str | Path | Mapping[str, Any] | Config | ModelConfig | None = None,
     *,
-    skeleton: str | Skeleton | list[str] | None = None,
+    skeleton: str | Skeleton | list[str] | dict[str, Any] | None = None,
     **overrides: Any,
 ) -> KeypointModel:
     """A KeypointModel from keywords, a YAML path, a mapping or a typed config; keywords override the config's.

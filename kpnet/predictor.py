@@ -75,7 +75,10 @@ class Predictor:
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         views = [_views(image, boxes, self.model) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
-        parts = [self._infer(np.stack(c)) for c in (inputs[i : i + self.batch_size] for i in range(0, len(inputs), self.batch_size))]
+        parts = [
+            self._infer(np.stack(c))
+            for c in (inputs[i : i + self.batch_size] for i in range(0, len(inputs), self.batch_size))
+        ]
         xy, confidence, covariance = (
             None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
         )
@@ -83,7 +86,9 @@ class Predictor:
         for (name, _, _), view in zip(group, views, strict=True):
             rows = slice(start, start + len(view))
             start += len(view)
-            yield self._back(name, [m for _, m in view], *(None if a is None else a[rows] for a in (xy, confidence, covariance)))
+            yield self._back(
+                name, [m for _, m in view], *(None if a is None else a[rows] for a in (xy, confidence, covariance))
+            )
 
     def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         images = torch.from_numpy(pixels)
@@ -119,16 +124,23 @@ class Predictor:
 
 def _views(image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel) -> list[tuple[np.ndarray, np.ndarray]]:
     """The model's inputs for an image, each with the mapping of the image's pixels to it."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+        raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
     image = to_channels(image, model.config.in_channels)
     if boxes is None:
         return [letterbox(image, model.config.input_size)]
     views = []
     for box in boxes:
+        if len(box) != 4 or not all(math.isfinite(value) for value in box):
+            raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
         x0, y0, x1, y1 = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
         left, top = max(x0, 0), max(y0, 0)
-        crop = image[top : max(y1, 0) + 1, left : max(x1, 0) + 1]
-        if x1 < x0 or y1 < y0 or not crop.size:
-            raise KpnetError(f"box {list(box)}: expected x0 < x1 and y0 < y1 on an image of {image.shape[1]}x{image.shape[0]}")
+        height, width = image.shape[:2]
+        if box[2] < box[0] or box[3] < box[1] or x1 < left or y1 < top or left >= width or top >= height:
+            raise KpnetError(
+                f"box {list(box)}: expected x0 < x1 and y0 < y1 on an image of {width}x{height} (width x height)"
+            )
+        crop = image[top : y1 + 1, left : x1 + 1]
         pixels, matrix = letterbox(crop, model.config.input_size)
         matrix[:, 2] -= matrix[:, :2] @ (left, top)
         views.append((pixels, matrix))

@@ -86,9 +86,9 @@ class ReceptiveFields(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = [t for t in _tensors([args, kwargs]) if t in self.fields]
         fields = [(self.fields[t], t.shape) for t in inputs]
-        mutates = func._schema.is_mutable and isinstance(args[0], Tensor)
-        if fields and mutates and args[0] not in self.fields:
-            self.lost = True  # written into a buffer, maybe through a view: no longer to be followed
+        target = args[0] if func._schema.is_mutable and isinstance(args[0], Tensor) else None
+        if fields and target is not None and (target not in self.fields or _is_part(target)):
+            self.lost = True  # written into a buffer, maybe through a view of it: no longer to be followed
         result = func(*args, **(kwargs or {}))
         outputs = list(_tensors(result))
         if fields:
@@ -139,7 +139,7 @@ def _keeps_cells(func: Any, name: str, args: Any) -> bool:
         return len(args) > at and args[at] in (0, 1)
     if name in ("native_batch_norm", "_native_batch_norm_legit"):
         return not args[5]
-    same = ("_native_batch_norm_legit_no_training", "detach", "alias", "_to_copy", "hardtanh", "hardswish", "hardsigmoid")
+    same = ("_native_batch_norm_legit_no_training", "detach", "alias", "_to_copy", "hardswish", "_prelu_kernel")
     return torch.Tag.pointwise in func.tags or name in same
 
 
@@ -193,6 +193,10 @@ def _resampling(name: str, args: Any, size: int, out: int) -> tuple[Cells, Cells
         high: Cells = lambda j: -((out - (2 * j + 1) * size) // (2 * out))  # noqa: E731
         return lambda j: low(j) - more, lambda j: high(j) + more, ratio
     return None
+
+
+def _is_part(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

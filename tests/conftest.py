@@ -56,6 +56,12 @@ def write_data(folder: Path) -> Path:
 
 
 @pytest.fixture
+def make_csv() -> Callable[[int, int], str]:
+    """`make_csv(rows, seed)`: the text of a file like those of `data`."""
+    return lambda rows, seed: "\n".join(csv_lines(rows, seed)) + "\n"
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A folder with train.csv (8 rows) and val.csv (5 rows)."""
     return write_data(tmp_path / "data")

@@ -194,7 +194,10 @@ def test_options_of_another_kind_are_unknown() -> None:
     [
         ("train.optimizer.lr=fast", "train.optimizer.lr: Input should be a valid number, .*, found 'fast'"),
         ("train.optimizer.lr=-1", "train.optimizer.lr: Input should be greater than 0, found -1"),
-        ("train.optimizer.name=sgdd", 'train.optimizer.name: unknown "sgdd" \\(did you mean "sgd"\\?\\); there are: sgd,'),
+        (
+            "train.optimizer.name=sgdd",
+            'train.optimizer.name: unknown "sgdd" \\(did you mean "sgd"\\?\\); there are: sgd,',
+        ),
         ("train.optimizer=sgd", '"train.optimizer.lr" is missing'),
         ("train.overfit=adam", '"train.overfit.lr" is missing'),
         ("train.schedule=cosin", 'train.schedule.name: unknown "cosin" \\(did you mean "cosine"'),

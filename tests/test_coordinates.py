@@ -118,7 +118,9 @@ def test_flip_moves_a_point_as_the_picture_moves(width: int) -> None:
 
 def test_cell_centers_are_pixels_of_a_one_row_map() -> None:
     for cells in (1, 5, 24):
-        expected = co.pixel_to_normalized(torch.stack([torch.arange(cells), torch.zeros(cells)], -1).double(), (1, cells))
+        expected = co.pixel_to_normalized(
+            torch.stack([torch.arange(cells), torch.zeros(cells)], -1).double(), (1, cells)
+        )
         torch.testing.assert_close(co.cell_centers(cells, dtype=torch.float64), expected[:, 0], rtol=0, atol=1e-15)
 
 

@@ -177,8 +177,9 @@ def dense_mass(p: np.ndarray, centre: tuple[float, float], radius: float, fine: 
 
 
 @pytest.mark.parametrize("size", [(24, 24), (24, 40), (56, 32)])
-@pytest.mark.parametrize("radius", [0.1, 0.2, 0.3])
-def test_mass_within_is_what_a_fine_grid_counts(size: tuple[int, int], radius: float) -> None:
+# First order in the cell: a circle of 1.2 cells (5 % of a 24-cell map) may be 0.03 off.
+@pytest.mark.parametrize(("radius", "tolerance"), [(0.05, 0.04), (0.1, 0.012), (0.3, 0.012)])
+def test_mass_within_is_what_a_fine_grid_counts(size: tuple[int, int], radius: float, tolerance: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(6):
         centre = (rng.uniform(0, size[1] - 1), rng.uniform(0, size[0] - 1))
@@ -187,7 +188,7 @@ def test_mass_within_is_what_a_fine_grid_counts(size: tuple[int, int], radius: f
             p = decoding.spatial_softmax2d(logits.double())
             xy = pixel_to_normalized(torch.tensor([[centre]], dtype=torch.float64), size)
             found = decoding.mass_within2d(p, xy, radius).item()
-            assert found == pytest.approx(dense_mass(p[0, 0].numpy(), centre, radius * max(size)), abs=0.012)
+            assert found == pytest.approx(dense_mass(p[0, 0].numpy(), centre, radius * max(size)), abs=tolerance)
 
 
 def test_mass_within_in_the_limits() -> None:

@@ -110,7 +110,7 @@ def test_the_rows_said_to_be_lost_have_no_gradient(kernel: int, stride: int, pad
     ("module", "formula"),
     [
         (nn.Conv2d(1, 1, 3, padding=2, dilation=2), "(20 − 5 + 2·2)/1 + 1 = 20"),
-        (nn.Conv2d(1, 1, 4, padding="same"), "(20 − 4 + 3)/1 + 1 = 20"),
+        (nn.Conv2d(1, 1, 5, padding="same"), "(20 − 5 + 4)/1 + 1 = 20"),
         (nn.ConvTranspose2d(1, 1, 4, 2, 1), "(20 − 1)·2 − 2·1 + 4 = 40"),
         (nn.ConvTranspose2d(1, 1, 3, 2, 1, 1), "(20 − 1)·2 − 2·1 + 3 + 1 = 40"),
         (nn.ReLU(), ""),
@@ -172,7 +172,7 @@ NETWORKS = {
     "aligned corners": nn.Sequential(
         nn.Conv2d(1, 1, 4, 4), nn.UpsamplingBilinear2d(scale_factor=2), nn.Conv2d(1, 1, 3)
     ),
-    "padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(1, 1, 2, padding="same"), nn.AdaptiveAvgPool2d(7)),
+    "padding": nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(1, 1, 2, padding=1), nn.AdaptiveAvgPool2d(7)),
 }
 
 
@@ -204,14 +204,31 @@ class Odd(nn.Module):
         elif self.kind == "transpose":
             x = x.transpose(2, 3)
         elif self.kind == "buffer":
-            buffer = torch.zeros_like(image).repeat(1, 4, 1, 1)[..., 2:, 2:]
-            buffer[:] = x
+            buffer = torch.zeros(x.shape)
+            buffer[:, :2] = x[:, :2]
             x = x + buffer.flip(3)
+        elif self.kind == "alias":
+            buffer = torch.zeros(x.shape)
+            buffer.view(-1).copy_(x.flip(3).reshape(-1))
+            x = x + buffer
+        elif self.kind == "part":
+            copy = x.clone()
+            copy[:, :2] = x[:, :2].flip(3)
+            x = copy + 1
         return self.after(x)
 
 
 @pytest.mark.parametrize(
-    ("kind", "sees_all"), [("gate", True), ("norm", True), ("roll", False), ("transpose", False), ("buffer", False)]
+    ("kind", "sees_all"),
+    [
+        ("gate", True),
+        ("norm", True),
+        ("roll", False),
+        ("transpose", False),
+        ("buffer", False),
+        ("alias", False),
+        ("part", False),
+    ],
 )
 def test_what_mixes_everything_sees_all_and_the_rest_is_never_guessed(kind: str, sees_all: bool) -> None:
     last = summarize(Odd(kind), (1, 24, 24)).layers[-1]

@@ -44,10 +44,7 @@ def gaussian(target: np.ndarray) -> np.ndarray:
     """(h, w), peak 1, drawn cell by cell."""
     cx, cy = ((target[0] + 1) * SIZE[1] - 1) / 2, ((target[1] + 1) * SIZE[0] - 1) / 2
     return np.array(
-        [
-            [np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * SIGMA**2)) for x in range(SIZE[1])]
-            for y in range(SIZE[0])
-        ]
+        [[np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * SIGMA**2)) for x in range(SIZE[1])] for y in range(SIZE[0])]
     )
 
 

@@ -65,7 +65,9 @@ def test_pairs_from_names(names: list[str], pairs: list[tuple[str, str]]) -> Non
 def test_round_trip_through_yaml(tmp_path: Path) -> None:
     for skeleton in (
         Skeleton.load("facial15"),
-        Skeleton(FACE, (("left_eye", "right_eye"),), (("left_eye", "nose"),), ("left_eye", "nose"), (0.1, 0.2, 0.3), "x"),
+        Skeleton(
+            FACE, (("left_eye", "right_eye"),), (("left_eye", "nose"),), ("left_eye", "nose"), (0.1, 0.2, 0.3), "x"
+        ),
         Skeleton(("0", "1e3")),
     ):
         assert Skeleton.load(skeleton) is skeleton

@@ -81,6 +81,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         return image, xy, matrix
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
         image, xy, _ = self.sample_pixels(index)
         if self.transform is not None:
             seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1)[0]

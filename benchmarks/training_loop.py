@@ -1,0 +1,91 @@
+"""The training loop's own cost: an epoch of a recipe from its CSV, augmentation included, against the bare steps.
+
+    python benchmarks/training_loop.py data.root=data/faces15 [--threads 1] [--epochs 5]
+
+Each epoch of the real training (loader, augmentation, Lightning, weight average, logging, checkpoint; no validation)
+is followed, in the same process, by as many optimizer steps of a second model of the same config on one batch
+that lies in memory. The ratio of the medians is to stay at or under 1.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from kpnet.config import load_config
+from kpnet.engine import training
+from kpnet.engine.optim import build_optimizer
+from kpnet.model import build_model
+
+
+class BareSteps(pl.Callback):
+    """After each epoch: the bare steps, timed; and the epochs' own times without them."""
+
+    def __init__(self, config: Any) -> None:
+        self.model = build_model(config).train()
+        self.model.to(memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(self.model, config.train.optimizer)
+        size, points = config.model.input_size, self.model.config.num_keypoints
+        batch = config.train.batch_size
+        self.images = torch.rand(batch, config.model.in_channels, *size)
+        self.target, self.weight = torch.rand(batch, points, 2) - 0.5, torch.ones(batch, points)
+        self.epochs: list[float] = []
+        self.bare: list[float] = []
+        self.start = 0.0
+
+    def step(self) -> None:
+        output = self.model.output(self.images)
+        loss = torch.stack(list(self.model.head.loss(output, self.target, self.weight).values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch:  # what lies between the epochs (the checkpoint) belongs to the one before
+            self.epochs.append(time.perf_counter() - self.start)
+            start = time.perf_counter()
+            for _ in range(trainer.num_training_batches):
+                self.step()
+            self.bare.append(time.perf_counter() - start)
+            print(f"epoch {self.epochs[-1]:.3f} s, bare steps {self.bare[-1]:.3f} s", flush=True)
+            self.start = time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config", default="facial_heatmap")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--epochs", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    overrides = [*arguments.overrides, f"train.epochs={arguments.epochs + 2}", "trainer.limit_val_batches=0"]
+    config = load_config(arguments.config, [*overrides, "trainer.accelerator=cpu"])
+    config = config.model_copy(update={"data": config.data.model_copy(update={"val": None})})
+    timer = BareSteps(load_config(config))
+    build = training._trainer
+    training._trainer = lambda *given: _with(build(*given), timer)  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(config, out=f"{folder}/run")
+    epochs, bare = timer.epochs[1:], timer.bare[1:]  # the first warms up
+    ratio = statistics.median(epochs) / statistics.median(bare)
+    print(f"threads {arguments.threads}: epoch {statistics.median(epochs):.3f} s, bare steps {statistics.median(bare):.3f} s")
+    print(f"ratio {ratio:.3f} (at most 1.05)")
+
+
+def _with(trainer: pl.Trainer, callback: pl.Callback) -> pl.Trainer:
+    trainer.callbacks.append(callback)
+    return trainer
+
+
+if __name__ == "__main__":
+    main()

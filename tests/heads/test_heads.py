@@ -1,0 +1,364 @@
+"""What every head promises, with every decoder; then each head's own."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kpnet import losses
+from kpnet.coordinates import normalized_to_pixel
+from kpnet.errors import KpnetError
+from kpnet.heads import HEADS, Head, HeadOutput, Pyramid, list_heads
+from kpnet.heads.decoders import DECODERS
+from kpnet.heads.heatmap import HeatmapHead
+
+STRIDES = [4, 8, 16]
+CHANNELS = [3, 4, 6]
+SIZE = (48, 64)
+
+
+def pyramid(size: tuple[int, int] = SIZE) -> Pyramid:
+    return Pyramid(CHANNELS, STRIDES, [(size[0] // s, size[1] // s) for s in STRIDES])
+
+
+def features(batch: int = 2, size: tuple[int, int] = SIZE, seed: int = 0) -> list[Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(batch, c, size[0] // s, size[1] // s, generator=g) for c, s in zip(CHANNELS, STRIDES, strict=True)
+    ]
+
+
+def build(spec: Any, keypoints: int = 5) -> Head:
+    torch.manual_seed(0)
+    return HEADS.build(spec, pyramid(), keypoints)
+
+
+def specs() -> list[Any]:
+    """Every head, with every decoder where it takes one: a new file is tested by being registered."""
+    found: list[Any] = []
+    for name, cls in sorted(HEADS.items()):
+        takes = "decoder" in inspect.signature(cls).parameters
+        found += [{"name": name, "decoder": d} for d in sorted(DECODERS)] if takes else [{"name": name}]
+    return found
+
+
+VARIANTS = [
+    {"name": "regression", "pool": "avg", "hidden": [], "activation": "none"},
+    {"name": "regression", "hidden": [16, 8], "dropout": 0.5, "loss": {"l1": 1.0, "smooth_l1": 0.5}},
+    {"name": "heatmap", "stride": 2, "temperature": 0.5, "loss": {"mse": 1.0, "map_mse": 2.0, "smooth_l1": 1.0}},
+    {"name": "heatmap", "stride": 8, "loss": {"cross_entropy": 1.0}},
+]
+
+
+def label(spec: dict[str, Any]) -> str:
+    return "-".join(str(v) for v in spec.values() if isinstance(v, (str, int)))
+
+
+@pytest.fixture(params=[*specs(), *VARIANTS], ids=label)
+def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param
+
+
+class TestEveryHead:
+    @pytest.mark.parametrize("keypoints", [1, 5])
+    @pytest.mark.parametrize("batch", [0, 1, 3])
+    def test_shapes(self, spec: dict[str, Any], keypoints: int, batch: int) -> None:
+        head = build(spec, keypoints).eval()
+        output = head(features(batch))
+        assert output.xy.shape == (batch, keypoints, 2)
+        answer = head.infer(output)
+        assert answer.keypoints.shape == (batch, keypoints, 2)
+        if answer.heatmaps is not None:
+            assert answer.confidence is not None
+            assert answer.covariance is not None
+            assert answer.confidence.shape == (batch, keypoints)
+            assert answer.covariance.shape == (batch, keypoints, 2, 2)
+            assert answer.heatmaps.shape[:2] == (batch, keypoints)
+
+    def test_answers_lie_on_the_image(self, spec: dict[str, Any]) -> None:
+        if spec.get("activation") != "none":
+            assert build(spec)([100 * f for f in features()]).xy.abs().max() <= 1
+
+    def test_the_heatmaps_are_probabilities_that_agree_with_the_answer(self, spec: dict[str, Any]) -> None:
+        head = build(spec).eval()
+        answer = head.infer(head(features()))
+        if answer.heatmaps is None:
+            return
+        assert answer.confidence is not None
+        assert answer.covariance is not None
+        torch.testing.assert_close(answer.heatmaps.sum((-2, -1)), torch.ones(2, 5))
+        w = answer.heatmaps.shape[-1]
+        x = (answer.heatmaps.sum(-2) * ((2 * torch.arange(w) + 1) / w - 1)).sum(-1)
+        torch.testing.assert_close(answer.keypoints[..., 0], x, atol=1e-5, rtol=0)
+        assert ((answer.confidence >= 0) & (answer.confidence <= 1)).all()
+        assert (torch.linalg.eigvalsh(answer.covariance) > 0).all()
+
+    def test_every_parameter_gets_a_gradient(self, spec: dict[str, Any]) -> None:
+        """Distributed training stops at an unused parameter."""
+        head = build(spec)
+        maps = [f.requires_grad_() for f in features(4)]
+        terms = head.loss(head(maps), torch.rand(4, 5, 2) * 2 - 1, torch.ones(4, 5))
+        sum(terms.values(), torch.tensor(0.0)).backward()
+        for name, parameter in head.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+        assert maps[-1].grad is not None
+        assert maps[-1].grad.abs().sum() > 0
+
+    def test_the_answer_is_differentiable(self, spec: dict[str, Any]) -> None:
+        maps = [f.requires_grad_() for f in features()]
+        build(spec).eval()(maps).xy.sum().backward()
+        assert maps[-1].grad is not None
+        assert maps[-1].grad.abs().sum() > 0
+
+    def test_absent_points_touch_nothing(self, spec: dict[str, Any]) -> None:
+        head = build(spec).eval()
+        target, weight = torch.rand(2, 5, 2), torch.ones(2, 5)
+        weight[0, 1] = weight[1, 4] = 0
+        values, gradients = [], []
+        for junk in (0.0, torch.nan, torch.inf):
+            target[weight == 0] = junk
+            head.zero_grad()
+            total = sum(head.loss(head(features()), target, weight).values(), torch.tensor(0.0))
+            total.backward()
+            values.append(total.detach())
+            gradients.append([p.grad.clone() for p in head.parameters() if p.grad is not None])
+        assert values[0].isfinite()
+        assert values[0] > 0
+        for value, gradient in zip(values[1:], gradients[1:], strict=True):
+            assert torch.equal(value, values[0])
+            assert all(torch.equal(a, b) for a, b in zip(gradient, gradients[0], strict=True))
+
+    def test_nothing_visible_is_zero_with_zero_gradients(self, spec: dict[str, Any]) -> None:
+        head = build(spec)
+        terms = head.loss(head(features()), torch.full((2, 5, 2), torch.nan), torch.zeros(2, 5))
+        total = sum(terms.values(), torch.tensor(0.0))
+        total.backward()
+        assert total.item() == 0
+        assert all(p.grad is not None and (p.grad == 0).all() for p in head.parameters())
+
+    def test_terms_are_those_of_the_config_already_weighted(self, spec: dict[str, Any]) -> None:
+        head = build(spec).eval()
+        output, target, weight = head(features()), torch.rand(2, 5, 2), torch.ones(2, 5)
+        terms = head.loss(output, target, weight)
+        assert list(terms) == [name for name, w in head.loss_weights.items() if w]
+        doubled = build({**spec, "loss": {name: 2 * w for name, w in head.loss_weights.items()}}).eval()
+        for name, value in doubled.loss(output, target, weight).items():
+            torch.testing.assert_close(value, 2 * terms[name])
+
+    def test_learns_one_batch(self, spec: dict[str, Any]) -> None:
+        head = build({**spec, "dropout": 0.0} if "dropout" in spec else spec)
+        target, weight = torch.rand(2, 5, 2) * 1.2 - 0.6, torch.ones(2, 5)
+        optimizer = torch.optim.Adam(head.parameters(), 0.01)
+        history = []
+        for _ in range(25):
+            optimizer.zero_grad()
+            total = sum(head.loss(head(features()), target, weight).values(), torch.tensor(0.0))
+            total.backward()
+            optimizer.step()
+            history.append(total.item())
+        assert history[-1] < 0.9 * history[0]
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"loss": {"l2": 1.0}}, r'unknown loss "l2" for head "{}" \(did you mean "l1"\?\); there are: '),
+            ({"loss": {"smoothl1": 1.0}}, r'unknown loss "smoothl1" for head "{}" \(did you mean "smooth_l1"\?\)'),
+            ({"loss": {"l1": -1.0}}, 'head "{}": loss l1: expected a finite weight of at least 0, found -1.0'),
+            ({"loss": {"l1": math.nan}}, 'head "{}": loss l1: .*found nan'),
+            ({"loss": {"l1": math.inf}}, 'head "{}": loss l1: .*found inf'),
+            ({"loss": {"l1": 0, "mse": 0}}, 'head "{}": loss: expected at least one weight above 0'),
+            ({"loss": {}}, 'head "{}": loss: expected at least one weight above 0'),
+            ({"loss": "l1"}, "head \"{}\": loss: Input should be a valid dictionary, found 'l1'"),
+            ({"loss": {"l1": "much"}}, 'head "{}": loss.l1: '),
+            ({"los": {"l1": 1}}, r'head "{}": unknown key "los" \(did you mean "loss"\?\); known here: '),
+            ({"num_keypoints": 3}, 'head "{}": unknown key "num_keypoints"'),
+        ],
+    )
+    def test_bad_options(self, spec: dict[str, Any], option: dict[str, Any], message: str) -> None:
+        with pytest.raises(KpnetError, match=message.format(spec["name"])) as caught:
+            build({**spec, **option})
+        assert "\n" not in str(caught.value)
+
+
+def test_list_heads() -> None:
+    assert {"heatmap", "regression"} <= set(list_heads())
+    with pytest.raises(
+        KpnetError, match=r'unknown head "heatmaps" \(did you mean "heatmap"\?\); there are: heatmap, reg'
+    ):
+        build("heatmaps")
+
+
+# Regression
+
+
+def test_regression_initialisation() -> None:
+    """Kaiming normal before a ReLU, Xavier normal before the tanh, as the course has it."""
+    head = build({"name": "regression", "hidden": [400, 300]}, 100)
+    linear = [m for m in head.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(6 * 3 * 4, 400), (400, 300), (300, 200)]
+    for m in linear[:2]:
+        assert m.weight.std().item() == pytest.approx(math.sqrt(2 / m.in_features), rel=0.02)
+    assert linear[2].weight.std().item() == pytest.approx(math.sqrt(2 / (300 + 200)), rel=0.02)
+
+
+def test_regression_is_the_courses_network() -> None:
+    head = build("regression", 15).eval()
+    first, last = (m for m in head.modules() if isinstance(m, nn.Linear))
+    x = features()[-1]
+    course = torch.tanh(last(F.relu(first(x.flatten(1)))))
+    assert first.out_features == 256
+    assert torch.equal(head(features()).xy, course.view(-1, 15, 2))
+    assert list(head.loss(head(features()), torch.zeros(2, 15, 2), torch.ones(2, 15))) == ["mse"]
+
+
+def test_regression_dropout_is_off_in_eval() -> None:
+    head = build({"name": "regression", "dropout": 0.5})
+    assert not torch.equal(head(features()).xy, head(features()).xy)
+    head.eval()
+    assert torch.equal(head(features()).xy, head(features()).xy)
+
+
+def test_flatten_is_bound_to_its_size_and_avg_is_not() -> None:
+    other = features(size=(64, 64))
+    with pytest.raises(
+        KpnetError, match="built for feature maps of 3x4, got 4x4: use the configured input_size, or pool: avg"
+    ):
+        build("regression")(other)
+    head = build({"name": "regression", "pool": "avg"}).eval()
+    assert head(other).xy.shape == (2, 5, 2)
+    constant = [torch.ones(1, c, h, h) for c, h in zip(CHANNELS, (16, 8, 4), strict=True)]
+    wider = [torch.ones(1, c, h, 3 * h) for c, h in zip(CHANNELS, (16, 8, 4), strict=True)]
+    torch.testing.assert_close(head(constant).xy, head(wider).xy)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"pool": "max"}, "pool: Input should be 'flatten' or 'avg', found 'max'"),
+        ({"activation": "relu"}, "activation: Input should be 'tanh' or 'none', found 'relu'"),
+        ({"hidden": [0]}, "hidden.0: Input should be greater than 0, found 0"),
+        ({"hidden": 256}, "hidden: Input should be a valid list, found 256"),
+        ({"dropout": 1.0}, "dropout: Input should be less than 1, found 1.0"),
+        ({"loss": {"cross_entropy": 1.0}}, 'unknown loss "cross_entropy" for head "regression"'),
+    ],
+)
+def test_bad_regression_options(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError, match=message):
+        build({"name": "regression", **option})
+
+
+# Heatmap
+
+
+def test_heatmap_losses_see_what_the_config_says() -> None:
+    """sigma is in input pixels; the cross-entropy sees the logits as the softmax does, a regressed map does not."""
+    spec = {"name": "heatmap", "stride": 2, "sigma": 3.0, "temperature": 0.5}
+    head = build({**spec, "loss": {"l1": 2.0, "cross_entropy": 0.5, "map_mse": 4.0, "mse": 0.0}}).eval()
+    output, target, weight = head(features()), torch.rand(2, 5, 2) - 0.5, torch.ones(2, 5)
+    assert output.logits is not None
+    assert output.logits.shape == (2, 5, 24, 32)
+    terms = head.loss(output, target, weight)
+    assert list(terms) == ["l1", "cross_entropy", "map_mse"]
+    torch.testing.assert_close(terms["l1"], 2 * (output.xy - target).abs().mean())
+    # Drawn in input pixels: cell j is the pixels 2 j and 2 j + 1, its centre at 2 j + 0.5.
+    pixels = normalized_to_pixel(target, SIZE)
+    x, y = 2 * torch.arange(32) + 0.5, 2 * torch.arange(24) + 0.5
+    drawn = torch.exp(
+        -((x - pixels[..., :1])[..., None, :] ** 2 + (y - pixels[..., 1:])[..., :, None] ** 2) / (2 * 3.0**2)
+    )
+    soft = drawn / drawn.sum((-2, -1), keepdim=True)
+    dense = F.cross_entropy((output.logits / 0.5).flatten(2).flatten(0, 1), soft.flatten(2).flatten(0, 1))
+    torch.testing.assert_close(terms["cross_entropy"], 0.5 * dense)
+    torch.testing.assert_close(terms["map_mse"], 4 * F.mse_loss(output.logits, drawn))
+
+
+def test_heatmap_coordinates_use_the_temperature() -> None:
+    warm, cold = build({"name": "heatmap"}).eval(), build({"name": "heatmap", "temperature": 0.1}).eval()
+    warm.load_state_dict(cold.state_dict())
+    a, b = warm(features()), cold(features())
+    assert a.logits is not None
+    assert b.logits is not None
+    assert torch.equal(a.logits, b.logits)
+    assert b.xy.abs().mean() > a.xy.abs().mean()  # sharper, so further from the centre of a nearly flat map
+
+
+def test_heatmap_confidence_is_the_mass_within_five_percent() -> None:
+    head = build({"name": "heatmap", "stride": 4}, 2)
+    logits = torch.full((1, 2, 12, 16), -30.0)
+    logits[0, 0, 5, 6] = 30  # sure
+    logits[0, 1, 5, 2] = logits[0, 1, 5, 10] = 30  # torn between two places: none at the mean of them
+    xy = torch.stack([(2 * torch.tensor([6.0, 6.0]) + 1) / 16 - 1, (2 * torch.tensor([5.0, 5.0]) + 1) / 12 - 1], -1)
+    answer = head.infer(HeadOutput(xy[None], logits))
+    assert answer.confidence is not None
+    assert answer.covariance is not None
+    assert answer.confidence[0].tolist() == pytest.approx([1, 0], abs=1e-5)
+    spread = (4 * 2 / 16) ** 2  # 4 cells of 16, normalised
+    assert answer.covariance[0, 1].flatten().tolist() == pytest.approx([spread, 0, 0, 0], abs=1e-5)
+
+
+def test_heatmap_multiple_is_its_decoders() -> None:
+    for stride, multiple in ((2, 4), (4, 4), (8, 8), (16, 16)):
+        for decoder in DECODERS:
+            head = build({"name": "heatmap", "decoder": decoder, "stride": stride})
+            assert isinstance(head, HeatmapHead)
+            assert head.multiple == multiple
+            sizes = (5 * multiple, 3 * multiple)
+            maps = [
+                torch.rand(1, c, -(-sizes[0] // s), -(-sizes[1] // s)) for c, s in zip(CHANNELS, STRIDES, strict=True)
+            ]
+            assert head.eval()(maps).logits.shape[-2:] == (sizes[0] // stride, sizes[1] // stride)
+
+
+def test_heatmap_answers_in_float32_under_autocast() -> None:
+    head = build("heatmap").eval()
+    exact = head(features()).xy
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = head(features())
+        terms = head.loss(output, torch.zeros(2, 5, 2), torch.ones(2, 5))
+    assert output.logits is not None
+    assert output.logits.dtype == torch.bfloat16
+    assert output.xy.dtype == torch.float32
+    assert all(t.dtype == torch.float32 for t in terms.values())
+    torch.testing.assert_close(output.xy, exact, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"stride": 0}, "stride: Input should be greater than 0, found 0"),
+        ({"stride": -2}, "stride: Input should be greater than 0, found -2"),
+        ({"stride": 2.5}, "stride: .*found 2.5"),
+        ({"stride": 32}, "stride 32 is coarser than the backbone's coarsest map"),
+        ({"stride": 3}, "cannot be brought to stride 3"),
+        ({"temperature": 0}, "temperature: Input should be greater than 0, found 0"),
+        ({"sigma": -1}, "sigma: Input should be greater than 0, found -1"),
+        (
+            {"decoder": "topdown"},
+            r'unknown decoder "topdown" \(did you mean "top_down"\?\); there are: deconv, top_down',
+        ),
+        ({"decoder": 3}, 'head "heatmap": decoder: .*found 3'),
+        ({"decoder": {"width": 3}}, 'decoder: expected a name or a mapping with a "name"'),
+        (
+            {"decoder": {"name": "deconv", "widht": 3}},
+            r'decoder "deconv": unknown key "widht" \(did you mean "width"\?\)',
+        ),
+        ({"decoder": {"name": "deconv", "width": 0}}, 'decoder "deconv": width: Input should be greater than 0'),
+    ],
+)
+def test_bad_heatmap_options(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError, match=message) as caught:
+        build({"name": "heatmap", **option})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_known_losses_have_a_test_each() -> None:
+    """A loss added to the tables is to be added to `VARIANTS` too."""
+    tried = {name for s in [*specs(), *VARIANTS] for name in build(s).loss_weights}
+    assert tried == {*losses.COORDINATE_LOSSES, *losses.MAP_LOSSES}
