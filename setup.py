@@ -1,4 +1,7 @@
 from setuptools import find_packages, setup
 
 # The metadata is in pyproject.toml. The recipes live once, in configs/, and ship as kpnet.configs.
-setup(packages=[*find_packages(include=["kpnet", "kpnet.*"]), "kpnet.configs"], package_dir={"kpnet.configs": "configs"})
+setup(
+    packages=[*find_packages(include=["kpnet", "kpnet.*"]), "kpnet.configs"],
+    package_dir={"kpnet.configs": "configs"},
+)

@@ -29,7 +29,6 @@ class BareSteps(pl.Callback):
 
     def __init__(self, config: Any) -> None:
         self.model = build_model(config).train()
-        self.model.to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.model, config.train.optimizer)
         size, points = config.model.input_size, self.model.config.num_keypoints
         batch = config.train.batch_size
@@ -77,9 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         training.train(config, out=f"{folder}/run")
     epochs, bare = timer.epochs[1:], timer.bare[1:]  # the first warms up
-    ratio = statistics.median(epochs) / statistics.median(bare)
-    print(f"threads {arguments.threads}: epoch {statistics.median(epochs):.3f} s, bare steps {statistics.median(bare):.3f} s")
-    print(f"ratio {ratio:.3f} (at most 1.05)")
+    epoch, steps = statistics.median(epochs), statistics.median(bare)
+    print(f"threads {arguments.threads}: epoch {epoch:.3f} s, bare steps {steps:.3f} s")
+    print(f"ratio {epoch / steps:.3f} (at most 1.05)")
 
 
 def _with(trainer: pl.Trainer, callback: pl.Callback) -> pl.Trainer:

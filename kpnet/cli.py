@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -28,9 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe (kpnet config).")]
-OverridesArg = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. data.root=faces train.epochs=10")]
+ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a recipe's name (kpnet config).")]
+OverridesArg = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. data.root=faces train.epochs=10")
+]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that model.save wrote.")]
+DataArg = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labelled CSV; else the run's own val data.")]
+InputsArg = Annotated[
+    list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")
+]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images at once.")]
 
 
@@ -75,6 +80,7 @@ def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
     from rich.console import Console
 
     from kpnet.engine.training import train as run_training
+    from kpnet.report import print_measures
 
     console = Console()
     try:
@@ -85,8 +91,9 @@ def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
         where = error.filename or out or Path("runs") / config.name
         raise OSError(error.errno, error.strerror or str(error), str(where)) from None
     if measures:
-        _print_measures(console, measures, "final model on the validation data")
-    console.print(f"the run is in {folder}: final/ and best/ (the models), predictions.png, curves.png, metrics.csv", soft_wrap=True)
+        print_measures(console, measures, "final model on the validation data")
+    files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
+    console.print(f"the run is in {folder}: {files}", soft_wrap=True)
     return folder
 
 
@@ -106,7 +113,7 @@ def _overfit(config: Config, samples: int) -> None:
 @app.command()
 def evaluate(
     run: RunArg,
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labelled CSV; the run's validation data where it is not given.")] = None,
+    data: DataArg = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")] = False,
     batch_size: BatchOption = 64,
 ) -> None:
@@ -115,21 +122,22 @@ def evaluate(
 
     from kpnet.engine.evaluation import evaluate as run_evaluation
     from kpnet.model import load_model
+    from kpnet.report import plain, print_measures, print_points
 
     model = load_model(run)
     measures = run_evaluation(model, _labelled(run, data, model), batch_size)
     if as_json:
-        print(json.dumps(_plain(measures), indent=2))
+        print(json.dumps(plain(measures), indent=2))
         return
     console = Console()
-    _print_measures(console, measures, str(data or "validation data"))
-    _print_points(console, measures["per_point"])
+    print_measures(console, measures, str(data or "validation data"))
+    print_points(console, measures["per_point"])
 
 
 @app.command()
 def predict(
     run: RunArg,
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")],
+    inputs: InputsArg,
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
     draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
@@ -212,7 +220,7 @@ def demo(
 
     folder = _train(load_config("demo", overrides or ()), out, False, out.exists())
     print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
-    print(f"next:     kpnet evaluate {folder}   |   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap")
+    print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
 
 def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
@@ -229,10 +237,8 @@ def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
     return dataset
 
 
-def _pictures(
-    inputs: list[Path], bad: list[str], images: deque[np.ndarray]
-) -> Iterator[tuple[str, np.ndarray, None]]:
-    """(name, image, no boxes) of every input; what cannot be read is named in `bad`, `images` keeps them for drawing."""
+def _pictures(inputs: list[Path], bad: list[str], images: deque[np.ndarray]) -> Iterator[tuple[str, np.ndarray, None]]:
+    """(name, image, no boxes) of every input; what cannot be read goes to `bad`, `images` keeps them for drawing."""
     from kpnet.data.images import IMAGE_SUFFIXES, read_image
 
     for path in inputs:
@@ -285,37 +291,6 @@ def _draw(prediction: Any, image: np.ndarray, out: Path, model: KeypointModel) -
     out.mkdir(parents=True, exist_ok=True)
     name = prediction.image.strip("/.").replace("/", "_").replace(":", "_")
     write_atomic(out / f"{name}.png", data.tobytes())
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_measures(console: Console, measures: dict[str, Any], what: str) -> None:
-    from kpnet.metrics import PASS_MARK
-
-    verdict = "passes" if measures["score"] >= PASS_MARK else "below"
-    console.print(
-        f"{what}: {measures['images']} images, {measures['points']} points\n"
-        f"  score   {measures['score']:.2f}   (1 / (2 MSE); {verdict} the course's {PASS_MARK:.0f})\n"
-        f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
-        f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"
-        f"  NME     {100 * measures['nme']:.3f} %\n"
-        f"  PCK     {100 * measures['pck@5%']:.2f} % within 5 % of the image's side, {100 * measures['pck@10%']:.2f} % within 10 %",
-        highlight=False,
-    )
-
-
-def _print_points(console: Console, per_point: dict[str, dict[str, float]]) -> None:
-    from rich.table import Table
-
-    table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")
-    for name, row in per_point.items():
-        table.add_row(name, f"{row['rmse_px']:.3f}", f"{row['mre_px']:.3f}", f"{100 * row['pck@5%']:.1f}", str(row["points"]))
-    console.print(table)
 
 
 if __name__ == "__main__":

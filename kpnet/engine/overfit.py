@@ -29,7 +29,9 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     if not 0 < samples <= len(dataset):
         raise KpnetError(f"--overfit {samples}: expected 1 to {len(dataset)}, the number of training samples")
     items = [dataset[i] for i in range(samples)]
-    images, target, weight, visible = (torch.stack([i[k] for i in items]) for k in ("image", "keypoints", "weight", "visible"))
+    images, target, weight, visible = (
+        torch.stack([i[k] for i in items]) for k in ("image", "keypoints", "weight", "visible")
+    )
     if not visible.any():
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
@@ -38,9 +40,11 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
 
     def error() -> float:
         predicted = coordinates.normalized_to_pixel(model.infer(images).keypoints, size)
-        return float(metrics.rmse(metrics.point_errors(predicted, coordinates.normalized_to_pixel(target, size), visible)))
+        return float(
+            metrics.rmse(metrics.point_errors(predicted, coordinates.normalized_to_pixel(target, size), visible))
+        )
 
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"overfitting {samples} sample(s)", total=STEPS)
         for step in range(1, STEPS + 1):
             model.train()
@@ -52,4 +56,3 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
             if step % 10 == 0 and error() < TARGET_PX:
                 break
     return error(), step
-

@@ -16,6 +16,7 @@ from kpnet import plot
 from kpnet.data import KeypointDataset
 from kpnet.engine.module import KeypointModule
 from kpnet.model import KeypointModel, write_atomic
+from kpnet.report import plain
 
 SAMPLES = 12
 
@@ -86,12 +87,14 @@ class RunFolder(pl.Callback):
             )
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:
-        if module.current_epoch != 1 or not module.saturation.mean_face.update_called:
+        check = module.saturation
+        if module.current_epoch != 1 or not check.mean_face.update_called:
             return
-        network, mean_face = (1 / (2 * m.compute().item()) for m in (module.saturation.network, module.saturation.mean_face))
-        if network < mean_face:
+        network, mean_face = (1 / (2 * m.compute().item()) for m in (check.network, check.mean_face))
+        # On its way, a network may rest at the mean face for an epoch or two: that is no saturation.
+        if network < 0.8 * mean_face and module.global_rank == 0:
             self.console.print(
-                f"warning: in the second epoch the training score {network:.2f} is below the mean face's {mean_face:.2f}: "
+                f"warning: after two epochs the training score {network:.2f} is below the mean face's {mean_face:.2f}: "
                 f"the network may be saturated; try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",
                 style="yellow",
                 soft_wrap=True,
@@ -107,7 +110,7 @@ class RunFolder(pl.Callback):
 def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, float]) -> None:
     """The model's files and `training.json`, which says of which epoch they are."""
     model.save(folder)
-    values = {"epoch": epoch, **measured}
+    values = plain({"epoch": epoch, **measured})
     write_atomic(folder / "training.json", (json.dumps(values, indent=2) + "\n").encode())
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +68,7 @@ class Loaders(pl.LightningDataModule):
             self.train, trainer.world_size, trainer.global_rank, shuffle=True, seed=self.config.train.seed
         )
         # Lightning sets the epoch too, but after workers have begun to fetch for a resumed run.
-        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> Any:
@@ -123,8 +121,12 @@ def train(
     loaders = Loaders(train_set, val_set, config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        checkpoint = _last_checkpoint(folder) if resume else None
-        trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
+        checkpoint = folder / "last.ckpt" if resume else None
+        try:
+            trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            for logger in trainer.loggers:  # or its thread outlives a training that failed
+                logger.finalize("finished")
     if trainer.interrupted:
         raise KeyboardInterrupt
     measures = _finish(folder, module, keeper, val_set) if trainer.is_global_zero else {}
@@ -181,10 +183,13 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
 
 def _check_folder(folder: Path, config: Config, resume: bool, force: bool) -> None:
     saved = folder / "config.yaml"
+    if resume and force:
+        raise KpnetError("--resume goes on with a run and --force deletes it: give one of them")
     if resume:
         if not (folder / "last.ckpt").is_file():
             raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
         _check_same(load_config(saved), config, saved)
+        _check_checkpoint(folder / "last.ckpt")
     elif folder.exists() and any(folder.iterdir()) and not force:
         raise KpnetError(f"{folder}: exists already; use --force to start anew, --resume to go on, or another name=…")
     elif folder.exists() and force and not saved.is_file() and any(folder.iterdir()):
@@ -195,10 +200,19 @@ def _check_same(old: Config, new: Config, where: Path) -> None:
     """A resumed run goes on with its own recipe."""
     count = old.model.num_keypoints  # filled in from the data when the run began
     new = new.model_copy(update={"model": new.model.model_copy(update={"num_keypoints": count})})
-    before, after = (to_yaml(c).splitlines() for c in (old, new))
-    changed = [line for line in difflib.unified_diff(before, after, lineterm="", n=0) if line[0] in "+-" and line[1:2] not in "+-"]
+    before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     if changed:
-        raise KpnetError(f"{where}: --resume with another config: {'; '.join(line.strip() for line in changed[:4])}")
+        listed = ", ".join(f"{key}: {before.get(key)} is now {after.get(key)}" for key in changed[:3])
+        raise KpnetError(f"{where}: --resume with another config ({listed}); use the same, or --force to start anew")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _prepare(folder: Path, config: Config, force: bool) -> None:
@@ -215,15 +229,10 @@ def _is_main_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _last_checkpoint(folder: Path) -> Path:
-    path = folder / "last.ckpt"
+def _check_checkpoint(path: Path) -> None:
+    """A KpnetError for what cannot be loaded without executing it; OSErrors name the file."""
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from None
-    return path
-
-
-if not sys.warnoptions:
-    warnings.filterwarnings("ignore", message=".*isinstance.*treespec.*")
