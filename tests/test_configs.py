@@ -1,0 +1,43 @@
+"""Every recipe in configs/ does what its users will ask of it first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kpnet.config import list_configs, load_config
+from kpnet.engine.overfit import TARGET_PX, overfit
+from kpnet.info import summarize
+from kpnet.model import build_model
+
+FACES = Path(os.environ.get("KPNET_SHARED", "../shared")) / "data" / "faces15"
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_recipe_builds_and_explains_itself(name):
+    model = build_model(name)
+    summary = summarize(model, (model.config.in_channels, *model.config.input_size))
+    assert summary.parameters == sum(p.numel() for p in model.parameters())
+    assert not [layer.name for layer in summary.layers if layer.warning]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", list_configs())
+def test_recipe_memorises_one_image(name, seed):
+    """The slides' sanity check; on a real face where there is one."""
+    overrides = [f"train.seed={seed}"]
+    if name != "demo":
+        real = [f"data.root={FACES}"]
+        overrides += real if FACES.is_dir() else ["data.format=synthetic", "data.train=1", "data.val=null"]
+    error, steps = overfit(load_config(name, overrides), 1, Console(quiet=True))
+    assert error < TARGET_PX, f"{error:.3f} px after {steps} steps"
+
+
+def test_channels_for_an_rgb_task_are_one_override_away():
+    model = build_model("facial_heatmap", in_channels=3, num_keypoints=5, input_size=(64, 128))
+    assert model.config.num_keypoints == 5
+    assert len(model.skeleton) == 5
