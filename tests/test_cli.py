@@ -202,7 +202,7 @@ def test_resume_without_a_run(kpnet: Run, recipe: Path, tmp_path: Path) -> None:
 
 def test_resume_with_another_recipe(kpnet: Run, recipe: Path, run_copy: Path, tree: Tree) -> None:
     before = tree(run_copy)
-    kpnet("train", recipe, "--resume", "train.batch_size=3").refused("config.yaml", "batch_size: 4", "batch_size: 3")
+    kpnet("train", recipe, "--resume", "train.batch_size=3").refused("config.yaml", "train.batch_size: 4 is now 3")
     assert tree(run_copy) == before
 
 

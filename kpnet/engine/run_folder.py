@@ -91,8 +91,9 @@ class RunFolder(pl.Callback):
         if module.current_epoch != 1 or not check.mean_face.update_called:
             return
         network, mean_face = (1 / (2 * m.compute().item()) for m in (check.network, check.mean_face))
-        # On its way, a network may rest at the mean face for an epoch or two: that is no saturation.
-        if network < 0.8 * mean_face and module.global_rank == 0:
+        # By half: a network on its way may rest at the mean face for an epoch or two, one whose tanh sits at
+        # its ends has a score around 1.
+        if network < 0.5 * mean_face and module.global_rank == 0:
             self.console.print(
                 f"warning: after two epochs the training score {network:.2f} is below the mean face's {mean_face:.2f}: "
                 f"the network may be saturated; try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",

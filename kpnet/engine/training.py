@@ -201,10 +201,15 @@ def _check_same(old: Config, new: Config, where: Path) -> None:
     count = old.model.num_keypoints  # filled in from the data when the run began
     new = new.model_copy(update={"model": new.model.model_copy(update={"num_keypoints": count})})
     before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    changed = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k) and not _is_place(k)]
     if changed:
         listed = ", ".join(f"{key}: {before.get(key)} is now {after.get(key)}" for key in changed[:3])
         raise KpnetError(f"{where}: --resume with another config ({listed}); use the same, or --force to start anew")
+
+
+def _is_place(key: str) -> bool:
+    """Where a run goes on may differ: the data's folder, the machine."""
+    return key in ("name", "data.root", "data.workers") or key.startswith("trainer.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

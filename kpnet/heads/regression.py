@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -58,7 +59,9 @@ class RegressionHead(Head):
                 f"got {x.shape[-2]}x{x.shape[-1]}: use the configured input_size, or pool: avg"
             )
         x = x.flatten(1) if self.pool == "flatten" else x.mean((-2, -1))
-        return HeadOutput(self.layers(x).unflatten(1, (self.num_keypoints, 2)))
+        with torch.autocast(x.device.type, enabled=False):  # half precision would round to a fifth of a pixel
+            xy = self.layers(x.to(self.layers[-2].weight.dtype))
+        return HeadOutput(xy.unflatten(1, (self.num_keypoints, 2)))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         return {

@@ -91,6 +91,11 @@ def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch):
         training.train(tiny(), out=tmp_path / "run")
     with pytest.raises(KpnetError, match=r"another config.*batch_size"):
         training.train(tiny("train.batch_size=4"), out=tmp_path / "run", resume=True)
+    with pytest.raises(KpnetError, match="give one of them"):
+        training.train(tiny(), out=tmp_path / "run", resume=True, force=True)
+    monkeypatch.undo()
+    # Another machine is no other recipe.
+    training.train(tiny("data.workers=1", "trainer.enable_model_summary=true"), out=tmp_path / "run", resume=True)
 
 
 def test_the_run_folder_holds_what_it_promises(tmp_path):

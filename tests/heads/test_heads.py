@@ -362,3 +362,15 @@ def test_the_known_losses_have_a_test_each() -> None:
     """A loss added to the tables is to be added to `VARIANTS` too."""
     tried = {name for s in [*specs(), *VARIANTS] for name in build(s).loss_weights}
     assert tried == {*losses.COORDINATE_LOSSES, *losses.MAP_LOSSES}
+
+
+def test_regression_answers_in_float32_under_autocast() -> None:
+    """bfloat16 has eight bits: on a 96 px image its rounding alone is a fifth of a pixel."""
+    torch.manual_seed(0)
+    head = HEADS.build("regression", Pyramid([8], [32], [(3, 3)]), 15)
+    features = [torch.randn(4, 8, 3, 3)]
+    expected = head(features).xy
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(features).xy
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
