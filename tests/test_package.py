@@ -1,4 +1,4 @@
-"""What a pip user gets: the wheel and the source distribution hold the recipes, and the installed package finds them."""
+"""What a pip user gets: both archives hold the recipes, and the installed package finds them."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class RegressionHead(Head):
             )
         x = x.flatten(1) if self.pool == "flatten" else x.mean((-2, -1))
         with torch.autocast(x.device.type, enabled=False):  # half precision would round to a fifth of a pixel
-            xy = self.layers(x.to(self.layers[-2].weight.dtype))
+            xy = self.layers(x.to(next(self.layers.parameters()).dtype))
         return HeadOutput(xy.unflatten(1, (self.num_keypoints, 2)))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
