@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from kpnet.errors import KpnetError
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.console import Console
 
     from kpnet.config import Config
     from kpnet.model import KeypointModel
+    from kpnet.pictures import Picture
 
 app = typer.Typer(
     help="Keypoint detection with any backbone in any head.",
@@ -71,6 +72,8 @@ def train(
     if resume and force:
         raise KpnetError("--resume goes on with a run, --force deletes it: give one of them")
     loaded = load_config(config, overrides or ())
+    if overfit and (out or resume or force):
+        raise KpnetError("--overfit writes no run: leave out --out, --resume and --force")
     if overfit:
         return _overfit(loaded, overfit)
     _train(loaded, out, resume, force)
@@ -92,6 +95,8 @@ def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
         raise OSError(error.errno, error.strerror or str(error), str(where)) from None
     if measures:
         print_measures(console, measures, "final model on the validation data")
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return folder  # a further process of the same training
     files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
     console.print(f"the run is in {folder}: {files}", soft_wrap=True)
     return folder
@@ -121,10 +126,10 @@ def evaluate(
     from rich.console import Console
 
     from kpnet.engine.evaluation import evaluate as run_evaluation
-    from kpnet.model import load_model
+    from kpnet.model import best_device, load_model
     from kpnet.report import plain, print_measures, print_points
 
-    model = load_model(run)
+    model = load_model(run).to(best_device())
     measures = run_evaluation(model, _labelled(run, data, model), batch_size)
     if as_json:
         print(json.dumps(plain(measures), indent=2))
@@ -145,29 +150,29 @@ def predict(
 ) -> None:
     """Keypoints of pictures, in pixels of the original images."""
     import pandas as pd
-    from rich.console import Console
 
-    from kpnet.model import write_atomic
+    from kpnet.files import write_atomic
+    from kpnet.pictures import find_pictures, write_drawn
     from kpnet.predictor import Predictor
 
-    for path in inputs:
-        if not path.exists():
-            raise KpnetError(f"{path}: no such file or folder")
+    pictures = find_pictures(inputs)
     predictor = Predictor(run, batch_size=batch_size)
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
     bad: list[str] = []
-    console = Console(stderr=True)
+    loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
     frames = []
-    images: deque[np.ndarray] = deque()  # of a batch at most
-    for prediction in predictor.stream(_with_progress(_pictures(inputs, bad, images), console)):
+    for prediction in predictor.stream(_load(pictures, bad, loaded)):
         frames.append(prediction.to_frame())
-        image = images.popleft()
+        picture, image = loaded.popleft()
         if draw:
-            _draw(prediction, image, out, predictor.model)
+            write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
     if not frames:
-        raise KpnetError(bad[0] if bad else f"{inputs[0]}: found no pictures")
+        if made:
+            out.rmdir()
+        raise KpnetError(bad[0])
     table = pd.concat(frames, ignore_index=True)
     text = table.to_json(orient="records", indent=1) if as_json else table.to_csv(index=False, float_format="%.4f")
-    out.mkdir(parents=True, exist_ok=True)
     target = out / ("predictions.json" if as_json else "predictions.csv")
     write_atomic(target, text.encode())
     print(f"{len(frames)} image(s): {target}" + (f", pictures in {out}" if draw else ""))
@@ -218,7 +223,9 @@ def demo(
     """Train and evaluate on built-in synthetic faces; no data needed."""
     from kpnet.config import load_config
 
-    folder = _train(load_config("demo", overrides or ()), out, False, out.exists())
+    config = load_config("demo", overrides or ())
+    saved = out / "config.yaml"  # another run there is no demo's to delete
+    folder = _train(config, out, False, saved.is_file() and load_config(saved).name == config.name)
     print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
     print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
@@ -230,67 +237,29 @@ def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
 
     if data is not None:
         return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
-    saved = next((f / "config.yaml" for f in (run, run.parent) if (f / "config.yaml").is_file()), None)
-    dataset = None if saved is None else build_val(load_config(saved), model.skeleton)
+    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
+    dataset = build_val(load_config(saved), model.skeleton) if saved.is_file() else None
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
     return dataset
 
 
-def _pictures(inputs: list[Path], bad: list[str], images: deque[np.ndarray]) -> Iterator[tuple[str, np.ndarray, None]]:
-    """(name, image, no boxes) of every input; what cannot be read goes to `bad`, `images` keeps them for drawing."""
-    from kpnet.data.images import IMAGE_SUFFIXES, read_image
+def _load(
+    pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, None]]:
+    """(name, image, no boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
+    from rich.console import Console
+    from rich.progress import track
 
-    for path in inputs:
-        if path.suffix.lower() == ".csv":
-            for name, image in _csv_pictures(path):
-                images.append(image)
-                yield name, image, None
+    console = Console(stderr=True)
+    for picture in track(pictures, "pictures", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
             continue
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-        if not files:
-            raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
-        for file in files:
-            try:
-                image = read_image(file)
-            except KpnetError as error:
-                bad.append(str(error))
-                continue
-            images.append(image)
-            yield str(file), image, None
-
-
-def _csv_pictures(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    from kpnet.data import KaggleCSV
-
-    dataset = KaggleCSV(path)  # its points, if it has any, may be others than the model's
-    for i in range(len(dataset)):
-        yield f"{path}:{dataset.image_name(i)}", dataset.read(i)[0]
-
-
-def _with_progress(items: Iterator[Any], console: Console) -> Iterator[Any]:
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, description="pictures")
-
-
-def _draw(prediction: Any, image: np.ndarray, out: Path, model: KeypointModel) -> None:
-    import cv2
-
-    from kpnet.model import write_atomic
-    from kpnet.plot import draw_points
-
-    edges = [(model.skeleton.names.index(a), model.skeleton.names.index(b)) for a, b in model.skeleton.edges]
-    confidence = None if prediction.confidence is None else prediction.confidence[0]
-    picture = draw_points(image, prediction.keypoints[0], confidence, edges)
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise KpnetError(f"{prediction.image}: its picture could not be encoded")
-    out.mkdir(parents=True, exist_ok=True)
-    name = prediction.image.strip("/.").replace("/", "_").replace(":", "_")
-    write_atomic(out / f"{name}.png", data.tobytes())
+        loaded.append((picture, image))
+        yield picture.name, image, None
 
 
 if __name__ == "__main__":

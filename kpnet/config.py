@@ -14,7 +14,7 @@ from kpnet.errors import KpnetError, nearest
 from kpnet.registry import describe
 
 Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
 Part = str | dict[str, Any]
@@ -35,6 +35,10 @@ def _named(default: str) -> Callable[[Any], Any]:
     return name
 
 
+def _path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -47,7 +51,7 @@ class ModelConfig(Strict):
     num_keypoints: Positive | None = None  # None: as many as the skeleton has
     in_channels: Positive = 3
     input_size: Annotated[tuple[Positive, Positive], BeforeValidator(_size)] = (96, 96)  # H, W; or one number
-    pretrained: bool | str = False  # true: the library's own download; or a path
+    pretrained: Annotated[bool | str, BeforeValidator(_path)] = False  # true: the library's own download; or a path
     mean: list[float] | None = None  # of images in [0, 1], per channel or one for all; None: the backbone's
     std: list[Rate] | None = None
 

@@ -87,11 +87,11 @@ def letterbox_matrix(source: Size, target: Size) -> tuple[np.ndarray, Size]:
     return matrix, size
 
 
-def crop_matrix(box: tuple[float, float, float, float], target: Size) -> np.ndarray:
-    """The box (x0, y0, x1, y1), whose corners are pixel edges in index units, to an image of size `target`."""
-    x0, y0, x1, y1 = box
-    sx, sy = target[1] / (x1 - x0), target[0] / (y1 - y0)
-    return np.array([[sx, 0, -x0 * sx - 0.5], [0, sy, -y0 * sy - 0.5]])
+def after_crop(matrix: np.ndarray, left: int, top: int) -> np.ndarray:
+    """A mapping of a crop's pixels as one of the whole image's; the crop begins at pixel (left, top)."""
+    moved = matrix.copy()
+    moved[:, 2] -= matrix[:, :2] @ (left, top)
+    return moved
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:

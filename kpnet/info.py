@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,6 +14,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
+from kpnet.modes import evaluation_mode
 from kpnet.receptive_field import Field, ReceptiveFields
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -93,18 +93,6 @@ def summarize(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
         activation_bytes=sum(layer.activation_bytes for layer in layers),
         model_bytes=sum(t.numel() * t.element_size() for t in [*parameters, *model.buffers()]),
     )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _note(

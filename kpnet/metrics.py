@@ -56,7 +56,8 @@ def evaluate_points(
     score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over images, a fraction of
     the skeleton's normalising length); pck@5% and pck@10% of the image's longer side; per_point.
     """
-    predicted, target = predicted.double(), target.double()
+    # On the CPU: not every accelerator has float64, and each number read there is a wait.
+    predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
     target_px = normalized_to_pixel(target, size)
     errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
     side = max(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
 from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
+from kpnet.modes import evaluation_mode
 from kpnet.skeleton import Skeleton
 from kpnet.weights import fit_weights, load_weights
 
@@ -37,15 +38,15 @@ class KeypointModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.frozen = False
-        self.stem_channels = _stem_channels(config)
+        channels = _stem_channels(config)
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
-            if len(values) not in (1, self.stem_channels):
-                expected = "1 value" if self.stem_channels == 1 else f"1 or {self.stem_channels} values"
+            if len(values) not in (1, channels):
+                expected = "1 value" if channels == 1 else f"1 or {channels} values"
                 raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
             # Not in the state dict: the config says it. One value stands for every channel of the stem,
             # so that a grey image always broadcasts to as many.
-            channels = list(values) * (self.stem_channels // len(values))
-            self.register_buffer(name, torch.tensor(channels).view(1, -1, 1, 1), persistent=False)
+            each = torch.tensor(list(values)).expand(channels).clone()
+            self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps of images (B, C, H, W)."""
@@ -53,6 +54,8 @@ class KeypointModel(nn.Module):
             images = images[None]
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:
             raise KpnetError(f"expected images (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise KpnetError(f"expected float images in [0, 1], got {images.dtype}: divide by 255")
         multiple = self.head.multiple
         height, width = images.shape[-2:]
         if height % multiple or width % multiple:
@@ -69,13 +72,9 @@ class KeypointModel(nn.Module):
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> Keypoints:
-        """Keypoints with confidence, covariance and maps; in eval mode whatever the mode of the model."""
-        training = self.training
-        self.eval()
-        try:
+        """Keypoints with confidence, covariance and maps; in eval mode, after which each module is as it was."""
+        with evaluation_mode(self):
             return self.head.infer(self.output(images))
-        finally:
-            self.train(training)
 
     def freeze_backbone(self) -> None:
         """No gradient, and eval mode for good: BatchNorm statistics and dropout rest too."""
@@ -197,16 +196,9 @@ def model_folder(path: str | Path) -> Path:
     raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a crash or a full disk leaves no half file."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except OSError as error:  # a full disk does not say which file
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        beside.unlink(missing_ok=True)
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _stem_channels(config: ModelConfig) -> int:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.errors import KpnetError
-from kpnet.info import evaluation_mode
-from kpnet.model import write_atomic
+from kpnet.files import write_atomic
+from kpnet.metrics import PASS_MARK
+from kpnet.modes import evaluation_mode
 
 TRUTH, PREDICTION = "#18e05a", "#ff2b2b"
 SMALL = 256  # a smaller picture is enlarged before points are drawn on it
-PASS_MARK = 100  # the course's
 
 
 class Figure(mpl.Figure):
@@ -235,6 +235,8 @@ def _draw_score(axes: Axes, metrics: pd.DataFrame) -> list[Line2D]:
     axes.tick_params(axis="y", colors="#2ca02c")
     axes.set_ylim(0, 1.05 * max(metrics["val_score"].max(), 1))
     if axes.get_ylim()[1] > PASS_MARK:
-        mark = axes.axhline(PASS_MARK, color="#2ca02c", linewidth=0.8, linestyle="--", label=f"pass mark {PASS_MARK}")
+        mark = axes.axhline(
+            PASS_MARK, color="#2ca02c", linewidth=0.8, linestyle="--", label=f"pass mark {PASS_MARK:.0f}"
+        )
         lines = [*lines, mark]
     return lines

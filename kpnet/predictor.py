@@ -15,7 +15,7 @@ import torch
 from kpnet import coordinates
 from kpnet.data.images import letterbox, read_image, to_channels
 from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel, load_model
+from kpnet.model import KeypointModel, best_device, load_model
 
 Box = Sequence[float]  # x0, y0, x1, y1 in pixels of the image
 
@@ -56,7 +56,7 @@ class Predictor:
         self, model: KeypointModel | str | Path, *, device: str | torch.device | None = None, batch_size: int = 32
     ) -> None:
         self.model = model if isinstance(model, KeypointModel) else load_model(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else best_device()
         self.model.to(self.device).eval()
         self.batch_size = batch_size
 
@@ -95,12 +95,12 @@ class Predictor:
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         answer = self.model.infer(images.to(self.device).float() / 255)
         size = self.model.config.input_size
-        xy = coordinates.normalized_to_pixel(answer.keypoints.double(), size).cpu().numpy()
+        xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
         confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
         if answer.covariance is None:
             return xy, confidence, None
         scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
-        covariance = answer.covariance.double().cpu() * scale[:, None] * scale[None, :]
+        covariance = answer.covariance.cpu().double() * scale[:, None] * scale[None, :]
         return xy, confidence, covariance.numpy()
 
     def _back(
@@ -142,6 +142,5 @@ def _views(image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel)
             )
         crop = image[top : y1 + 1, left : x1 + 1]
         pixels, matrix = letterbox(crop, model.config.input_size)
-        matrix[:, 2] -= matrix[:, :2] @ (left, top)
-        views.append((pixels, matrix))
+        views.append((pixels, coordinates.after_crop(matrix, left, top)))
     return views

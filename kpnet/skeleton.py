@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import describe
 
-_SWAP = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "l": "r", "r": "l", "L": "R", "R": "L"}
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+# A side is a word of its own: between underscores, hyphens, dots, spaces, or where camelCase begins a word.
+_WORDS = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
+
+
+def _mirrored(name: str) -> str | None:
+    """What the point is called on the other side, in lower case; None for a name without a side."""
+    words = [word.lower() for word in _WORDS.split(name)]
+    other = [_SIDES.get(word, word) for word in words]
+    return None if other == words else "_".join(other)
 
 
 class _File(BaseModel):
@@ -79,15 +88,21 @@ class Skeleton:
 
     @classmethod
     def from_names(cls, names: Sequence[str], name: str | None = None) -> Skeleton:
-        """Pairs are found by the words left/right (or l/r) in the names."""
+        """Pairs are found by the words left/right (or l/r) in the names, in snake_case or camelCase."""
+        plain = {"_".join(word.lower() for word in _WORDS.split(name)): name for name in names}
         pairs = []
-        for candidate in names:
-            words = re.split(r"([_\-. ]+)", candidate)
-            if any(w in ("left", "Left", "l", "L") for w in words):
-                partner = "".join(_SWAP.get(w, w) for w in words)
-                if partner in names:
-                    pairs.append((candidate, partner))
+        for first in names:
+            words = {word.lower() for word in _WORDS.split(first)}
+            partner = plain.get(_mirrored(first) or "")
+            if partner is not None and words & {"left", "l"}:
+                pairs.append((first, partner))
         return cls(tuple(names), tuple(pairs), name=name)
+
+    @property
+    def unpaired_sides(self) -> list[str]:
+        """Names that say left or right but stand in no pair: a mirror would make them wrong."""
+        paired = {name for pair in self.pairs for name in pair}
+        return [name for name in self.names if name not in paired and _mirrored(name) is not None]
 
     @classmethod
     def load(cls, spec: str | Path | Mapping[str, Any] | Sequence[str] | Skeleton) -> Skeleton:

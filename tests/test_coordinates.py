@@ -78,25 +78,14 @@ def test_letterbox_moves_a_point_as_the_picture_moves(source: tuple[int, int], t
     np.testing.assert_allclose(centroid(canvas), co.transform(point, matrix), atol=1e-2)
 
 
-@pytest.mark.parametrize("box", [(9.5, 9.5, 69.5, 79.5), (-10.25, 12.0, 60.0, 90.75), (20.1, 30.2, 61.3, 70.4)])
-def test_crop_moves_a_point_as_the_picture_moves(box: tuple[float, float, float, float]) -> None:
-    source, target, point = (96, 80), (128, 112), (37.3, 52.8)
-    x0, y0, x1, y1 = box
-    # An affine_grid spans the target's edges from -1 to 1, here from one edge of the box to the other.
-    (left, right), (top, bottom) = ((2 * np.array(e) + 1) / s - 1 for e, s in (((x0, x1), 80), ((y0, y1), 96)))
-    theta = torch.tensor(
-        [[[(right - left) / 2, 0, (left + right) / 2], [0, (bottom - top) / 2, (top + bottom) / 2]]],
-        dtype=torch.float64,
-    )
-    grid = F.affine_grid(theta, [1, 1, *target], align_corners=False)
-    crop = F.grid_sample(tensor(blob(source, point)), grid, mode="bicubic", align_corners=False)[0, 0].numpy()
-    np.testing.assert_allclose(centroid(crop), co.transform(point, co.crop_matrix(box, target)), atol=5e-3)
-
-
-def test_a_crop_of_whole_pixels_is_a_slice() -> None:
-    image = blob((96, 80), (37.3, 52.8))
-    moved = co.transform((37.3, 52.8), co.crop_matrix((9.5, 19.5, 69.5, 89.5), (70, 60)))
-    np.testing.assert_allclose(centroid(image[20:90, 10:70]), moved, atol=1e-5)
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (10, 20), (31, 7)])
+def test_a_crop_and_its_resize_move_a_point_as_the_picture_moves(left: int, top: int) -> None:
+    point, target = (47.3, 42.8), (140, 90)
+    crop = blob((96, 80), point)[top : top + 70, left:75]
+    resized = F.interpolate(tensor(crop), target, mode="bicubic", align_corners=False)[0, 0].numpy()
+    matrix = co.after_crop(co.resize_matrix(crop.shape, target), left, top)
+    np.testing.assert_allclose(centroid(resized), co.transform(point, matrix), atol=1e-2)
+    np.testing.assert_allclose(co.transform(co.transform(point, matrix), co.invert(matrix)), point, atol=1e-9)
 
 
 def test_a_matrix_means_what_opencv_means_by_it() -> None:
@@ -161,17 +150,13 @@ def test_normalising_and_back(size: tuple[int, int], u: float, v: float) -> None
 
 
 @given(SIZES, SIZES, UNIT, UNIT)
-def test_resize_letterbox_and_crop_have_inverses(a: tuple[int, int], b: tuple[int, int], u: float, v: float) -> None:
+def test_resize_and_letterbox_have_inverses(a: tuple[int, int], b: tuple[int, int], u: float, v: float) -> None:
     xy = np.array([u * a[1] - 0.5, v * a[0] - 0.5])
-    box = (-0.5 - 0.1 * a[1], 0.2, 0.7 * a[1], 0.3 + a[0])
-    for matrix in (co.resize_matrix(a, b), co.letterbox_matrix(a, b)[0], co.crop_matrix(box, b)):
+    for matrix in (co.resize_matrix(a, b), co.letterbox_matrix(a, b)[0]):
         back = co.transform(co.transform(xy, matrix), co.invert(matrix))
         assert np.abs(back - xy).max() <= 1e-3
     # The two directions of a resize are each other's inverse.
     np.testing.assert_allclose(co.invert(co.resize_matrix(a, b)), co.resize_matrix(b, a), rtol=1e-9, atol=1e-6)
-    # A crop of the whole image is a resize.
-    whole = co.crop_matrix((-0.5, -0.5, a[1] - 0.5, a[0] - 0.5), b)
-    np.testing.assert_allclose(whole, co.resize_matrix(a, b), rtol=1e-9, atol=1e-9)
 
 
 @given(SIZES, SIZES)

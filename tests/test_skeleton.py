@@ -119,3 +119,10 @@ def test_bad_files(tmp_path: Path, text: str) -> None:
     with pytest.raises(KpnetError, match="bad") as caught:
         Skeleton.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_with_a_side_and_no_partner_is_told() -> None:
+    """A mirror would make it wrong: what was the left ear is the right one."""
+    assert Skeleton.from_names(["eye_left", "eye_right", "LeftEar", "RightEar"]).unpaired_sides == []
+    assert Skeleton.from_names(["eye_left", "eye_right", "left_ear", "nose"]).unpaired_sides == ["left_ear"]
+    assert Skeleton.load("facial15").unpaired_sides == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -101,5 +100,3 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
 
 DATASETS: Registry[type[KeypointDataset]] = Registry("data format")
-
-cv2.setNumThreads(0)  # images are small, and the cores are the training's

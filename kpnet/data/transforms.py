@@ -143,11 +143,12 @@ class Augment:
         self.steps = _build_all(transforms or [], "data.transforms")
         self.num_keypoints = len(skeleton)
         self.permutation = skeleton.flip_permutation
-        self.can_mirror = bool(skeleton.pairs) or len(skeleton) == 1
+        self.can_mirror = (bool(skeleton.pairs) or len(skeleton) == 1) and not skeleton.unpaired_sides
+        self.unpaired = skeleton.unpaired_sides
         self._leaves = [leaf for step in self.steps for leaf in step.leaves()]
         for leaf in self._leaves:
             if _may_mirror(leaf) and not self.can_mirror:
-                _no_pairs(leaf.name)
+                _no_pairs(leaf.name, self.unpaired)
 
     def __call__(self, image: np.ndarray, xy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         if xy.shape != (self.num_keypoints, 2):
@@ -170,7 +171,7 @@ class Augment:
     def _move(self, xy: np.ndarray, matrix: Matrix) -> np.ndarray:
         if np.linalg.det(matrix) < 0:
             if not self.can_mirror:
-                _no_pairs("data.transforms")
+                _no_pairs("data.transforms", self.unpaired)
             xy = xy[self.permutation]
         return project(xy, matrix)
 
@@ -182,8 +183,9 @@ def _resize_back(image: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray,
     return resized.reshape(*after, *image.shape[2:]), resize(before, after)
 
 
-def _no_pairs(where: str) -> NoReturn:
-    raise KpnetError(f'"{where}" mirrors the image, but the skeleton has no left/right pairs: give it `pairs`')
+def _no_pairs(where: str, unpaired: list[str]) -> NoReturn:
+    what = f'"{unpaired[0]}" stands in no left/right pair' if unpaired else "the skeleton has no left/right pairs"
+    raise KpnetError(f'"{where}" mirrors the image, but {what}: give the skeleton `pairs`')
 
 
 def _may_mirror(step: _Step) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
@@ -30,9 +30,9 @@ class SaturationCheck(torch.nn.Module):
 
     def __init__(self, points: int) -> None:
         super().__init__()
-        self.register_buffer("sum", torch.zeros(points, 2), persistent=False)
-        self.register_buffer("count", torch.zeros(points, 1), persistent=False)
-        self.network, self.mean_face = MeanMetric(), MeanMetric()
+        self.register_buffer("sum", torch.zeros(points, 2))
+        self.register_buffer("count", torch.zeros(points, 1))
+        self.network, self.mean_face = MeanMetric(), MeanMetric(nan_strategy="disable")
 
     def update(self, epoch: int, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
         """The first epoch finds the mean face, the second compares; points (B, K, 2), visible (B, K)."""
@@ -68,28 +68,30 @@ class KeypointModule(pl.LightningModule):
         output = self.model.output(batch["image"])
         terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
         loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            named = ", ".join(f"{k} {v.item():g}" for k, v in terms.items())
-            raise KpnetError(
-                f"the loss is not finite at epoch {self.current_epoch}, step {self.global_step} ({named}): "
-                f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0; "
-                "the last good model is kept"
-            )
         count = (batch["weight"] > 0).sum()
+        everywhere = self._over_ranks(torch.stack([loss.detach(), count]))  # (ranks, 2)
+        if not torch.isfinite(everywhere[:, 0]).all():
+            self._stop(terms)
         self.train_loss.update(loss.detach(), count)
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        return self._over_ranks(loss, count)
+        # DDP averages the ranks' gradients alike; the mean over visible points weighs them by their points.
+        return loss * (count * len(everywhere) / everywhere[:, 1].sum().clamp(min=1))
 
-    def _over_ranks(self, loss: Tensor, count: Tensor) -> Tensor:
-        """DDP averages the ranks' gradients alike; the mean over visible points weighs them by their points."""
-        if self.trainer.world_size == 1:
-            return loss
-        counts = self.all_gather(count)
-        assert isinstance(counts, Tensor)
-        everywhere = counts.sum().clamp(min=1)
-        return loss * count * self.trainer.world_size / everywhere
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        """(N,) of each rank as (ranks, N)."""
+        gathered = self.all_gather(values) if self.trainer.world_size > 1 else values
+        assert isinstance(gathered, Tensor)
+        return gathered.view(-1, len(values))
+
+    def _stop(self, terms: dict[str, Tensor]) -> NoReturn:
+        named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        raise KpnetError(
+            f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
+            f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0; "
+            "the last good model is kept"
+        )
 
     def on_validation_epoch_start(self) -> None:
         self.val_loss.reset()
@@ -106,6 +108,8 @@ class KeypointModule(pl.LightningModule):
         optimizer = build_optimizer(self.model, self.config.optimizer)
         steps = self._steps_per_epoch() * self.config.epochs
         schedule = build_schedule(optimizer, self.config.schedule, steps, self.config.epochs)
+        if schedule is not None and schedule["interval"] == "epoch":  # there is a loss to watch
+            schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _steps_per_epoch(self) -> int:

@@ -15,7 +15,8 @@ from rich.console import Console
 from kpnet import plot
 from kpnet.data import KeypointDataset
 from kpnet.engine.module import KeypointModule
-from kpnet.model import KeypointModel, write_atomic
+from kpnet.files import write_atomic
+from kpnet.model import KeypointModel
 from kpnet.report import plain
 
 SAMPLES = 12
@@ -95,8 +96,9 @@ class RunFolder(pl.Callback):
         # its ends has a score around 1.
         if network < 0.5 * mean_face and module.global_rank == 0:
             self.console.print(
-                f"warning: after two epochs the training score {network:.2f} is below the mean face's {mean_face:.2f}: "
-                f"the network may be saturated; try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",
+                f"warning: after two epochs the training score {network:.2f} is less than half the mean face's "
+                f"{mean_face:.2f}: the network may be saturated; "
+                f"try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",
                 style="yellow",
                 soft_wrap=True,
             )

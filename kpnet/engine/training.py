@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
@@ -27,8 +29,10 @@ from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
 from kpnet.errors import KpnetError, nearest
-from kpnet.model import KeypointModel, assemble, write_atomic
+from kpnet.files import write_atomic
+from kpnet.model import KeypointModel, assemble
 
+PROBES = 8  # training samples that are tried before anything is written
 OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
 
 
@@ -107,10 +111,13 @@ def train(
     folder = Path(out) if out else Path("runs") / config.name
     if _is_main_process():  # a further DDP process finds the folder that the first one made
         _check_folder(folder, config, resume, force)
+    cv2.setNumThreads(0)  # the images are small, and the cores are the training's
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     train_set, val_set = build_splits(config)
     model = assemble(config.model, train_set.skeleton)
     config = config.model_copy(update={"model": model.config})
+    for index in range(min(PROBES, len(train_set))):
+        train_set[index]  # a transform that fails says so here, and not from a worker's depths
     bar = console.is_terminal
     keeper = RunFolder(folder, val_set, console, bar)
     trainer = _trainer(config, folder, keeper, bar)
@@ -122,15 +129,27 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         checkpoint = folder / "last.ckpt" if resume else None
-        try:
-            trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
-        finally:
-            for logger in trainer.loggers:  # or its thread outlives a training that failed
-                logger.finalize("finished")
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        _fit(trainer, module, loaders, checkpoint)
     measures = _finish(folder, module, keeper, val_set) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
+
+
+def _fit(trainer: pl.Trainer, module: KeypointModule, loaders: Loaders, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except KpnetError as error:  # from a loader's worker it comes wrapped in the worker's traceback
+        raise KpnetError(str(error).strip().splitlines()[-1].split("KpnetError: ")[-1]) from None
+    finally:
+        for logger in trainer.loggers:  # or its thread outlives a training that failed
+            logger.finalize("finished")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            # Once more: where a checkpoint of the last epoch was resumed, no training ended, and the weights are raw.
+            callback.on_train_end(trainer, module)
 
 
 def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: KeypointDataset | None) -> dict[str, Any]:
@@ -154,6 +173,14 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
             raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
         if key in OWN_TRAINER_ARGUMENTS:
             raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+    validates = config.data.val is not None and config.trainer.get("limit_val_batches", 1) != 0
+    watchers = {
+        "schedule: plateau": config.train.schedule.name == "plateau",
+        "early_stopping": config.train.early_stopping,
+    }
+    for key, needs in watchers.items():
+        if needs and not validates:
+            raise KpnetError(f"train.{key} watches the validation data, and there is none: give data.val")
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[pl.Callback] = [keeper, last]
     if config.train.average is not None:
@@ -168,7 +195,7 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
         "max_epochs": config.train.epochs,
         "gradient_clip_val": config.train.clip_norm,
         "callbacks": callbacks,
-        "logger": TensorBoardLogger(folder, name="tensorboard", version=""),
+        "logger": TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         "default_root_dir": folder,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
@@ -231,7 +258,7 @@ def _prepare(folder: Path, config: Config, force: bool) -> None:
 
 def _is_main_process() -> bool:
     """Before Lightning has set up its processes: all but the first are started with their rank."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _check_checkpoint(path: Path) -> None:

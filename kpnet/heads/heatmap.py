@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kpnet import decoding
+from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid, check_losses
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES
@@ -38,6 +39,11 @@ class HeatmapHead(Head):
     ) -> None:
         super().__init__()
         check_losses(loss, [*COORDINATE_LOSSES, *MAP_LOSSES], "heatmap")
+        if not any(weight for name, weight in loss.items() if name != "map_mse"):
+            raise KpnetError(
+                'head "heatmap": loss map_mse alone leaves the soft-argmax untrained: a regressed map is flat to a '
+                "softmax; add l1 or cross_entropy"
+            )
         self.loss_weights = loss
         self.temperature = temperature
         self.sigma_cells = sigma / stride

@@ -355,3 +355,10 @@ def test_shipped_configs_name_only_tested_transforms(path: Path) -> None:
     specs = yaml.safe_load(path.read_text(encoding="utf-8")).get("data", {}).get("transforms") or []
     for leaf in Augment(specs, FACE)._leaves:
         assert leaf.name in CASES or leaf.name in PHOTOMETRIC
+
+
+def test_a_mirror_with_a_point_of_one_side_alone_is_refused() -> None:
+    skeleton = Skeleton.from_names(["left_eye", "right_eye", "left_ear"])
+    Augment(["Rotate"], skeleton)
+    with pytest.raises(KpnetError, match='"left_ear" stands in no left/right pair'):
+        Augment(["HorizontalFlip"], skeleton)

@@ -233,22 +233,63 @@ def test_validation_counts_each_sample_once_over_ranks():
         assert sorted(seen) == list(range(length))
 
 
+def test_resume_of_a_finished_run_keeps_the_average(tmp_path):
+    training.train(tiny("train.epochs=2"), out=tmp_path / "run")
+    before = load_file(tmp_path / "run" / "final" / "model.safetensors")
+    training.train(tiny("train.epochs=2"), out=tmp_path / "run", resume=True)
+    after = load_file(tmp_path / "run" / "final" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "override", ["train.early_stopping={patience: 2}", "train.schedule={name: plateau}"], ids=["stopping", "plateau"]
+)
+@pytest.mark.parametrize("without", ["data.val=null", "trainer.limit_val_batches=0"])
+def test_what_watches_validation_needs_it(tmp_path, override, without):
+    with pytest.raises(KpnetError, match=r"data\.val"):
+        training.train(tiny(override, without), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_that_fails_says_so_before_anything_is_written(tmp_path, workers):
+    config = tiny("data.transforms=[{RandomCrop: {height: 64, width: 64, p: 1}}]", f"data.workers={workers}")
+    with pytest.raises(KpnetError, match=r'^transform "RandomCrop"'):
+        training.train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interruption_is_told_as_one(tmp_path, monkeypatch):
+    def interrupt(self: RunFolder, trainer: Any, pl_module: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny(), out=tmp_path / "run")
+
+
 @pytest.mark.slow
-def test_two_processes_count_and_average_as_one(tmp_path):
-    """`trainer` goes to Lightning as it is: the same run on two CPU processes, through the command."""
+def test_two_processes_train_as_one(tmp_path):
+    """`trainer` goes to Lightning as it is. Two ranks with unequal numbers of visible points (some leave the
+    image) and half the batch each must take the steps of one process with the whole batch."""
     import subprocess
     import sys
 
     from kpnet.config import to_yaml
 
     (tmp_path / "tiny.yaml").write_text(to_yaml(TINY))
-    command = [sys.executable, "-m", "kpnet.cli", "train", "tiny.yaml", "train.epochs=2", "model.backbone.dropout=0"]
-    command += ["trainer={accelerator: cpu, devices: 2, strategy: ddp}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "runs" / "tiny" / "metrics.csv")
-    from kpnet.cli import _labelled
-
-    model = load_model(tmp_path / "runs" / "tiny")
-    val = _labelled(tmp_path / "runs" / "tiny", None, model)
-    assert evaluate(model, val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-4)
+    common = [sys.executable, "-m", "kpnet.cli", "train", "tiny.yaml", "train.epochs=2", "data.train=16"]
+    common += ["model.backbone={name: conv_sandwich, channels: [8, 16], norm: group}", "train.average=null"]
+    common += ["model.head={name: regression, loss: {l1: 1}}", "train.optimizer={name: sgd, lr: 0.05}"]
+    common += ["data.transforms=[{Affine: {scale: [1, 2.5], p: 1}}]", "train.schedule=constant"]
+    two = ["train.batch_size=4", "trainer={accelerator: cpu, devices: 2, strategy: ddp}", "--out", "two"]
+    for command in ([*common, "train.batch_size=8", "--out", "one"], [*common, *two]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("the run is in") == 1
+    one, both = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], both[name], rtol=1e-4, atol=1e-6, msg=name)
+    tables = [pd.read_csv(tmp_path / run / "metrics.csv") for run in ("one", "two")]
+    for column in ("train_loss", "val_loss", "val_score"):  # each sample counted once
+        assert tables[0][column].to_numpy() == pytest.approx(tables[1][column].to_numpy(), rel=1e-4)

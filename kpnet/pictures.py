@@ -1,0 +1,80 @@
+"""What `kpnet predict` is given and draws: picture files, folders of them, CSVs with an Image column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kpnet.data import KaggleCSV
+from kpnet.data.images import IMAGE_SUFFIXES, read_image
+from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
+from kpnet.plot import draw_points
+from kpnet.predictor import Prediction
+from kpnet.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`name` is what predictions call it, `target` its drawn copy's place below the output folder."""
+
+    name: str
+    target: Path
+    load: Callable[[], np.ndarray]
+
+
+def find_pictures(inputs: Sequence[Path]) -> list[Picture]:
+    """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none."""
+    pictures: list[Picture] = []
+    taken: set[Path] = set()
+    for path in inputs:
+        if not path.exists():
+            raise KpnetError(f"{path}: no such file or folder")
+        found = _of_csv(path) if path.suffix.lower() == ".csv" else _of_files(path)
+        for picture in found:
+            target, count = picture.target, 1
+            while target in taken:
+                count += 1
+                target = picture.target.with_stem(f"{picture.target.stem}_{count}")
+            taken.add(target)
+            pictures.append(Picture(picture.name, target, picture.load))
+    return pictures
+
+
+def _of_files(path: Path) -> list[Picture]:
+    if not path.is_dir():
+        return [Picture(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
+    return [Picture(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
+
+
+def _of_csv(path: Path) -> list[Picture]:
+    dataset = KaggleCSV(path)  # its points, if it has any, may be others than the model's
+    names = [dataset.image_name(i) for i in range(len(dataset))]
+    return [
+        Picture(f"{path}:{name}", Path(f"{path.stem}_{name}.png"), partial(_read, dataset, i))
+        for i, name in enumerate(names)
+    ]
+
+
+def _read(dataset: KaggleCSV, index: int) -> np.ndarray:
+    return dataset.read(index)[0]
+
+
+def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
+    """A PNG of the image with its first instance's points."""
+    edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
+    confidence = None if prediction.confidence is None else prediction.confidence[0]
+    drawn = draw_points(image, prediction.keypoints[0], confidence, edges)
+    done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise KpnetError(f"{prediction.image}: its picture could not be encoded")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, data.tobytes())
