@@ -53,6 +53,7 @@ def evaluate_points(
 ) -> dict[str, Any]:
     """Every measure of normalised points (N, K, 2) on images of `size` (H, W), as plain numbers.
 
+    Pixels are those of `size`: for a model's answers, of its input.
     score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over images, a fraction of
     the skeleton's normalising length); pck@5% and pck@10% of the image's longer side; per_point.
     """
@@ -69,6 +70,7 @@ def evaluate_points(
         "nme": float(nme.nanmean()),
         "pck@5%": float(pck(errors, 0.05 * side)),
         "pck@10%": float(pck(errors, 0.10 * side)),
+        "input_size": list(size),
         "images": len(errors),
         "points": int(visible.sum()),
         "per_point": {

@@ -21,9 +21,10 @@ def plain(value: Any) -> Any:
 def print_measures(console: Console, measures: dict[str, Any], what: str) -> None:
     """The measures of `metrics.evaluate_points`, one a line."""
     verdict = "passes" if measures["score"] >= PASS_MARK else "below"
+    size = "x".join(map(str, measures["input_size"]))
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
     console.print(
-        f"{what}: {measures['images']} images, {measures['points']} points\n"
+        f"{what}: {measures['images']} images, {measures['points']} points, px of the model's {size} input\n"
         f"  score   {measures['score']:.2f}   (1 / (2 MSE); {verdict} the course's {PASS_MARK:.0f})\n"
         f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
         f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"

@@ -110,7 +110,7 @@ class RunFolder(pl.Callback):
                 logger.experiment.add_figure("val/predictions", figure, trainer.current_epoch)
 
 
-def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, float]) -> None:
+def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, Any]) -> None:
     """The model's files and `training.json`, which says of which epoch they are."""
     model.save(folder)
     values = plain({"epoch": epoch, **measured})
