@@ -8,7 +8,7 @@ demo: install
 	$(BIN)/kpnet demo
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 lint: install
 	$(BIN)/ruff check .
