@@ -31,6 +31,7 @@ def print_measures(console: Console, measures: dict[str, Any], what: str) -> Non
         f"  NME     {100 * measures['nme']:.3f} %\n"
         f"  PCK     {five:.2f} % within 5 % of the image's side, {ten:.2f} % within 10 %",
         highlight=False,
+        soft_wrap=True,
     )
 
 

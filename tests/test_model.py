@@ -14,9 +14,9 @@ import pytest
 import timm
 import torch
 import yaml
+from course import evaluate_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import kpnet
 from kpnet import KpnetError, build_model, load_model
@@ -537,19 +537,6 @@ def test_channels_that_do_not_fit_the_weights(resnet_file: Path, channels: int) 
 
 
 # The course
-
-
-def evaluate_model(model: Any, dataset: Any) -> float:
-    """The loop of the course's slide, to the letter."""
-    model.eval()
-    criterion = torch.nn.MSELoss()
-    dataloader = DataLoader(dataset, batch_size=1, shuffle=False)
-    loss = 0
-    for batch in dataloader:
-        image, keypoints = batch["image"], batch["keypoints"]
-        predicted_keypoints = model(image).view(-1, 15, 2)
-        loss += criterion(torch.squeeze(keypoints), torch.squeeze(predicted_keypoints)).item()
-    return 1.0 / (2 * (loss / len(dataloader)))
 
 
 def squared_error(model: kpnet.KeypointModel, images: Tensor, truth: Tensor) -> float:
