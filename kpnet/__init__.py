@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kpnet import data, decoding, losses, metrics, plot
+    from kpnet import data, decoding, losses, metrics, oks, plot, rendering
     from kpnet.backbones import list_backbones
     from kpnet.config import load_config
     from kpnet.errors import KpnetError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kpnet.model import KeypointModel, build_model, load_model
     from kpnet.predictor import Predictor
     from kpnet.skeleton import Skeleton
+    from kpnet.testtime import TestTime
 
 __version__ = "0.1.0"
 
@@ -25,19 +26,21 @@ _HOME = {
     "KpnetError": "kpnet.errors",
     "Predictor": "kpnet.predictor",
     "Skeleton": "kpnet.skeleton",
+    "TestTime": "kpnet.testtime",
     "build_model": "kpnet.model",
     "list_backbones": "kpnet.backbones",
     "list_heads": "kpnet.heads",
     "load_config": "kpnet.config",
     "load_model": "kpnet.model",
 }
-_MODULES = ("data", "decoding", "losses", "metrics", "plot")
+_MODULES = ("data", "decoding", "losses", "metrics", "oks", "plot", "rendering")
 
 __all__ = [
     "KeypointModel",
     "KpnetError",
     "Predictor",
     "Skeleton",
+    "TestTime",
     "build_model",
     "data",
     "decoding",
@@ -47,7 +50,9 @@ __all__ = [
     "load_model",
     "losses",
     "metrics",
+    "oks",
     "plot",
+    "rendering",
 ]
 
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kpnet.config import Config
+    from kpnet.ensemble import Ensemble
     from kpnet.model import KeypointModel
     from kpnet.pictures import Picture
+    from kpnet.testtime import TestTime
 
 app = typer.Typer(
     help="Keypoint detection with any backbone in any head.",
@@ -38,6 +40,15 @@ InputsArg = Annotated[
     list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images at once.")]
+WithOption = Annotated[
+    list[Path] | None, typer.Option("--with", metavar="RUN", help="Average with this run too; may be repeated.")
+]
+FlipOption = Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image's answer.")]
+ScalesOption = Annotated[str, typer.Option(help="Average over these scales of the image, e.g. 0.95,1,1.05.")]
+ShiftOption = Annotated[float, typer.Option(help="Average over shifts of so many input pixels.")]
+DecodingOption = Annotated[
+    str | None, typer.Option(help="Of a heatmap or offset head, instead of the one it was trained with.")
+]
 
 
 def main() -> None:
@@ -120,23 +131,78 @@ def evaluate(
     run: RunArg,
     data: DataArg = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw here how true the confidence is (a PNG), where the head has one.")
+    ] = None,
+    nme: Annotated[
+        str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
+    ] = None,
+    also: WithOption = None,
+    decoding: DecodingOption = None,
+    flip_test: FlipOption = False,
+    scales: ScalesOption = "1",
+    shift: ShiftOption = 0.0,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Score, RMSE, NME, PCK and a table per point."""
+    """Score, RMSE, NME, PCK, how true the confidence is, and a table per point."""
     from rich.console import Console
 
     from kpnet.engine.evaluation import evaluate as run_evaluation
-    from kpnet.model import best_device, load_model
-    from kpnet.report import plain, print_measures, print_points
+    from kpnet.model import best_device
+    from kpnet.plot import draw_reliability, save_figure
+    from kpnet.report import plain, print_groups, print_measures, print_points, print_reliability
 
-    model = load_model(run).to(best_device())
-    measures = run_evaluation(model, _labelled(run, data, model), batch_size)
+    model = _ensemble(run, also, decoding).to(best_device())
+    views = _test_time(flip_test, scales, shift)
+    first, comma, second = (nme or "").partition(",")
+    divisor = (first, second) if comma else nme
+    measures = run_evaluation(model, _labelled(run, data, model), batch_size, views, divisor)
+    reliability = measures.get("reliability")
+    if plot is not None:
+        if reliability is None:
+            raise KpnetError(f"--plot: {run} has no confidence to draw: its head gives none; see kpnet calibrate")
+        save_figure(draw_reliability(reliability), plot)
     if as_json:
         print(json.dumps(plain(measures), indent=2))
         return
     console = Console()
     print_measures(console, measures, str(data or "validation data"))
+    if reliability is not None:
+        print_reliability(console, reliability)
     print_points(console, measures["per_point"])
+    print_groups(console, measures["per_group"])
+
+
+@app.command()
+def calibrate(
+    run: RunArg,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A labelled CSV that was neither trained nor reported.")],
+    flip_test: FlipOption = False,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Make a model's confidence agree with its errors on data it has not seen; written into the model."""
+    from rich.console import Console
+
+    from kpnet.calibration import fit_calibration
+    from kpnet.engine.evaluation import answer_dataset
+    from kpnet.model import best_device, load_model, model_folder
+    from kpnet.reliability import measure_reliability
+    from kpnet.report import print_reliability
+
+    model = load_model(run).to(best_device())
+    _check_unseen(run, data)
+    model.calibration = None
+    dataset, size = _labelled(run, data, model), model.config.input_size
+    result = answer_dataset(model, dataset, batch_size, _test_time(flip_test, "1", 0.0))
+    model.calibration = fit_calibration(result.answer, result.target, result.visible, size)
+    console = Console()
+    for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
+        if answer.covariance is not None:
+            console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
+            print_reliability(console, measure_reliability(answer, result.target, result.visible, size))
+    folder = model_folder(run)
+    model.save(folder)
+    console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -146,6 +212,11 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
     draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
+    also: WithOption = None,
+    decoding: DecodingOption = None,
+    flip_test: FlipOption = False,
+    scales: ScalesOption = "1",
+    shift: ShiftOption = 0.0,
     batch_size: BatchOption = 32,
 ) -> None:
     """Keypoints of pictures, in pixels of the original images."""
@@ -156,7 +227,8 @@ def predict(
     from kpnet.predictor import Predictor
 
     pictures = find_pictures(inputs)
-    predictor = Predictor(run, batch_size=batch_size)
+    test_time = _test_time(flip_test, scales, shift)
+    predictor = Predictor(_ensemble(run, also, decoding), test_time=test_time, batch_size=batch_size)
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     bad: list[str] = []
@@ -230,7 +302,38 @@ def demo(
     print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
 
-def _labelled(run: Path, data: Path | None, model: KeypointModel) -> Any:
+def _ensemble(run: Path, also: list[Path] | None, decoding: str | None) -> KeypointModel | Ensemble:
+    from kpnet.ensemble import Ensemble
+    from kpnet.model import load_model
+
+    models = [load_model(path, decoding=decoding) for path in (run, *(also or []))]
+    return models[0] if len(models) == 1 else Ensemble(models)
+
+
+def _test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
+    from kpnet.testtime import TestTime
+
+    try:
+        settings = TestTime(flip, tuple(float(scale) for scale in scales.split(",")), shift)
+    except ValueError:
+        raise KpnetError(f'--scales: expected positive numbers, e.g. 0.95,1,1.05, found "{scales}"') from None
+    return None if settings == TestTime() else settings
+
+
+def _check_unseen(run: Path, data: Path) -> None:
+    """Errors on what a model was trained on are smaller than those on what it was not."""
+    from kpnet.config import load_config
+
+    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
+    if not saved.is_file():
+        return
+    config = load_config(saved).data
+    for split, name in (("trained on", config.train), ("validated with", config.val)):
+        if isinstance(name, str) and (Path(config.root) / name).resolve() == data.resolve():
+            raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
+
+
+def _labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
     """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
     from kpnet.config import DataConfig, load_config
     from kpnet.data.build import build_dataset, build_val

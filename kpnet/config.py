@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import describe
@@ -44,7 +44,7 @@ class Strict(BaseModel):
 
 
 class ModelConfig(Strict):
-    """What `build_model` needs."""
+    """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
     backbone: Part
     head: Part
@@ -54,6 +54,16 @@ class ModelConfig(Strict):
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False  # true: the library's own download; or a path
     mean: list[float] | None = None  # of images in [0, 1], per channel or one for all; None: the backbone's
     std: list[Rate] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_heads(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "heads" not in values:
+            return values
+        if "head" in values:
+            raise ValueError("give either head or heads")
+        rest = {k: v for k, v in values.items() if k != "heads"}
+        return {**rest, "head": {"name": "multi", "heads": values["heads"]}}
 
 
 class DataConfig(Strict):
@@ -125,6 +135,13 @@ class EMA(Strict):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
 
 
+class SWA(Strict):
+    """Mean of the weights at the ends of the last epochs, from `start`, a share of them, on (Izmailov et al. 2018)."""
+
+    name: Literal["swa"] = "swa"
+    start: Fraction = 0.75
+
+
 class EarlyStopping(Strict):
     """Stop after `patience` epochs without a better validation score."""
 
@@ -135,7 +152,7 @@ Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), BeforeVal
 Schedule = Annotated[
     Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), BeforeValidator(_named("one_cycle"))
 ]
-Average = Annotated[EMA, BeforeValidator(_named("ema"))]
+Average = Annotated[EMA | SWA, Field(discriminator="name"), BeforeValidator(_named("ema"))]
 
 
 class TrainConfig(Strict):

@@ -1,6 +1,7 @@
 """Accuracy measures: plain functions, and one accumulator that counts each sample once.
 
-Points are (N, K, 2) in pixels, `visible` bool (N, K). What cannot be computed (nothing visible) is NaN.
+Points are (N, K, 2) in pixels, `visible` bool (N, K). Absent points may be anything, NaN included.
+What cannot be computed (nothing visible) is NaN; a wrong shape is a ValueError.
 """
 
 from __future__ import annotations
@@ -12,19 +13,34 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kpnet.coordinates import normalized_to_pixel
+from kpnet.errors import KpnetError, nearest
 from kpnet.skeleton import Skeleton
 
 PASS_MARK = 100.0  # the course's
+FAILURE = 0.10  # an image of a larger NME is a failure: as WFLW has it (Wu et al. 2018)
+PCK_CURVE = [step / 200 for step in range(1, 21)]  # fractions of the image's longer side, up to 10 %
+
+
+def _check(predicted: Tensor, target: Tensor, visible: Tensor) -> None:
+    shape = tuple(target.shape)
+    fits = predicted.shape == target.shape and len(shape) == 3 and shape[2] == 2 and visible.shape == shape[:2]
+    if not fits or visible.dtype != torch.bool:
+        raise ValueError(
+            f"expected points (N, K, 2) twice and bool (N, K), got {tuple(predicted.shape)}, {shape} "
+            f"and {visible.dtype} {tuple(visible.shape)}"
+        )
 
 
 def point_errors(predicted: Tensor, target: Tensor, visible: Tensor) -> Tensor:
     """Distances (N, K) in pixels, NaN where the point is absent; a prediction of NaN is infinitely wrong."""
+    _check(predicted, target, visible)
     distance = (predicted - target).square().sum(-1).sqrt().nan_to_num(nan=torch.inf, posinf=torch.inf)
     return torch.where(visible, distance, torch.nan)
 
 
 def score(predicted: Tensor, target: Tensor, visible: Tensor) -> Tensor:
     """The course's 1 / (2 MSE), of normalised points (N, K, 2)."""
+    _check(predicted, target, visible)
     return 1 / (2 * (predicted - target).square()[visible].mean())
 
 
@@ -33,56 +49,171 @@ def rmse(errors: Tensor) -> Tensor:
     return (errors.square() / 2).nanmean().sqrt()
 
 
-def normalizers(target: Tensor, visible: Tensor, skeleton: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Lengths (N,) in pixels that NME divides by: the skeleton's pair, NaN where it is absent, or the diagonal."""
-    if skeleton.nme is None:
-        return target.new_full((len(target),), (size[0] ** 2 + size[1] ** 2) ** 0.5)
-    a, b = (skeleton.names.index(name) for name in skeleton.nme)
-    length = (target[:, a] - target[:, b]).norm(dim=-1)
-    return torch.where(visible[:, a] & visible[:, b] & (length > 0), length, torch.nan)
+def normalizers(
+    target: Tensor,
+    visible: Tensor,
+    skeleton: Skeleton,
+    size: tuple[int, int],
+    nme: str | tuple[str, str] | None = None,
+    boxes: Tensor | None = None,
+) -> tuple[Tensor, str]:
+    """Lengths (N,) in pixels that NME divides by, NaN where an image has none, and what they are in words.
+
+    nme: two keypoint names (their distance), "box" (sqrt(w h) of `boxes` (N, 4), x0, y0, x1, y1 in the same
+    pixels, or of the box about the visible points: AFLW, 300-W's "box") or "diagonal" (of the image). None: the
+    skeleton's pair, or the diagonal. A KpnetError names an unknown one.
+    """
+    _check(target, target, visible)
+    by = nme or skeleton.nme or "diagonal"
+    if boxes is not None and by != "box":
+        raise KpnetError(f'boxes are given, but the NME is by {by}: expected nme="box"')
+    if by == "diagonal":
+        return target.new_full((len(target),), (size[0] ** 2 + size[1] ** 2) ** 0.5), "diagonal of the image"
+    if by == "box":
+        length = _box_lengths(target, visible) if boxes is None else _given_lengths(boxes.to(target), len(target))
+        name = "box of the points" if boxes is None else "given box"
+    else:
+        a, b = _pair(by, skeleton)
+        length = torch.where(visible[:, a] & visible[:, b], (target[:, a] - target[:, b]).norm(dim=-1), torch.nan)
+        name = f"distance from {skeleton.names[a]} to {skeleton.names[b]}"
+    return torch.where((length > 0) & length.isfinite(), length, torch.nan), name
 
 
-def pck(errors: Tensor, threshold: float) -> Tensor:
-    """Share of the visible points whose error is at most `threshold` pixels."""
-    known = ~errors.isnan()
-    return (errors[known] <= threshold).float().mean()
+def _pair(by: str | tuple[str, str], skeleton: Skeleton) -> tuple[int, int]:
+    """Indices of the two keypoints; a list, as YAML has it, is a pair too."""
+    if isinstance(by, str) or len(by) != 2:
+        hint = nearest(by, ("box", "diagonal")) if isinstance(by, str) else ""
+        raise KpnetError(f'nme: unknown {by!r}{hint}; expected "box", "diagonal" or two keypoint names')
+    for name in by:
+        if name not in skeleton.names:
+            raise KpnetError(f'nme: unknown keypoint "{name}"{nearest(name, skeleton.names)}')
+    return skeleton.names.index(by[0]), skeleton.names.index(by[1])
+
+
+def _box_lengths(target: Tensor, visible: Tensor) -> Tensor:
+    """sqrt(w h) (N,) of the tight box about the visible points; infinite where there is none."""
+    low = torch.where(visible[..., None], target, torch.inf).amin(1)
+    high = torch.where(visible[..., None], target, -torch.inf).amax(1)
+    return (high - low).prod(-1).sqrt()
+
+
+def _given_lengths(boxes: Tensor, images: int) -> Tensor:
+    if boxes.shape != (images, 4):
+        raise ValueError(f"expected boxes ({images}, 4), got {tuple(boxes.shape)}")
+    # A box that is inside out has no length, not the square root of two negative sides.
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1).sqrt()
+
+
+def pck(errors: Tensor, threshold: float | Tensor) -> Tensor:
+    """Share of the visible points whose error is at most `threshold`, a number or (T,) for the curve.
+
+    In pixels; or, of errors divided by a length of their image (`errors / normalizers(…)[0][:, None]`), in parts of it.
+    """
+    known = errors[~errors.isnan()].sort().values
+    at = torch.as_tensor(threshold, dtype=errors.dtype, device=errors.device)
+    return torch.searchsorted(known, at, right=True).to(errors.dtype) / len(known)
+
+
+def ced(nme: Tensor, threshold: float | Tensor) -> Tensor:
+    """Cumulative error distribution: share of the images whose NME (N,) is at most `threshold` (300-W)."""
+    return pck(nme, threshold)
+
+
+def auc(values: Tensor, limit: float) -> Tensor:
+    """Area from 0 to `limit` beneath `pck` or `ced` of `values`, over `limit`: 1 where nothing is wrong.
+
+    Yang et al. 2015, "An empirical study of recent face alignment methods". The curve is a staircase whose
+    area is the mean of 1 - value / limit, so nothing is sampled.
+    """
+    if not limit > 0:
+        raise ValueError(f"expected a limit above 0, got {limit}")
+    return (1 - values[~values.isnan()] / limit).clamp(min=0).mean()
+
+
+def failure_rate(nme: Tensor, threshold: float = FAILURE) -> Tensor:
+    """Share of the images whose NME (N,) exceeds `threshold`."""
+    known = nme[~nme.isnan()]
+    return (known > threshold).to(nme.dtype).mean()
 
 
 def evaluate_points(
-    predicted: Tensor, target: Tensor, visible: Tensor, skeleton: Skeleton, size: tuple[int, int]
+    predicted: Tensor,
+    target: Tensor,
+    visible: Tensor,
+    skeleton: Skeleton,
+    size: tuple[int, int],
+    *,
+    nme: str | tuple[str, str] | None = None,
+    boxes: Tensor | None = None,
+    failure: float = FAILURE,
 ) -> dict[str, Any]:
     """Every measure of normalised points (N, K, 2) on images of `size` (H, W), as plain numbers.
 
-    Pixels are those of `size`: for a model's answers, of its input.
-    score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over images, a fraction of
-    the skeleton's normalising length); pck@5% and pck@10% of the image's longer side; per_point.
+    Pixels are those of `size`: for a model's answers, of its input. `nme` and `boxes`: see `normalizers`.
+
+    score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over the `nme_images` whose length,
+    named by nme_by, is known); failure_rate (share of those above failure_at), ced_curve, and ced_auc up to there;
+    pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %) of the image's longer side; per_point; per_group (the
+    skeleton's groups).
     """
+    _check(predicted, target, visible)
+    if predicted.shape[1] != len(skeleton):
+        raise ValueError(f"expected {len(skeleton)} points, as the skeleton has, got {tuple(predicted.shape)}")
     # On the CPU: not every accelerator has float64, and each number read there is a wait.
     predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
     target_px = normalized_to_pixel(target, size)
     errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
-    side = max(size)
-    nme = errors.nanmean(-1) / normalizers(target_px, visible, skeleton, size)
+    lengths, nme_by = normalizers(target_px, visible, skeleton, size, nme, boxes)
+    per_image, side = errors.nanmean(-1) / lengths, max(size)
     return {
         "score": float(score(predicted, target, visible)),
-        "rmse_px": float(rmse(errors)),
-        "mre_px": float(errors.nanmean()),
-        "nme": float(nme.nanmean()),
-        "pck@5%": float(pck(errors, 0.05 * side)),
-        "pck@10%": float(pck(errors, 0.10 * side)),
+        **_row(errors, side),
+        "pck@10%": float(pck(errors / side, 0.10)),
+        "pck_auc": float(auc(errors / side, PCK_CURVE[-1])),
+        "nme_by": nme_by,
+        **_image_numbers(per_image, failure),
         "input_size": list(size),
         "images": len(errors),
-        "points": int(visible.sum()),
-        "per_point": {
-            name: {
-                "rmse_px": float(rmse(errors[:, k])),
-                "mre_px": float(errors[:, k].nanmean()),
-                "pck@5%": float(pck(errors[:, k], 0.05 * side)),
-                "points": int(visible[:, k].sum()),
-            }
-            for k, name in enumerate(skeleton.names)
+        **_parts(errors, lengths, side, skeleton),
+        "pck_curve": _curve(errors / side, PCK_CURVE),
+        "ced_curve": _curve(per_image, [failure * (step / 20) for step in range(1, 21)]),
+    }
+
+
+def _image_numbers(nme: Tensor, failure: float) -> dict[str, Any]:
+    """Of one NME an image, NaN where it has none."""
+    return {
+        "nme": float(nme.nanmean()),
+        "nme_images": int((~nme.isnan()).sum()),
+        "failure_rate": float(failure_rate(nme, failure)),
+        "failure_at": failure,
+        "ced_auc": float(auc(nme, failure)),
+    }
+
+
+def _parts(errors: Tensor, lengths: Tensor, side: int, skeleton: Skeleton) -> dict[str, dict[str, Any]]:
+    """A row for each point, and for each group of them."""
+    groups = {name: errors[:, indices] for name, indices in skeleton.group_indices.items()}
+    return {
+        "per_point": {name: _row(errors[:, k], side) for k, name in enumerate(skeleton.names)},
+        "per_group": {
+            name: {**_row(part, side), "nme": float((part.nanmean(-1) / lengths).nanmean())}
+            for name, part in groups.items()
         },
     }
+
+
+def _row(errors: Tensor, side: int) -> dict[str, Any]:
+    return {
+        "rmse_px": float(rmse(errors)),
+        "mre_px": float(errors.nanmean()),
+        "pck@5%": float(pck(errors / side, 0.05)),
+        "points": int((~errors.isnan()).sum()),
+    }
+
+
+def _curve(values: Tensor, thresholds: list[float]) -> dict[str, list[float]]:
+    return {"threshold": thresholds, "share": pck(values, torch.tensor(thresholds, dtype=values.dtype)).tolist()}
 
 
 class KeypointMetrics(Metric):
@@ -93,18 +224,31 @@ class KeypointMetrics(Metric):
     target: list[Tensor]
     visible: list[Tensor]
 
-    def __init__(self, skeleton: Skeleton, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        size: tuple[int, int],
+        *,
+        nme: str | tuple[str, str] | None = None,
+        failure: float = FAILURE,
+    ) -> None:
         super().__init__()
-        self.skeleton, self.size = skeleton, size
+        self.skeleton, self.size, self.nme, self.failure = skeleton, size, nme, failure
         for name in ("predicted", "target", "visible"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
         """Normalised points (B, K, 2) twice, and bool (B, K)."""
+        _check(predicted, target, visible)
         self.predicted.append(predicted.detach().float())
         self.target.append(target)
         self.visible.append(visible)
 
     def compute(self) -> dict[str, Any]:
-        parts = [torch.cat(x) if isinstance(x, list) else x for x in (self.predicted, self.target, self.visible)]
-        return evaluate_points(parts[0], parts[1], parts[2], self.skeleton, self.size)
+        # A process whose share of the data is empty has nothing to concatenate.
+        none = torch.zeros(0, len(self.skeleton), 2)
+        states = (self.predicted, none), (self.target, none), (self.visible, none[..., 0].bool())
+        parts = [(torch.cat(x) if x else empty) if isinstance(x, list) else x for x, empty in states]
+        return evaluate_points(
+            parts[0], parts[1], parts[2], self.skeleton, self.size, nme=self.nme, failure=self.failure
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
+from kpnet.calibration import Calibration
 from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
 from kpnet.skeleton import Skeleton
+from kpnet.testtime import TestTime, infer_views
 from kpnet.weights import fit_weights, load_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
@@ -38,6 +41,7 @@ class KeypointModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.frozen = False
+        self.calibration: Calibration | None = None
         channels = _stem_channels(config)
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
             if len(values) not in (1, channels):
@@ -71,10 +75,30 @@ class KeypointModel(nn.Module):
         return self.output(images).xy
 
     @torch.no_grad()
-    def infer(self, images: Tensor) -> Keypoints:
-        """Keypoints with confidence, covariance and maps; in eval mode, after which each module is as it was."""
+    def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
+        """Keypoints with confidence, covariance and maps; in eval mode, after which each module is as it was.
+
+        test_time: mirrored, scaled and shifted views too. A KpnetError where the answer is not finite.
+        """
+        images = images[None] if images.ndim == 3 else images
         with evaluation_mode(self):
-            return self.head.infer(self.output(images))
+            if test_time is None:
+                answer = self._answer(images)
+            else:
+                answer = infer_views(self._answer, images, self.skeleton, test_time)
+        size = (images.shape[-2], images.shape[-1])
+        return answer if self.calibration is None else self.calibration(answer, size)
+
+    def _answer(self, images: Tensor) -> Keypoints:
+        answer = self.head.infer(self.output(images))
+        bad = ~answer.keypoints.isfinite().flatten(1).all(1)
+        if bad.any():
+            name = self.config.head if isinstance(self.config.head, str) else self.config.head.get("name")
+            raise KpnetError(
+                f'head "{name}": the answer to image {int(bad.nonzero()[0])} of the batch is not finite: '
+                "look for NaN in the images and in the weights"
+            )
+        return answer
 
     def freeze_backbone(self) -> None:
         """No gradient, and eval mode for good: BatchNorm statistics and dropout rest too."""
@@ -100,6 +124,8 @@ class KeypointModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
+        if self.calibration is not None:
+            values["calibration"] = dataclasses.asdict(self.calibration)
         write_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
         write_atomic(folder / CONFIG, to_yaml(values).encode())
 
@@ -125,6 +151,8 @@ def build_model(
             config = {"model": config}
         loaded = load_config(config)
         values = loaded.model.model_dump()
+        if "heads" in overrides:
+            del values["head"]
         if skeleton is None and loaded.data.skeleton is not None:
             own = Skeleton.load(loaded.data.skeleton)
             # Another number of points than the recipe's is another set of points.
@@ -161,12 +189,14 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained:
 class _Saved(Strict):
     model: ModelConfig
     skeleton: dict[str, Any]
+    calibration: Calibration | None = None
 
 
-def load_model(path: str | Path) -> KeypointModel:
+def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointModel:
     """The model of a run folder (the final one) or of a folder that `save` wrote; in eval mode.
 
-    Nothing in the files is executed. A KpnetError says what is missing or does not fit.
+    decoding: instead of the head's own, for a head that has a choice. Nothing in the files is executed.
+    A KpnetError says what is missing or does not fit.
     """
     folder = model_folder(path)
     try:
@@ -175,10 +205,14 @@ def load_model(path: str | Path) -> KeypointModel:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
+    if decoding is not None:
+        head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
+        saved.model.head = {**head, "decoding": decoding}
     try:
         model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
+    model.calibration = saved.calibration
     fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 

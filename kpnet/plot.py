@@ -160,6 +160,33 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+def draw_reliability(measured: dict[str, Any]) -> Figure:
+    """Of `reliability.measure_reliability`: confidence against the share that is right, the ellipses' coverage, and
+    predicted against actual error."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    right, ellipses, errors = figure.subplots(1, 3)
+    for name, rows in measured["diagram"].items():
+        x, y = [row["confidence"] for row in rows], [row["right"] for row in rows]
+        right.plot(x, y, "o-", label=f"within {name} of the side")
+    ece = ", ".join(f"{key.upper()} {measured[key]:.3f}" for key in ("ece", "ece@1%") if key in measured)
+    right.set(xlabel="confidence", ylabel="share that is right", title=ece)
+    levels = [int(key[:-1]) / 100 for key in measured["coverage"]]
+    shares = list(measured["coverage"].values())
+    spans = [[s["measured"] - s["low"] for s in shares], [s["high"] - s["measured"] for s in shares]]
+    ellipses.errorbar(levels, [s["measured"] for s in shares], np.maximum(spans, 0), fmt="o", capsize=4)
+    ellipses.set(xlabel="ellipse", ylabel="share of points inside", title="coverage (95 % interval over images)")
+    for axes in (right, ellipses):
+        axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
+    right.legend()
+    predicted, actual = ([row[key] for row in measured["deciles"]] for key in ("predicted_px", "px"))
+    errors.loglog(predicted, actual, "o-")
+    errors.loglog(predicted, predicted, "--", color="grey", zorder=0)
+    errors.set(
+        xlabel="predicted RMS error, px", ylabel="actual RMS error, px", title="tenths of the points, surest first"
+    )
+    return figure
+
+
 def save_figure(figure: mpl.Figure, path: str | Path) -> None:
     """Write beside, then rename: a crash leaves no half picture. The figure is closed."""
     path = Path(path)

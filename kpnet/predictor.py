@@ -14,8 +14,10 @@ import torch
 
 from kpnet import coordinates
 from kpnet.data.images import letterbox, read_image, to_channels
+from kpnet.ensemble import Ensemble, Model, load_ensemble
 from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel, best_device, load_model
+from kpnet.model import KeypointModel, best_device
+from kpnet.testtime import TestTime
 
 Box = Sequence[float]  # x0, y0, x1, y1 in pixels of the image
 
@@ -49,13 +51,20 @@ class Prediction:
 class Predictor:
     """Letterboxes an image (or each box of it) into the model's input and maps the answer back.
 
-    `model` is a KeypointModel or the path of a run. `device` None: a GPU where there is one.
+    `model` is a KeypointModel or the path of a run, or a list of them, whose answers are averaged. test_time:
+    mirrored, scaled and shifted views too. `device` None: a GPU where there is one.
     """
 
     def __init__(
-        self, model: KeypointModel | str | Path, *, device: str | torch.device | None = None, batch_size: int = 32
+        self,
+        model: Model | Ensemble | Sequence[Model],
+        *,
+        test_time: TestTime | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 32,
     ) -> None:
-        self.model = model if isinstance(model, KeypointModel) else load_model(model)
+        self.model = load_ensemble(model)
+        self.test_time = test_time
         self.device = torch.device(device) if device else best_device()
         self.model.to(self.device).eval()
         self.batch_size = batch_size
@@ -93,7 +102,7 @@ class Predictor:
     def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        answer = self.model.infer(images.to(self.device).float() / 255)
+        answer = self.model.infer(images.to(self.device).float() / 255, self.test_time)
         size = self.model.config.input_size
         xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
         confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
@@ -122,7 +131,9 @@ class Predictor:
         return Prediction(name, names, points, confidence, covariance)
 
 
-def _views(image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel) -> list[tuple[np.ndarray, np.ndarray]]:
+def _views(
+    image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel | Ensemble
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The model's inputs for an image, each with the mapping of the image's pixels to it."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")

@@ -15,6 +15,8 @@ def plain(value: Any) -> Any:
     """JSON has no NaN: what could not be measured is None."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -23,22 +25,52 @@ def print_measures(console: Console, measures: dict[str, Any], what: str) -> Non
     verdict = "passes" if measures["score"] >= PASS_MARK else "below"
     size = "x".join(map(str, measures["input_size"]))
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
+    failure = 100 * measures["failure_at"]
     console.print(
         f"{what}: {measures['images']} images, {measures['points']} points, px of the model's {size} input\n"
         f"  score   {measures['score']:.2f}   (1 / (2 MSE); {verdict} the course's {PASS_MARK:.0f})\n"
         f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
         f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"
-        f"  NME     {100 * measures['nme']:.3f} %\n"
-        f"  PCK     {five:.2f} % within 5 % of the image's side, {ten:.2f} % within 10 %",
+        f"  NME     {100 * measures['nme']:.3f} % of the {measures['nme_by']}, over {measures['nme_images']} images\n"
+        f"  failed  {100 * measures['failure_rate']:.2f} % of the images, by an NME above {failure:g} %; "
+        f"AUC {measures['ced_auc']:.4f} of the error distribution up to there\n"
+        f"  PCK     {five:.2f} % within 5 % of the image's side, {ten:.2f} % within 10 %; "
+        f"AUC {measures['pck_auc']:.4f} up to {100 * measures['pck_curve']['threshold'][-1]:g} %",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def print_points(console: Console, per_point: dict[str, dict[str, float]]) -> None:
+def print_points(console: Console, per_point: dict[str, dict[str, Any]]) -> None:
     """A row per keypoint."""
     table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")
     for name, row in per_point.items():
-        numbers = f"{row['rmse_px']:.3f}", f"{row['mre_px']:.3f}", f"{100 * row['pck@5%']:.1f}", str(row["points"])
-        table.add_row(name, *numbers)
+        table.add_row(name, *_cells(row))
     console.print(table)
+
+
+def print_groups(console: Console, per_group: dict[str, dict[str, Any]]) -> None:
+    """A row per group of the skeleton; nothing where it has none."""
+    table = Table("group", "RMSE px", "MRE px", "PCK@5%", "points", "NME %")
+    for name, row in per_group.items():
+        table.add_row(name, *_cells(row), f"{100 * row['nme']:.3f}")
+    if per_group:
+        console.print(table)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return f"{row['rmse_px']:.3f}", f"{row['mre_px']:.3f}", f"{100 * row['pck@5%']:.1f}", str(row["points"])
+
+
+def print_reliability(console: Console, reliability: dict[str, Any]) -> None:
+    """The measures of `reliability.measure_reliability`, in two lines."""
+    ece = ", ".join(
+        f"{reliability[key]:.3f} within {radius} of the side"
+        for key, radius in (("ece", "5 %"), ("ece@1%", "1 %"))
+        if key in reliability
+    )
+    shares = ", ".join(
+        f"{100 * c['measured']:.1f} % ({100 * c['low']:.1f} to {100 * c['high']:.1f}) in the {level[:-1]} % ellipse"
+        for level, c in reliability["coverage"].items()
+    )
+    console.print(f"  ECE     {ece} (expected calibration error)\n  covers  {shares}", highlight=False, soft_wrap=True)

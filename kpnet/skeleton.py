@@ -1,10 +1,10 @@
-"""Keypoint names, left/right pairs, edges and normalising lengths."""
+"""Keypoint names, left/right pairs, edges, groups and normalising lengths."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class _File(BaseModel):
     edges: list[tuple[str, str]] | None = None
     nme: tuple[str, str] | None = None
     sigmas: list[float] | None = None
+    groups: dict[str, list[str]] | None = None
     name: str | None = None
 
 
@@ -45,6 +46,7 @@ class Skeleton:
 
     `pairs` are (left, right) names, `edges` name pairs to draw, `nme` the two names whose
     distance normalises the NME (the image's diagonal where it is None), `sigmas` the OKS constants.
+    `groups` are names by the part they belong to, for measures by part; None: told from the names.
     """
 
     names: tuple[str, ...]
@@ -53,6 +55,7 @@ class Skeleton:
     nme: tuple[str, str] | None = None
     sigmas: tuple[float, ...] | None = None
     name: str | None = None
+    groups: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -64,14 +67,21 @@ class Skeleton:
             for group in groups:
                 if len(group) != 2:
                     raise KpnetError(f"{self._where}: {key}: expected two names, found {list(group)}")
-                for name in group:
-                    if name not in self.names:
-                        raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{nearest(name, self.names)}')
+                self._check_known(key, group)
         paired = [n for pair in self.pairs for n in pair]
         if len(set(paired)) != len(paired):
             raise KpnetError(f"{self._where}: pairs: a keypoint stands in two pairs")
         if self.sigmas is not None and len(self.sigmas) != len(self.names):
             raise KpnetError(f"{self._where}: {len(self.sigmas)} sigmas for {len(self.names)} keypoints")
+        for key, members in (self.groups or {}).items():
+            if not members or len(set(members)) != len(members):
+                raise KpnetError(f"{self._where}: groups.{key}: expected different names, found {list(members)}")
+            self._check_known(f"groups.{key}", members)
+
+    def _check_known(self, key: str, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.names:
+                raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{nearest(name, self.names)}')
 
     @property
     def _where(self) -> str:
@@ -85,6 +95,21 @@ class Skeleton:
         """Index k of the mirrored image's points comes from index `flip_permutation[k]`; an involution."""
         swap = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return [self.names.index(swap.get(name, name)) for name in self.names]
+
+    @property
+    def group_indices(self) -> dict[str, list[int]]:
+        """Indices of each group's points.
+
+        Without `groups`: by the first word of the name that is no side (eye, eyebrow, nose, mouth), and none
+        where that tells no two points together, or no two apart.
+        """
+        if self.groups is not None:
+            return {key: [self.names.index(name) for name in members] for key, members in self.groups.items()}
+        found: dict[str, list[int]] = {}
+        for k, name in enumerate(self.names):
+            words = [word.lower() for word in _WORDS.split(name)]
+            found.setdefault(next((word for word in words if word not in _SIDES), ""), []).append(k)
+        return found if 1 < len(found) < len(self) and "" not in found else {}
 
     @classmethod
     def from_names(cls, names: Sequence[str], name: str | None = None) -> Skeleton:
@@ -103,6 +128,11 @@ class Skeleton:
         """Names that say left or right but stand in no pair: a mirror would make them wrong."""
         paired = {name for pair in self.pairs for name in pair}
         return [name for name in self.names if name not in paired and _mirrored(name) is not None]
+
+    @property
+    def can_mirror(self) -> bool:
+        """Are left and right known, so that labels can swap?"""
+        return (bool(self.pairs) or len(self) == 1) and not self.unpaired_sides
 
     @classmethod
     def load(cls, spec: str | Path | Mapping[str, Any] | Sequence[str] | Skeleton) -> Skeleton:
@@ -148,6 +178,7 @@ class Skeleton:
             edges=tuple(file.edges or ()),
             nme=file.nme,
             sigmas=None if file.sigmas is None else tuple(file.sigmas),
+            groups=None if file.groups is None else {key: tuple(names) for key, names in file.groups.items()},
             name=file.name or name,
         )
 
@@ -162,6 +193,8 @@ class Skeleton:
             values["nme"] = list(self.nme)
         if self.sigmas:
             values["sigmas"] = list(self.sigmas)
+        if self.groups is not None:
+            values["groups"] = {key: list(names) for key, names in self.groups.items()}
         if self.name:
             values["name"] = self.name
         return values

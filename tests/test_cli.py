@@ -144,6 +144,46 @@ def test_train_evaluate_predict(kpnet: Run, recipe: Path, data: Path, tmp_path: 
     assert rmse == pytest.approx(measures["rmse_px"], abs=1e-3)
 
 
+def test_evaluate_with_views_a_second_run_and_a_decoding(kpnet: Run, run_copy: Path, tmp_path: Path) -> None:
+    def score(*options: object) -> float:
+        done = kpnet("evaluate", run_copy, *options, "--json")
+        assert (done.code, done.err) == (0, "")
+        return float(json.loads(done.out)["score"])
+
+    plain = score()
+    assert score("--with", run_copy) == pytest.approx(plain)  # with itself
+    for options in (["--flip-test"], ["--scales", "0.9,1.1"], ["--shift", "2"], ["--decoding", "dark"]):
+        assert score(*options) != pytest.approx(plain)
+    done = kpnet("evaluate", run_copy, "--plot", tmp_path / "true.png")
+    assert done.code == 0
+    assert "in the 90 % ellipse" in done.out
+    assert cv2.imread(str(tmp_path / "true.png")) is not None
+    assert "of the diagonal of the image" in kpnet("evaluate", run_copy, "--nme", "diagonal").out
+    assert "left_eye to nose" in kpnet("evaluate", run_copy, "--nme", "left_eye,nose").out
+    kpnet("evaluate", run_copy, "--nme", "left_eye,noze").refused('"noze"', "nose")
+    kpnet("evaluate", run_copy, "--scales", "big").refused("--scales: expected positive numbers", '"big"')
+    kpnet("evaluate", run_copy, "--scales", "0").refused("scales: expected positive numbers")
+    kpnet("evaluate", run_copy, "--decoding", "darc").refused('head "heatmap": decoding', "'darc'")
+    assert kpnet("predict", run_copy, run_copy / "predictions.png", "--flip-test", "--out", tmp_path / "p").code == 0
+
+
+def test_calibrate(kpnet: Run, run_copy: Path, make_csv: Callable[[int, int], str], tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text(make_csv(40, 5))
+    done = kpnet("calibrate", run_copy, tmp_path / "more.csv")
+    assert (done.code, done.err) == (0, "")
+    assert "calibrated on 120 points" in done.out
+    after = json.loads(kpnet("evaluate", run_copy, tmp_path / "more.csv", "--json").out)
+    assert after["reliability"]["ece"] < 0.06
+    assert after["reliability"]["coverage"]["90%"]["measured"] == pytest.approx(0.9, abs=0.1)  # 40 dots
+    again = kpnet("calibrate", run_copy, tmp_path / "more.csv")  # of the model's own spread, not of the calibrated
+    assert again.out == done.out
+    data = Path(load_config(run_copy / "config.yaml").data.root)
+    kpnet("calibrate", run_copy, data / "train.csv").refused("train.csv", "was trained on it", "split of its own")
+    kpnet("calibrate", run_copy, data / "val.csv").refused("val.csv", "was validated with it")
+    (tmp_path / "few.csv").write_text(make_csv(4, 6))
+    kpnet("calibrate", run_copy, tmp_path / "few.csv").refused("at least 50 labelled points, found 12")
+
+
 def test_same_seed_same_weights_and_force(kpnet: Run, recipe: Path, run_copy: Path) -> None:
     """--force starts anew; the same recipe gives the same weights."""
     before = load_model(run_copy).state_dict()
@@ -655,7 +695,7 @@ def test_predictions_are_in_pixels_of_the_original(
     from kpnet.heads import Keypoints
     from kpnet.model import KeypointModel
 
-    def brightest(self: KeypointModel, images: torch.Tensor) -> Keypoints:
+    def brightest(self: KeypointModel, images: torch.Tensor, test_time: object = None) -> Keypoints:
         light, (height, width) = images.sum(1), images.shape[-2:]
         x = (light.sum(-2) * (2 * torch.arange(width) + 1)).sum(-1) / light.sum((-2, -1)) / width - 1
         y = (light.sum(-1) * (2 * torch.arange(height) + 1)).sum(-1) / light.sum((-2, -1)) / height - 1

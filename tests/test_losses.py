@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from kpnet.coordinates import normalized_to_pixel, pixel_to_normalized
 SIZE = (7, 9)
 SIGMA = 0.8
 POINT = list(losses.COORDINATE_LOSSES.values())
-MAP = list(losses.MAP_LOSSES.values())
+MAP = [*losses.SOFTMAX_LOSSES.values(), *losses.MAP_LOSSES.values()]
 ALL = [*POINT, *(pytest.param(f, id=f.__name__) for f in MAP)]
 
 
@@ -56,18 +57,50 @@ def one_point(loss: Callable[..., Tensor], predicted: np.ndarray, target: np.nda
         return float((d**2).mean())
     if loss is losses.smooth_l1:
         return float(np.where(d < 0.02, d**2 / 0.04, d - 0.01).mean())
+    if loss is losses.wing:
+        return float(np.where(d < 0.08, 0.08 * np.log(1 + d / 0.016), d - (0.08 - 0.08 * np.log(6))).mean())
+    drawn = gaussian(target)
     if loss is losses.map_mse:
-        return float(((predicted - gaussian(target)) ** 2).mean())
-    assert loss is losses.cross_entropy2d
-    soft = gaussian(target) / gaussian(target).sum()
-    return float(-(soft * (predicted - np.log(np.exp(predicted).sum()))).sum())
+        return float(((predicted - drawn) ** 2).mean())
+    if loss is losses.adaptive_wing2d:
+        return adaptive_wing(predicted, drawn)
+    return of_distributions(loss, np.exp(predicted) / np.exp(predicted).sum(), drawn / drawn.sum())
+
+
+def of_distributions(loss: Callable[..., Tensor], p: np.ndarray, q: np.ndarray) -> float:
+    if loss is losses.cross_entropy2d:
+        return float(-(q * np.log(p)).sum())
+    if loss is losses.kl2d:
+        return float((q * np.log(q / p)).sum())
+    if loss is losses.js2d:
+        m = (p + q) / 2
+        return float((p * np.log(p / m) + q * np.log(q / m)).sum() / 2)
+    assert loss is losses.variance2d
+    squares = []
+    for axis in (0, 1):
+        at, share = np.arange(p.shape[1 - axis]), p.sum(axis)
+        squares.append(((share * at**2).sum() - (share * at).sum() ** 2 - SIGMA**2) ** 2)
+    return float(np.mean(squares))
+
+
+def adaptive_wing(predicted: np.ndarray, drawn: np.ndarray) -> float:
+    """Cell by cell, as the paper writes it (equations 3 to 7)."""
+    total = 0.0
+    for y, x in np.ndindex(drawn.shape):
+        a = 2.1 - drawn[y, x]
+        error = abs(predicted[y, x] - drawn[y, x])
+        slope = 14 * (1 / (1 + 0.5**a)) * a * 0.5 ** (a - 1)
+        value = 14 * np.log(1 + error**a) if error < 0.5 else slope * error - (0.5 * slope - 14 * np.log(1 + 0.5**a))
+        near = drawn[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max() > 0.2
+        total += value * (11 if near else 1)
+    return total / drawn.size
 
 
 @pytest.mark.parametrize("loss", ALL)
 def test_equals_a_loop_over_points(loss: Callable[..., Tensor]) -> None:
     predicted, target, _ = example(loss)
     if loss in POINT:
-        predicted[0, 0] = target[0, 0] + torch.tensor([0.005, -0.3])  # both branches of smooth L1
+        predicted[0, 0] = target[0, 0] + torch.tensor([0.005, -0.3])  # both branches of smooth L1 and wing
     weight = torch.tensor([[1.0, 0.0, 0.25, 1.0], [0.0, 0.0, 0.0, 0.0], [0.5, 2.0, 0.0, 1.0]], dtype=torch.float64)
     total, visible = 0.0, 0
     for b in range(3):
@@ -108,8 +141,75 @@ def test_coordinate_losses_are_zero_at_the_target(loss: Callable[..., Tensor]) -
 def test_smooth_l1_meets_l1_at_beta() -> None:
     target, weight = torch.zeros(1, 1, 2, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     for beta in (0.02, 0.5):
-        assert losses.smooth_l1(target + beta, target, weight, beta).item() == pytest.approx(beta / 2)
-        assert losses.smooth_l1(target + 4, target, weight, beta).item() == pytest.approx(4 - beta / 2)
+        assert losses.smooth_l1(target + beta, target, weight, beta=beta).item() == pytest.approx(beta / 2)
+        assert losses.smooth_l1(target + 4, target, weight, beta=beta).item() == pytest.approx(4 - beta / 2)
+
+
+def test_wing_is_continuous_and_l1_far_out() -> None:
+    target, weight = torch.zeros(1, 1, 2, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    at = [losses.wing(target + d, target, weight).item() for d in (0.08 - 1e-9, 0.08 + 1e-9, 1.0, 2.0)]
+    assert at[0] == pytest.approx(at[1], abs=1e-7)
+    assert at[3] - at[2] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("loss", [losses.kl2d, losses.js2d])
+def test_divergences_are_zero_at_their_target(loss: Callable[..., Tensor]) -> None:
+    _, target, weight = example(loss, 1, 1)
+    own = torch.tensor(np.log(gaussian(target[0, 0].numpy())))[None, None].requires_grad_()
+    value = loss(own, target, weight, SIGMA)
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    assert own.grad is not None
+    assert own.grad.abs().max() < 1e-12
+
+
+def test_js_of_distant_maps_is_log_two() -> None:
+    logits = torch.full((1, 1, 24, 24), -1e4)
+    logits[..., 0, 0] = 0
+    target = torch.tensor([[[0.8, 0.8]]])
+    value = losses.js2d(logits.requires_grad_(), target, torch.ones(1, 1), 0.5)
+    value.backward()
+    assert value.item() == pytest.approx(np.log(2), rel=1e-5)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "density"),
+    [(losses.gaussian_nll, torch.distributions.Normal), (losses.laplace_nll, torch.distributions.Laplace)],
+)
+def test_likelihoods_are_torchs(loss: Callable[..., Tensor], density: Any) -> None:
+    g = torch.Generator().manual_seed(1)
+    xy, log_scale, target = (torch.randn(3, 4, 2, generator=g, dtype=torch.float64) for _ in range(3))
+    weight = torch.ones(3, 4, dtype=torch.float64)
+    weight[1, 2] = 0
+    seen = weight > 0
+    expected = -density(xy, log_scale.exp()).log_prob(target)[seen].mean()
+    target[1, 2] = torch.nan
+    torch.testing.assert_close(loss(xy, log_scale, target, weight), expected)
+    assert torch.autograd.gradcheck(
+        lambda a, b: loss(a, b, target, weight), (xy.requires_grad_(), log_scale.requires_grad_())
+    )
+
+
+@given(st.integers(1, 6), st.integers(0, 2**16))
+def test_ohkm_is_the_mean_over_the_hardest(count: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    values = torch.rand(3, 5, generator=g, dtype=torch.float64)
+    weight = (torch.rand(3, 5, generator=g) > 0.3).double() * torch.rand(3, 5, generator=g).double().clamp(min=0.1)
+    values[weight == 0] = torch.nan
+    kept = []
+    for v, w in zip(values.tolist(), weight.tolist(), strict=True):
+        kept += sorted((a * b for a, b in zip(v, w, strict=True) if b), reverse=True)[:count]
+    expected = sum(kept) / len(kept) if kept else 0
+    assert losses.ohkm(count)(values, weight).item() == pytest.approx(expected)
+
+
+def test_ohkm_of_every_point_is_the_mean() -> None:
+    predicted, target, weight = example(losses.l1)
+    whole = losses.l1(predicted, target, weight)
+    torch.testing.assert_close(losses.l1(predicted, target, weight, losses.ohkm(99)), whole)
+    assert losses.l1(predicted, target, weight, losses.ohkm(1)) > whole
 
 
 # Gradients
@@ -122,6 +222,8 @@ def test_gradients(loss: Callable[..., Tensor]) -> None:
     target[0, 1] = torch.nan
     predicted.requires_grad_()
     assert torch.autograd.gradcheck(lambda p: call(loss, p, target, weight), predicted)
+    if loss is losses.l1:
+        assert torch.autograd.gradcheck(lambda p: losses.l1(p, target, weight, losses.ohkm(1)), predicted)
 
 
 # Absent points
@@ -230,15 +332,16 @@ def test_a_map_of_one_row() -> None:
 # Precision and shapes
 
 
+@pytest.mark.parametrize("loss", MAP)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_cross_entropy_is_float32_under_autocast(dtype: torch.dtype) -> None:
-    logits, target, weight = example(losses.cross_entropy2d, dtype=torch.float32)
+def test_map_losses_are_float32_under_autocast(loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    logits, target, weight = example(loss, dtype=torch.float32)
     low = (logits * 8).to(dtype)
-    exact = losses.cross_entropy2d(low.double(), target.double(), weight.double(), SIGMA)
+    exact = loss(low.double(), target.double(), weight.double(), SIGMA)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = losses.cross_entropy2d(low, target, weight, SIGMA)
+        value = loss(low, target, weight, SIGMA)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(exact.item(), rel=1e-6)
+    assert value.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", POINT)

@@ -40,7 +40,7 @@ def blob_finder(size: Any = (32, 32), channels: int = 1) -> KeypointModel:
         skeleton=["blob", "beside"],
     )
 
-    def infer(images: Tensor) -> Keypoints:
+    def infer(images: Tensor, test_time: object = None) -> Keypoints:
         assert images.shape[1:] == (channels, *model.config.input_size)
         assert images.dtype == torch.float32
         assert images.max() <= 1
@@ -204,7 +204,7 @@ def test_channels_are_red_green_blue(tmp_path: Path) -> None:
     seen = []
     model = blob_finder((60, 80), channels=3)
     infer = model.infer
-    model.infer = lambda images: (seen.append(images), infer(images))[1]  # type: ignore[method-assign]
+    model.infer = lambda images, views: (seen.append(images), infer(images))[1]  # type: ignore[method-assign]
     places = [(20, 20), (40, 40), (60, 20)]
     Image.fromarray(np.stack([picture((60, 80), p, sigma=3) for p in places], -1)).save(tmp_path / "rgb.png")
     Predictor(model, device="cpu")(tmp_path / "rgb.png")

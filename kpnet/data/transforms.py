@@ -143,7 +143,7 @@ class Augment:
         self.steps = _build_all(transforms or [], "data.transforms")
         self.num_keypoints = len(skeleton)
         self.permutation = skeleton.flip_permutation
-        self.can_mirror = (bool(skeleton.pairs) or len(skeleton) == 1) and not skeleton.unpaired_sides
+        self.can_mirror = skeleton.can_mirror
         self.unpaired = skeleton.unpaired_sides
         self._leaves = [leaf for step in self.steps for leaf in step.leaves()]
         for leaf in self._leaves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,29 +10,62 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kpnet.data import KeypointDataset
+from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
+from kpnet.heads import Keypoints
 from kpnet.metrics import evaluate_points
 from kpnet.model import KeypointModel
+from kpnet.reliability import measure_reliability
+from kpnet.testtime import TestTime
 
 
-def predict_dataset(model: KeypointModel, dataset: KeypointDataset, batch_size: int = 64) -> dict[str, Tensor]:
-    """`predicted`, `keypoints` (N, K, 2) normalised, `visible` (N, K), and `confidence` (N, K) if the head has one."""
+@dataclass
+class Answers:
+    """A model's answer to N samples, without its maps, beside the truth (N, K, 2) and visible (N, K); on the CPU."""
+
+    answer: Keypoints
+    target: Tensor
+    visible: Tensor
+
+
+def answer_dataset(
+    model: KeypointModel | Ensemble,
+    dataset: KeypointDataset,
+    batch_size: int = 64,
+    test_time: TestTime | None = None,
+) -> Answers:
+    """A KpnetError where the data has no labelled point."""
     device = next(model.parameters()).device
-    parts: dict[str, list[Tensor]] = {"predicted": [], "keypoints": [], "visible": [], "confidence": []}
+    answers, targets, visible = [], [], []
     for batch in DataLoader(dataset, batch_size=batch_size):
-        answer = model.infer(batch["image"].to(device))
-        parts["predicted"].append(answer.keypoints.cpu())
-        if answer.confidence is not None:
-            parts["confidence"].append(answer.confidence.cpu())
-        parts["keypoints"].append(batch["keypoints"])
-        parts["visible"].append(batch["visible"])
-    return {name: torch.cat(tensors) for name, tensors in parts.items() if tensors}
-
-
-def evaluate(model: KeypointModel, dataset: KeypointDataset, batch_size: int = 64) -> dict[str, Any]:
-    """`metrics.evaluate_points` of a model on labelled data; pixels are those of the model's input."""
-    result = predict_dataset(model, dataset, batch_size)
-    if not result["visible"].any():
+        answers.append(model.infer(batch["image"].to(device), test_time))
+        targets.append(batch["keypoints"])
+        visible.append(batch["visible"])
+    if not any(v.any() for v in visible):
         raise KpnetError("nothing to evaluate: the data has no labelled point")
+    xy, confidence, covariance = (
+        None if getattr(answers[0], name) is None else torch.cat([getattr(a, name).cpu() for a in answers])
+        for name in ("keypoints", "confidence", "covariance")
+    )
+    assert xy is not None
+    whole = Keypoints(xy, confidence, covariance, tail=answers[0].tail)
+    return Answers(whole, torch.cat(targets), torch.cat(visible))
+
+
+def evaluate(
+    model: KeypointModel | Ensemble,
+    dataset: KeypointDataset,
+    batch_size: int = 64,
+    test_time: TestTime | None = None,
+    nme: str | tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """`metrics.evaluate_points` of a model on labelled data; pixels are those of the model's input.
+
+    With `reliability`, as `reliability.measure_reliability` gives it, where the model has a covariance.
+    """
+    result = answer_dataset(model, dataset, batch_size, test_time)
     size = model.config.input_size
-    return evaluate_points(result["predicted"], result["keypoints"], result["visible"], model.skeleton, size)
+    measures = evaluate_points(result.answer.keypoints, result.target, result.visible, model.skeleton, size, nme=nme)
+    if result.answer.covariance is not None:
+        measures["reliability"] = measure_reliability(result.answer, result.target, result.visible, size)
+    return measures

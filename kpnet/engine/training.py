@@ -18,13 +18,13 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from kpnet import plot
 from kpnet.config import Config, load_config, to_yaml
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits
+from kpnet.engine.averaging import weight_average
 from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
@@ -184,8 +184,7 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[pl.Callback] = [keeper, last]
     if config.train.average is not None:
-        average = get_ema_multi_avg_fn(config.train.average.decay)
-        callbacks.append(WeightAveraging(multi_avg_fn=average))
+        callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
     if bar:

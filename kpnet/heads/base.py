@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.errors import KpnetError, nearest
+from kpnet.losses import Reduce, mean_over_visible, ohkm
 from kpnet.registry import Registry
 
 
@@ -20,13 +23,18 @@ class Pyramid:
     strides: list[int]
     sizes: list[tuple[int, int]]  # (h, w) at the configured input size
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) that the finest map covers."""
+        height, width = self.sizes[0]
+        return height * self.strides[0], width * self.strides[0]
+
 
 @dataclass
 class HeadOutput:
-    """`xy` (B, K, 2) in [-1, 1], differentiable; `logits` (B, K, h, w) where the head makes maps."""
+    """`xy` (B, K, 2) in [-1, 1], differentiable. A head adds what its own loss and confidence need."""
 
     xy: Tensor
-    logits: Tensor | None = None
 
 
 @dataclass
@@ -35,12 +43,15 @@ class Keypoints:
 
     keypoints (B, K, 2); confidence (B, K): the probability that the point lies within 5 % of the
     image's longer side; covariance (B, K, 2, 2) in the same unit, squared; heatmaps (B, K, h, w) that sum to 1.
+    tail: degrees of freedom of the errors' Student t, once calibrated; infinite for normal errors. The ellipse that
+    holds the truth with probability p is `kpnet.uncertainty.ellipse_radius(p, tail)` standard deviations wide.
     """
 
     keypoints: Tensor
     confidence: Tensor | None = None
     covariance: Tensor | None = None
     heatmaps: Tensor | None = None
+    tail: float = math.inf
 
 
 class Head(nn.Module):
@@ -51,6 +62,7 @@ class Head(nn.Module):
     """
 
     multiple: int = 1
+    loss_weights: dict[str, float]
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         raise NotImplementedError
@@ -65,6 +77,13 @@ class Head(nn.Module):
 
 
 HEADS: Registry[type[Head]] = Registry("head")
+Losses = dict[str, float]
+Hardest = Annotated[int, Field(gt=0)] | None
+
+
+def reducer(hardest: int | None) -> Reduce:
+    """How errors (B, K) become a loss: their mean, or that of each image's `hardest` points (OHKM)."""
+    return mean_over_visible if hardest is None else ohkm(hardest)
 
 
 def check_losses(weights: dict[str, float], known: Iterable[str], head: str) -> None:

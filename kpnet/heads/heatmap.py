@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from kpnet import decoding
 from kpnet.errors import KpnetError
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid, check_losses
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
-from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES
+from kpnet.heads.decoders.base import conv_norm_relu
+from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES, SOFTMAX_LOSSES
+from kpnet.uncertainty import CONFIDENCE_RADIUS
 
-CONFIDENCE_RADIUS = 0.05  # of the image's longer side
+SHARP = 0.2  # a temperature at which the softmax of a map of peak 1 is a peak
+
+
+@dataclass
+class HeatmapOutput(HeadOutput):
+    """logits (B, K, h, w) of the last stage, and of those before it."""
+
+    logits: Tensor
+    earlier: list[Tensor] = field(default_factory=list)
+
+
+class Refine(nn.Module):
+    """Features and the maps made of them to better features (a stage of stacked supervision, Newell et al. 2016)."""
+
+    def __init__(self, width: int, num_keypoints: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv_norm_relu(width + num_keypoints, width, 3), conv_norm_relu(width, width, 3))
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        return features + self.layers(torch.cat([features, logits], 1))
 
 
 @HEADS.register("heatmap")
 class HeatmapHead(Head):
     """A decoder over the pyramid to K maps, spatial softmax, soft-argmax (integral regression, Sun et al. 2018).
 
-    decoder: `top_down`, `deconv`, or a mapping with its options. stride: input pixels per map cell.
-    temperature divides the logits. loss: weights of l1, smooth_l1, mse (on the soft-argmax, normalised),
-    cross_entropy and map_mse (against a Gaussian of `sigma` input pixels).
+    decoder: `top_down`, `deconv`, `unet`, `aspp`, `upsample`, or a mapping with its options. stride: input pixels per
+    map cell. temperature divides the logits; `learned` starts at 1. stages: maps that are refined and supervised so
+    often. loss: weights of l1, smooth_l1, mse, wing (on the soft-argmax, normalised), cross_entropy, kl, js, variance
+    (on the softmax) and map_mse, adaptive_wing (on the logits as maps of peak 1), each against a Gaussian of `sigma`
+    input pixels. hardest: only so many points of each image count (OHKM). decoding: what `infer` answers with, whatever
+    was trained: `soft_argmax`, `local` (of the cells within `window` of the peak), `dark`, `quarter`, `argmax`.
     """
 
     def __init__(
@@ -33,47 +59,80 @@ class HeatmapHead(Head):
         *,
         decoder: str | Mapping[str, Any] = "top_down",
         stride: Annotated[int, Field(gt=0)] = 4,
-        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        stages: Annotated[int, Field(gt=0)] = 1,
+        temperature: Annotated[float, Field(gt=0)] | Literal["learned"] = 1.0,
         sigma: Annotated[float, Field(gt=0)] = 1.5,
-        loss: dict[str, float] = {"l1": 1.0, "cross_entropy": 0.1},  # noqa: B006 (read only)
+        loss: Losses = {"l1": 1.0, "cross_entropy": 0.1},  # noqa: B006 (read only)
+        hardest: Hardest = None,
+        decoding: Literal["soft_argmax", "local", "dark", "quarter", "argmax"] = "soft_argmax",
+        window: Annotated[int, Field(gt=0)] = 4,
     ) -> None:
         super().__init__()
-        check_losses(loss, [*COORDINATE_LOSSES, *MAP_LOSSES], "heatmap")
-        if not any(weight for name, weight in loss.items() if name != "map_mse"):
+        check_losses(loss, [*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES], "heatmap")
+        flat = temperature == "learned" or temperature > SHARP
+        if flat and not any(weight for name, weight in loss.items() if name not in (*MAP_LOSSES, "variance")):
             raise KpnetError(
-                'head "heatmap": loss map_mse alone leaves the soft-argmax untrained: a regressed map is flat to a '
-                "softmax; add l1 or cross_entropy"
+                'head "heatmap": loss: a regressed map is flat to a softmax, and nothing else is trained: '
+                "add l1 or cross_entropy, or set temperature: 0.05"
             )
         self.loss_weights = loss
-        self.temperature = temperature
+        self.reduce = reducer(hardest)
+        self.decoding, self.window = decoding, window
+        self.log_temperature = nn.Parameter(torch.zeros(())) if temperature == "learned" else None
+        self.fixed_temperature = 1.0 if temperature == "learned" else temperature
         self.sigma_cells = sigma / stride
-        self.decoder = DECODERS.build(decoder, pyramid, num_keypoints, stride)
+        self.decoder = DECODERS.build(decoder, pyramid, stride)
         self.multiple = self.decoder.multiple
+        width = self.decoder.channels
+        self.refine = nn.ModuleList(Refine(width, num_keypoints) for _ in range(stages - 1))
+        self.maps = nn.ModuleList(nn.Conv2d(width, num_keypoints, 1) for _ in range(stages))
 
-    def forward(self, features: list[Tensor]) -> HeadOutput:
-        logits = self.decoder(features)
-        return HeadOutput(decoding.soft_argmax2d(logits, self.temperature), logits)
+    @property
+    def temperature(self) -> float | Tensor:
+        return self.fixed_temperature if self.log_temperature is None else self.log_temperature.exp()
+
+    def forward(self, features: list[Tensor]) -> HeatmapOutput:
+        x = self.decoder(features)
+        stages = [self.maps[0](x)]
+        for refine, maps in zip(self.refine, list(self.maps)[1:], strict=True):
+            x = refine(x, stages[-1])
+            stages.append(maps(x))
+        return HeatmapOutput(decoding.soft_argmax2d(stages[-1], self.temperature), stages[-1], stages[:-1])
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        assert output.logits is not None
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if not w:
-                continue
-            if name in COORDINATE_LOSSES:
-                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight)
-            else:
-                # Softmax losses see the logits as the softmax does; a regressed map is the logits themselves.
-                maps = output.logits / self.temperature if name == "cross_entropy" else output.logits
-                terms[name] = w * MAP_LOSSES[name](maps, target, weight, self.sigma_cells)
-        return terms
+        """The mean over the stages of each term."""
+        assert isinstance(output, HeatmapOutput)
+        stages = [(decoding.soft_argmax2d(z, self.temperature), z) for z in output.earlier]
+        stages.append((output.xy, output.logits))
+        return {
+            name: w * torch.stack([self._term(name, xy, logits, target, weight) for xy, logits in stages]).mean()
+            for name, w in self.loss_weights.items()
+            if w
+        }
+
+    def _term(self, name: str, xy: Tensor, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        if name in COORDINATE_LOSSES:
+            return COORDINATE_LOSSES[name](xy, target, weight, self.reduce)
+        if name in MAP_LOSSES:  # a regressed map is the logits themselves
+            return MAP_LOSSES[name](logits, target, weight, self.sigma_cells, self.reduce)
+        return SOFTMAX_LOSSES[name](logits / self.temperature, target, weight, self.sigma_cells, self.reduce)
 
     def infer(self, output: HeadOutput) -> Keypoints:
-        assert output.logits is not None
+        assert isinstance(output, HeatmapOutput)
         maps = decoding.spatial_softmax2d(output.logits, self.temperature)
+        xy = output.xy if self.decoding == "soft_argmax" else self._decode(output.logits / self.temperature)
         return Keypoints(
-            output.xy,
-            confidence=decoding.mass_within2d(maps, output.xy, CONFIDENCE_RADIUS),
-            covariance=decoding.covariance2d(maps, output.xy),
+            xy,
+            confidence=decoding.mass_within2d(maps, xy, CONFIDENCE_RADIUS),
+            covariance=decoding.covariance2d(maps, xy),
             heatmaps=maps,
         )
+
+    def _decode(self, logits: Tensor) -> Tensor:
+        peaks: dict[str, Callable[[Tensor], Tensor]] = {
+            "local": lambda z: decoding.local_soft_argmax2d(z, self.window),
+            "dark": decoding.dark_decode2d,
+            "quarter": decoding.quarter_offset2d,
+            "argmax": decoding.argmax2d,
+        }
+        return peaks[self.decoding](logits)

@@ -64,8 +64,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
         ("data.workers=1",),
         ("train.average=null", "train.optimizer={name: sgd, lr: 0.01}", "train.schedule={name: plateau, patience: 1}"),
         ("train.schedule={name: cosine, warmup_epochs: 1}",),
+        ("train.average={name: swa, start: 0.25}",),
     ],
-    ids=["ema+one_cycle", "worker", "sgd+plateau", "cosine"],
+    ids=["ema+one_cycle", "worker", "sgd+plateau", "cosine", "swa"],
 )
 def test_resume_ends_with_the_weights_of_the_uninterrupted_run(tmp_path, monkeypatch, overrides):
     config = tiny(*overrides)
@@ -134,6 +135,27 @@ def test_the_final_model_is_the_moving_average(tmp_path, monkeypatch):
     final = load_file(tmp_path / "run" / "final" / "model.safetensors")
     for name, value in average.items():
         torch.testing.assert_close(final[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_swa_is_the_mean_over_the_last_epochs_ends(tmp_path, monkeypatch):
+    """Of epochs 1 to 3, from 0; until then validation sees the weights as they are."""
+    ends: list[dict[str, torch.Tensor]] = []
+    done = RunFolder.on_train_epoch_end
+
+    def watch(self: RunFolder, trainer: Any, module: KeypointModule) -> None:
+        ends.append({k: v.detach().clone() for k, v in module.model.named_parameters()})
+        done(self, trainer, module)
+
+    monkeypatch.setattr(RunFolder, "on_train_epoch_end", watch)
+    config = tiny("train.average={name: swa, start: 0.25}")
+    folder, model, _ = training.train(config, out=tmp_path / "run")
+    final = load_file(folder / "final" / "model.safetensors")
+    for name in ends[0]:
+        torch.testing.assert_close(final[name], sum(e[name] for e in ends[1:]) / 3, rtol=1e-4, atol=1e-6)
+    training.train(tiny("train.average=null"), out=tmp_path / "raw")
+    scores = [pd.read_csv(tmp_path / run / "metrics.csv").val_score for run in ("run", "raw")]
+    assert list(scores[0][:2]) == pytest.approx(list(scores[1][:2]))  # of epoch 1 the mean begins after it
+    assert scores[0][3] != pytest.approx(scores[1][3])
 
 
 def test_the_epochs_loss_is_the_mean_over_its_points(tmp_path, monkeypatch):

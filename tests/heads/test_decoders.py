@@ -11,6 +11,7 @@ from kpnet.backbones import build_backbone
 from kpnet.errors import KpnetError
 from kpnet.heads import Pyramid
 from kpnet.heads.decoders import DECODERS
+from kpnet.heads.decoders.aspp import ASPP
 from kpnet.heads.decoders.base import doublings, upsample_to
 
 STRIDES = [2, 4, 8, 16, 32]
@@ -51,12 +52,18 @@ def centroid(maps: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("size", [(100, 100), (100, 132), (164, 76), (96, 96)])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-@pytest.mark.parametrize(("name", "levels"), [("top_down", [0, 1, 2, 3, 4]), ("deconv", [4])])
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [("top_down", [0, 1, 2, 3, 4]), ("unet", [0, 1, 2, 3, 4]), ("deconv", [4]), ("upsample", [4]), ("aspp", [3])],
+)
 def test_a_cell_of_any_level_lands_where_it_stands(
     name: str, levels: list[int], stride: int, size: tuple[int, int]
 ) -> None:
     told = pyramid(size, STRIDES)
-    decoder = transparent(DECODERS.build({"name": name, "width": 1}, told, 1, stride))
+    decoder = transparent(DECODERS.build({"name": name, "width": 1}, told, stride))
+    if isinstance(decoder, ASPP):  # the image's mean has no place
+        for parameter in decoder.pooled.parameters():
+            nn.init.zeros_(parameter)
     for level in levels:
         s = STRIDES[level]
         if s < stride:
@@ -90,10 +97,10 @@ def test_upsample_to_keeps_cell_0_in_place(size: tuple[int, int]) -> None:
 def test_a_real_backbones_maps_fit(name: str, size: tuple[int, int]) -> None:
     net = build_backbone({"name": "conv_sandwich", "channels": [3, 4, 5, 6, 7]}, 1)
     told = Pyramid(net.channels, net.strides, [(-(-size[0] // s), -(-size[1] // s)) for s in net.strides])
-    decoder = DECODERS.build(name, told, 3, 4)
+    decoder = DECODERS.build(name, told, 4)
     features = net(torch.rand(2, 1, *size))
     assert [tuple(f.shape[-2:]) for f in features] == told.sizes
-    assert decoder(features).shape == (2, 3, size[0] // 4, size[1] // 4)
+    assert decoder(features).shape == (2, decoder.channels, size[0] // 4, size[1] // 4)
 
 
 # Strides
@@ -117,9 +124,9 @@ def test_a_real_backbones_maps_fit(name: str, size: tuple[int, int]) -> None:
 def test_strides_that_are_served(name: str, strides: list[int], stride: int) -> None:
     size = (2 * max(strides) * stride, 3 * max(strides) * stride)
     told = pyramid(size, strides, 2)
-    decoder = DECODERS.build({"name": name, "width": 4}, told, 3, stride)
+    decoder = DECODERS.build({"name": name, "width": 4}, told, stride)
     assert size[0] % decoder.multiple == size[1] % decoder.multiple == 0
-    assert decoder(empty_maps(told)).shape == (1, 3, size[0] // stride, size[1] // stride)
+    assert decoder(empty_maps(told)).shape == (1, decoder.channels, size[0] // stride, size[1] // stride)
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
@@ -128,11 +135,11 @@ def test_every_multiple_is_enough(name: str, strides: list[int]) -> None:
     """What `multiple` promises: any multiple of it gives maps of exactly H / stride."""
     for stride in {strides[0], strides[-1], max(1, strides[0] // 2) if strides[0] % 2 == 0 else strides[0]}:
         for times in range(1, 8):
-            multiple = DECODERS.build({"name": name, "width": 1}, pyramid((64, 64), strides), 1, stride).multiple
+            multiple = DECODERS.build({"name": name, "width": 1}, pyramid((64, 64), strides), stride).multiple
             assert multiple % stride == 0
             size = (multiple * times, multiple * (8 - times))
             told = pyramid(size, strides)
-            decoder = DECODERS.build({"name": name, "width": 1}, told, 1, stride).eval()
+            decoder = DECODERS.build({"name": name, "width": 1}, told, stride).eval()
             assert decoder(empty_maps(told)).shape[-2:] == (size[0] // stride, size[1] // stride)
 
 
@@ -149,15 +156,15 @@ def test_every_multiple_is_enough(name: str, strides: list[int]) -> None:
 )
 def test_strides_that_are_refused(name: str, strides: list[int], stride: int, message: str) -> None:
     with pytest.raises(KpnetError, match=f"{name}.*{message}") as caught:
-        DECODERS.build(name, pyramid((96, 96), strides), 1, stride)
+        DECODERS.build(name, pyramid((96, 96), strides), stride)
     assert "\n" not in str(caught.value)
 
 
 def test_levels_that_are_no_doubling_of_each_other() -> None:
     told = pyramid((96, 96), [2, 6])
     with pytest.raises(KpnetError, match="stride 6 cannot be brought to stride 2"):
-        DECODERS.build("top_down", told, 1, 2)
-    assert DECODERS.build("top_down", told, 1, 6)(empty_maps(told)).shape == (1, 1, 16, 16)
+        DECODERS.build("top_down", told, 2)
+    assert DECODERS.build("top_down", told, 6)(empty_maps(told)).shape == (1, 64, 16, 16)
 
 
 def test_doublings() -> None:
@@ -170,9 +177,11 @@ def test_doublings() -> None:
 # Contents
 
 
-def test_top_down_uses_every_level_from_its_stride_up_and_none_below() -> None:
+@pytest.mark.parametrize("name", ["top_down", "unet"])
+def test_every_level_from_its_stride_up_is_used_and_none_below(name: str) -> None:
     told = pyramid((64, 64), STRIDES, 2)
-    decoder = DECODERS.build({"name": "top_down", "width": 4}, told, 1, 8).eval()
+    torch.manual_seed(0)
+    decoder = DECODERS.build({"name": name, "width": 4}, told, 8).eval()
     maps = [torch.rand(1, 2, *size, requires_grad=True) for size in told.sizes]
     decoder(maps).square().sum().backward()
     assert [m.grad is not None and m.grad.abs().sum().item() > 0 for m in maps] == [False, False, True, True, True]
@@ -180,7 +189,17 @@ def test_top_down_uses_every_level_from_its_stride_up_and_none_below() -> None:
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
 def test_width_is_the_channels_between(name: str) -> None:
-    decoder = DECODERS.build({"name": name, "width": 24}, pyramid((64, 64), STRIDES, 2), 5, 4)
-    last = [m for m in decoder.modules() if isinstance(m, nn.Conv2d)][-1]
-    assert (last.in_channels, last.out_channels, last.kernel_size) == (24, 5, (1, 1))
-    assert last.bias is not None
+    decoder = DECODERS.build({"name": name, "width": 24}, pyramid((64, 64), STRIDES, 2), 4)
+    assert decoder.channels == 24
+    assert decoder(empty_maps(pyramid((64, 64), STRIDES, 2))).shape == (1, 24, 16, 16)
+
+
+def test_aspp_looks_at_its_level_and_joins_the_map_at_its_stride() -> None:
+    told = pyramid((64, 64), STRIDES, 2)
+    torch.manual_seed(0)
+    maps = [torch.rand(1, 2, *size, requires_grad=True) for size in told.sizes]
+    for level, used in ((16, [1, 3]), (32, [1, 4]), (1, [1])):
+        for m in maps:
+            m.grad = None
+        DECODERS.build({"name": "aspp", "width": 4, "level": level}, told, 4).eval()(maps).square().sum().backward()
+        assert [i for i, m in enumerate(maps) if m.grad is not None] == used

@@ -1,8 +1,8 @@
-"""Map decoders: feature pyramids to K logit maps at one stride."""
+"""Map decoders: feature pyramids to one map at one stride."""
 
 from __future__ import annotations
 
-from kpnet.heads.decoders import deconv, top_down  # noqa: F401 (they register themselves)
+from kpnet.heads.decoders import aspp, deconv, top_down, unet, upsample  # noqa: F401 (they register themselves)
 from kpnet.heads.decoders.base import DECODERS
 
 __all__ = ["DECODERS"]

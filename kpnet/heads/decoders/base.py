@@ -9,9 +9,18 @@ from kpnet.errors import KpnetError
 from kpnet.heads.base import Pyramid
 from kpnet.registry import Registry
 
-# A decoder is built as `cls(pyramid, num_keypoints, stride, **options)` and maps the list of
-# feature maps to logits (B, K, H / stride, W / stride); H and W must be multiples of its `multiple`.
-DECODERS: Registry[type[nn.Module]] = Registry("decoder")
+
+class Decoder(nn.Module):
+    """The list of feature maps to one map (B, channels, H / stride, W / stride).
+
+    Built as `cls(pyramid, stride, **options)`; H and W must be multiples of its `multiple`.
+    """
+
+    channels: int
+    multiple: int
+
+
+DECODERS: Registry[type[Decoder]] = Registry("decoder")
 
 
 def doublings(coarse: int, fine: int, what: str) -> int:
@@ -50,3 +59,12 @@ def conv_norm_relu(inp: int, out: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inp, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
     )
+
+
+def covered_size(features: list[Tensor], finest: int, stride: int) -> tuple[int, int]:
+    """(h, w) of a map of `stride` that covers the image whose finest feature map has stride `finest`.
+
+    A coarse map of an odd size overhangs the image; `upsample_to` this size cuts the overhang off.
+    """
+    height, width = features[0].shape[-2:]
+    return height * finest // stride, width * finest // stride

@@ -9,20 +9,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.heads.base import Pyramid
-from kpnet.heads.decoders.base import DECODERS, check_stride, conv_norm_relu, doublings, upsample_to
+from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, conv_norm_relu, doublings, upsample_to
 
 
 @DECODERS.register("top_down")
-class TopDown(nn.Module):
+class TopDown(Decoder):
     """1x1 laterals, upsample, add, 3x3 at every level (feature pyramid network, Lin et al. 2017).
 
     Uses every map from the coarsest to the output stride; a stride finer than the finest map
     is reached by further upsampling. width: channels of the pyramid.
     """
 
-    def __init__(
-        self, pyramid: Pyramid, num_keypoints: int, stride: int, *, width: Annotated[int, Field(gt=0)] = 64
-    ) -> None:
+    def __init__(self, pyramid: Pyramid, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:
         super().__init__()
         check_stride(stride, pyramid, "top_down")
         self.levels = [i for i, s in enumerate(pyramid.strides) if s >= stride]
@@ -34,7 +32,7 @@ class TopDown(nn.Module):
             conv_norm_relu(width, width, 3) for _ in range(doublings(strides[0], stride, "top_down"))
         )
         self.multiple = strides[0]
-        self.last = nn.Conv2d(width, num_keypoints, 1)
+        self.channels = width
 
     def forward(self, features: list[Tensor]) -> Tensor:
         maps = [lateral(features[i]) for lateral, i in zip(self.laterals, self.levels, strict=True)]
@@ -44,4 +42,4 @@ class TopDown(nn.Module):
             x = self.smooth[level](maps[level] + upsample_to(x, self.factors[level], size))
         for smooth in self.finer:
             x = smooth(upsample_to(x, 2, (2 * x.shape[-2], 2 * x.shape[-1])))
-        return self.last(x)
+        return x

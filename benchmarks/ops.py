@@ -1,0 +1,283 @@
+"""Decoding and encoding beside dsntnn, kornia and a numpy loop per point: time and peak memory, side by side.
+
+    python benchmarks/ops.py [--device cuda] [--repeats 21]
+
+Times are medians of interleaved repeats, on a CPU of one thread's processor time; soft-argmax is forward and
+backward. Memory is the highest sum of live bytes that a call allocates beyond its inputs: the allocator's own events
+on a CPU (`torch.profiler`), `max_memory_allocated` on a GPU, `tracemalloc` for numpy. Other libraries
+(`pip install dsntnn kornia`) and kpnet must agree before anything is timed. The numpy loops do what the usual codecs
+do, sample by sample on the CPU: DARK is argmax, an 11-cell blur, log and a Taylor step per point; encoding pastes a
+3-sigma window per point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from kpnet import decoding
+from kpnet.coordinates import normalized_to_pixel
+from kpnet.rendering import render_gaussian2d
+
+try:
+    import dsntnn
+    from kornia.geometry.subpix import spatial_expectation2d, spatial_softmax2d
+except ImportError as missing:
+    raise SystemExit(
+        f"benchmarks/ops.py compares with other libraries: pip install dsntnn kornia ({missing})"
+    ) from None
+
+SHAPES = ((64, 17, 64, 48), (256, 15, 24, 24))
+SIGMA = 2.0
+BLUR, KERNEL = 2.0, 11  # cv2's own sigma for 11 cells is 2.0
+
+
+def dark_loop(maps: np.ndarray, blurred: bool) -> np.ndarray:
+    """Cells (B, K, 2) of probability maps (B, K, h, w): sample by sample, point by point."""
+    return np.stack([dark_sample(sample, blurred) for sample in maps])
+
+
+def dark_sample(maps: np.ndarray, blurred: bool) -> np.ndarray:
+    count, height, width = maps.shape
+    y, x = np.unravel_index(maps.reshape(count, -1).argmax(1), (height, width))
+    xy = np.stack([x, y], -1).astype(np.float32)
+    log = np.log(np.maximum(smooth(maps) if blurred else maps, 1e-30))
+    for k, (i, j) in enumerate(zip(y, x, strict=True)):
+        if 1 <= i < height - 1 and 1 <= j < width - 1:
+            z = log[k]
+            slope = np.array([z[i, j + 1] - z[i, j - 1], z[i + 1, j] - z[i - 1, j]]) / 2
+            xx = z[i, j + 1] - 2 * z[i, j] + z[i, j - 1]
+            yy = z[i + 1, j] - 2 * z[i, j] + z[i - 1, j]
+            cross = (z[i + 1, j + 1] - z[i + 1, j - 1] - z[i - 1, j + 1] + z[i - 1, j - 1]) / 4
+            if xx * yy - cross**2 > 0:
+                xy[k] -= np.linalg.inv(np.array([[xx, cross], [cross, yy]])) @ slope
+    return xy
+
+
+def smooth(maps: np.ndarray) -> np.ndarray:
+    """Each map (K, h, w) in a frame of zeros, blurred, cut out again and brought back to its height."""
+    count, height, width = maps.shape
+    frame = KERNEL // 2
+    smoothed = np.empty_like(maps)
+    for k in range(count):
+        padded = np.zeros((height + 2 * frame, width + 2 * frame), maps.dtype)
+        padded[frame:-frame, frame:-frame] = maps[k]
+        inner = cv2.GaussianBlur(padded, (KERNEL, KERNEL), 0)[frame:-frame, frame:-frame]
+        smoothed[k] = inner * (maps[k].max() / inner.max())
+    return smoothed
+
+
+def encode_loop(cells: np.ndarray, size: tuple[int, int], rounded: bool) -> np.ndarray:
+    """Maps (B, K, h, w) of points (B, K, 2) in cells: one stamp at whole cells (MSRA), or exact ones (UDP)."""
+    return np.stack([encode_sample(sample, size, rounded) for sample in cells])
+
+
+def encode_sample(cells: np.ndarray, size: tuple[int, int], rounded: bool) -> np.ndarray:
+    height, width = size
+    maps = np.zeros((len(cells), height, width), np.float32)
+    reach = math.ceil(3 * SIGMA)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float32)
+    stamp = np.exp(-(offsets**2 + offsets[:, None] ** 2) / (2 * SIGMA**2))
+    for k in range(len(cells)):
+        center = np.floor(cells[k] + 0.5).astype(np.int64)
+        (left, top), (right, bottom) = center - reach, center + reach + 1
+        if left >= width or top >= height or right <= 0 or bottom <= 0:
+            continue
+        window = stamp
+        if not rounded:
+            dx, dy = offsets + (center[0] - cells[k, 0]), offsets + (center[1] - cells[k, 1])
+            window = np.exp(-(dx**2 + dy[:, None] ** 2) / (2 * SIGMA**2))
+        region = maps[k, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+        window = window[max(-top, 0) : height - top, max(-left, 0) : width - left]
+        np.maximum(region, window, out=region)
+    return maps
+
+
+def by_kornia(logits: Tensor) -> Tensor:
+    """kornia puts -1 and 1 at the centres of the outermost cells: brought to their outer edges."""
+    height, width = logits.shape[-2:]
+    xy = spatial_expectation2d(spatial_softmax2d(logits), normalized_coordinates=True)
+    return xy * xy.new_tensor([(width - 1) / width, (height - 1) / height])
+
+
+def by_dsntnn(logits: Tensor) -> Tensor:
+    return dsntnn.dsnt(dsntnn.flat_softmax(logits))
+
+
+@dataclass
+class Call:
+    """One way to do a job, and what was measured of it."""
+
+    action: Callable[[], object]
+    numpy: bool = False
+    seconds: list[float] = field(default_factory=list)
+    peak: int = 0
+
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self.seconds) * 1e3
+
+
+class Inputs:
+    """What the calls of one shape are given: random logits with a Gaussian peak each, and the points."""
+
+    def __init__(self, shape: tuple[int, int, int, int], device: str) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.size = shape[2:]
+        self.xy = torch.rand(*shape[:2], 2, generator=generator) * 1.6 - 0.8
+        maps = render_gaussian2d(self.xy, self.size, SIGMA).clamp(min=1e-20)
+        self.probabilities = maps.numpy()
+        self.cells = normalized_to_pixel(self.xy, self.size).numpy()
+        self.log_maps = maps.log().to(device)
+        self.logits = (self.log_maps + torch.randn(shape, generator=generator).to(device)).requires_grad_()
+        self.upstream = torch.randn(*shape[:2], 2, generator=generator).to(device)
+        self.points = self.xy.to(device)
+
+    def step(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        xy = function(self.logits)
+        return xy.detach(), torch.autograd.grad(xy, self.logits, self.upstream)[0]
+
+    def check(self) -> None:
+        """The answers agree, so that the times are of the same thing."""
+        xy, slope = self.step(decoding.soft_argmax2d)
+        for other in (by_dsntnn, by_kornia):
+            other_xy, other_slope = self.step(other)
+            torch.testing.assert_close(xy, other_xy, atol=1e-5, rtol=0)
+            torch.testing.assert_close(slope, other_slope, atol=1e-5, rtol=0)
+        for blur in (0.0, BLUR):
+            ours = normalized_to_pixel(decoding.dark_decode2d(self.log_maps, blur), self.size).cpu().numpy()
+            np.testing.assert_allclose(ours, dark_loop(self.probabilities, blur > 0), atol=0.02)
+        rendered = render_gaussian2d(self.points, self.size, SIGMA).cpu().numpy()
+        np.testing.assert_allclose(rendered, encode_loop(self.cells, self.size, rounded=False), atol=math.exp(-4.0))
+
+    def jobs(self) -> dict[str, dict[str, Call]]:
+        p, logs = self.probabilities, self.log_maps
+        ways = {"kpnet": decoding.soft_argmax2d, "dsntnn": by_dsntnn, "kornia": by_kornia}
+        return {
+            "soft-argmax": {name: Call(lambda f=f: self.step(f)) for name, f in ways.items()},
+            "DARK, blurred": {
+                "kpnet": Call(lambda: decoding.dark_decode2d(logs, BLUR)),
+                "numpy": Call(lambda: dark_loop(p, True), numpy=True),
+            },
+            "DARK": {
+                "kpnet": Call(lambda: decoding.dark_decode2d(logs)),
+                "numpy": Call(lambda: dark_loop(p, False), numpy=True),
+            },
+            "encoding": {
+                "kpnet": Call(lambda: render_gaussian2d(self.points, self.size, SIGMA)),
+                "numpy, rounded": Call(lambda: encode_loop(self.cells, self.size, True), numpy=True),
+                "numpy, exact": Call(lambda: encode_loop(self.cells, self.size, False), numpy=True),
+            },
+            "local soft-argmax, radius 5": {
+                "kpnet": Call(lambda: self.step(lambda z: decoding.local_soft_argmax2d(z, 5)))
+            },
+            "quarter offset": {"kpnet": Call(lambda: decoding.quarter_offset2d(logs))},
+        }
+
+
+def peak_bytes(call: Call, device: str) -> int:
+    """The highest sum of live bytes allocated during one call."""
+    if call.numpy:
+        tracemalloc.start()
+        call.action()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call.action()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call.action()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+def measure(job: dict[str, Call], device: str, repeats: int) -> None:
+    for call in job.values():
+        call.action()
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    for _ in range(repeats):
+        for call in job.values():
+            start = clock()
+            call.action()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            call.seconds.append(clock() - start)
+    for call in job.values():
+        call.peak = peak_bytes(call, device)
+
+
+def figures(shape: tuple[int, ...], jobs: dict[str, dict[str, Call]]) -> list[str]:
+    """A line for each figure that kpnet set itself on one CPU thread."""
+    large = shape == SHAPES[0]
+    leads = (
+        ("soft-argmax", "dsntnn", 2 if large else 1),
+        ("soft-argmax", "kornia", 4 if large else 1),
+        ("DARK, blurred", "numpy", 20),
+        ("encoding", "numpy, rounded", 4 if large else 20),
+    )
+    lines = []
+    for job, other, goal in leads:
+        ratio = jobs[job][other].milliseconds / jobs[job]["kpnet"].milliseconds
+        lines.append(f"{shape} {job}: {ratio:.1f} x as fast as {other} (at least {goal}): {verdict(ratio >= goal)}")
+    for job, calls in jobs.items():
+        ratio = calls["kpnet"].peak / (4 * math.prod(shape))
+        lines.append(f"{shape} {job}: peak memory {ratio:.2f} x the maps' (at most 2): {verdict(ratio <= 2)}")
+    return lines
+
+
+def verdict(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=21)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    lines = []
+    print("| shape | job | by | ms | kpnet is faster | peak MB | of the maps |\n|---|---|---|---:|---:|---:|---:|")
+    for shape in SHAPES:
+        inputs = Inputs(shape, options.device)
+        inputs.check()
+        jobs = inputs.jobs()
+        for job, calls in jobs.items():
+            measure(calls, options.device, options.repeats)
+            for name, call in calls.items():
+                lead = call.milliseconds / calls["kpnet"].milliseconds
+                share = call.peak / (4 * math.prod(shape))
+                row = (
+                    shape,
+                    job,
+                    name,
+                    f"{call.milliseconds:.2f}",
+                    f"{lead:.1f} x",
+                    f"{call.peak / 1e6:.1f}",
+                    f"{share:.2f}",
+                )
+                print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        lines += figures(shape, jobs)
+    print("\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Confidence that is true: a model's own spread, made to agree with its errors on data that it has not seen.
+
+The errors e of point k are taken for a Student t in two dimensions. Its covariance is the head's own one, C, with the
+size of it fitted: a_k * size(C)^b, size being the square root of the determinant, the shape of C as it is. So a head
+that is too sure everywhere is made less sure, one whose spread says little is pulled to the average, and outliers
+among the labels cost a heavy tail and not a wide centre. Fitted by maximum likelihood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kpnet.errors import KpnetError
+from kpnet.heads import Keypoints
+from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
+
+LEAST_POINTS = 50
+PRIOR = 10.0  # points' worth of belief that a keypoint's own factor is the others'
+MIN_TAIL = 2.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """log_factors: log of the standard deviation's factor, one per keypoint; power: the exponent b; tail: degrees of
+    freedom of the Student t. points: how many it was fitted to."""
+
+    log_factors: list[float]
+    power: float
+    tail: float
+    points: int
+
+    def __call__(self, answer: Keypoints, size: tuple[int, int]) -> Keypoints:
+        """The answer with a covariance and a confidence that agree with its errors; size (H, W) of the input."""
+        raw = _raw_covariance(answer, size)
+        factors = torch.tensor(self.log_factors, dtype=raw.dtype, device=raw.device)
+        covariance = _scaled(raw, factors, self.power)
+        confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, self.tail)
+        return dataclasses.replace(answer, covariance=covariance, confidence=confidence, tail=self.tail)
+
+
+def fit_calibration(answer: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int]) -> Calibration:
+    """From uncalibrated answers to N images, their true points (N, K, 2) and visible (N, K); size (H, W) of the input.
+
+    A KpnetError where there are too few points, or where the answers hit every point exactly.
+    """
+    raw = _raw_covariance(answer, size).double().cpu()
+    errors = (target.cpu().double() - answer.keypoints.cpu().double())[visible]
+    raw, point = raw[visible], torch.arange(visible.shape[1]).expand_as(visible)[visible]
+    if len(errors) < LEAST_POINTS:
+        raise KpnetError(f"calibration: expected at least {LEAST_POINTS} labelled points, found {len(errors)}")
+    if not errors.any():
+        raise KpnetError("calibration: every point is hit exactly; use data that the model was not trained on")
+    start = 0.5 * mahalanobis(errors, raw).mean().clamp(min=1e-12).log() - 0.5 * math.log(2)
+    shared = start.clone().requires_grad_()
+    own = torch.zeros(visible.shape[1], dtype=torch.float64, requires_grad=True)
+    power = torch.ones((), dtype=torch.float64, requires_grad=True)
+    raw_tail = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)  # of softplus
+    has_spread = answer.covariance is not None  # or the power has nothing to act on
+    fitted = [shared, own, raw_tail, *([power] if has_spread else [])]
+    optimizer = torch.optim.LBFGS(fitted, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        tail = MIN_TAIL + torch.nn.functional.softplus(raw_tail)
+        covariance = _scaled(raw, (shared + own)[point], power)
+        loss = student_nll(errors, covariance, tail).sum() + PRIOR * own.square().sum() / 2
+        (loss / len(errors)).backward()
+        return loss / len(errors)
+
+    optimizer.step(closure)
+    tail = MIN_TAIL + float(torch.nn.functional.softplus(raw_tail.detach()))
+    return Calibration((shared + own).tolist(), float(power.detach()), tail, len(errors))
+
+
+def student_nll(errors: Tensor, covariance: Tensor, tail: Tensor) -> Tensor:
+    """Negative log-density (...) of errors (..., 2) under a bivariate Student t of that covariance."""
+    determinant = covariance[..., 0, 0] * covariance[..., 1, 1] - covariance[..., 0, 1].square()
+    log_scale = 0.5 * determinant.log() + torch.log((tail - 2) / tail)  # of the t's own matrix
+    inner = mahalanobis(errors, covariance) / (tail - 2)
+    return math.log(2 * math.pi) + log_scale + (tail + 2) / 2 * torch.log1p(inner)
+
+
+def _raw_covariance(answer: Keypoints, size: tuple[int, int]) -> Tensor:
+    """The head's own; for a head without, a circle of one pixel. Never thinner than a hundredth of a pixel."""
+    pixel = torch.tensor([2 / size[1], 2 / size[0]], device=answer.keypoints.device, dtype=answer.keypoints.dtype)
+    if answer.covariance is None:
+        return torch.diag_embed(pixel.square()).expand(*answer.keypoints.shape, 2)
+    return answer.covariance + torch.diag_embed((0.01 * pixel).square())
+
+
+def _scaled(raw: Tensor, log_factors: Tensor, power: float | Tensor) -> Tensor:
+    """exp(2 a) size^(2 b) of the shape of `raw` (..., 2, 2), size^2 being the root of its determinant in [-1, 1]."""
+    determinant = raw[..., 0, 0] * raw[..., 1, 1] - raw[..., 0, 1].square()
+    log_size = 0.25 * determinant.clamp(min=1e-24).log()
+    return raw * torch.exp(2 * log_factors + 2 * (power - 1) * log_size)[..., None, None]

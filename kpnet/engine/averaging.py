@@ -1,0 +1,43 @@
+"""Averages of the weights over a training."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kpnet.config import EMA, SWA
+
+
+def weight_average(settings: EMA | SWA, epochs: int) -> WeightAveraging:
+    """The callback of `train.average`; `epochs` is the training's length."""
+    if isinstance(settings, EMA):
+        return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
+    return EndAverage(min(int(settings.start * epochs), epochs - 1))
+
+
+class EndAverage(WeightAveraging):
+    """The mean of the weights at the ends of the epochs from `start` (from 0); before it, the weights as they are."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.start = start
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return epoch_idx is not None and epoch_idx >= self.start
+
+    @property
+    def _begun(self) -> bool:
+        return self._average_model is not None and bool(self._average_model.n_averaged > 0)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun:
+            super().on_train_end(trainer, pl_module)

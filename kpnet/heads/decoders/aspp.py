@@ -1,0 +1,71 @@
+"""DeepLab's decoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kpnet.heads.base import Pyramid
+from kpnet.heads.decoders.base import (
+    DECODERS,
+    Decoder,
+    check_stride,
+    conv_norm_relu,
+    covered_size,
+    doublings,
+    upsample_to,
+)
+
+Rate = Annotated[int, Field(gt=0)]
+
+
+@DECODERS.register("aspp")
+class ASPP(Decoder):
+    """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and image pooling, side by side (DeepLabv3, Chen et al. 2017),
+    joined with the map at the output stride (DeepLabv3+, 2018).
+
+    width: channels of each branch. level: the input pixels per cell of the map that the pyramid looks at; the
+    coarsest map at most that coarse is taken. rates: dilations of the 3x3 convolutions, in its cells.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        stride: int,
+        *,
+        width: Annotated[int, Field(gt=0)] = 64,
+        level: Annotated[int, Field(gt=0)] = 16,
+        rates: tuple[Rate, ...] = (1, 2, 3),
+    ) -> None:
+        super().__init__()
+        check_stride(stride, pyramid, "aspp")
+        fitting = [i for i, s in enumerate(pyramid.strides) if stride <= s <= max(level, stride)]
+        self.level = fitting[-1] if fitting else len(pyramid.strides) - 1
+        inp = pyramid.channels[self.level]
+        self.branches = nn.ModuleList([conv_norm_relu(inp, width, 1), *(_dilated(inp, width, r) for r in rates)])
+        # Without a norm: in training, one of a batch of one has no variance.
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inp, width, 1), nn.ReLU(inplace=True))
+        self.project = conv_norm_relu((2 + len(rates)) * width, width, 1)
+        self.factor = 2 ** doublings(pyramid.strides[self.level], stride, "aspp")
+        # The map at the output stride brings back what is small, where the backbone has one.
+        self.skip = pyramid.strides.index(stride) if stride in pyramid.strides[: self.level] else None
+        skipped = 0 if self.skip is None else pyramid.channels[self.skip]
+        self.smooth = conv_norm_relu(width + skipped, width, 3)
+        self.finest, self.stride = pyramid.strides[0], stride
+        self.multiple, self.channels = max(stride, pyramid.strides[0]), width
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        x = features[self.level]
+        branches = [branch(x) for branch in self.branches]
+        x = self.project(torch.cat([*branches, self.pooled(x).expand(-1, -1, *x.shape[-2:])], 1))
+        x = upsample_to(x, self.factor, covered_size(features, self.finest, self.stride))
+        return self.smooth(x if self.skip is None else torch.cat([x, features[self.skip]], 1))
+
+
+def _dilated(inp: int, out: int, rate: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inp, out, 3, padding=rate, dilation=rate, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    )

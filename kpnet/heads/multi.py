@@ -1,0 +1,98 @@
+"""Several heads on one backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kpnet.errors import KpnetError, nearest
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
+from kpnet.uncertainty import CONFIDENCE_RADIUS, mixture, probability_within
+
+FUSED = "fused"
+
+
+@dataclass
+class MultiOutput(HeadOutput):
+    """parts: each head's own output."""
+
+    parts: dict[str, HeadOutput]
+
+
+@HEADS.register("multi")
+class MultiHead(Head):
+    """Several heads on one backbone, trained together.
+
+    heads: name to head. weights: of each head's loss, 1 where none is given. answer: whose keypoints are the model's:
+    a name (the last one by default), or `fused`: all of them, weighted by their inverse variances.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        num_keypoints: int,
+        *,
+        heads: dict[str, str | dict[str, Any]],
+        weights: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {},
+        answer: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not heads:
+            raise KpnetError('head "multi": heads: expected at least one, found none')
+        for name in heads:
+            if name == FUSED or not name.isidentifier():
+                raise KpnetError(f'head "multi": heads: "{name}" cannot be a name; use letters, digits and _')
+        for name in (*weights, *([answer] if answer not in (None, FUSED) else [])):
+            if name not in heads:
+                raise KpnetError(
+                    f'head "multi": there is no head "{name}"{nearest(str(name), heads)}; there are: {", ".join(heads)}'
+                )
+        self.heads = nn.ModuleDict({name: HEADS.build(spec, pyramid, num_keypoints) for name, spec in heads.items()})
+        self.weights = {name: weights.get(name, 1.0) for name in heads}
+        self.image_size = pyramid.image_size
+        self.answer = answer or list(heads)[-1]
+        self.multiple = math.lcm(*(head.multiple for head in self._heads().values()))
+
+    def _heads(self) -> dict[str, Head]:
+        return dict(self.heads.items())  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> MultiOutput:
+        parts: dict[str, HeadOutput] = {name: head(features) for name, head in self._heads().items()}
+        if self.answer != FUSED:
+            return MultiOutput(parts[self.answer].xy, parts)
+        return MultiOutput(self._fuse(parts).keypoints, parts)
+
+    def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """`HEAD.TERM` of every head."""
+        assert isinstance(output, MultiOutput)
+        return {
+            f"{name}.{term}": self.weights[name] * value
+            for name, head in self._heads().items()
+            for term, value in head.loss(output.parts[name], target, weight).items()
+        }
+
+    def infer(self, output: HeadOutput) -> Keypoints:
+        assert isinstance(output, MultiOutput)
+        if self.answer == FUSED:
+            return self._fuse(output.parts)
+        return self._heads()[self.answer].infer(output.parts[self.answer])
+
+    def _fuse(self, parts: dict[str, HeadOutput]) -> Keypoints:
+        answers = {name: head.infer(parts[name]) for name, head in self._heads().items()}
+        bare = [name for name, answer in answers.items() if answer.covariance is None]
+        if bare:
+            raise KpnetError(
+                f'head "multi": answer: fused needs a variance from every head, and "{bare[0]}" has none; '
+                "use rle or laplace_nll for it, or name one head as the answer"
+            )
+        points = torch.stack([answer.keypoints for answer in answers.values()])
+        covariances = torch.stack([a.covariance for a in answers.values() if a.covariance is not None])
+        precision = 1 / covariances.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-12)
+        xy, covariance = mixture(points, covariances, precision / precision.sum(0))
+        return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)

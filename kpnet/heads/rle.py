@@ -1,0 +1,36 @@
+"""Residual log-likelihood estimation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kpnet.heads.base import HEADS
+from kpnet.heads.flow import ResidualFlow
+from kpnet.heads.likelihood import LikelihoodHead
+from kpnet.losses import laplace_nll
+
+
+@HEADS.register("rle")
+class RLEHead(LikelihoodHead):
+    """Direct regression whose error density is learned (Li et al. 2021): a Laplace of the predicted scale, times a
+    normalising flow that corrects it, shared by all points. Options as LikelihoodHead says."""
+
+    name = "rle"
+
+    def add_layers(self) -> None:
+        self.flow = ResidualFlow()
+
+    def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        visible = (weight > 0)[..., None]
+        errors = torch.where(visible, (torch.where(visible, target, 0) - xy) * torch.exp(-log_scale), 0)
+        with torch.autocast(errors.device.type, enabled=False):
+            correction = self.flow.log_density(errors.flatten(0, -2)).view(weight.shape) / 2  # per coordinate
+        return laplace_nll(xy, log_scale, target, weight, lambda v, w: self.reduce(v - correction, w))
+
+    def variance(self) -> Tensor:
+        """Of the learned density, in scales squared, by a sum over a grid."""
+        at = torch.linspace(-7, 7, 36, device=next(self.parameters()).device)
+        grid = torch.cartesian_prod(at, at)
+        density = (self.flow.log_density(grid) - grid.abs().sum(-1)).softmax(0)
+        return (density[:, None] * grid.square()).sum(0)

@@ -1,0 +1,116 @@
+"""One distribution per axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kpnet.coordinates import cell_centers
+from kpnet.errors import KpnetError
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.decoders import DECODERS
+from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl
+from kpnet.rendering import log_gaussian_profiles
+from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
+
+AXIS_LOSSES = {"kl": axis_kl, "cross_entropy": axis_cross_entropy}
+
+
+@dataclass
+class SimCCOutput(HeadOutput):
+    """x_logits (B, K, bins of the width), y_logits (B, K, bins of the height), at least float32."""
+
+    x_logits: Tensor
+    y_logits: Tensor
+
+
+@HEADS.register("simcc")
+class SimCCHead(Head):
+    """Coordinates as classification: a distribution over sub-pixel bins for x, and one for y (SimCC, Li et al. 2022).
+
+    A decoder makes a map per keypoint, and two linear layers, shared by all, turn each into the bins' logits. The
+    answer is the distributions' mean. bins: per input pixel. sigma: of the Gaussian label smoothing, in input pixels.
+    loss: weights of kl, cross_entropy (of the distributions) and of the coordinate losses (of the mean).
+    decoder, stride, hardest: as for `heatmap`. Bound to the configured input size.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        num_keypoints: int,
+        *,
+        decoder: str | Mapping[str, Any] = "top_down",
+        stride: Annotated[int, Field(gt=0)] = 4,
+        bins: Annotated[float, Field(gt=0)] = 2.0,
+        sigma: Annotated[float, Field(gt=0)] = 1.5,
+        loss: Losses = {"kl": 0.1, "l1": 1.0},  # noqa: B006 (read only)
+        hardest: Hardest = None,
+    ) -> None:
+        super().__init__()
+        check_losses(loss, [*AXIS_LOSSES, *COORDINATE_LOSSES], "simcc")
+        self.loss_weights = loss
+        self.reduce = reducer(hardest)
+        self.decoder = DECODERS.build(decoder, pyramid, stride)
+        self.multiple = self.decoder.multiple
+        self.maps = nn.Conv2d(self.decoder.channels, num_keypoints, 1)
+        height, width = pyramid.image_size
+        self.size = (height // stride, width // stride)
+        self.sigma_bins = sigma * bins
+        cells = self.size[0] * self.size[1]
+        self.to_x = nn.Linear(cells, max(1, round(width * bins)))
+        self.to_y = nn.Linear(cells, max(1, round(height * bins)))
+
+    def forward(self, features: list[Tensor]) -> SimCCOutput:
+        maps = self.maps(self.decoder(features))
+        if tuple(maps.shape[-2:]) != self.size:
+            raise KpnetError(
+                f"the simcc head was built for maps of {self.size[0]}x{self.size[1]}, "
+                f"got {maps.shape[-2]}x{maps.shape[-1]}: use the configured input_size"
+            )
+        flat = maps.flatten(2)
+        x, y = self.to_x(flat), self.to_y(flat)
+        if x.dtype != torch.float64:
+            x, y = x.float(), y.float()
+        return SimCCOutput(torch.stack([_mean(x), _mean(y)], -1), x, y)
+
+    def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        assert isinstance(output, SimCCOutput)
+        terms = {}
+        for name, w in self.loss_weights.items():
+            if not w:
+                continue
+            if name in COORDINATE_LOSSES:
+                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+            else:
+                terms[name] = w * self._axes_loss(name, output, target, weight)
+        return terms
+
+    def _axes_loss(self, name: str, output: SimCCOutput, target: Tensor, weight: Tensor) -> Tensor:
+        target = torch.where((weight > 0)[..., None], target, 0).to(output.x_logits.dtype)
+        size = (output.y_logits.shape[-1], output.x_logits.shape[-1])
+        gy, gx = (profile.log_softmax(-1) for profile in log_gaussian_profiles(target, size, self.sigma_bins))
+        term = AXIS_LOSSES[name]
+        return self.reduce((term(output.x_logits, gx) + term(output.y_logits, gy)) / 2, weight)
+
+    def infer(self, output: HeadOutput) -> Keypoints:
+        assert isinstance(output, SimCCOutput)
+        variance = torch.stack([_variance(output.x_logits), _variance(output.y_logits)], -1)
+        covariance = torch.diag_embed(variance)
+        confidence = probability_within(covariance, CONFIDENCE_RADIUS, self.size)
+        return Keypoints(output.xy, confidence, covariance)
+
+
+def _mean(logits: Tensor) -> Tensor:
+    """Normalised mean (B, K) of softmax(logits) (B, K, bins)."""
+    return logits.softmax(-1) @ cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+
+
+def _variance(logits: Tensor) -> Tensor:
+    """Normalised variance (B, K) of softmax(logits) (B, K, bins)."""
+    centres = cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(-1) * (centres - _mean(logits)[..., None]).square()).sum(-1)

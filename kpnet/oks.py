@@ -1,0 +1,177 @@
+"""Object keypoint similarity, and COCO's average precision over it (https://cocodataset.org/#keypoints-eval).
+
+Agrees with pycocotools for one category without crowds. Points are in pixels; arrays do as well as tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+THRESHOLDS = np.linspace(0.50, 0.95, 10)
+AREAS = np.array([(0, 1e5), (32, 96), (96, 1e5)]) ** 2.0  # all, medium, large
+# Each of the S = 30 settings is matched by itself: a threshold in an area range.
+LIMITS = np.tile(THRESHOLDS, len(AREAS))[:, None]
+LOW, HIGH = AREAS.repeat(len(THRESHOLDS), axis=0).T[..., None]
+RECALLS = np.linspace(0, 1, 101)
+MAX_DETECTIONS = 20  # of an image, the surest
+
+
+class _Image(NamedTuple):
+    """D detections and G instances of K points, in float64."""
+
+    predicted: Tensor  # (D, K, 2)
+    scores: Tensor  # (D,)
+    target: Tensor  # (G, K, 2)
+    visible: Tensor  # bool (G, K)
+    area: Tensor  # (G,)
+    boxes: Tensor | None  # (G, 4)
+
+
+def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas: Sequence[float] | Tensor) -> Tensor:
+    """Similarity (N,) of points (N, K, 2): the mean over visible points of exp(-d² / (2 area (2 sigma)²)).
+
+    visible: bool (N, K); area: (N,) in square pixels, of the object's segment or box; sigmas: (K,), the skeleton's.
+    Absent points may be anything; a prediction of NaN is infinitely wrong. NaN where no point is visible or the
+    area is negative or not finite. A ValueError for wrong shapes, and for sigmas that are not above 0.
+    """
+    shape, count = tuple(predicted.shape), tuple(area.shape)
+    sigma = torch.as_tensor(sigmas, dtype=predicted.dtype, device=predicted.device)
+    fits = predicted.shape == target.shape == (*count, len(sigma), 2) and visible.shape == shape[:2] and len(count) == 1
+    if not fits or visible.dtype != torch.bool:
+        raise ValueError(
+            f"expected points (N, K, 2) twice, bool (N, K), area (N,) and sigmas (K,), got {shape}, "
+            f"{tuple(target.shape)}, {visible.dtype} {tuple(visible.shape)}, {count} and {tuple(sigma.shape)}"
+        )
+    return _similarity(predicted - target, visible, area, sigma)
+
+
+def _similarity(delta: Tensor, visible: Tensor, area: Tensor, sigma: Tensor) -> Tensor:
+    """(…,) of differences (…, K, 2); the rest broadcasts."""
+    if sigma.ndim != 1 or not (sigma > 0).all():
+        raise ValueError(f"expected sigmas (K,) above 0, got {sigma.tolist()}")
+    # The epsilon is pycocotools': an object without area is met by the exact answer alone.
+    exponent = delta.square().sum(-1) / (8 * sigma.square() * (area[..., None] + np.spacing(1)))
+    near = torch.where(visible, (-exponent).exp().nan_to_num(nan=0), 0).sum(-1)
+    return torch.where(area.isfinite() & (area >= 0), near / visible.sum(-1), torch.nan)
+
+
+def oks_ap(
+    predicted: Sequence[Any],
+    scores: Sequence[Any],
+    target: Sequence[Any],
+    visible: Sequence[Any],
+    area: Sequence[Any],
+    sigmas: Sequence[float] | Tensor,
+    boxes: Sequence[Any] | None = None,
+) -> dict[str, float]:
+    """COCO's AP and AR over OKS, of any number of instances an image; each argument but `sigmas` has an entry an image.
+
+    predicted: (D, K, 2), of any number D of detections; scores: (D,). target: (G, K, 2); visible: bool (G, K);
+    area: (G,); boxes: (G, 4) as x0, y0, x1, y1. sigmas: (K,).
+
+    An instance without a visible point is neither found nor missed. With `boxes`, a detection within twice its box
+    is no error either; without them it is. AP and AR are means over thresholds 0.50:0.05:0.95, AP50, AP75, AR50,
+    AR75 at one; APM, APL, ARM, ARL of areas from 32² to 96² and above. NaN where there is no instance to find.
+    A ValueError for wrong shapes, areas that are negative or not finite, and scores of NaN.
+    """
+    sigma = torch.as_tensor(sigmas, dtype=torch.float64)
+    given = zip(predicted, scores, target, visible, area, *([] if boxes is None else [boxes]), strict=True)
+    images = [_match(_read(index, image, len(sigma)), sigma) for index, image in enumerate(given)]
+    none = np.zeros((len(LIMITS), 0), bool)
+    score, hit, ignored, wanted = zip((np.zeros(0), none, none, np.zeros(len(LIMITS))), *images, strict=True)
+    order = np.argsort(-np.concatenate(score), kind="stable")
+    ap, ar = _precision_and_recall(
+        np.concatenate(hit, -1)[:, order], np.concatenate(ignored, -1)[:, order], np.sum(wanted, axis=0)
+    )
+    measures = {}
+    for name, values in (("AP", ap), ("AR", ar)):
+        table = values.reshape(len(AREAS), len(THRESHOLDS))
+        measures[name], measures[f"{name}50"], measures[f"{name}75"] = table[0].mean(), table[0, 0], table[0, 5]
+        measures[f"{name}M"], measures[f"{name}L"] = table[1:].mean(-1)
+    return {name: float(value) for name, value in measures.items()}
+
+
+def _read(index: int, given: tuple[Any, ...], points: int) -> _Image:
+    """One entry of each argument, checked; the surest detections first."""
+    predicted, scores, target, visible, area, *boxes = (
+        # A copy: torch takes no array that is read-only or runs backwards.
+        x.detach().cpu() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, order="C"))
+        for x in given
+    )
+    found, there = len(predicted), len(target)
+    expected = [(found, points, 2), (found,), (there, points, 2), (there, points), (there,), (there, 4)]
+    shapes = [tuple(x.shape) for x in (predicted, scores, target, visible, area, *boxes)]
+    if shapes != expected[: len(shapes)] or visible.dtype != torch.bool:
+        raise ValueError(
+            f"image {index}: expected points (D, {points}, 2), scores (D,), points (G, {points}, 2), "
+            f"bool (G, {points}), area (G,), boxes (G, 4) if given; got {shapes}, visible {visible.dtype}"
+        )
+    if not (area.isfinite() & (area >= 0)).all():
+        raise ValueError(f"image {index}: expected finite areas of at least 0, got {area.tolist()}")
+    if scores.isnan().any():
+        raise ValueError(f"image {index}: expected scores, got {scores.tolist()}")
+    first = scores.argsort(descending=True, stable=True)[:MAX_DETECTIONS]
+    box = boxes[0].double() if boxes else None
+    return _Image(predicted[first].double(), scores[first].double(), target.double(), visible, area.double(), box)
+
+
+def _match(image: _Image, sigma: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Each detection takes the most similar instance that is left, the surest first.
+
+    Gives scores (D,), whether a detection hits an instance and whether it counts for nothing (S, D), and how many
+    instances are to be found (S,).
+    """
+    overlaps, instances, area = _overlaps(image, sigma), len(image.target), image.area.numpy()
+    skipped = ~image.visible.any(-1).numpy() | (area < LOW) | (area > HIGH)  # (S, G)
+    free, settings = np.ones_like(skipped), np.arange(len(LIMITS))
+    hit, ignored = np.zeros((2, len(LIMITS), len(image.predicted)), bool)
+    for d, overlap in enumerate(overlaps if instances else ()):
+        near = free & (overlap >= LIMITS)
+        counting = near & ~skipped
+        # An instance that counts for nothing is taken only where there is no other; of equal ones the last is.
+        allowed = np.where(counting.any(-1, keepdims=True), counting, near)
+        best = instances - 1 - np.where(allowed, overlap, -1)[:, ::-1].argmax(-1)
+        hit[:, d] = allowed.any(-1)
+        ignored[:, d] = hit[:, d] & skipped[settings, best]
+        free[settings, best] &= ~hit[:, d]
+    own = _areas(image.predicted)
+    ignored |= ~hit & ((own < LOW) | (own > HIGH))
+    return image.scores.numpy(), hit, ignored, (~skipped).sum(-1)
+
+
+def _overlaps(image: _Image, sigma: Tensor) -> np.ndarray:
+    """OKS (D, G) of every detection with every instance, NaN where that has no point and no box."""
+    points, visible = image.predicted[:, None], image.visible
+    delta = points - image.target
+    if image.boxes is not None:
+        # As in pycocotools: distances to the box, enlarged by its own size to each side.
+        labelled = visible.any(-1, keepdim=True)
+        low, high = image.boxes[:, None, :2], image.boxes[:, None, 2:]
+        outside = (2 * low - high - points).clamp(min=0) + (points - 2 * high + low).clamp(min=0)
+        delta = torch.where(labelled[..., None], delta, outside)
+        visible = visible | ~labelled
+    return _similarity(delta, visible, image.area, sigma).numpy()
+
+
+def _areas(points: Tensor) -> np.ndarray:
+    """Of the boxes about points (D, K, 2); NaN, which is outside of no range, where a point is not finite."""
+    known = torch.where(points.isfinite(), points, torch.nan)
+    return (known.amax(1) - known.amin(1)).prod(-1).numpy()
+
+
+def _precision_and_recall(hit: np.ndarray, ignored: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean precision at 101 recalls, and the last recall, both (S,), of detections (S, D), the surest first."""
+    right, wrong = (np.cumsum(x & ~ignored, axis=-1) for x in (hit, ~hit))
+    # From a recall on, the best precision: it never rises with the recall.
+    precision = np.maximum.accumulate((right / (right + wrong + np.spacing(1)))[:, ::-1], axis=-1)[:, ::-1]
+    ap, ar = np.full((2, len(wanted)), np.nan)
+    for s in np.flatnonzero(wanted):
+        recall = right[s] / wanted[s]
+        ap[s] = np.append(precision[s], 0)[np.searchsorted(recall, RECALLS)].mean()
+        ar[s] = recall[-1] if len(recall) else 0
+    return ap, ar

@@ -1,0 +1,123 @@
+"""Test-time views: the same image mirrored, scaled and shifted, and one answer of them all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kpnet import coordinates
+from kpnet.errors import KpnetError
+from kpnet.heads import Keypoints
+from kpnet.skeleton import Skeleton
+from kpnet.uncertainty import mixture
+
+
+@dataclass(frozen=True)
+class TestTime:
+    """flip: mirrored too, left and right labels swapped back. scales: about the image's centre. shift: input pixels
+    to the left, right, up and down as well. Views are all combinations of the three."""
+
+    __test__ = False  # pytest takes the name for a test
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < s < float("inf") for s in self.scales):
+            raise KpnetError(f"test time: scales: expected positive numbers, found {list(self.scales)}")
+
+    def views(self) -> list[View]:
+        shifts = [(0.0, 0.0)]
+        if self.shift:
+            shifts += [(self.shift, 0.0), (-self.shift, 0.0), (0.0, self.shift), (0.0, -self.shift)]
+        flips = (False, True) if self.flip else (False,)
+        return [View(f, s, d) for s, d, f in itertools.product(self.scales, shifts, flips)]
+
+
+@dataclass(frozen=True)
+class View:
+    """x to scale * x + shift (of pixels), then mirrored."""
+
+    flip: bool
+    scale: float
+    shift: tuple[float, float]
+
+    @property
+    def warps(self) -> bool:
+        return self.scale != 1 or self.shift != (0.0, 0.0)
+
+    def show(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) as this view has them; what lies outside repeats the border."""
+        if self.warps:
+            tx, ty = self._shift(images)
+            inverse = [[1 / self.scale, 0, -tx / self.scale], [0, 1 / self.scale, -ty / self.scale]]
+            theta = torch.tensor(inverse, device=images.device, dtype=images.dtype).expand(len(images), 2, 3)
+            grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return images.flip(-1) if self.flip else images
+
+    def back(self, answer: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
+        """The view's answer as one about the image itself."""
+        if self.flip:
+            answer = _mirrored(answer, permutation)
+        if not self.warps:
+            return answer
+        shift = torch.tensor(self._shift(images), device=images.device, dtype=answer.keypoints.dtype)
+        covariance = None if answer.covariance is None else answer.covariance / self.scale**2
+        return replace(answer, keypoints=(answer.keypoints - shift) / self.scale, covariance=covariance, heatmaps=None)
+
+    def _shift(self, images: Tensor) -> tuple[float, float]:
+        """Normalised."""
+        return 2 * self.shift[0] / images.shape[-1], 2 * self.shift[1] / images.shape[-2]
+
+
+def infer_views(
+    infer: Callable[[Tensor], Keypoints], images: Tensor, skeleton: Skeleton, settings: TestTime
+) -> Keypoints:
+    """The mean of all views' answers, whose covariance counts how far they are apart.
+
+    A KpnetError where a mirrored view has no left/right pairs to swap.
+    """
+    permutation = skeleton.flip_permutation
+    if settings.flip and not skeleton.can_mirror:
+        what = f'"{skeleton.unpaired_sides[0]}" stands in no left/right pair' if skeleton.unpaired_sides else "no pairs"
+        raise KpnetError(f"flip test: the skeleton cannot be mirrored ({what}): give it `pairs`")
+    views = settings.views()
+    return average([view.back(infer(view.show(images)), images, permutation) for view in views])
+
+
+def average(answers: list[Keypoints]) -> Keypoints:
+    """Several answers about the same images as one: the mean, with the covariance of their mixture."""
+    points = torch.stack([a.keypoints for a in answers])
+    covariances = [a.covariance for a in answers if a.covariance is not None]
+    confidences = [a.confidence for a in answers if a.confidence is not None]
+    heatmaps = [a.heatmaps for a in answers if a.heatmaps is not None]
+    xy, covariance = points.mean(0), None
+    if len(covariances) == len(answers):
+        xy, covariance = mixture(points, torch.stack(covariances))
+    return Keypoints(
+        xy,
+        torch.stack(confidences).mean(0) if len(confidences) == len(answers) else None,
+        covariance,
+        torch.stack(heatmaps).mean(0) if heatmaps else None,
+        min(a.tail for a in answers),
+    )
+
+
+def _mirrored(answer: Keypoints, permutation: list[int]) -> Keypoints:
+    covariance = answer.covariance
+    if covariance is not None:
+        sign = torch.tensor([[1, -1], [-1, 1]], device=covariance.device, dtype=covariance.dtype)
+        covariance = covariance[:, permutation] * sign
+    return Keypoints(
+        coordinates.flip_normalized(answer.keypoints, permutation),
+        None if answer.confidence is None else answer.confidence[:, permutation],
+        covariance,
+        None if answer.heatmaps is None else answer.heatmaps[:, permutation].flip(-1),
+    )

@@ -1,0 +1,136 @@
+"""Calibration on errors whose distribution is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from test_uncertainty import sample
+from torch import Tensor
+
+from kpnet import build_model, load_model
+from kpnet.calibration import Calibration, fit_calibration, student_nll
+from kpnet.errors import KpnetError
+from kpnet.heads import Keypoints
+from kpnet.reliability import measure_reliability
+
+SIZE = (96, 96)
+
+
+def answers(count: int, points: int = 4, seed: int = 0) -> tuple[Keypoints, Tensor]:
+    """Answers with covariances of many sizes and shapes, and errors whose covariance is theirs^power x factor."""
+    g = torch.Generator().manual_seed(seed)
+    roots = 0.02 * torch.randn(count, points, 2, 2, generator=g, dtype=torch.float64)
+    covariance = roots @ roots.mT + 1e-5 * torch.eye(2, dtype=torch.float64)
+    return Keypoints(torch.zeros(count, points, 2, dtype=torch.float64), covariance=covariance), covariance
+
+
+def errors_of(covariance: Tensor, factors: Tensor, power: float, tail: float) -> Tensor:
+    size = covariance.det().pow(0.25)
+    root = torch.linalg.cholesky(covariance) * (factors * size ** (power - 1))[..., None, None]
+    unit = sample(torch.eye(2, dtype=torch.float64), tail, covariance[..., 0, 0].numel())
+    return (root @ unit.view(*covariance.shape[:-1], 1))[..., 0]
+
+
+@pytest.mark.parametrize("tail", [4.0, 50.0])
+def test_finds_the_parameters_that_made_the_errors(tail: float) -> None:
+    answer, covariance = answers(5000)
+    factors = torch.tensor([0.5, 1.0, 2.0, 0.3], dtype=torch.float64)
+    target = errors_of(covariance, factors, 0.8, tail)
+    found = fit_calibration(answer, target, torch.ones(5000, 4, dtype=torch.bool), SIZE)
+    assert found.power == pytest.approx(0.8, abs=0.03)
+    assert 1 / found.tail == pytest.approx(1 / tail, abs=0.03)
+    # exp(a) size^(b - 1) at the usual size is what the errors were made with.
+    size = covariance.det().pow(0.25).log().mean().item()
+    for fitted, factor in zip(found.log_factors, factors.tolist(), strict=True):
+        assert fitted + (found.power - 1) * size == pytest.approx(math.log(factor) - 0.2 * size, abs=0.06)
+    assert found.points == 20_000
+
+
+def test_confidence_and_coverage_are_true_afterwards() -> None:
+    answer, covariance = answers(6000)
+    target = errors_of(covariance, torch.tensor([2.0, 3.0, 1.5, 4.0], dtype=torch.float64), 0.7, 5.0)
+    visible = torch.rand(6000, 4, generator=torch.Generator().manual_seed(1)) > 0.2
+    target[~visible] = torch.nan
+    half = 3000
+    calibration = fit_calibration(
+        dataclasses.replace(answer, keypoints=answer.keypoints[:half], covariance=covariance[:half]),
+        target[:half],
+        visible[:half],
+        SIZE,
+    )
+    rest = dataclasses.replace(answer, keypoints=answer.keypoints[half:], covariance=covariance[half:])
+    before = measure_reliability(rest, target[half:], visible[half:], SIZE)
+    after = measure_reliability(calibration(rest, SIZE), target[half:], visible[half:], SIZE)
+    assert before["ece@1%"] > 0.1
+    assert after["ece@1%"] < 0.02
+    assert after["ece"] < 0.02
+    for level, share in after["coverage"].items():
+        assert share["measured"] == pytest.approx(int(level[:-1]) / 100, abs=0.015)
+        assert share["low"] <= share["measured"] <= share["high"]
+
+
+def test_a_head_without_a_distribution_gets_one_circle_per_point() -> None:
+    g = torch.Generator().manual_seed(0)
+    spread = torch.tensor([0.01, 0.03])
+    target = torch.randn(4000, 2, 2, generator=g) * spread[:, None]
+    answer = Keypoints(torch.zeros(4000, 2, 2))
+    found = fit_calibration(answer, target, torch.ones(4000, 2, dtype=torch.bool), SIZE)
+    calibrated = found(answer, SIZE)
+    assert found.power == 1
+    assert calibrated.covariance is not None
+    assert calibrated.confidence is not None
+    deviation = calibrated.covariance.diagonal(dim1=-2, dim2=-1).sqrt()[0]
+    torch.testing.assert_close(deviation, spread[:, None].expand(2, 2), rtol=0.05, atol=0)
+    assert (calibrated.covariance[..., 0, 1] == 0).all()
+
+
+def test_a_point_with_few_labels_is_as_the_others() -> None:
+    answer, covariance = answers(400)
+    target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 8.0)
+    visible = torch.ones(400, 4, dtype=torch.bool)
+    visible[2:, 3] = False
+    target[:, 3] *= 5  # two bad labels
+    found = fit_calibration(answer, target, visible, SIZE)
+    others = sum(found.log_factors[:3]) / 3
+    assert found.log_factors[3] - others < math.log(2)
+
+
+def test_the_density_is_that_of_a_student_t() -> None:
+    """Two dimensions of scipy's formula, by torch's own one-dimensional marginal and a sum over a grid."""
+    covariance = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
+    at = torch.linspace(-60, 60, 3001, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1)
+    density = (-student_nll(grid, covariance, torch.tensor(4.0, dtype=torch.float64))).exp() * (at[1] - at[0]) ** 2
+    assert density.sum().item() == pytest.approx(1, abs=1e-3)
+    scale = math.sqrt(0.5 * (4 - 2) / 4)
+    marginal = torch.distributions.StudentT(torch.tensor(4.0, dtype=torch.float64), 0.0, scale)
+    expected = marginal.log_prob(at).exp() * (at[1] - at[0])
+    torch.testing.assert_close(density.sum(0)[1400:1600], expected[1400:1600], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(10, "expected at least 50 labelled points, found 40"), (20, "every point is hit exactly")]
+)
+def test_too_little_to_fit(count: int, message: str) -> None:
+    answer, _ = answers(count)
+    with pytest.raises(KpnetError, match=message):
+        fit_calibration(answer, answer.keypoints.clone(), torch.ones(count, 4, dtype=torch.bool), SIZE)
+
+
+def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
+    model = build_model(backbone="conv_sandwich", head="regression", num_keypoints=2, in_channels=1, input_size=32)
+    images = torch.rand(3, 1, 32, 32)
+    assert model.infer(images).confidence is None
+    model.calibration = Calibration([-1.0, -0.5], 1.0, 4.0, 100)
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.calibration == model.calibration
+    a, b = model.eval().infer(images), again.infer(images)
+    assert a.confidence is not None
+    assert b.confidence is not None
+    assert torch.equal(a.confidence, b.confidence)
+    assert b.tail == 4.0

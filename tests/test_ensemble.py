@@ -1,0 +1,63 @@
+"""Several models as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kpnet import KeypointModel, Predictor, build_model
+from kpnet.ensemble import Ensemble, load_ensemble
+from kpnet.errors import KpnetError
+
+
+def model(seed: int, **other: Any) -> KeypointModel:
+    torch.manual_seed(seed)
+    keywords = {"head": "heatmap", "num_keypoints": 3, "in_channels": 1, "input_size": 32}
+    return build_model(backbone="conv_sandwich", **{**keywords, **other}).eval()
+
+
+def test_the_answer_is_the_mean_and_doubt_grows_with_distance() -> None:
+    a, b = model(0), model(1)
+    images = torch.rand(2, 1, 32, 32)
+    both = Ensemble([a, b]).infer(images)
+    one, other = a.infer(images), b.infer(images)
+    torch.testing.assert_close(both.keypoints, (one.keypoints + other.keypoints) / 2)
+    torch.testing.assert_close(Ensemble([a, b])(images), both.keypoints)
+    assert both.covariance is not None
+    assert one.covariance is not None
+    assert other.covariance is not None
+    within = (one.covariance + other.covariance) / 2
+    between = both.covariance - within
+    apart = (one.keypoints - other.keypoints) / 2
+    torch.testing.assert_close(between, apart[..., :, None] * apart[..., None, :], atol=1e-6, rtol=1e-4)
+
+
+def test_a_predictor_of_runs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        model(seed).save(tmp_path / str(seed))
+    image = np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8)
+    runs = [tmp_path / "0", str(tmp_path / "1")]
+    single = [Predictor(run)(image).keypoints for run in runs]
+    np.testing.assert_allclose(Predictor(runs)(image).keypoints, (single[0] + single[1]) / 2, atol=1e-4)
+    assert isinstance(load_ensemble(runs[0]), KeypointModel)
+    ensemble = load_ensemble(runs)
+    assert load_ensemble(ensemble) is ensemble
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"num_keypoints": 4}, "the same points"),
+        ({"input_size": 64}, r"the same input size: found \(32, 32\) and \(64, 64\)"),
+        ({"in_channels": 3}, "the same channels: found 1 and 3"),
+    ],
+)
+def test_models_that_do_not_go_together(other: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError, match=message):
+        Ensemble([model(0), model(1, **other)])
+    with pytest.raises(KpnetError, match="at least one model"):
+        Ensemble([])
