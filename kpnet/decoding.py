@@ -1,9 +1,8 @@
 """Maps to coordinates, as pure batched functions.
 
-Logits are (B, K, h, w); the map covers the image, so cells and pixels share normalised coordinates.
-Answers are at least float32, also for half precision and under autocast. A map with a NaN, with an
-infinite peak, or with nothing above -inf gives NaN, and it alone; a cell at -inf is one of
-probability 0. Maps of another rank, or without a cell, are a ValueError.
+Maps are (B, K, h, w), of any other shape a ValueError; a map covers the image, so cells and pixels
+share normalised coordinates. Answers are at least float32, also under autocast. A map with a NaN or
++inf gives NaN, and it alone, as does one of -inf everywhere; elsewhere -inf is probability 0.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kpnet.coordinates import cell_centers, pixel_to_normalized
 
 # Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
-_CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**22, 2**26
+_CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
 
 
 def spatial_softmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -40,14 +38,12 @@ def soft_argmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     Integral pose regression, Sun et al. 2018. `temperature` divides the logits: a number, or a 0-d
     tensor, which gets a gradient. A flat map gives the image's centre, and the border pulls a
     Gaussian that it cuts inwards, by 0.9 cells at the outermost cell for a sigma of 1.5. Keeps the
-    probabilities alone for the gradient, and no second derivatives: for those, and for forward mode,
-    take `expected_xy2d(spatial_softmax2d(...))`.
+    probabilities alone for the gradient; RuntimeError for a second derivative.
     """
     _check(logits, temperature)
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return expected_xy2d(spatial_softmax2d(logits, temperature))
-    learnt = isinstance(temperature, Tensor) and temperature.requires_grad
-    if torch.is_grad_enabled() and (logits.requires_grad or learnt):
+    if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in (logits, temperature)):
         return _SoftArgmax.apply(logits, temperature)
     return _softmax_mean(logits, temperature, None)
 
@@ -56,9 +52,8 @@ def local_soft_argmax2d(logits: Tensor, radius: int, temperature: float | Tensor
     """Soft-argmax (B, K, 2) over the (2 radius + 1)² cells about each map's peak: what lies farther has no say.
 
     Differentiable in the window's logits and in a 0-d tensor `temperature`. Right to 0.01 cells for a
-    Gaussian of which the window holds 3.5 sigma. The border cuts the window and so pulls inwards as
-    in `soft_argmax2d`, by 0.9 cells at the outermost cell for a sigma of 1.5. ValueError for a
-    negative `radius` (in cells).
+    Gaussian of which the window holds 3.5 sigma. The border cuts the window and so pulls inwards, as
+    far as in `soft_argmax2d`. ValueError for a negative `radius` (in cells).
     """
     _check(logits, temperature)
     if radius < 0:
@@ -85,8 +80,8 @@ def argmax2d(maps: Tensor) -> Tensor:
 def quarter_offset2d(maps: Tensor) -> Tensor:
     """Highest cells (B, K, 2) moved by a quarter cell along each axis to the higher neighbour: right to a quarter cell.
 
-    Newell et al. 2016, Xiao et al. 2018. A cell at the border stays where it is (right to half a
-    cell), as does one between equals. Not differentiable.
+    Newell et al. 2016, Xiao et al. 2018. A cell at the border, or between equals, stays where it is.
+    Not differentiable.
     """
     _check(maps)
     value, cell = _peak(maps)
@@ -94,20 +89,19 @@ def quarter_offset2d(maps: Tensor) -> Tensor:
     near, _ = _window(maps.detach(), middle, reach)
     across, down = near[:, reach[1]], near[:, :, reach[0]]
     rise = torch.stack([across[:, -1] - across[:, 0], down[:, -1] - down[:, 0]], -1)
-    rise = (rise > 0).to(value.dtype) - (rise < 0).to(value.dtype)  # sign() would hand on the NaN of -inf - -inf
-    return _answer(cell + torch.where(middle == cell, 0.25 * rise, 0), value, maps)
+    side = rise.sign().nan_to_num()  # -inf - -inf is NaN
+    return _answer(cell + torch.where(middle == cell, 0.25 * side, 0), value, maps)
 
 
 def dark_decode2d(log_maps: Tensor, blur: float = 0.0) -> Tensor:
     """Peaks (B, K, 2), normalised, of the paraboloids through log-maps (B, K, h, w) about their highest cells.
 
-    DARK, Zhang et al. 2020: one Newton step, exact for any Gaussian wherever its centre lies, at the
-    border too. Give logits or log-probabilities: of a probability map take the log. With `blur` > 0
-    the probabilities about the peak are first smoothed by a Gaussian of that sigma, in cells, cut at
-    2.5 sigma (the paper's 11 cells: 2.0); as in the paper nothing lies beyond the border, which then
-    pulls inwards, by 1.1 cells at the outermost cell where map and blur have a sigma of 2. The
-    highest cell itself where the map is not concave; at most 1.5 cells off it along an axis. Not
-    differentiable. ValueError for a `blur` < 0.
+    DARK, Zhang et al. 2020: one Newton step, exact for any Gaussian, at the border too. Takes logits
+    or log-probabilities: of a probability map, the log. With `blur` > 0 the probabilities about the
+    peak are first smoothed by a Gaussian of that sigma, in cells, cut at 2.5 sigma (the paper's 11
+    cells: 2.0); beyond the border they are 0, as in the paper, which then pulls inwards: by 1.1 cells
+    at the outermost cell if map and blur have a sigma of 2. The highest cell itself where the map is
+    not concave, and at most 1.5 cells off it. Not differentiable. ValueError for a `blur` < 0.
     """
     _check(log_maps)
     if not blur >= 0:
@@ -128,12 +122,10 @@ def dark_decode2d(log_maps: Tensor, blur: float = 0.0) -> Tensor:
 def covariance2d(probabilities: Tensor, xy: Tensor) -> Tensor:
     """Second moments (B, K, 2, 2), normalised, of maps (B, K, h, w) about points (B, K, 2)."""
     probabilities = _at_least_float32(probabilities)
-    x, y = _axes(probabilities)
-    dx, dy = x - xy[..., :1], y - xy[..., 1:]  # (B, K, w), (B, K, h)
+    dx, dy = _offsets(probabilities, xy)
     xx = (probabilities.sum(-2) * dx * dx).sum(-1)
     yy = (probabilities.sum(-1) * dy * dy).sum(-1)
-    row = (probabilities * dx[..., None, :]).sum(-1)  # (B, K, h)
-    cross = (row * dy).sum(-1)
+    cross = ((probabilities * dx[..., None, :]).sum(-1) * dy).sum(-1)
     return torch.stack([xx, cross, cross, yy], -1).unflatten(-1, (2, 2))
 
 
@@ -144,13 +136,10 @@ def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
     inside the circle, not at all where it is half a cell outside.
     """
     probabilities = _at_least_float32(probabilities)
-    height, width = probabilities.shape[-2:]
-    side = max(height, width)  # distances in cells
-    x, y = _axes(probabilities)
-    dx, dy = (x - xy[..., :1]) * (width / 2), (y - xy[..., 1:]) * (height / 2)
-    squared = dx[..., None, :] ** 2 + dy[..., :, None] ** 2
+    (height, width), (dx, dy) = probabilities.shape[-2:], _offsets(probabilities, xy)
+    squared = (dx * (width / 2))[..., None, :] ** 2 + (dy * (height / 2))[..., None] ** 2  # in cells
     distance = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt(0) is NaN
-    return (probabilities * (radius * side - distance + 0.5).clamp(0, 1)).sum((-2, -1)).clamp(0, 1)
+    return (probabilities * (radius * max(height, width) - distance + 0.5).clamp(0, 1)).sum((-2, -1)).clamp(0, 1)
 
 
 class _SoftArgmax(torch.autograd.Function):
@@ -158,44 +147,45 @@ class _SoftArgmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, temperature: float | Tensor) -> Tensor:
-        kind = torch.promote_types(logits.dtype, torch.float32)
-        probabilities = torch.empty(logits.shape, dtype=kind, device=logits.device)
+        probabilities = logits.new_empty(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32))
         xy = _softmax_mean(logits, temperature, probabilities)
         learnable = isinstance(temperature, Tensor)
-        ctx.dtype, ctx.number = logits.dtype, None if learnable else temperature
+        ctx.number = None if learnable else temperature
         ctx.save_for_backward(probabilities, xy, temperature if learnable else None)
         return xy
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         """d xy / d logits = p (position - xy) / temperature; d xy / d temperature = -sum of that times log p."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("no second derivative: take expected_xy2d(spatial_softmax2d(...)) for one")
         probabilities, xy, temperature = ctx.saved_tensors
         grad = grad / (ctx.number if temperature is None else temperature)
-        x, y = _axes(probabilities)
-        # Fresh memory costs a CPU more, in page faults, than the arithmetic: a gradient that nobody
-        # can ask for again is written over the probabilities.
-        reuse = ctx.dtype == probabilities.dtype and not torch._C._autograd._get_current_graph_task_keep_graph()
-        out = probabilities if reuse else torch.empty_like(probabilities, dtype=ctx.dtype)
-        slope = grad.new_zeros(())
-        tensors = (probabilities, grad[..., :1] * (x - xy[..., :1]), grad[..., 1:] * (y - xy[..., 1:]), out)
-        for p, dx, dy, part in zip(*(t.split(_images_per_chunk(probabilities)) for t in tensors), strict=True):
+        dx, dy = _offsets(probabilities, xy)
+        # Fresh memory costs more, in page faults, than the arithmetic: unless the graph is retained, reuse it.
+        retained = torch._C._autograd._get_current_graph_task_keep_graph()
+        out = torch.empty_like(probabilities) if retained else probabilities
+        slope, images = grad.new_zeros(()), _images_per_chunk(probabilities)
+        buffer = torch.empty_like(probabilities[:images])
+        tensors = (probabilities, grad[..., :1] * dx, grad[..., 1:] * dy, out)
+        for p, along_x, along_y, part in zip(*(t.split(images) for t in tensors), strict=True):
+            factor = torch.add(along_x[..., None, :], along_y[..., None], out=buffer[: len(p)])
             if ctx.needs_input_grad[1]:
-                slope -= (torch.special.xlogy(p, p) * (dx[..., None, :] + dy[..., None])).sum()
-            torch.mul(p, dx[..., None, :] + dy[..., None], out=part)
-        return out, slope.to(temperature.dtype) if ctx.needs_input_grad[1] else None
+                slope -= (torch.special.xlogy(p, p) * factor).sum()
+            torch.mul(p, factor, out=part)
+        return out, slope if ctx.needs_input_grad[1] else None
 
 
 def _softmax_mean(logits: Tensor, temperature: float | Tensor, kept: Tensor | None) -> Tensor:
     """Means (B, K, 2) of the spatial softmax, whose probabilities are written to `kept`, if given."""
-    images = _images_per_chunk(logits)
-    kind = torch.promote_types(logits.dtype, torch.float32)
+    images, kind = _images_per_chunk(logits), torch.promote_types(logits.dtype, torch.float32)
+    buffer = logits.new_empty(logits[:images].shape, dtype=kind) if kept is None else kept
     columns, rows = [], []
     for i, part in enumerate(logits.split(images)):
         if isinstance(temperature, Tensor) or temperature != 1:
             part = part.to(kind) / temperature
-        out = None if kept is None else kept[i * images : (i + 1) * images].flatten(2)
-        p = torch.softmax(part.flatten(2), -1, dtype=kind, out=out).view(part.shape)
+        p = buffer[: len(part)] if kept is None else kept[i * images : i * images + len(part)]
+        torch.softmax(part.flatten(2), -1, dtype=kind, out=p.flatten(2))
         columns.append(p.sum(-2))
         rows.append(p.sum(-1))
     return _mean(torch.cat(columns), torch.cat(rows))
@@ -229,19 +219,21 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cells (N, rows, columns) about one cell (N, 2) a map, at least float32, and the first one's x, y from it (N, 2).
+    """The 2 reach + 1 columns and rows about one cell (N, 2) a map, and where the window's corner lies from it (N, 2).
 
-    2 reach + 1 columns and rows (`reach` is x, y), or all; at the border the window is moved inside.
+    At the border it is moved inside, and on a smaller map cut: (N, rows, columns), at least float32.
     """
     height, width = maps.shape[-2:]
     columns, rows = min(2 * reach[0] + 1, width), min(2 * reach[1] + 1, height)
-    left = (cell[:, 0] - reach[0]).clamp(0, width - columns)
-    top = (cell[:, 1] - reach[1]).clamp(0, height - rows)
+    left, top = (cell[:, 0] - reach[0]).clamp(0, width - columns), (cell[:, 1] - reach[1]).clamp(0, height - rows)
     across, down = torch.arange(columns, device=maps.device), torch.arange(rows, device=maps.device)
-    first = torch.arange(len(cell), device=maps.device) * (height * width) + top * width + left
-    index = first[:, None] + (down[:, None] * width + across).flatten()
-    values = maps.reshape(-1).index_select(0, index.flatten()).view(-1, rows, columns)
-    return _at_least_float32(values), torch.stack([left, top], -1) - cell
+    first = torch.arange(cell.shape[0], device=maps.device) * (height * width) + top * width + left
+    starts, flat = (first[:, None] + down * width).flatten(), maps.reshape(-1)
+    if (torch.is_grad_enabled() and maps.requires_grad) or not flat.numel():
+        values = flat.index_select(0, (starts[:, None] + across).flatten())
+    else:  # row by row: four times as fast, but its gradient would be `columns` times the maps' size
+        values = flat.unfold(0, columns, 1).index_select(0, starts)
+    return _at_least_float32(values).view(-1, rows, columns), torch.stack([left, top], -1) - cell
 
 
 def _inward(cell: Tensor, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -254,7 +246,7 @@ def _inward(cell: Tensor, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
 def _smooth(logs: Tensor, corner: Tensor, reach: tuple[int, int], sigma: float, radius: int) -> Tensor:
     """Logs, `reach` cells about the middle, after a blur of the exponential of a window (N, rows, columns)."""
     # exp2 is three times as fast as exp, and the floor keeps it from denormals, a hundred times as slow.
-    p = (logs * math.log2(math.e)).clamp(min=-80).exp2()
+    p = logs.mul(math.log2(math.e)).clamp_(min=-80).exp2_()
     taps = []
     for axis, cells in ((1, p.shape[1]), (0, p.shape[2])):
         columns = torch.arange(cells, device=p.device)
@@ -268,20 +260,15 @@ def _smooth(logs: Tensor, corner: Tensor, reach: tuple[int, int], sigma: float, 
 
 def _newton_step(logs: Tensor) -> tuple[Tensor, Tensor]:
     """From the middle of 3x3 cells (N, 3, 3) to their paraboloid's peak (N, 2), and whether it has one (N,)."""
-    gx, hxx = _slope_and_bend(logs[:, logs.shape[1] // 2])
-    gy, hyy = _slope_and_bend(logs[:, :, logs.shape[2] // 2])
-    hxy = (logs[:, 0, 0] + logs[:, -1, -1] - (logs[:, 0, -1] + logs[:, -1, 0])) / 4  # 0 in a single row or column
+    for axis in (1, 2):
+        if logs.shape[axis] == 1:  # too few for a step along it
+            logs = torch.cat([logs - 1, logs, logs - 1], axis)
+    gx, hxx = (logs[:, 1, 2] - logs[:, 1, 0]) / 2, logs[:, 1, 2] + logs[:, 1, 0] - 2 * logs[:, 1, 1]
+    gy, hyy = (logs[:, 2, 1] - logs[:, 0, 1]) / 2, logs[:, 2, 1] + logs[:, 0, 1] - 2 * logs[:, 1, 1]
+    hxy = (logs[:, 0, 0] + logs[:, 2, 2] - (logs[:, 0, 2] + logs[:, 2, 0])) / 4
     determinant = hxx * hyy - hxy * hxy
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], -1) / determinant[:, None]
     return step, (hxx < 0) & (hyy < 0) & (determinant > 0)  # not where one is NaN
-
-
-def _slope_and_bend(line: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second derivative (N,) in the middle of three cells (N, 3); 0 and -1 for a single one."""
-    if line.shape[1] == 1:
-        return torch.zeros_like(line[:, 0]), -torch.ones_like(line[:, 0])
-    before, middle, after = line.unbind(-1)
-    return (after - before) / 2, after + before - 2 * middle
 
 
 def _answer(cells: Tensor, value: Tensor, maps: Tensor) -> Tensor:
@@ -294,16 +281,15 @@ def _at_least_float32(maps: Tensor) -> Tensor:
     return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
-def _axes(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres of the columns (w,) and of the rows (h,), normalised."""
-    height, width = maps.shape[-2:]
-    x, y = (cell_centers(n, device=maps.device, dtype=maps.dtype) for n in (width, height))
-    return x, y
+def _offsets(maps: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of the columns (B, K, w) and of the rows (B, K, h) from points (B, K, 2), normalised."""
+    y, x = (cell_centers(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[-2:])
+    return x - xy[..., :1], y - xy[..., 1:]
 
 
 def _images_per_chunk(maps: Tensor) -> int:
-    size = _CHUNK_BYTES if maps.device.type == "cpu" else _CHUNK_BYTES_ON_GPU
-    return max(1, size // max(1, 4 * maps.shape[1] * maps.shape[2] * maps.shape[3]))
+    chunk = _CHUNK_BYTES if maps.device.type == "cpu" else _CHUNK_BYTES_ON_GPU
+    return max(1, chunk // max(1, 4 * maps[:1].numel()))
 
 
 def _check(maps: Tensor, temperature: float | Tensor = 1.0) -> None:

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
@@ -194,6 +195,7 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
         "max_epochs": config.train.epochs,
         "gradient_clip_val": config.train.clip_norm,
         "callbacks": callbacks,
+        "plugins": [AsyncCheckpointIO()],  # the next epoch need not wait for the disk
         "logger": TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         "default_root_dir": folder,
         "num_sanity_val_steps": 0,

@@ -148,7 +148,7 @@ def test_swa_is_the_mean_over_the_last_epochs_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunFolder, "on_train_epoch_end", watch)
     config = tiny("train.average={name: swa, start: 0.25}")
-    folder, model, _ = training.train(config, out=tmp_path / "run")
+    folder, _, _ = training.train(config, out=tmp_path / "run")
     final = load_file(folder / "final" / "model.safetensors")
     for name in ends[0]:
         torch.testing.assert_close(final[name], sum(e[name] for e in ends[1:]) / 3, rtol=1e-4, atol=1e-6)

@@ -16,7 +16,11 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.errors import KpnetError
 from kpnet.heads import HEADS, Head, Pyramid, list_heads
 from kpnet.heads.decoders import DECODERS
+from kpnet.heads.flow import ResidualFlow
 from kpnet.heads.heatmap import HeatmapHead, HeatmapOutput
+from kpnet.heads.multi import MultiHead, MultiOutput
+from kpnet.heads.offset import OffsetOutput, vote_error
+from kpnet.heads.simcc import SimCCOutput
 
 STRIDES = [4, 8, 16]
 CHANNELS = [3, 4, 6]
@@ -349,7 +353,7 @@ def test_heatmap_answers_in_float32_under_autocast() -> None:
         ({"sigma": -1}, "sigma: Input should be greater than 0, found -1"),
         (
             {"decoder": "topdown"},
-            r'unknown decoder "topdown" \(did you mean "top_down"\?\); there are: deconv, top_down',
+            r'unknown decoder "topdown" \(did you mean "top_down"\?\); there are: aspp, deconv, top_down, unet, upsample',
         ),
         ({"decoder": 3}, 'head "heatmap": decoder: .*found 3'),
         ({"decoder": {"width": 3}}, 'decoder: expected a name or a mapping with a "name"'),
@@ -368,8 +372,9 @@ def test_bad_heatmap_options(option: dict[str, Any], message: str) -> None:
 
 def test_the_known_losses_have_a_test_each() -> None:
     """A loss added to the tables is to be added to `VARIANTS` too."""
-    tried = {name for s in [*specs(), *VARIANTS] for name in build(s).loss_weights}
-    assert tried == {*losses.COORDINATE_LOSSES, *losses.MAP_LOSSES}
+    built = [build(s) for s in [*specs(), *VARIANTS] if s["name"] == "heatmap"]
+    tried = {name for head in built for name in head.loss_weights}
+    assert tried == {*losses.COORDINATE_LOSSES, *losses.SOFTMAX_LOSSES, *losses.MAP_LOSSES}
 
 
 def test_regression_answers_in_float32_under_autocast() -> None:
@@ -382,3 +387,144 @@ def test_regression_answers_in_float32_under_autocast() -> None:
         found = head(features).xy
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
+
+
+# Several heads, votes, densities
+
+
+def test_the_answer_of_several_heads() -> None:
+    heads = {"coarse": "laplace_nll", "fine": {"name": "heatmap", "decoder": {"name": "top_down", "width": 8}}}
+    for answer in ("coarse", "fine", None):
+        head = build({"name": "multi", "heads": heads, "answer": answer}).eval()
+        assert isinstance(head, MultiHead)
+        output = head(features())
+        assert isinstance(output, MultiOutput)
+        own = output.parts[answer or "fine"]
+        assert torch.equal(output.xy, own.xy)
+        expected = head.heads[answer or "fine"].infer(own)
+        torch.testing.assert_close(head.infer(output).covariance, expected.covariance)
+
+
+def test_fused_is_the_mean_by_inverse_variance() -> None:
+    spec = {"name": "multi", "heads": {"a": "laplace_nll", "b": "gaussian_nll"}, "answer": "fused"}
+    head = build(spec).eval()
+    assert isinstance(head, MultiHead)
+    output = head(features())
+    assert isinstance(output, MultiOutput)
+    a, b = (head.heads[name].infer(output.parts[name]) for name in "ab")
+    va, vb = (torch.diagonal(x.covariance, dim1=-2, dim2=-1).sum(-1)[..., None] for x in (a, b))
+    torch.testing.assert_close(output.xy, (a.keypoints * vb + b.keypoints * va) / (va + vb))
+    assert torch.equal(head.infer(output).keypoints, output.xy)
+    bare = {**spec, "heads": {"a": "regression", "b": "gaussian_nll"}}
+    with pytest.raises(KpnetError, match='fused needs a variance from every head, and "a" has none'):
+        build(bare)(features())
+
+
+def test_the_loss_of_several_heads_is_weighted() -> None:
+    heads = {"a": "regression", "b": "rle"}
+    plain = build({"name": "multi", "heads": heads})
+    half = build({"name": "multi", "heads": heads, "weights": {"b": 0.5}})
+    half.load_state_dict(plain.state_dict())
+    target, weight = torch.rand(2, 5, 2), torch.ones(2, 5)
+    first, second = (head.loss(head(features()), target, weight) for head in (plain, half))
+    assert list(first) == list(second) == ["a.mse", "b.nll"]
+    torch.testing.assert_close(second["b.nll"], first["b.nll"] / 2)
+    torch.testing.assert_close(second["a.mse"], first["a.mse"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": {}}, "heads: expected at least one"),
+        ({}, '"heads" is missing'),
+        ({"heads": {"a": "regresion"}}, 'unknown head "regresion"'),
+        ({"heads": {"a": "rle"}, "answer": "b"}, 'there is no head "b".*there are: a'),
+        ({"heads": {"a": "rle"}, "weights": {"b": 1}}, 'there is no head "b"'),
+        ({"heads": {"a": "rle"}, "weights": {"a": 0}}, "weights.a: Input should be greater than 0"),
+        ({"heads": {"fused": "rle"}}, '"fused" cannot be a name'),
+        ({"heads": {"a.b": "rle"}}, r'"a\.b" cannot be a name'),
+    ],
+)
+def test_bad_options_of_several_heads(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError, match=message):
+        build({"name": "multi", **options})
+
+
+def test_votes_are_the_cells_own_centres_at_first_and_normalised() -> None:
+    head = build({"name": "offset", "stride": 4}, 1).eval()
+    head.offsets.bias.data.zero_()
+    output = head(features())
+    assert isinstance(output, OffsetOutput)
+    assert output.votes.shape == (2, 1, 12, 16, 2)
+    assert output.votes[0, 0, 3, 5].tolist() == pytest.approx([(2 * 5 + 1) / 16 - 1, (2 * 3 + 1) / 12 - 1])
+    best = output.logits.flatten(2).argmax(-1)
+    argmax = build({"name": "offset", "stride": 4, "decoding": "argmax"}, 1).eval()
+    argmax.load_state_dict(head.state_dict())
+    expected = output.votes.flatten(2, 3)[torch.arange(2), 0, best[:, 0]]
+    torch.testing.assert_close(argmax.infer(argmax(features())).keypoints[:, 0], expected)
+
+
+def test_only_votes_near_the_target_are_trained() -> None:
+    votes = torch.zeros(1, 1, 6, 8, 2, requires_grad=True)
+    target, weight = torch.tensor([[[0.0, 0.0]]]), torch.ones(1, 1)  # between cells 3 and 4, 2 and 3
+    value = vote_error(votes + 0.1, target, weight, 1.0, losses.mean_over_visible)
+    value.backward()
+    assert value.item() == pytest.approx(0.1)
+    assert votes.grad is not None
+    assert votes.grad.abs().sum(-1)[0, 0].nonzero().tolist() == [[2, 3], [2, 4], [3, 3], [3, 4]]
+    assert torch.autograd.gradcheck(
+        lambda v: vote_error(v, target.double(), weight.double(), 1.6, losses.mean_over_visible),
+        torch.randn(1, 1, 6, 8, 2, dtype=torch.float64, requires_grad=True),
+    )
+    far = vote_error(votes, target + 9, weight, 1.0, losses.mean_over_visible)
+    assert far.item() == 0  # no cell of the map is near
+
+
+def test_simcc_bins_are_half_pixels_that_cover_the_image() -> None:
+    head = build({"name": "simcc", "bins": 2, "loss": {"kl": 1.0}}).eval()
+    output = head(features())
+    assert isinstance(output, SimCCOutput)
+    assert (output.x_logits.shape[-1], output.y_logits.shape[-1]) == (128, 96)
+    # Logits that are the label's logarithm cost nothing and give the point back.
+    target, weight = torch.tensor([[[0.31, -0.42]]]), torch.ones(1, 1)
+    x = -0.5 * ((torch.arange(128) - ((1.31) * 128 - 1) / 2) / 3.0) ** 2
+    y = -0.5 * ((torch.arange(96) - ((0.58) * 96 - 1) / 2) / 3.0) ** 2
+    exact = SimCCOutput(target, x[None, None], y[None, None])
+    assert head.loss(exact, target, weight)["kl"].item() == pytest.approx(0, abs=1e-6)
+    variance = head.infer(exact).covariance
+    assert variance is not None
+    assert variance[0, 0].diagonal().tolist() == pytest.approx([(3 * 2 / 128) ** 2, (3 * 2 / 96) ** 2], rel=1e-3)
+    with pytest.raises(KpnetError, match="the simcc head was built for maps of 12x16, got 16x16"):
+        head(features(size=(64, 64)))
+
+
+def test_the_flow_is_a_density() -> None:
+    torch.manual_seed(0)
+    flow = ResidualFlow()
+    at = torch.linspace(-12, 12, 481)
+    grid = torch.cartesian_prod(at, at)
+    start = flow.log_density(grid)
+    torch.testing.assert_close(start, -0.5 * grid.square().sum(-1) - math.log(2 * math.pi))
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        total_mass = flow.log_density(grid).exp().sum() * (at[1] - at[0]) ** 2
+    assert total_mass.item() == pytest.approx(1, abs=0.01)
+
+
+def test_rle_learns_the_scale_of_the_errors() -> None:
+    """Targets spread about their mean with known deviations: so wide must the predicted ones become."""
+    torch.manual_seed(0)
+    head = build({"name": "rle", "pool": "avg", "hidden": []}, 2)
+    maps = [torch.ones(256, c, 2, 2) for c in CHANNELS]
+    spread = torch.tensor([0.02, 0.1])
+    optimizer = torch.optim.Adam(head.parameters(), 0.005)
+    for _ in range(300):
+        target = torch.randn(256, 2, 2) * spread[:, None]
+        optimizer.zero_grad()
+        total(head.loss(head(maps), target, torch.ones(256, 2))).backward()
+        optimizer.step()
+    covariance = head.infer(head(maps)).covariance
+    assert covariance is not None
+    deviation = covariance[0].diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
+    torch.testing.assert_close(deviation, spread, rtol=0.2, atol=0)

@@ -1,0 +1,139 @@
+"""Is the confidence true? Trained on four fifths of training.csv, calibrated on the last fifth, measured on val.csv.
+
+    python benchmarks/calibration.py data.root=data/faces15 [--epochs 30] [--threads 1] [CONFIG ...]
+
+For each config a row of `benchmarks/calibration.csv` before and one after `kpnet calibrate`, and a picture beside the
+run. Then the same faces with a square of noise over each eye, and moved so that points leave the image: the confidence
+of the points that are covered or gone, beside that of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kpnet import load_model
+from kpnet.coordinates import normalized_to_pixel
+from kpnet.data import KaggleCSV
+from kpnet.heads import Keypoints
+from kpnet.model import KeypointModel
+
+RESULTS = Path(__file__).parent / "calibration.csv"
+RUNS = Path("runs/calibration")
+SIDE, AWAY = 20, 30  # of the square, and of the move, in pixels
+
+
+def kpnet(*arguments: object, threads: int) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "kpnet.cli", *map(str, arguments)]
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def split(root: Path) -> tuple[Path, Path]:
+    """fit.csv and calibrate.csv: the first four fifths of the rows of training.csv, and the rest."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    header, *rows = (root / "training.csv").read_text().splitlines(keepends=True)
+    cut = 4 * len(rows) // 5
+    for name, part in (("fit.csv", rows[:cut]), ("calibrate.csv", rows[cut:])):
+        (RUNS / name).write_text(header + "".join(part))
+    return RUNS / "fit.csv", RUNS / "calibrate.csv"
+
+
+def measure(config: str, when: str, folder: Path, val: Path, threads: int) -> dict[str, Any]:
+    picture = folder.with_name(f"{folder.name}_{when}.png")
+    found = json.loads(kpnet("evaluate", folder, val, "--json", "--plot", picture, threads=threads))
+    told = found["reliability"]
+    row = {"config": config, "calibrated": when, "score": round(found["score"], 1)}
+    row |= {key: round(told[key], 4) for key in ("ece", "ece@1%")}
+    for level, share in told["coverage"].items():
+        row[level] = round(share["measured"], 4)
+        row[f"{level} interval"] = f"{share['low']:.4f} {share['high']:.4f}"
+    return row
+
+
+def hidden_points(folder: Path, val: Path) -> None:
+    """Confidence of covered points and of points that left the image, beside the others'."""
+    model, data = load_model(folder), KaggleCSV(val)
+    images = torch.stack([data[i]["image"] for i in range(len(data))])
+    points = normalized_to_pixel(torch.stack([data[i]["keypoints"] for i in range(len(data))]), (96, 96))
+    plain = answer(model, images)
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    for eye in ("left_eye_center", "right_eye_center"):
+        k = data.skeleton.names.index(eye)
+        covered, seen = images.clone(), torch.zeros(points.shape[:2], dtype=torch.bool)
+        for i, (x, y) in enumerate(points[:, k].round().int().tolist()):
+            box = slice(max(y - SIDE // 2, 0), y + SIDE // 2), slice(max(x - SIDE // 2, 0), x + SIDE // 2)
+            covered[i, 0][box] = noise[i, 0][box]
+            seen[i] = (points[i] - points[i, k]).abs().amax(-1) < SIDE / 2
+        tell(f"a square over {eye}", plain, answer(model, covered), points, seen)
+    moved = torch.zeros_like(images)
+    moved[..., AWAY:] = images[..., :-AWAY]  # to the right
+    tell(
+        f"moved by {AWAY} px",
+        plain,
+        answer(model, moved),
+        points + torch.tensor([AWAY, 0]),
+        points[..., 0] + AWAY > 95.5,
+    )
+
+
+def answer(model: KeypointModel, images: torch.Tensor) -> Keypoints:
+    return model.infer(images)
+
+
+def tell(what: str, before: Keypoints, after: Keypoints, points: torch.Tensor, gone: torch.Tensor) -> None:
+    error = (normalized_to_pixel(after.keypoints, (96, 96)) - points).norm(dim=-1)
+    for name, mask in (("hidden", gone), ("others", ~gone)):
+        assert before.confidence is not None
+        assert after.confidence is not None
+        deviation = [
+            48 * a.covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[mask].sqrt().median() for a in (before, after)
+        ]  # type: ignore[union-attr]
+        print(
+            f"{what}: {name} ({int(mask.sum())} points): confidence {before.confidence[mask].mean():.3f} -> "
+            f"{after.confidence[mask].mean():.3f}, predicted error {deviation[0]:.2f} -> {deviation[1]:.2f} px, "
+            f"actual {error[mask].square().mean().sqrt():.2f} px, within 5 %: "
+            f"{np.mean((error[mask] <= 4.8).numpy()):.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | CONFIG")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
+    root = Path(roots[0] if roots else "data/faces15").resolve()
+    fit, held = split(root)
+    configs = [a for a in given.arguments if not a.startswith("data.root=")]
+    for config in configs or ["facial_heatmap", "facial_simcc", "facial_rle"]:
+        folder, val = RUNS / config, root / "val.csv"
+        overrides = [f"data.root={fit.parent.resolve()}", f"data.train={fit.name}", f"data.val={val}"]
+        overrides += [f"train.epochs={given.epochs}", "train.seed=0"]
+        kpnet("train", config, *overrides, "--out", folder, "--force", threads=given.threads)
+        rows = [measure(config, "before", folder, val, given.threads)]
+        kpnet("calibrate", folder, held, threads=given.threads)
+        rows.append(measure(config, "after", folder, val, given.threads))
+        new = not RESULTS.exists()
+        with RESULTS.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+        print(*(json.dumps(row) for row in rows), sep="\n", flush=True)
+        hidden_points(folder, val)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Trains and measures the rows of `benchmarks/results.csv` that are not in it yet.
+
+    python benchmarks/faces15.py data.root=data/faces15 [--threads 1] [--list] [ROW ...]
+
+A row is one training on training.csv and its measures on val.csv, of the model at the end of its training: as
+shipped, with the flip test, and with the flip test and the decoding named in the row. Each is written as it comes, so
+that none is made twice. Without ROW: every row of the table; `ablation` for all ablations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).parent / "results.csv"
+RUNS = Path("runs/benchmarks")
+SHORT = 15  # epochs of an ablation
+
+
+@dataclass
+class Row:
+    config: str
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+    decoding: str | None = None  # the best of those that the head has
+
+
+def _affine(options: str) -> str:
+    return f"{{Affine: {{{options}, p: 0.9}}}}"
+
+
+FLIP, LIGHT = "{HorizontalFlip: {p: 0.5}}", "{RandomBrightnessContrast: {p: 0.5}}"
+MOVES = "rotate: [-30, 30], scale: [0.8, 1.2], translate_percent: [-0.08, 0.08]"
+ABLATIONS = {
+    "default": (),
+    "temperature_learned": ("model.head.temperature=learned",),
+    "stride_2": ("model.head.stride=2",),
+    "stride_8": ("model.head.stride=8",),
+    "decoder_unet": ("model.head.decoder=unet",),
+    "decoder_deconv": ("model.head.decoder=deconv",),
+    "decoder_aspp": ("model.head.decoder=aspp",),
+    "decoder_upsample": ("model.head.decoder=upsample",),
+    "stages_2": ("model.head.stages=2",),
+    "loss_l1": ("model.head.loss={l1: 1.0}",),
+    "loss_cross_entropy": ("model.head.loss={cross_entropy: 1.0}",),
+    "loss_js": ("model.head.loss={l1: 1.0, js: 0.1}",),
+    "loss_variance": ("model.head.loss={l1: 1.0, cross_entropy: 0.1, variance: 0.01}",),
+    "loss_wing": ("model.head.loss={wing: 1.0, cross_entropy: 0.1}",),
+    "hardest_8": ("model.head.hardest=8",),
+    "augment_none": ("data.transforms=[]",),
+    "augment_no_flip": (f"data.transforms=[{_affine(MOVES + ', border_mode: 1')}, {LIGHT}]",),
+    "augment_black_border": (f"data.transforms=[{FLIP}, {_affine(MOVES)}, {LIGHT}]",),
+    "average_none": ("train.average=null",),
+    "average_swa": ("train.average=swa",),
+}
+
+ROWS = {
+    "facial_regression_i2dl": Row("facial_regression_i2dl"),
+    "facial_regression": Row("facial_regression"),
+    "facial_rle": Row("facial_rle"),
+    "facial_heatmap": Row("facial_heatmap", 0, decoding="dark"),
+    "facial_heatmap seed 1": Row("facial_heatmap", 1, decoding="dark"),
+    "facial_heatmap seed 2": Row("facial_heatmap", 2, decoding="dark"),
+    "facial_simcc": Row("facial_simcc"),
+    "facial_offset": Row("facial_offset", decoding="argmax"),
+    "facial_multi": Row("facial_multi"),
+    "facial_resnet18_heatmap": Row("facial_resnet18_heatmap", decoding="dark"),
+    "facial_resnet18_regression": Row("facial_resnet18_regression"),
+    **{
+        f"ablation {name} seed {seed}": Row(
+            "facial_heatmap", seed, (f"train.epochs={SHORT}", *overrides), decoding="dark"
+        )
+        for name, overrides in ABLATIONS.items()
+        for seed in (0, 1)
+    },
+}
+
+
+def kpnet(*arguments: str, threads: int) -> str:
+    """What `kpnet` prints."""
+    command = [sys.executable, "-m", "kpnet.cli", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def measure(name: str, row: Row, root: str, threads: int) -> dict[str, object]:
+    folder = RUNS / name.replace(" ", "_")
+    overrides = [f"data.root={root}", f"train.seed={row.seed}", *row.overrides]
+    kpnet("train", row.config, *overrides, "--out", str(folder), "--force", threads=threads)
+
+    def evaluate(*options: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(kpnet("evaluate", str(folder), *options, "--json", threads=threads))
+        return found
+
+    shipped, flipped = evaluate(), evaluate("--flip-test")
+    best = evaluate("--flip-test", "--decoding", row.decoding) if row.decoding else flipped
+    history = pd.read_csv(folder / "metrics.csv")
+    shown = " ".join(f'"{o}"' if " " in o else o for o in (f"train.seed={row.seed}", *row.overrides))
+    return {
+        "row": name,
+        "epochs": len(history),
+        "score": round(float(shipped["score"]), 2),  # type: ignore[arg-type]
+        "rmse_px": round(float(shipped["rmse_px"]), 3),  # type: ignore[arg-type]
+        "nme_percent": round(100 * float(shipped["nme"]), 2),  # type: ignore[arg-type]
+        "score_flip": round(float(flipped["score"]), 2),  # type: ignore[arg-type]
+        "score_best": round(float(best["score"]), 2),  # type: ignore[arg-type]
+        "train_minutes": round(history.seconds.sum() / 60, 1),
+        "threads": threads,
+        "command": f"kpnet train {row.config} data.root=data/faces15 {shown}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | ROW")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="names of the rows that are not measured yet")
+    given = parser.parse_args()
+    roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
+    asked = [a for a in given.arguments if not a.startswith("data.root=")]
+    chosen = [n for n in ROWS if any(n == a or n.startswith(f"{a} ") for a in asked)] if asked else list(ROWS)
+    for name in chosen:
+        done = set(pd.read_csv(RESULTS).row)
+        if name in done or given.list:
+            print(f"{'measured' if name in done else 'not yet '}  {name}")
+            continue
+        found = measure(name, ROWS[name], roots[0] if roots else "data/faces15", given.threads)
+        with RESULTS.open("a", newline="") as file:
+            csv.DictWriter(file, list(found), lineterminator="\n").writerow(found)
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Reliability of answers whose errors are drawn from what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from test_calibration import answers, errors_of
+
+from kpnet.plot import draw_reliability, save_figure
+from kpnet.reliability import measure_reliability
+from kpnet.uncertainty import probability_within
+
+SIZE = (96, 96)
+
+
+def measured(factor: float, count: int = 3000, tail: float = 5.0):
+    """Answers that say what their errors are, and errors `factor` times as large."""
+    answer, covariance = answers(count)
+    confidence = probability_within(covariance, 0.05, SIZE, tail)
+    answer = dataclasses.replace(answer, confidence=confidence, tail=tail)
+    target = errors_of(covariance, torch.full((4,), factor, dtype=torch.float64), 1.0, tail)
+    return measure_reliability(answer, target, torch.ones(count, 4, dtype=torch.bool), SIZE)
+
+
+def test_true_answers_are_reliable() -> None:
+    told = measured(1.0)
+    assert told["ece"] < 0.015
+    assert told["ece@1%"] < 0.015
+    for level, share in told["coverage"].items():
+        assert share["measured"] == pytest.approx(int(level[:-1]) / 100, abs=0.015)
+        assert share["low"] <= int(level[:-1]) / 100 <= share["high"]
+    for decile in told["deciles"][3:]:  # a tail of 5 needs many draws for its variance
+        assert decile["px"] == pytest.approx(decile["predicted_px"], rel=0.25)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_answers_that_are_too_sure_or_too_shy_are_not(factor: float) -> None:
+    told = measured(factor)
+    assert told["ece@1%"] > 0.05
+    share = told["coverage"]["90%"]
+    assert not share["low"] <= 0.9 <= share["high"]
+    assert (share["measured"] < 0.9) == (factor > 1)
+
+
+def test_the_interval_is_of_images_and_not_of_points() -> None:
+    """Where the points of an image err together, 200 images of 50 points are 200 draws and not 10 000."""
+    answer, covariance = answers(200, 50)
+    covariance = 1e-4 * torch.eye(2, dtype=torch.float64).expand_as(covariance)
+    answer = dataclasses.replace(answer, covariance=covariance)
+    together = 0.01 * torch.randn(200, 1, 2, generator=torch.Generator().manual_seed(0)).double().expand(200, 50, 2)
+    share = measure_reliability(answer, together, torch.ones(200, 50, dtype=torch.bool), SIZE)["coverage"]["50%"]
+    assert share["high"] - share["low"] == pytest.approx(2 * 1.96 * (0.5 * 0.5 / 200) ** 0.5, rel=0.2)
+
+
+def test_absent_points_count_for_nothing_and_the_picture_is_drawn(tmp_path) -> None:
+    answer, covariance = answers(50)
+    target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 50.0)
+    visible = torch.ones(50, 4, dtype=torch.bool)
+    visible[:, 1] = False
+    visible[7] = False
+    first = measure_reliability(answer, target, visible, SIZE)
+    target[~visible] = torch.nan
+    second = measure_reliability(answer, target, visible, SIZE)
+    assert first == second
+    assert "ece" not in first  # these answers carry no confidence
+    save_figure(draw_reliability(first), tmp_path / "reliability.png")
+    assert (tmp_path / "reliability.png").stat().st_size > 10_000
