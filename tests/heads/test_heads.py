@@ -353,7 +353,7 @@ def test_heatmap_answers_in_float32_under_autocast() -> None:
         ({"sigma": -1}, "sigma: Input should be greater than 0, found -1"),
         (
             {"decoder": "topdown"},
-            r'unknown decoder "topdown" \(did you mean "top_down"\?\); there are: aspp, deconv, top_down, unet, upsample',
+            r'unknown decoder "topdown" \(did you mean "top_down"\?\); there are: aspp, deconv, top_down, unet, up',
         ),
         ({"decoder": 3}, 'head "heatmap": decoder: .*found 3'),
         ({"decoder": {"width": 3}}, 'decoder: expected a name or a mapping with a "name"'),
