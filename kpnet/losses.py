@@ -37,13 +37,18 @@ def ohkm(count: int) -> Reduce:
     return reduce
 
 
+def check_shapes(predicted: Tensor, target: Tensor, weight: Tensor) -> None:
+    """A ValueError where predictions (B, K, ...), targets (B, K, 2) and weight (B, K) are not of the same B and K."""
+    if not predicted.shape[:2] == target.shape[:2] == weight.shape or target.shape[2:] != (2,):
+        raise ValueError(
+            "expected predictions (B, K, ...), points (B, K, 2) and weight (B, K), got "
+            f"{tuple(predicted.shape)}, {tuple(target.shape)} and {tuple(weight.shape)}"
+        )
+
+
 def _select(predicted: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both (B, K, 2), zero where absent: selected before the arithmetic, as NaN * 0 is NaN."""
-    if predicted.shape != target.shape or predicted.shape[:-1] != weight.shape:
-        raise ValueError(
-            f"expected points (B, K, 2) twice and weight (B, K), got {tuple(predicted.shape)}, "
-            f"{tuple(target.shape)} and {tuple(weight.shape)}"
-        )
+    check_shapes(predicted, target, weight)
     visible = (weight > 0)[..., None]
     return torch.where(visible, predicted, 0), torch.where(visible, target, 0)
 
@@ -113,6 +118,7 @@ def laplace_nll(
 
 def _float_logits(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both at least float32; absent targets 0."""
+    check_shapes(logits, target, weight)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits, torch.where((weight > 0)[..., None], target, 0).to(logits.dtype)
 
@@ -156,7 +162,7 @@ def kl2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: R
 
     The same gradients; 0 where the map is the Gaussian.
     """
-    target = torch.where((weight > 0)[..., None], target, 0)
+    _, target = _float_logits(logits, target, weight)
     entropy = -sum((log.exp() * log).sum(-1) for log in _log_profiles(target, logits, sigma))
     return cross_entropy2d(logits, target, weight, sigma, lambda values, weight: reduce(values - entropy, weight))
 

@@ -558,3 +558,34 @@ def test_the_course_loop_on_a_csv(faces15: Path) -> None:
     dataset = kpnet.data.KaggleCSV(faces15 / "val.csv")
     model = build_model(backbone=SANDWICH, head="regression", num_keypoints=15, in_channels=1, input_size=96)
     assert evaluate_model(model, dataset) == pytest.approx(evaluate(model, dataset)["score"], rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("head", ["heatmap", "simcc", "offset", "rle", "regression"])
+def test_an_answer_that_is_not_finite_names_the_head(head: str, bad: float) -> None:
+    model = build_model(backbone="conv_sandwich", head=head, num_keypoints=3, in_channels=1, input_size=32)
+    images = torch.rand(3, 1, 32, 32)
+    images[1, 0, 5, 5] = bad
+    with pytest.raises(KpnetError, match=f'head "{head}": the answer to image 1 of the batch is not finite'):
+        model.infer(images)
+    assert model.infer(images[[0, 2]]).keypoints.isfinite().all()
+
+
+def test_several_heads_by_their_short_form() -> None:
+    heads = {"coarse": "laplace_nll", "fine": {"name": "heatmap", "stride": 8}}
+    model = build_model(backbone="conv_sandwich", heads=heads, num_keypoints=3, in_channels=1, input_size=32)
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 3, 2)
+    assert model.config.head == {"name": "multi", "heads": heads}
+    # In place of a recipe's own head, but not beside one.
+    assert build_model("facial_heatmap", heads=heads).config.head == model.config.head
+    with pytest.raises(KpnetError, match="give either head or heads"):
+        build_model(backbone="conv_sandwich", head="heatmap", heads=heads, num_keypoints=3)
+
+
+def test_a_model_of_several_heads_goes_through_a_file(tmp_path: Path) -> None:
+    model = build_model(
+        backbone="conv_sandwich", heads={"a": "rle", "b": "simcc"}, num_keypoints=3, in_channels=1, input_size=32
+    )
+    model.save(tmp_path)
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(load_model(tmp_path)(images), model.eval()(images))

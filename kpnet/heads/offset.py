@@ -14,7 +14,7 @@ from kpnet import decoding
 from kpnet.coordinates import cell_centers
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
-from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce
+from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce, check_shapes
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
 
 
@@ -103,6 +103,7 @@ def vote_error(votes: Tensor, target: Tensor, weight: Tensor, radius: float, red
 
     A point with no such cell (off the map) is as if it had no error.
     """
+    check_shapes(votes, target, weight)
     target = torch.where((weight > 0)[..., None], target, 0)[:, :, None, None]
     grid = _cell_grid(votes[..., 0])
     size = torch.tensor([votes.shape[3], votes.shape[2]], device=votes.device, dtype=votes.dtype)

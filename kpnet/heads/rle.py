@@ -8,7 +8,7 @@ from torch import Tensor
 from kpnet.heads.base import HEADS
 from kpnet.heads.flow import ResidualFlow
 from kpnet.heads.likelihood import LikelihoodHead
-from kpnet.losses import laplace_nll
+from kpnet.losses import check_shapes, laplace_nll
 
 
 @HEADS.register("rle")
@@ -22,6 +22,7 @@ class RLEHead(LikelihoodHead):
         self.flow = ResidualFlow()
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        check_shapes(xy, target, weight)
         visible = (weight > 0)[..., None]
         errors = torch.where(visible, (torch.where(visible, target, 0) - xy) * torch.exp(-log_scale), 0)
         with torch.autocast(errors.device.type, enabled=False):

@@ -14,7 +14,7 @@ from kpnet.coordinates import cell_centers
 from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
-from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl
+from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl, check_shapes
 from kpnet.rendering import log_gaussian_profiles
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
 
@@ -91,6 +91,7 @@ class SimCCHead(Head):
         return terms
 
     def _axes_loss(self, name: str, output: SimCCOutput, target: Tensor, weight: Tensor) -> Tensor:
+        check_shapes(output.x_logits, target, weight)
         target = torch.where((weight > 0)[..., None], target, 0).to(output.x_logits.dtype)
         size = (output.y_logits.shape[-1], output.x_logits.shape[-1])
         gy, gx = (profile.log_softmax(-1) for profile in log_gaussian_profiles(target, size, self.sigma_bins))

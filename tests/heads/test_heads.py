@@ -119,6 +119,12 @@ class TestEveryHead:
         assert maps[-1].grad is not None
         assert maps[-1].grad.abs().sum() > 0
 
+    def test_another_number_of_points_is_refused(self, spec: dict[str, Any]) -> None:
+        head = build(spec)
+        with pytest.raises(ValueError, match=r"\(2, 4, 2\)") as caught:
+            head.loss(head(features()), torch.zeros(2, 4, 2), torch.ones(2, 4))
+        assert "\n" not in str(caught.value)
+
     def test_the_answer_is_differentiable(self, spec: dict[str, Any]) -> None:
         maps = [f.requires_grad_() for f in features()]
         build(spec).eval()(maps).xy.sum().backward()
