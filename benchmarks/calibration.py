@@ -125,12 +125,11 @@ def main() -> None:
         rows = [measure(config, "before", folder, val, given.threads)]
         kpnet("calibrate", folder, held, threads=given.threads)
         rows.append(measure(config, "after", folder, val, given.threads))
-        new = not RESULTS.exists()
-        with RESULTS.open("a", newline="") as file:
+        others = [r for r in csv.DictReader(RESULTS.open()) if r["config"] != config] if RESULTS.exists() else []
+        with RESULTS.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+            writer.writeheader()
+            writer.writerows([*others, *rows])
         print(*(json.dumps(row) for row in rows), sep="\n", flush=True)
         hidden_points(folder, val)
 

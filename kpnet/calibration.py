@@ -10,29 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from kpnet.errors import KpnetError
 from kpnet.heads import Keypoints
+from kpnet.testtime import TestTime
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 
 LEAST_POINTS = 50
 PRIOR = 10.0  # points' worth of belief that a keypoint's own factor is the others'
 MIN_TAIL = 2.05
+ABSURD = 15.0  # log of a factor: three million times too sure
 
 
 @dataclass(frozen=True)
 class Calibration:
     """log_factors: log of the standard deviation's factor, one per keypoint; power: the exponent b; tail: degrees of
-    freedom of the Student t. points: how many it was fitted to."""
+    freedom of the Student t. points: how many it was fitted to. test_time: the views of the answers that it was fitted
+    to, and holds for."""
 
     log_factors: list[float]
     power: float
     tail: float
     points: int
+    test_time: TestTime = field(default_factory=TestTime)
 
     def __call__(self, answer: Keypoints, size: tuple[int, int]) -> Keypoints:
         """The answer with a covariance and a confidence that agree with its errors; size (H, W) of the input."""
@@ -43,7 +47,9 @@ class Calibration:
         return dataclasses.replace(answer, covariance=covariance, confidence=confidence, tail=self.tail)
 
 
-def fit_calibration(answer: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int]) -> Calibration:
+def fit_calibration(
+    answer: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int], test_time: TestTime | None = None
+) -> Calibration:
     """From uncalibrated answers to N images, their true points (N, K, 2) and visible (N, K); size (H, W) of the input.
 
     A KpnetError where there are too few points, or where the answers hit every point exactly.
@@ -74,7 +80,13 @@ def fit_calibration(answer: Keypoints, target: Tensor, visible: Tensor, size: tu
 
     optimizer.step(closure)
     tail = MIN_TAIL + float(torch.nn.functional.softplus(raw_tail.detach()))
-    return Calibration((shared + own).tolist(), float(power.detach()), tail, len(errors))
+    factors = (shared + own).detach()
+    if not factors.isfinite().all() or factors.abs().max() > ABSURD:
+        raise KpnetError(
+            "calibration: no scale fits these errors; are nearly all points hit exactly? "
+            "Use data that the model was not trained on"
+        )
+    return Calibration(factors.tolist(), float(power.detach()), tail, len(errors), test_time or TestTime())
 
 
 def student_nll(errors: Tensor, covariance: Tensor, tail: Tensor) -> Tensor:

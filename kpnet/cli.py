@@ -152,10 +152,12 @@ def evaluate(
     from kpnet.plot import draw_reliability, save_figure
     from kpnet.report import plain, print_groups, print_measures, print_points, print_reliability
 
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
     model = _ensemble(run, also, decoding).to(best_device())
     views = _test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
-    divisor = (first, second) if comma else nme
+    divisor = (first.strip(), second.strip()) if comma else nme
     measures = run_evaluation(model, _labelled(run, data, model), batch_size, views, divisor)
     reliability = measures.get("reliability")
     if plot is not None:
@@ -192,9 +194,9 @@ def calibrate(
     model = load_model(run).to(best_device())
     _check_unseen(run, data)
     model.calibration = None
-    dataset, size = _labelled(run, data, model), model.config.input_size
-    result = answer_dataset(model, dataset, batch_size, _test_time(flip_test, "1", 0.0))
-    model.calibration = fit_calibration(result.answer, result.target, result.visible, size)
+    dataset, size, test_time = _labelled(run, data, model), model.config.input_size, _test_time(flip_test, "1", 0.0)
+    result = answer_dataset(model, dataset, batch_size, test_time)
+    model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
     console = Console()
     for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
         if answer.covariance is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import describe
@@ -61,7 +62,7 @@ class ModelConfig(Strict):
         if not isinstance(values, Mapping) or "heads" not in values:
             return values
         if "head" in values:
-            raise ValueError("give either head or heads")
+            raise PydanticCustomError("two_heads", "give either head or heads, not both")
         rest = {k: v for k, v in values.items() if k != "heads"}
         return {**rest, "head": {"name": "multi", "heads": values["heads"]}}
 

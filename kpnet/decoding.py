@@ -17,6 +17,8 @@ from kpnet.coordinates import cell_centers, pixel_to_normalized
 
 # Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
+# Private to torch; without it, a gradient never takes the probabilities' place.
+_graph_is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 def spatial_softmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -163,7 +165,7 @@ class _SoftArgmax(torch.autograd.Function):
         grad = grad / (ctx.number if temperature is None else temperature)
         dx, dy = _offsets(probabilities, xy)
         # Fresh memory costs more, in page faults, than the arithmetic: unless the graph is retained, reuse it.
-        retained = torch._C._autograd._get_current_graph_task_keep_graph()
+        retained = _graph_is_kept()
         out = torch.empty_like(probabilities) if retained else probabilities
         slope, images = grad.new_zeros(()), _images_per_chunk(probabilities)
         buffer = torch.empty_like(probabilities[:images])

@@ -35,6 +35,10 @@ class Ensemble(nn.Module):
             ):
                 if own != other:
                     raise KpnetError(f"models of an ensemble must have the same {what}: found {own} and {other}")
+        if len({model.calibration is None for model in models}) > 1:
+            raise KpnetError(
+                "some models of the ensemble are calibrated and some are not: calibrate all of them or none"
+            )
         self.models = nn.ModuleList(models)
         self.config, self.skeleton = first.config, first.skeleton
 
@@ -43,7 +47,8 @@ class Ensemble(nn.Module):
 
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
         """As `KeypointModel.infer`."""
-        return average([model.infer(images, test_time) for model in self.models])  # type: ignore[operator]
+        size = (images.shape[-2], images.shape[-1])
+        return average([model.infer(images, test_time) for model in self.models], size)  # type: ignore[operator]
 
 
 def load_ensemble(models: Model | Ensemble | Sequence[Model]) -> KeypointModel | Ensemble:

@@ -78,7 +78,8 @@ class KeypointModel(nn.Module):
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
         """Keypoints with confidence, covariance and maps; in eval mode, after which each module is as it was.
 
-        test_time: mirrored, scaled and shifted views too. A KpnetError where the answer is not finite.
+        test_time: mirrored, scaled and shifted views too. A calibration holds for the views that it was fitted to;
+        with others the answer is as the head gives it. A KpnetError where the answer is not finite.
         """
         images = images[None] if images.ndim == 3 else images
         with evaluation_mode(self):
@@ -86,8 +87,9 @@ class KeypointModel(nn.Module):
                 answer = self._answer(images)
             else:
                 answer = infer_views(self._answer, images, self.skeleton, test_time)
-        size = (images.shape[-2], images.shape[-1])
-        return answer if self.calibration is None else self.calibration(answer, size)
+        if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
+            return answer
+        return self.calibration(answer, (images.shape[-2], images.shape[-1]))
 
     def _answer(self, images: Tensor) -> Keypoints:
         answer = self.head.infer(self.output(images))
@@ -151,12 +153,12 @@ def build_model(
             config = {"model": config}
         loaded = load_config(config)
         values = loaded.model.model_dump()
-        if "heads" in overrides:
-            del values["head"]
         if skeleton is None and loaded.data.skeleton is not None:
             own = Skeleton.load(loaded.data.skeleton)
             # Another number of points than the recipe's is another set of points.
             skeleton = own if overrides.get("num_keypoints", len(own)) == len(own) else None
+    if "heads" in overrides:
+        values.pop("head", None)
     values |= {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()}
     model_config = load_config({"model": values}).model
     return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
@@ -195,7 +197,8 @@ class _Saved(Strict):
 def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointModel:
     """The model of a run folder (the final one) or of a folder that `save` wrote; in eval mode.
 
-    decoding: instead of the head's own, for a head that has a choice. Nothing in the files is executed.
+    decoding: instead of the head's own, for a head that has a choice; a calibration is of the head's own, and another
+    decoding goes without. Nothing in the files is executed.
     A KpnetError says what is missing or does not fit.
     """
     folder = model_folder(path)
@@ -207,11 +210,15 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
-        saved.model.head = {**head, "decoding": decoding}
+        if head.get("decoding") != decoding:
+            saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
     try:
         model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
+    if saved.calibration is not None and len(saved.calibration.log_factors) != len(model.skeleton):
+        found = len(saved.calibration.log_factors)
+        raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_factors, found {found}")
     model.calibration = saved.calibration
     fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,15 @@ Box = Sequence[float]  # x0, y0, x1, y1 in pixels of the image
 @dataclass
 class Prediction:
     """The N instances of one image: keypoints (N, K, 2) and covariance (N, K, 2, 2) in its pixels,
-    confidence (N, K) in [0, 1]; the last two are None where the head has none."""
+    confidence (N, K) in [0, 1]; the last two are None where the head has none. tail: as in Keypoints, for
+    `kpnet.uncertainty.ellipse_radius`."""
 
     image: str
     names: tuple[str, ...]
     keypoints: np.ndarray
     confidence: np.ndarray | None
     covariance: np.ndarray | None
+    tail: float = math.inf
 
     def to_frame(self) -> pd.DataFrame:
         """A row per point: image, instance, name, x, y, confidence."""
@@ -91,15 +93,15 @@ class Predictor:
         xy, confidence, covariance = (
             None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
         )
+        tail = parts[0][3] if parts else math.inf
         start = 0
         for (name, _, _), view in zip(group, views, strict=True):
             rows = slice(start, start + len(view))
             start += len(view)
-            yield self._back(
-                name, [m for _, m in view], *(None if a is None else a[rows] for a in (xy, confidence, covariance))
-            )
+            answer = (None if a is None else a[rows] for a in (xy, confidence, covariance))
+            yield replace(self._back(name, [m for _, m in view], *answer), tail=tail)
 
-    def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         answer = self.model.infer(images.to(self.device).float() / 255, self.test_time)
@@ -107,10 +109,10 @@ class Predictor:
         xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
         confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
         if answer.covariance is None:
-            return xy, confidence, None
+            return xy, confidence, None, answer.tail
         scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
         covariance = answer.covariance.cpu().double() * scale[:, None] * scale[None, :]
-        return xy, confidence, covariance.numpy()
+        return xy, confidence, covariance.numpy(), answer.tail
 
     def _back(
         self,

@@ -71,8 +71,9 @@ def _coverage(squared: Tensor, visible: Tensor, probability: float, tail: float)
     """The share inside, and its 95 % interval by resampling whole images: points of one face err together."""
     inside = ((squared <= ellipse_radius(probability, tail) ** 2) & visible).sum(-1).double()
     counted = visible.sum(-1).double()
-    draws = torch.randint(len(inside), (RESAMPLES, len(inside)), generator=torch.Generator().manual_seed(0))
-    shares = inside[draws].sum(-1) / counted[draws].sum(-1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))
+    shares = torch.stack([inside[index].sum() / counted[index].sum() for index in drawn])
     low, high = shares.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return {"measured": float(inside.sum() / counted.sum()), "low": low, "high": high}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kpnet import coordinates
+from kpnet.coordinates import Size
 from kpnet.errors import KpnetError
 from kpnet.heads import Keypoints
 from kpnet.skeleton import Skeleton
-from kpnet.uncertainty import mixture
+from kpnet.uncertainty import CONFIDENCE_RADIUS, mean_tail, mixture, probability_within
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,10 @@ class TestTime:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < s < float("inf") for s in self.scales):
+        if not self.scales or not all(0 < s < math.inf for s in self.scales):
             raise KpnetError(f"test time: scales: expected positive numbers, found {list(self.scales)}")
+        if not 0 <= self.shift < math.inf:
+            raise KpnetError(f"test time: shift: expected a number of pixels of at least 0, found {self.shift}")
 
     def views(self) -> list[View]:
         shifts = [(0.0, 0.0)]
@@ -88,26 +92,28 @@ def infer_views(
     if settings.flip and not skeleton.can_mirror:
         what = f'"{skeleton.unpaired_sides[0]}" stands in no left/right pair' if skeleton.unpaired_sides else "no pairs"
         raise KpnetError(f"flip test: the skeleton cannot be mirrored ({what}): give it `pairs`")
-    views = settings.views()
-    return average([view.back(infer(view.show(images)), images, permutation) for view in views])
+    height, width = images.shape[-2:]
+    if settings.shift >= min(height, width) / 2:
+        raise KpnetError(f"test time: shift: {settings.shift:g} pixels move half of a {height}x{width} image out of it")
+    answers = [view.back(infer(view.show(images)), images, permutation) for view in settings.views()]
+    return average(answers, (height, width))
 
 
-def average(answers: list[Keypoints]) -> Keypoints:
-    """Several answers about the same images as one: the mean, with the covariance of their mixture."""
+def average(answers: list[Keypoints], size: Size) -> Keypoints:
+    """Several answers about the same images of `size` (H, W) as one: the mean, with the covariance of their mixture
+    and the confidence that it gives. Maps only where all have maps of one size."""
     points = torch.stack([a.keypoints for a in answers])
+    maps = [a.heatmaps for a in answers if a.heatmaps is not None]
+    heatmaps = None
+    if len(maps) == len(answers) and len({m.shape for m in maps}) == 1:
+        heatmaps = torch.stack(maps).mean(0)
     covariances = [a.covariance for a in answers if a.covariance is not None]
-    confidences = [a.confidence for a in answers if a.confidence is not None]
-    heatmaps = [a.heatmaps for a in answers if a.heatmaps is not None]
-    xy, covariance = points.mean(0), None
-    if len(covariances) == len(answers):
-        xy, covariance = mixture(points, torch.stack(covariances))
-    return Keypoints(
-        xy,
-        torch.stack(confidences).mean(0) if len(confidences) == len(answers) else None,
-        covariance,
-        torch.stack(heatmaps).mean(0) if heatmaps else None,
-        min(a.tail for a in answers),
-    )
+    if len(covariances) < len(answers):
+        return Keypoints(points.mean(0), heatmaps=heatmaps)
+    tail = mean_tail([a.tail for a in answers])
+    xy, covariance = mixture(points, torch.stack(covariances))
+    confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, tail)
+    return Keypoints(xy, confidence, covariance, heatmaps, tail)
 
 
 def _mirrored(answer: Keypoints, permutation: list[int]) -> Keypoints:

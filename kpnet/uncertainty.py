@@ -59,6 +59,12 @@ def mahalanobis(errors: Tensor, covariance: Tensor) -> Tensor:
     return (yy * x * x - 2 * xy * x * y + xx * y * y) / (xx * yy - xy * xy)
 
 
+def mean_tail(tails: list[float]) -> float:
+    """Of a mixture of errors with these tails: the mean of 1 / tail, which is 0 for normal ones."""
+    inverse = sum(1 / tail for tail in tails) / len(tails)
+    return 1 / inverse if inverse else math.inf
+
+
 def mixture(points: Tensor, covariances: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (..., 2) and covariance (..., 2, 2) of a mixture of M distributions: points (M, ..., 2), covariances
     (M, ..., 2, 2), weights (M, ...) that sum to 1 over M, or None for equal ones.

@@ -16,6 +16,7 @@ from kpnet.calibration import Calibration, fit_calibration, student_nll
 from kpnet.errors import KpnetError
 from kpnet.heads import Keypoints
 from kpnet.reliability import measure_reliability
+from kpnet.testtime import TestTime
 
 SIZE = (96, 96)
 
@@ -112,6 +113,14 @@ def test_the_density_is_that_of_a_student_t() -> None:
     torch.testing.assert_close(density.sum(0)[1400:1600], expected[1400:1600], atol=1e-5, rtol=1e-3)
 
 
+def test_errors_that_no_scale_fits() -> None:
+    answer, _ = answers(100)
+    target = answer.keypoints.clone()
+    target[0, 0] = 0.5
+    with pytest.raises(KpnetError, match="no scale fits these errors"):
+        fit_calibration(answer, target, torch.ones(100, 4, dtype=torch.bool), SIZE)
+
+
 @pytest.mark.parametrize(
     ("count", "message"), [(10, "expected at least 50 labelled points, found 40"), (20, "every point is hit exactly")]
 )
@@ -134,3 +143,17 @@ def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
     assert b.confidence is not None
     assert torch.equal(a.confidence, b.confidence)
     assert b.tail == 4.0
+    # It was fitted to plain answers, and holds for no others.
+    assert again.infer(images, TestTime(scales=(0.9, 1.0))).confidence is None
+    text = (tmp_path / "model.yaml").read_text()
+    (tmp_path / "model.yaml").write_text(text.replace("[-1.0, -0.5]", "[-1.0]"))
+    with pytest.raises(KpnetError, match="calibration: expected 2 log_factors, found 1"):
+        load_model(tmp_path)
+
+
+def test_another_decoding_goes_without_its_calibration(tmp_path: Path) -> None:
+    model = build_model(backbone="conv_sandwich", head="heatmap", num_keypoints=2, in_channels=1, input_size=32)
+    model.calibration = Calibration([-1.0, -0.5], 1.0, 4.0, 100)
+    model.save(tmp_path)
+    assert load_model(tmp_path, decoding="dark").calibration is None
+    assert load_model(tmp_path).calibration == model.calibration

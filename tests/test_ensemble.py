@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from kpnet import KeypointModel, Predictor, build_model
+from kpnet.calibration import Calibration
 from kpnet.ensemble import Ensemble, load_ensemble
 from kpnet.errors import KpnetError
+from kpnet.heads import Keypoints
+from kpnet.testtime import average
+from kpnet.uncertainty import probability_within
 
 
 def model(seed: int, **other: Any) -> KeypointModel:
@@ -32,8 +36,36 @@ def test_the_answer_is_the_mean_and_doubt_grows_with_distance() -> None:
     assert other.covariance is not None
     within = (one.covariance + other.covariance) / 2
     between = both.covariance - within
+    assert both.confidence is not None
+    expected = probability_within(both.covariance, 0.05, (32, 32))
+    torch.testing.assert_close(both.confidence, expected)
     apart = (one.keypoints - other.keypoints) / 2
     torch.testing.assert_close(between, apart[..., :, None] * apart[..., None, :], atol=1e-6, rtol=1e-4)
+
+
+def test_two_sure_models_that_disagree_are_not_sure() -> None:
+    def sure(x: float) -> Keypoints:
+        return Keypoints(torch.tensor([[[x, 0.0]]]), torch.tensor([[0.99]]), 1e-4 * torch.eye(2).view(1, 1, 2, 2))
+
+    both = average([sure(-0.4), sure(0.4)], (32, 32))
+    assert both.confidence is not None
+    assert both.confidence.item() < 0.3
+
+
+def test_maps_of_two_sizes_are_left_out() -> None:
+    a, b = model(0), model(1, head={"name": "offset", "stride": 8})
+    images = torch.rand(2, 1, 32, 32)
+    assert Ensemble([a, b]).infer(images).heatmaps is None
+    assert Ensemble([a, model(1)]).infer(images).heatmaps is not None
+
+
+def test_calibrated_models_keep_to_themselves() -> None:
+    a, b = model(0), model(1)
+    a.calibration = Calibration([0.0] * 3, 1.0, 4.0, 100)
+    with pytest.raises(KpnetError, match="calibrate all of them or none"):
+        Ensemble([a, b])
+    b.calibration = Calibration([0.0] * 3, 1.0, 12.0, 100)
+    assert Ensemble([a, b]).infer(torch.rand(1, 1, 32, 32)).tail == pytest.approx(6)
 
 
 def test_a_predictor_of_runs(tmp_path: Path) -> None:

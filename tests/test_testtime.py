@@ -65,6 +65,11 @@ def test_views_are_all_combinations() -> None:
     assert len(TestTime(flip=True, scales=(0.9, 1.0), shift=2).views()) == 2 * 2 * 5
     with pytest.raises(KpnetError, match=r"scales: expected positive numbers, found \[0\]"):
         TestTime(scales=(0,))
+    for shift in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(KpnetError, match="shift: expected a number of pixels of at least 0"):
+            TestTime(shift=shift)
+    with pytest.raises(KpnetError, match="24 pixels move half of a 48x64 image out of it"):
+        infer_views(centroids, blobs(POINTS), Skeleton.from_names(NAMES), TestTime(shift=24))
 
 
 def test_the_flip_test_of_a_model_is_equivariant() -> None:
@@ -89,11 +94,11 @@ def test_the_flip_test_of_a_model_is_equivariant() -> None:
 def test_views_that_disagree_are_less_sure() -> None:
     near = Keypoints(torch.zeros(1, 1, 2), covariance=0.01 * torch.eye(2).view(1, 1, 2, 2))
     far = dataclasses.replace(near, keypoints=torch.tensor([[[1.0, 0.0]]]))
-    both = average([near, far])
+    both = average([near, far], SIZE)
     assert both.covariance is not None
     torch.testing.assert_close(both.keypoints, torch.tensor([[[0.5, 0.0]]]))
     torch.testing.assert_close(both.covariance[0, 0], torch.tensor([[0.26, 0.0], [0.0, 0.01]]))
-    assert average([Keypoints(torch.zeros(1, 1, 2)), near]).covariance is None
+    assert average([Keypoints(torch.zeros(1, 1, 2)), near], SIZE).covariance is None
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["left_eye", "nose"]])

@@ -17,7 +17,10 @@ def weight_average(settings: EMA | SWA, epochs: int) -> WeightAveraging:
 
 
 class EndAverage(WeightAveraging):
-    """The mean of the weights at the ends of the epochs from `start` (from 0); before it, the weights as they are."""
+    """The mean of the weights at the ends of the epochs from `start` (from 0); before it, the weights as they are.
+
+    BatchNorm's statistics are averaged too, and not measured anew: no pass over the data more.
+    """
 
     def __init__(self, start: int) -> None:
         super().__init__()

@@ -62,6 +62,7 @@ class Head(nn.Module):
     """
 
     multiple: int = 1
+    has_spread: bool = True  # does infer give a covariance?
     loss_weights: dict[str, float]
 
     def forward(self, features: list[Tensor]) -> HeadOutput:

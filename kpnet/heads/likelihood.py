@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses
 from kpnet.heads.regression import Regressor
 from kpnet.losses import COORDINATE_LOSSES, gaussian_nll, laplace_nll
@@ -32,6 +33,10 @@ class LikelihoodHead(Regressor):
     known: ClassVar[tuple[str, ...]] = ("nll", *COORDINATE_LOSSES)
     defaults: ClassVar[Losses] = {"nll": 1.0}
     outputs: ClassVar[int] = 4
+
+    def add_layers(self) -> None:
+        if not self.loss_weights.get("nll"):
+            raise KpnetError(f'head "{self.name}": loss: nothing trains the scale of the errors: add nll')
 
     def forward(self, features: list[Tensor]) -> LikelihoodOutput:
         xy, raw = self.regress(features).chunk(2, -1)

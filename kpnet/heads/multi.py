@@ -57,6 +57,13 @@ class MultiHead(Head):
         self.weights = {name: weights.get(name, 1.0) for name in heads}
         self.image_size = pyramid.image_size
         self.answer = answer or list(heads)[-1]
+        self.has_spread = self.answer == FUSED or self._heads()[self.answer].has_spread
+        bare = [name for name, head in self._heads().items() if not head.has_spread]
+        if self.answer == FUSED and bare:
+            raise KpnetError(
+                f'head "multi": answer: fused needs a variance from every head, and "{bare[0]}" has none; '
+                "use rle or laplace_nll for it, or name one head as the answer"
+            )
         self.multiple = math.lcm(*(head.multiple for head in self._heads().values()))
 
     def _heads(self) -> dict[str, Head]:
@@ -66,7 +73,8 @@ class MultiHead(Head):
         parts: dict[str, HeadOutput] = {name: head(features) for name, head in self._heads().items()}
         if self.answer != FUSED:
             return MultiOutput(parts[self.answer].xy, parts)
-        return MultiOutput(self._fuse(parts).keypoints, parts)
+        xy, _ = self._fuse(parts, [part.xy for part in parts.values()])
+        return MultiOutput(xy, parts)
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """`HEAD.TERM` of every head."""
@@ -80,19 +88,14 @@ class MultiHead(Head):
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, MultiOutput)
         if self.answer == FUSED:
-            return self._fuse(output.parts)
+            decoded = [head.infer(output.parts[name]).keypoints for name, head in self._heads().items()]
+            xy, covariance = self._fuse(output.parts, decoded)
+            return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)
         return self._heads()[self.answer].infer(output.parts[self.answer])
 
-    def _fuse(self, parts: dict[str, HeadOutput]) -> Keypoints:
-        answers = {name: head.infer(parts[name]) for name, head in self._heads().items()}
-        bare = [name for name, answer in answers.items() if answer.covariance is None]
-        if bare:
-            raise KpnetError(
-                f'head "multi": answer: fused needs a variance from every head, and "{bare[0]}" has none; '
-                "use rle or laplace_nll for it, or name one head as the answer"
-            )
-        points = torch.stack([answer.keypoints for answer in answers.values()])
-        covariances = torch.stack([a.covariance for a in answers.values() if a.covariance is not None])
+    def _fuse(self, parts: dict[str, HeadOutput], points: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (B, K, 2) of the heads' points by inverse variance, and its covariance."""
+        answers = [head.infer(parts[name]) for name, head in self._heads().items()]
+        covariances = torch.stack([a.covariance for a in answers if a.covariance is not None])
         precision = 1 / covariances.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-12)
-        xy, covariance = mixture(points, covariances, precision / precision.sum(0))
-        return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)
+        return mixture(torch.stack(points), covariances, precision / precision.sum(0))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kpnet import decoding
 from kpnet.coordinates import cell_centers
+from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce, check_shapes
@@ -51,6 +52,12 @@ class OffsetHead(Head):
     ) -> None:
         super().__init__()
         check_losses(loss, [*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset"], "offset")
+        named = {name for name, weight in loss.items() if weight}
+        if not named & {"offset", *COORDINATE_LOSSES} or not named - {"offset", "variance"}:
+            raise KpnetError(
+                'head "offset": loss: expected terms that train the map (cross_entropy, …) and the votes (offset), '
+                f"or both (l1, …), found {', '.join(sorted(named))}"
+            )
         self.loss_weights = loss
         self.reduce = reducer(hardest)
         self.decoding = decoding
@@ -59,7 +66,8 @@ class OffsetHead(Head):
         self.multiple = self.decoder.multiple
         self.maps = nn.Conv2d(self.decoder.channels, num_keypoints, 1)
         self.offsets = nn.Conv2d(self.decoder.channels, 2 * num_keypoints, 1)
-        nn.init.zeros_(self.offsets.weight)  # every cell votes for its own centre at first
+        for parameter in self.offsets.parameters():  # every cell votes for its own centre at first
+            nn.init.zeros_(parameter)
 
     def forward(self, features: list[Tensor]) -> OffsetOutput:
         x = self.decoder(features)
@@ -93,7 +101,9 @@ class OffsetHead(Head):
             best = output.logits.flatten(2).argmax(-1)[..., None, None].expand(-1, -1, 1, 2)
             xy = output.votes.flatten(2, 3).gather(2, best)[:, :, 0]
         centred = output.votes - xy[:, :, None, None]
-        covariance = torch.einsum("bkhw,bkhwi,bkhwj->bkij", p, centred, centred)
+        # Not an einsum: autocast would make it one of half precision, where a hundredth of a pixel squared is 0.
+        outer = centred[..., :, None] * centred[..., None, :]
+        covariance = (p[..., None, None] * outer).sum((2, 3))
         confidence = probability_within(covariance, CONFIDENCE_RADIUS, (p.shape[-2], p.shape[-1]))
         return Keypoints(xy, confidence, covariance, p)
 

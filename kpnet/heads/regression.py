@@ -86,6 +86,7 @@ class RegressionHead(Regressor):
     """
 
     name = "regression"
+    has_spread = False
     defaults: ClassVar[Losses] = {"mse": 1.0}
 
     def __init__(

@@ -19,6 +19,7 @@ class RLEHead(LikelihoodHead):
     name = "rle"
 
     def add_layers(self) -> None:
+        super().add_layers()
         self.flow = ResidualFlow()
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -32,8 +33,10 @@ class RLEHead(LikelihoodHead):
     def variance(self) -> Tensor:
         """Of the learned density, in scales squared, by a sum over a grid."""
         # Finer towards the middle: the flow may have taken over a part of the scale.
-        even = torch.linspace(-6, 6, 48, device=next(self.parameters()).device)
+        parameter = next(self.flow.parameters())
+        even = torch.linspace(-6, 6, 48, device=parameter.device, dtype=parameter.dtype)
         at, step = even.sinh() / 25, even.cosh()
         grid, area = torch.cartesian_prod(at, at), torch.outer(step, step).flatten()
-        density = (self.flow.log_density(grid) - grid.abs().sum(-1) + area.log()).softmax(0)
-        return (density[:, None] * grid.square()).sum(0)
+        with torch.autocast(grid.device.type, enabled=False):
+            density = (self.flow.log_density(grid) - grid.abs().sum(-1) + area.log()).softmax(0)
+            return (density[:, None] * grid.square()).sum(0)

@@ -108,7 +108,9 @@ class SimCCHead(Head):
 
 def _mean(logits: Tensor) -> Tensor:
     """Normalised mean (B, K) of softmax(logits) (B, K, bins)."""
-    return logits.softmax(-1) @ cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    # Not a matrix product: autocast would make it one of half precision.
+    centres = cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(-1) * centres).sum(-1)
 
 
 def _variance(logits: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def centroid(maps: Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize(
     ("name", "levels"),
-    [("top_down", [0, 1, 2, 3, 4]), ("unet", [0, 1, 2, 3, 4]), ("deconv", [4]), ("upsample", [4]), ("aspp", [3])],
+    [("top_down", [0, 1, 2, 3, 4]), ("unet", [0, 1, 2, 3, 4]), ("deconv", [4]), ("upsample", [4]), ("aspp", [4])],
 )
 def test_a_cell_of_any_level_lands_where_it_stands(
     name: str, levels: list[int], stride: int, size: tuple[int, int]
@@ -194,12 +194,23 @@ def test_width_is_the_channels_between(name: str) -> None:
     assert decoder(empty_maps(pyramid((64, 64), STRIDES, 2))).shape == (1, 24, 16, 16)
 
 
-def test_aspp_looks_at_its_level_and_joins_the_map_at_its_stride() -> None:
+def test_aspp_joins_the_coarsest_map_and_the_one_at_its_stride() -> None:
     told = pyramid((64, 64), STRIDES, 2)
     torch.manual_seed(0)
     maps = [torch.rand(1, 2, *size, requires_grad=True) for size in told.sizes]
-    for level, used in ((16, [1, 3]), (32, [1, 4]), (1, [1])):
+    for stride, used in ((4, [1, 4]), (1, [4]), (32, [4])):
         for m in maps:
             m.grad = None
-        DECODERS.build({"name": "aspp", "width": 4, "level": level}, told, 4).eval()(maps).square().sum().backward()
+        DECODERS.build({"name": "aspp", "width": 4}, told, stride).eval()(maps).square().sum().backward()
         assert [i for i, m in enumerate(maps) if m.grad is not None] == used
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_the_coarsest_map_always_gets_a_gradient(name: str) -> None:
+    """Or the end of the backbone would not train, and distributed training stop."""
+    told = pyramid((64, 64), STRIDES, 2)
+    torch.manual_seed(0)
+    maps = [torch.rand(2, 2, *size, requires_grad=True) for size in told.sizes]
+    DECODERS.build(name, told, 4)(maps).square().sum().backward()
+    assert maps[-1].grad is not None
+    assert maps[-1].grad.abs().sum() > 0

@@ -423,7 +423,7 @@ def test_fused_is_the_mean_by_inverse_variance() -> None:
     assert torch.equal(head.infer(output).keypoints, output.xy)
     bare = {**spec, "heads": {"a": "regression", "b": "gaussian_nll"}}
     with pytest.raises(KpnetError, match='fused needs a variance from every head, and "a" has none'):
-        build(bare)(features())
+        build(bare)
 
 
 def test_the_loss_of_several_heads_is_weighted() -> None:
@@ -458,7 +458,6 @@ def test_bad_options_of_several_heads(options: dict[str, Any], message: str) -> 
 
 def test_votes_are_the_cells_own_centres_at_first_and_normalised() -> None:
     head = build({"name": "offset", "stride": 4}, 1).eval()
-    head.offsets.bias.data.zero_()
     output = head(features())
     assert isinstance(output, OffsetOutput)
     assert output.votes.shape == (2, 1, 12, 16, 2)

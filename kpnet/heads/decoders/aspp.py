@@ -24,11 +24,10 @@ Rate = Annotated[int, Field(gt=0)]
 
 @DECODERS.register("aspp")
 class ASPP(Decoder):
-    """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and image pooling, side by side (DeepLabv3, Chen et al. 2017),
-    joined with the map at the output stride (DeepLabv3+, 2018).
+    """Atrous spatial pyramid pooling of the coarsest map: 1x1, dilated 3x3 and image pooling, side by side
+    (DeepLabv3, Chen et al. 2017), joined with the map at the output stride (DeepLabv3+, 2018).
 
-    width: channels of each branch. level: the input pixels per cell of the map that the pyramid looks at; the
-    coarsest map at most that coarse is taken. rates: dilations of the 3x3 convolutions, in its cells.
+    width: channels of each branch. rates: dilations of the 3x3 convolutions, in cells.
     """
 
     def __init__(
@@ -37,28 +36,25 @@ class ASPP(Decoder):
         stride: int,
         *,
         width: Annotated[int, Field(gt=0)] = 64,
-        level: Annotated[int, Field(gt=0)] = 16,
         rates: tuple[Rate, ...] = (1, 2, 3),
     ) -> None:
         super().__init__()
         check_stride(stride, pyramid, "aspp")
-        fitting = [i for i, s in enumerate(pyramid.strides) if stride <= s <= max(level, stride)]
-        self.level = fitting[-1] if fitting else len(pyramid.strides) - 1
-        inp = pyramid.channels[self.level]
+        inp = pyramid.channels[-1]
         self.branches = nn.ModuleList([conv_norm_relu(inp, width, 1), *(_dilated(inp, width, r) for r in rates)])
         # Without a norm: in training, one of a batch of one has no variance.
         self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inp, width, 1), nn.ReLU(inplace=True))
         self.project = conv_norm_relu((2 + len(rates)) * width, width, 1)
-        self.factor = 2 ** doublings(pyramid.strides[self.level], stride, "aspp")
+        self.factor = 2 ** doublings(pyramid.strides[-1], stride, "aspp")
         # The map at the output stride brings back what is small, where the backbone has one.
-        self.skip = pyramid.strides.index(stride) if stride in pyramid.strides[: self.level] else None
+        self.skip = pyramid.strides.index(stride) if stride in pyramid.strides[:-1] else None
         skipped = 0 if self.skip is None else pyramid.channels[self.skip]
         self.smooth = conv_norm_relu(width + skipped, width, 3)
         self.finest, self.stride = pyramid.strides[0], stride
         self.multiple, self.channels = max(stride, pyramid.strides[0]), width
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        x = features[self.level]
+        x = features[-1]
         branches = [branch(x) for branch in self.branches]
         x = self.project(torch.cat([*branches, self.pooled(x).expand(-1, -1, *x.shape[-2:])], 1))
         x = upsample_to(x, self.factor, covered_size(features, self.finest, self.stride))
