@@ -131,6 +131,23 @@ class TestEveryHead:
         assert maps[-1].grad is not None
         assert maps[-1].grad.abs().sum() > 0
 
+    def test_answers_are_float32_under_autocast(self, spec: dict[str, Any]) -> None:
+        head = build(spec).eval()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = head(features())
+            terms = head.loss(output, torch.zeros(2, 5, 2), torch.ones(2, 5))
+            answer = head.infer(output)
+        found = [output.xy, *terms.values(), answer.keypoints, answer.confidence, answer.covariance]
+        assert all(value is None or value.dtype == torch.float32 for value in found)
+
+    def test_works_in_float64(self, spec: dict[str, Any]) -> None:
+        head = build(spec).eval().double()
+        output = head([f.double() for f in features()])
+        answer = head.infer(output)
+        assert output.xy.dtype == answer.keypoints.dtype == torch.float64
+        single = build(spec).eval()
+        torch.testing.assert_close(output.xy.float(), single(features()).xy, atol=1e-4, rtol=0)
+
     def test_absent_points_touch_nothing(self, spec: dict[str, Any]) -> None:
         head = build(spec).eval()
         target, weight = torch.rand(2, 5, 2), torch.ones(2, 5)
@@ -533,3 +550,17 @@ def test_rle_learns_the_scale_of_the_errors() -> None:
     assert covariance is not None
     deviation = covariance[0].diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
     torch.testing.assert_close(deviation, spread, rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "rle", "loss": {"l1": 1.0}}, 'head "rle": loss: nothing trains the scale of the errors: add nll'),
+        ({"name": "gaussian_nll", "loss": {"l1": 1.0, "nll": 0}}, "nothing trains the scale"),
+        ({"name": "offset", "loss": {"cross_entropy": 1.0}}, "terms that train the map.*and the votes.*found cross_e"),
+        ({"name": "offset", "loss": {"offset": 1.0, "variance": 1.0}}, "terms that train the map.*found offset, var"),
+    ],
+)
+def test_losses_that_leave_a_part_untrained_are_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError, match=message):
+        build(spec)
