@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -64,6 +65,9 @@ class SimCCHead(Head):
         cells = self.size[0] * self.size[1]
         self.to_x = nn.Linear(cells, max(1, round(width * bins)))
         self.to_y = nn.Linear(cells, max(1, round(height * bins)))
+        # At first, sums over columns and rows: a place on the map is that place in the bins from the start.
+        _init_marginal(self.to_x, self.size, 1)
+        _init_marginal(self.to_y, self.size, 0)
 
     def forward(self, features: list[Tensor]) -> SimCCOutput:
         maps = self.maps(self.decoder(features))
@@ -117,3 +121,12 @@ def _variance(logits: Tensor) -> Tensor:
     """Normalised variance (B, K) of softmax(logits) (B, K, bins)."""
     centres = cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * (centres - _mean(logits)[..., None]).square()).sum(-1)
+
+
+def _init_marginal(layer: nn.Linear, size: tuple[int, int], axis: int) -> None:
+    """Weights (bins, h w) that sum a map over the other axis, and interpolate what is left along `axis` to the bins."""
+    bands = F.interpolate(torch.eye(size[axis])[None], layer.out_features, mode="linear")[0].T  # (bins, h or w)
+    bands = bands[:, None, :] if axis == 1 else bands[:, :, None]
+    with torch.no_grad():
+        layer.weight.copy_(bands.expand(-1, *size).flatten(1))
+        layer.bias.zero_()

@@ -20,7 +20,7 @@ from kpnet.heads.flow import ResidualFlow
 from kpnet.heads.heatmap import HeatmapHead, HeatmapOutput
 from kpnet.heads.multi import MultiHead, MultiOutput
 from kpnet.heads.offset import OffsetOutput, vote_error
-from kpnet.heads.simcc import SimCCOutput
+from kpnet.heads.simcc import SimCCHead, SimCCOutput
 
 STRIDES = [4, 8, 16]
 CHANNELS = [3, 4, 6]
@@ -518,6 +518,17 @@ def test_simcc_bins_are_half_pixels_that_cover_the_image() -> None:
     assert variance[0, 0].diagonal().tolist() == pytest.approx([(3 * 2 / 128) ** 2, (3 * 2 / 96) ** 2], rel=1e-3)
     with pytest.raises(KpnetError, match="the simcc head was built for maps of 12x16, got 16x16"):
         head(features(size=(64, 64)))
+
+
+def test_simcc_begins_with_the_place_on_the_map() -> None:
+    head = build({"name": "simcc", "stride": 4}, 1).eval()
+    assert isinstance(head, SimCCHead)
+    maps = torch.zeros(1, 12, 16)
+    maps[0, 3, 9] = 40
+    x, y = head.to_x(maps.flatten(1)), head.to_y(maps.flatten(1))
+    # Cell 9 is the pixels 36 to 39, the bins 72 to 79; its centre is between bins 75 and 76.
+    assert set(x[0].topk(2).indices.tolist()) == {75, 76}
+    assert set(y[0].topk(2).indices.tolist()) == {27, 28}
 
 
 def test_the_flow_is_a_density() -> None:
