@@ -49,7 +49,8 @@ class HeatmapHead(Head):
     often. loss: weights of l1, smooth_l1, mse, wing (on the soft-argmax, normalised), cross_entropy, kl, js, variance
     (on the softmax) and map_mse, adaptive_wing (on the logits as maps of peak 1), each against a Gaussian of `sigma`
     input pixels. hardest: only so many points of each image count (OHKM). decoding: what `infer` answers with, whatever
-    was trained: `soft_argmax`, `local` (of the cells within `window` of the peak), `dark`, `quarter`, `argmax`.
+    was trained: `soft_argmax`, `local` (of the cells within `window` of the peak), `dark`, `blend` (the middle
+    of soft-argmax and DARK, of a map's mean and its peak), `quarter`, `argmax`.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class HeatmapHead(Head):
         sigma: Annotated[float, Field(gt=0)] = 1.5,
         loss: Losses = {"l1": 1.0, "cross_entropy": 0.1},  # noqa: B006 (read only)
         hardest: Hardest = None,
-        decoding: Literal["soft_argmax", "local", "dark", "quarter", "argmax"] = "soft_argmax",
+        decoding: Literal["soft_argmax", "local", "dark", "blend", "quarter", "argmax"] = "soft_argmax",
         window: Annotated[int, Field(gt=0)] = 4,
     ) -> None:
         super().__init__()
@@ -132,6 +133,7 @@ class HeatmapHead(Head):
         peaks: dict[str, Callable[[Tensor], Tensor]] = {
             "local": lambda z: decoding.local_soft_argmax2d(z, self.window),
             "dark": decoding.dark_decode2d,
+            "blend": lambda z: (decoding.soft_argmax2d(z) + decoding.dark_decode2d(z)) / 2,
             "quarter": decoding.quarter_offset2d,
             "argmax": decoding.argmax2d,
         }

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpnet import losses
+from kpnet import decoding, losses
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.errors import KpnetError
 from kpnet.heads import HEADS, Head, Pyramid, list_heads
@@ -322,6 +322,25 @@ def test_heatmap_coordinates_use_the_temperature() -> None:
     assert b.logits is not None
     assert torch.equal(a.logits, b.logits)
     assert b.xy.abs().mean() > a.xy.abs().mean()  # sharper, so further from the centre of a nearly flat map
+
+
+@pytest.mark.parametrize("name", ["soft_argmax", "local", "dark", "blend", "quarter", "argmax"])
+def test_heatmap_decodings_are_those_of_the_softmaxs_logits(name: str) -> None:
+    spec = {"name": "heatmap", "decoding": name, "window": 2, "temperature": 0.5}
+    head = build(spec).eval()
+    output = head(features())
+    assert isinstance(output, HeatmapOutput)
+    z = output.logits / 0.5
+    expected = {
+        "soft_argmax": output.xy,
+        "local": decoding.local_soft_argmax2d(z, 2),
+        "dark": decoding.dark_decode2d(z),
+        "blend": (output.xy + decoding.dark_decode2d(z)) / 2,
+        "quarter": decoding.quarter_offset2d(z),
+        "argmax": decoding.argmax2d(z),
+    }
+    torch.testing.assert_close(head.infer(output).keypoints, expected[name])
+    torch.testing.assert_close(output.xy, decoding.soft_argmax2d(output.logits, 0.5))
 
 
 def test_heatmap_confidence_is_the_mass_within_five_percent() -> None:
