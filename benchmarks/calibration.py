@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | CONFIG")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
     root = Path(roots[0] if roots else "data/faces15").resolve()
     fit, held = split(root)

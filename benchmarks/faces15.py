@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | ROW")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="names of the rows that are not measured yet")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
     asked = [a for a in given.arguments if not a.startswith("data.root=")]
     chosen = [n for n in ROWS if any(n == a or n.startswith(f"{a} ") for a in asked)] if asked else list(ROWS)
