@@ -25,7 +25,6 @@ from kpnet import load_model
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.data import KaggleCSV
 from kpnet.heads import Keypoints
-from kpnet.model import KeypointModel
 
 RESULTS = Path(__file__).parent / "calibration.csv"
 RUNS = Path("runs/calibration")
@@ -65,7 +64,7 @@ def hidden_points(folder: Path, val: Path) -> None:
     model, data = load_model(folder), KaggleCSV(val)
     images = torch.stack([data[i]["image"] for i in range(len(data))])
     points = normalized_to_pixel(torch.stack([data[i]["keypoints"] for i in range(len(data))]), (96, 96))
-    plain = answer(model, images)
+    plain = model.infer(images)
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
     for eye in ("left_eye_center", "right_eye_center"):
         k = data.skeleton.names.index(eye)
@@ -74,20 +73,16 @@ def hidden_points(folder: Path, val: Path) -> None:
             box = slice(max(y - SIDE // 2, 0), y + SIDE // 2), slice(max(x - SIDE // 2, 0), x + SIDE // 2)
             covered[i, 0][box] = noise[i, 0][box]
             seen[i] = (points[i] - points[i, k]).abs().amax(-1) < SIDE / 2
-        tell(f"a square over {eye}", plain, answer(model, covered), points, seen)
+        tell(f"a square over {eye}", plain, model.infer(covered), points, seen)
     moved = torch.zeros_like(images)
     moved[..., AWAY:] = images[..., :-AWAY]  # to the right
     tell(
         f"moved by {AWAY} px",
         plain,
-        answer(model, moved),
+        model.infer(moved),
         points + torch.tensor([AWAY, 0]),
         points[..., 0] + AWAY > 95.5,
     )
-
-
-def answer(model: KeypointModel, images: torch.Tensor) -> Keypoints:
-    return model.infer(images)
 
 
 def tell(what: str, before: Keypoints, after: Keypoints, points: torch.Tensor, gone: torch.Tensor) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kpnet.coordinates import pixel_distance_to_normalized
 from kpnet.errors import KpnetError
 from kpnet.heads import Keypoints
 from kpnet.testtime import TestTime
@@ -99,7 +100,7 @@ def student_nll(errors: Tensor, covariance: Tensor, tail: Tensor) -> Tensor:
 
 def _raw_covariance(answer: Keypoints, size: tuple[int, int]) -> Tensor:
     """The head's own; for a head without, a circle of one pixel. Never thinner than a hundredth of a pixel."""
-    pixel = torch.tensor([2 / size[1], 2 / size[0]], device=answer.keypoints.device, dtype=answer.keypoints.dtype)
+    pixel = pixel_distance_to_normalized(answer.keypoints.new_ones(2), size)
     if answer.covariance is None:
         return torch.diag_embed(pixel.square()).expand(*answer.keypoints.shape, 2)
     return answer.covariance + torch.diag_embed((0.01 * pixel).square())

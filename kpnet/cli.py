@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,10 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kpnet.config import Config
-    from kpnet.ensemble import Ensemble
-    from kpnet.model import KeypointModel
     from kpnet.pictures import Picture
-    from kpnet.testtime import TestTime
 
 app = typer.Typer(
     help="Keypoint detection with any backbone in any head.",
@@ -78,6 +73,7 @@ def train(
     ] = None,
 ) -> None:
     """Train from one YAML."""
+    from kpnet.commands import train_and_tell
     from kpnet.config import load_config
 
     if resume and force:
@@ -87,30 +83,7 @@ def train(
         raise KpnetError("--overfit writes no run: leave out --out, --resume and --force")
     if overfit:
         return _overfit(loaded, overfit)
-    _train(loaded, out, resume, force)
-
-
-def _train(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
-    from rich.console import Console
-
-    from kpnet.engine.training import train as run_training
-    from kpnet.report import print_measures
-
-    console = Console()
-    try:
-        folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
-    except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
-    except OSError as error:  # a full disk does not say where, inside a checkpoint
-        where = error.filename or out or Path("runs") / config.name
-        raise OSError(error.errno, error.strerror or str(error), str(where)) from None
-    if measures:
-        print_measures(console, measures, "final model on the validation data")
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        return folder  # a further process of the same training
-    files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
-    console.print(f"the run is in {folder}: {files}", soft_wrap=True)
-    return folder
+    train_and_tell(loaded, out, resume, force)
 
 
 def _overfit(config: Config, samples: int) -> None:
@@ -147,22 +120,25 @@ def evaluate(
     """Score, RMSE, NME, PCK, how true the confidence is, and a table per point."""
     from rich.console import Console
 
+    from kpnet.commands import labelled, parse_test_time
     from kpnet.engine.evaluation import evaluate as run_evaluation
+    from kpnet.ensemble import load_ensemble
     from kpnet.model import best_device
-    from kpnet.plot import draw_reliability, save_figure
     from kpnet.report import plain, print_groups, print_measures, print_points, print_reliability
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
-    model = _ensemble(run, also, decoding).to(best_device())
-    views = _test_time(flip_test, scales, shift)
+    model = load_ensemble([run, *(also or [])], decoding=decoding).to(best_device())
+    views = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    measures = run_evaluation(model, _labelled(run, data, model), batch_size, views, divisor)
+    measures = run_evaluation(model, labelled(run, data, model), batch_size, views, divisor)
     reliability = measures.get("reliability")
     if plot is not None:
         if reliability is None:
             raise KpnetError(f"--plot: {run} has no confidence to draw: its head gives none; see kpnet calibrate")
+        from kpnet.plot import draw_reliability, save_figure
+
         save_figure(draw_reliability(reliability), plot)
     if as_json:
         print(json.dumps(plain(measures), indent=2))
@@ -186,15 +162,16 @@ def calibrate(
     from rich.console import Console
 
     from kpnet.calibration import fit_calibration
+    from kpnet.commands import check_unseen, labelled, parse_test_time
     from kpnet.engine.evaluation import answer_dataset
     from kpnet.model import best_device, load_model, model_folder
     from kpnet.reliability import measure_reliability
     from kpnet.report import print_reliability
 
     model = load_model(run).to(best_device())
-    _check_unseen(run, data)
+    check_unseen(run, data)
     model.calibration = None
-    dataset, size, test_time = _labelled(run, data, model), model.config.input_size, _test_time(flip_test, "1", 0.0)
+    dataset, size, test_time = labelled(run, data, model), model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = answer_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
     console = Console()
@@ -224,19 +201,23 @@ def predict(
     """Keypoints of pictures, in pixels of the original images."""
     import pandas as pd
 
+    from kpnet.commands import load_pictures, parse_test_time
+    from kpnet.ensemble import load_ensemble
     from kpnet.files import write_atomic
     from kpnet.pictures import find_pictures, write_drawn
     from kpnet.predictor import Predictor
 
     pictures = find_pictures(inputs)
-    test_time = _test_time(flip_test, scales, shift)
-    predictor = Predictor(_ensemble(run, also, decoding), test_time=test_time, batch_size=batch_size)
+    test_time = parse_test_time(flip_test, scales, shift)
+    predictor = Predictor(
+        load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
+    )
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     bad: list[str] = []
     loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
     frames = []
-    for prediction in predictor.stream(_load(pictures, bad, loaded)):
+    for prediction in predictor.stream(load_pictures(pictures, bad, loaded)):
         frames.append(prediction.to_frame())
         picture, image = loaded.popleft()
         if draw:
@@ -295,76 +276,14 @@ def demo(
     overrides: OverridesArg = None,
 ) -> None:
     """Train and evaluate on built-in synthetic faces; no data needed."""
+    from kpnet.commands import train_and_tell
     from kpnet.config import load_config
 
     config = load_config("demo", overrides or ())
     saved = out / "config.yaml"  # another run there is no demo's to delete
-    folder = _train(config, out, False, saved.is_file() and load_config(saved).name == config.name)
+    folder = train_and_tell(config, out, False, saved.is_file() and load_config(saved).name == config.name)
     print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
     print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
-
-
-def _ensemble(run: Path, also: list[Path] | None, decoding: str | None) -> KeypointModel | Ensemble:
-    from kpnet.ensemble import Ensemble
-    from kpnet.model import load_model
-
-    models = [load_model(path, decoding=decoding) for path in (run, *(also or []))]
-    return models[0] if len(models) == 1 else Ensemble(models)
-
-
-def _test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
-    from kpnet.testtime import TestTime
-
-    try:
-        settings = TestTime(flip, tuple(float(scale) for scale in scales.split(",")), shift)
-    except ValueError:
-        raise KpnetError(f'--scales: expected positive numbers, e.g. 0.95,1,1.05, found "{scales}"') from None
-    return None if settings == TestTime() else settings
-
-
-def _check_unseen(run: Path, data: Path) -> None:
-    """Errors on what a model was trained on are smaller than those on what it was not."""
-    from kpnet.config import load_config
-
-    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
-    if not saved.is_file():
-        return
-    config = load_config(saved).data
-    for split, name in (("trained on", config.train), ("validated with", config.val)):
-        if isinstance(name, str) and (Path(config.root) / name).resolve() == data.resolve():
-            raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
-
-
-def _labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
-    """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
-    from kpnet.config import DataConfig, load_config
-    from kpnet.data.build import build_dataset, build_val
-
-    if data is not None:
-        return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
-    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
-    dataset = build_val(load_config(saved), model.skeleton) if saved.is_file() else None
-    if dataset is None:
-        raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
-    return dataset
-
-
-def _load(
-    pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray, None]]:
-    """(name, image, no boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    for picture in track(pictures, "pictures", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            image = picture.load()
-        except KpnetError as error:
-            bad.append(str(error))
-            continue
-        loaded.append((picture, image))
-        yield picture.name, image, None
 
 
 if __name__ == "__main__":

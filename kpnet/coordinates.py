@@ -41,6 +41,12 @@ def normalized_distance_to_pixel(delta: Points, size: Size) -> Points:
     return delta * _like((width / 2, height / 2), delta)
 
 
+def pixel_distance_to_normalized(delta: Points, size: Size) -> Points:
+    """Differences (..., 2) of pixels as those of normalised points."""
+    height, width = size
+    return delta * _like((2 / width, 2 / height), delta)
+
+
 def cell_centers(cells: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Normalised centres (cells,) of the cells along one axis of a map that covers the image."""
     return (2 * torch.arange(cells, device=device, dtype=dtype) + 1) / cells - 1

@@ -51,10 +51,14 @@ class Ensemble(nn.Module):
         return average([model.infer(images, test_time) for model in self.models], size)  # type: ignore[operator]
 
 
-def load_ensemble(models: Model | Ensemble | Sequence[Model]) -> KeypointModel | Ensemble:
-    """One model, or the ensemble of several; each is a model, a run folder, or a folder that `save` wrote."""
+def load_ensemble(
+    models: Model | Ensemble | Sequence[Model], *, decoding: str | None = None
+) -> KeypointModel | Ensemble:
+    """One model, or the ensemble of several; each is a model, a run folder, or a folder that `save` wrote.
+
+    decoding: as in `load_model`, for those that are loaded."""
     if isinstance(models, Ensemble):
         return models
     given = [models] if isinstance(models, (KeypointModel, str, Path)) else list(models)
-    loaded = [model if isinstance(model, KeypointModel) else load_model(model) for model in given]
+    loaded = [model if isinstance(model, KeypointModel) else load_model(model, decoding=decoding) for model in given]
     return loaded[0] if len(loaded) == 1 else Ensemble(loaded)

@@ -224,16 +224,9 @@ class KeypointMetrics(Metric):
     target: list[Tensor]
     visible: list[Tensor]
 
-    def __init__(
-        self,
-        skeleton: Skeleton,
-        size: tuple[int, int],
-        *,
-        nme: str | tuple[str, str] | None = None,
-        failure: float = FAILURE,
-    ) -> None:
+    def __init__(self, skeleton: Skeleton, size: tuple[int, int]) -> None:
         super().__init__()
-        self.skeleton, self.size, self.nme, self.failure = skeleton, size, nme, failure
+        self.skeleton, self.size = skeleton, size
         for name in ("predicted", "target", "visible"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -249,6 +242,4 @@ class KeypointMetrics(Metric):
         none = torch.zeros(0, len(self.skeleton), 2)
         states = (self.predicted, none), (self.target, none), (self.visible, none[..., 0].bool())
         parts = [(torch.cat(x) if x else empty) if isinstance(x, list) else x for x, empty in states]
-        return evaluate_points(
-            parts[0], parts[1], parts[2], self.skeleton, self.size, nme=self.nme, failure=self.failure
-        )
+        return evaluate_points(parts[0], parts[1], parts[2], self.skeleton, self.size)

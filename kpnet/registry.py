@@ -19,7 +19,8 @@ class Registry(dict[str, T], Generic[T]):
     """A dict from name to class, filled by a decorator.
 
     A registered class takes positional parameters from kpnet (channels, strides, …);
-    its keyword-only parameters are its options, the ones that a config may set.
+    its keyword-only parameters are its options, the ones that a config may set; `**options` stands for
+    those of the class that it inherits from.
     """
 
     def __init__(self, kind: str) -> None:
@@ -64,12 +65,17 @@ def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str,
 @functools.cache
 def options_model(cls: type) -> type[BaseModel]:
     """The keyword-only parameters of a class's constructor as a pydantic model."""
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    fields: dict[str, Any] = {
-        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
-        for p in inspect.signature(cls).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    fields: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        hints = typing.get_type_hints(base.__init__, include_extras=True)  # type: ignore[misc]
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        for p in parameters:
+            if p.kind is p.KEYWORD_ONLY:
+                fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
 
 

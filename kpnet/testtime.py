@@ -59,7 +59,7 @@ class View:
     def show(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) as this view has them; what lies outside repeats the border."""
         if self.warps:
-            tx, ty = self._shift(images)
+            tx, ty = self._shift(images).tolist()
             inverse = [[1 / self.scale, 0, -tx / self.scale], [0, 1 / self.scale, -ty / self.scale]]
             theta = torch.tensor(inverse, device=images.device, dtype=images.dtype).expand(len(images), 2, 3)
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -72,13 +72,14 @@ class View:
             answer = _mirrored(answer, permutation)
         if not self.warps:
             return answer
-        shift = torch.tensor(self._shift(images), device=images.device, dtype=answer.keypoints.dtype)
+        shift = self._shift(images).to(answer.keypoints)
         covariance = None if answer.covariance is None else answer.covariance / self.scale**2
         return replace(answer, keypoints=(answer.keypoints - shift) / self.scale, covariance=covariance, heatmaps=None)
 
-    def _shift(self, images: Tensor) -> tuple[float, float]:
-        """Normalised."""
-        return 2 * self.shift[0] / images.shape[-1], 2 * self.shift[1] / images.shape[-2]
+    def _shift(self, images: Tensor) -> Tensor:
+        """(2,), normalised."""
+        shift = torch.tensor(self.shift, dtype=torch.float64)
+        return coordinates.pixel_distance_to_normalized(shift, (images.shape[-2], images.shape[-1]))
 
 
 def infer_views(

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from kpnet.coordinates import normalized_distance_to_pixel
+
 CONFIDENCE_RADIUS = 0.05  # of the image's longer side
 ANGLES = 24
 
@@ -38,10 +40,8 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
     The radius is a fraction of the longer side of an image of `size` (H, W), or of its proportions. The radial
     distribution, averaged over the directions of the error.
     """
-    height, width = size
-    side = max(size)
     covariance = covariance if covariance.dtype == torch.float64 else covariance.float()
-    scale = torch.tensor([width / (2 * side), height / (2 * side)], dtype=covariance.dtype, device=covariance.device)
+    scale = normalized_distance_to_pixel(covariance.new_ones(2), size) / max(size)
     squares = covariance * scale[:, None] * scale
     mean = (squares[..., 0, 0] + squares[..., 1, 1]) / 2
     half = torch.hypot((squares[..., 0, 0] - squares[..., 1, 1]) / 2, squares[..., 0, 1])

@@ -125,6 +125,7 @@ def test_distances_scale_without_an_offset() -> None:
     a, b = np.array([0.1, -0.4]), np.array([0.35, 0.7])
     apart = co.normalized_to_pixel(b, (33, 71)) - co.normalized_to_pixel(a, (33, 71))
     np.testing.assert_allclose(co.normalized_distance_to_pixel(b - a, (33, 71)), apart, atol=1e-12)
+    np.testing.assert_allclose(co.pixel_distance_to_normalized(apart, (33, 71)), b - a, atol=1e-12)
 
 
 def test_inside_is_the_image_up_to_its_edges() -> None:

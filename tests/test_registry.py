@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -33,6 +33,21 @@ class Square:
         self.center, self.side = center, side
 
 
+@SHAPES.register("disc")
+class Disc(Circle):
+    def __init__(self, center: int, *, radius: Annotated[float, Field(gt=1)] = 2.0, **options: Any) -> None:
+        super().__init__(center, radius=radius, **options)
+
+
+def test_options_stand_for_those_of_the_base_class() -> None:
+    built = SHAPES.build({"name": "disc", "rings": ["3"]}, 7)
+    assert (built.radius, built.rings) == (2.0, [3])
+    with pytest.raises(KpnetError, match="radius: Input should be greater than 1"):  # the nearer class's own
+        SHAPES.build({"name": "disc", "radius": 1}, 7)
+    with pytest.raises(KpnetError, match="known here: fill, label, radius, rings"):
+        SHAPES.build({"name": "disc", "side": 1}, 7)
+
+
 def test_builds_from_a_name_or_a_mapping() -> None:
     plain = SHAPES.build("circle", 7)
     assert (plain.center, plain.radius, plain.rings) == (7, 1.0, [1])
@@ -50,8 +65,8 @@ def test_only_what_was_set_is_passed() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("circl", 'unknown shape "circl" (did you mean "circle"?); there are: circle, square'),
-        ("zzz", 'unknown shape "zzz"; there are: circle, square'),
+        ("circl", 'unknown shape "circl" (did you mean "circle"?); there are: circle, disc, square'),
+        ("zzz", 'unknown shape "zzz"; there are: circle, disc, square'),
         ({"nme": "circle"}, 'shape: expected a name or a mapping with a "name"'),
         ({"name": 3}, 'shape: expected a name or a mapping with a "name"'),
         ({"name": "circle", "raduis": 2}, 'shape "circle": unknown key "raduis" (did you mean "radius"?); known here:'),

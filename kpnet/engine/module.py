@@ -102,7 +102,7 @@ class KeypointModule(pl.LightningModule):
         terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
         visible = batch["visible"]
         self.val_loss.update(torch.stack(list(terms.values())).sum(), visible.sum())
-        self.val_metrics.update(self.model.head.infer(output).keypoints, batch["keypoints"], visible)
+        self.val_metrics.update(self.model.head.points(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config.optimizer)

@@ -72,9 +72,13 @@ class Head(nn.Module):
         """Named terms, already weighted, whose sum is the loss; target (B, K, 2), weight (B, K), 0 for absent."""
         raise NotImplementedError
 
+    def points(self, output: HeadOutput) -> Tensor:
+        """The answer's keypoints (B, K, 2) alone: `output.xy`, if the head does not decode otherwise than it trains."""
+        return output.xy
+
     def infer(self, output: HeadOutput) -> Keypoints:
         """The answer with whatever uncertainty the head has."""
-        return Keypoints(output.xy)
+        return Keypoints(self.points(output))
 
 
 HEADS: Registry[type[Head]] = Registry("head")

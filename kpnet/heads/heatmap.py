@@ -118,18 +118,10 @@ class HeatmapHead(Head):
             return MAP_LOSSES[name](logits, target, weight, self.sigma_cells, self.reduce)
         return SOFTMAX_LOSSES[name](logits / self.temperature, target, weight, self.sigma_cells, self.reduce)
 
-    def infer(self, output: HeadOutput) -> Keypoints:
+    def points(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, HeatmapOutput)
-        maps = decoding.spatial_softmax2d(output.logits, self.temperature)
-        xy = output.xy if self.decoding == "soft_argmax" else self._decode(output.logits / self.temperature)
-        return Keypoints(
-            xy,
-            confidence=decoding.mass_within2d(maps, xy, CONFIDENCE_RADIUS),
-            covariance=decoding.covariance2d(maps, xy),
-            heatmaps=maps,
-        )
-
-    def _decode(self, logits: Tensor) -> Tensor:
+        if self.decoding == "soft_argmax":
+            return output.xy
         peaks: dict[str, Callable[[Tensor], Tensor]] = {
             "local": lambda z: decoding.local_soft_argmax2d(z, self.window),
             "dark": decoding.dark_decode2d,
@@ -137,4 +129,15 @@ class HeatmapHead(Head):
             "quarter": decoding.quarter_offset2d,
             "argmax": decoding.argmax2d,
         }
-        return peaks[self.decoding](logits)
+        return peaks[self.decoding](output.logits / self.temperature)
+
+    def infer(self, output: HeadOutput) -> Keypoints:
+        assert isinstance(output, HeatmapOutput)
+        maps = decoding.spatial_softmax2d(output.logits, self.temperature)
+        xy = self.points(output)
+        return Keypoints(
+            xy,
+            confidence=decoding.mass_within2d(maps, xy, CONFIDENCE_RADIUS),
+            covariance=decoding.covariance2d(maps, xy),
+            heatmaps=maps,
+        )

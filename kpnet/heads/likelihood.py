@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kpnet.errors import KpnetError
-from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses
+from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses, Pyramid
 from kpnet.heads.regression import Regressor
 from kpnet.losses import COORDINATE_LOSSES, gaussian_nll, laplace_nll
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
@@ -33,8 +33,10 @@ class LikelihoodHead(Regressor):
     known: ClassVar[tuple[str, ...]] = ("nll", *COORDINATE_LOSSES)
     defaults: ClassVar[Losses] = {"nll": 1.0}
     outputs: ClassVar[int] = 4
+    unit_variance: ClassVar[float]  # of errors of scale 1
 
-    def add_layers(self) -> None:
+    def __init__(self, pyramid: Pyramid, num_keypoints: int, **options: Any) -> None:
+        super().__init__(pyramid, num_keypoints, **options)
         if not self.loss_weights.get("nll"):
             raise KpnetError(f'head "{self.name}": loss: nothing trains the scale of the errors: add nll')
 
@@ -57,7 +59,7 @@ class LikelihoodHead(Regressor):
 
     def variance(self) -> float | Tensor:
         """Of the errors, in scales squared; a number, or one for x and one for y."""
-        raise NotImplementedError
+        return self.unit_variance
 
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, LikelihoodOutput)
@@ -69,23 +71,17 @@ class LikelihoodHead(Regressor):
 class GaussianHead(LikelihoodHead):
     """Normal errors: the scale is their sigma. Options as LikelihoodHead says."""
 
-    name = "gaussian_nll"
+    name, unit_variance = "gaussian_nll", 1.0
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         return gaussian_nll(xy, log_scale, target, weight, self.reduce)
-
-    def variance(self) -> float:
-        return 1.0
 
 
 @HEADS.register("laplace_nll")
 class LaplaceHead(LikelihoodHead):
     """Laplace errors: the scale is their mean size. Options as LikelihoodHead says."""
 
-    name = "laplace_nll"
+    name, unit_variance = "laplace_nll", 2.0
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         return laplace_nll(xy, log_scale, target, weight, self.reduce)
-
-    def variance(self) -> float:
-        return 2.0

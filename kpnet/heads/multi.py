@@ -73,7 +73,7 @@ class MultiHead(Head):
         parts: dict[str, HeadOutput] = {name: head(features) for name, head in self._heads().items()}
         if self.answer != FUSED:
             return MultiOutput(parts[self.answer].xy, parts)
-        xy, _ = self._fuse(parts, [part.xy for part in parts.values()])
+        xy, _ = _fuse([part.xy for part in parts.values()], self._answers(parts))
         return MultiOutput(xy, parts)
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
@@ -85,17 +85,26 @@ class MultiHead(Head):
             for term, value in head.loss(output.parts[name], target, weight).items()
         }
 
-    def infer(self, output: HeadOutput) -> Keypoints:
+    def points(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, MultiOutput)
         if self.answer == FUSED:
-            decoded = [head.infer(output.parts[name]).keypoints for name, head in self._heads().items()]
-            xy, covariance = self._fuse(output.parts, decoded)
-            return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)
-        return self._heads()[self.answer].infer(output.parts[self.answer])
+            return self.infer(output).keypoints
+        return self._heads()[self.answer].points(output.parts[self.answer])
 
-    def _fuse(self, parts: dict[str, HeadOutput], points: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean (B, K, 2) of the heads' points by inverse variance, and its covariance."""
-        answers = [head.infer(parts[name]) for name, head in self._heads().items()]
-        covariances = torch.stack([a.covariance for a in answers if a.covariance is not None])
-        precision = 1 / covariances.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-12)
-        return mixture(torch.stack(points), covariances, precision / precision.sum(0))
+    def infer(self, output: HeadOutput) -> Keypoints:
+        assert isinstance(output, MultiOutput)
+        if self.answer != FUSED:
+            return self._heads()[self.answer].infer(output.parts[self.answer])
+        answers = self._answers(output.parts)
+        xy, covariance = _fuse([answer.keypoints for answer in answers], answers)
+        return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)
+
+    def _answers(self, parts: dict[str, HeadOutput]) -> list[Keypoints]:
+        return [head.infer(parts[name]) for name, head in self._heads().items()]
+
+
+def _fuse(points: list[Tensor], answers: list[Keypoints]) -> tuple[Tensor, Tensor]:
+    """Mean (B, K, 2) of points by the inverse variance of the heads' answers, and its covariance."""
+    covariances = torch.stack([a.covariance for a in answers if a.covariance is not None])
+    precision = 1 / covariances.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-12)
+    return mixture(torch.stack(points), covariances, precision / precision.sum(0))

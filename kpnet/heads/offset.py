@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet import decoding
-from kpnet.coordinates import cell_centers
+from kpnet.coordinates import cell_centers, normalized_distance_to_pixel
 from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
@@ -93,13 +93,16 @@ class OffsetHead(Head):
             terms[name] = w * value
         return terms
 
+    def points(self, output: HeadOutput) -> Tensor:
+        assert isinstance(output, OffsetOutput)
+        if self.decoding == "mean":
+            return output.xy
+        best = output.logits.flatten(2).argmax(-1)[..., None, None].expand(-1, -1, 1, 2)
+        return output.votes.flatten(2, 3).gather(2, best)[:, :, 0]
+
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, OffsetOutput)
-        p = decoding.spatial_softmax2d(output.logits)
-        xy = output.xy
-        if self.decoding == "argmax":
-            best = output.logits.flatten(2).argmax(-1)[..., None, None].expand(-1, -1, 1, 2)
-            xy = output.votes.flatten(2, 3).gather(2, best)[:, :, 0]
+        p, xy = decoding.spatial_softmax2d(output.logits), self.points(output)
         centred = output.votes - xy[:, :, None, None]
         # Not an einsum: autocast would make it one of half precision, where a hundredth of a pixel squared is 0.
         outer = centred[..., :, None] * centred[..., None, :]
@@ -116,8 +119,8 @@ def vote_error(votes: Tensor, target: Tensor, weight: Tensor, radius: float, red
     check_shapes(votes, target, weight)
     target = torch.where((weight > 0)[..., None], target, 0)[:, :, None, None]
     grid = _cell_grid(votes[..., 0])
-    size = torch.tensor([votes.shape[3], votes.shape[2]], device=votes.device, dtype=votes.dtype)
-    near = (((grid - target) * size / 2).square().sum(-1) <= radius**2).to(votes.dtype)
+    cells = normalized_distance_to_pixel(grid - target, (votes.shape[2], votes.shape[3]))
+    near = (cells.square().sum(-1) <= radius**2).to(votes.dtype)
     errors = (votes - target).abs().mean(-1)
     return reduce((errors * near).sum((-2, -1)) / near.sum((-2, -1)).clamp(min=1), weight)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -55,10 +55,6 @@ class Regressor(Head):
         last = nn.Linear(width, self.outputs * num_keypoints)
         nn.init.xavier_normal_(last.weight)
         self.layers = nn.Sequential(*layers, last)
-        self.add_layers()
-
-    def add_layers(self) -> None:
-        """What a subclass has beside these."""
 
     def regress(self, features: list[Tensor]) -> Tensor:
         """(B, K, outputs), at least float32."""
@@ -94,14 +90,10 @@ class RegressionHead(Regressor):
         pyramid: Pyramid,
         num_keypoints: int,
         *,
-        pool: Literal["flatten", "avg"] = "flatten",
-        hidden: list[Annotated[int, Field(gt=0)]] = [256],  # noqa: B006 (read only)
         activation: Literal["tanh", "none"] = "tanh",
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        loss: Losses | None = None,
-        hardest: Hardest = None,
+        **options: Any,
     ) -> None:
-        super().__init__(pyramid, num_keypoints, pool=pool, hidden=hidden, dropout=dropout, loss=loss, hardest=hardest)
+        super().__init__(pyramid, num_keypoints, **options)
         self.layers.append(nn.Tanh() if activation == "tanh" else nn.Identity())
 
     def forward(self, features: list[Tensor]) -> HeadOutput:

@@ -110,9 +110,9 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     table = pd.read_csv(folder / "metrics.csv")
     assert list(table.epoch) == [0, 1, 2, 3]
     # best is the best row, final is the last, and both say of which epoch they are.
-    from kpnet.cli import _labelled
+    from kpnet.commands import labelled
 
-    val = _labelled(folder, None, model)
+    val = labelled(folder, None, model)
     assert evaluate(load_model(folder), val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
     assert evaluate(load_model(folder / "best"), val)["score"] == pytest.approx(table.val_score.max(), rel=1e-5)
     assert measures["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)

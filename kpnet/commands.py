@@ -1,0 +1,99 @@
+"""What the commands of `kpnet.cli` share: options to settings, arguments to data."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpnet.config import Config, DataConfig, load_config
+from kpnet.ensemble import Ensemble
+from kpnet.errors import KpnetError
+from kpnet.model import KeypointModel
+from kpnet.pictures import Picture
+from kpnet.testtime import TestTime
+
+
+def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
+    """The run's folder, once trained; measures and files go to the terminal."""
+    from rich.console import Console
+
+    from kpnet.engine.training import train as run_training
+    from kpnet.report import print_measures
+
+    console = Console()
+    try:
+        folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
+    except KeyboardInterrupt:
+        raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
+    except OSError as error:  # a full disk does not say where, inside a checkpoint
+        where = error.filename or out or Path("runs") / config.name
+        raise OSError(error.errno, error.strerror or str(error), str(where)) from None
+    if measures:
+        print_measures(console, measures, "final model on the validation data")
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return folder  # a further process of the same training
+    files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
+    console.print(f"the run is in {folder}: {files}", soft_wrap=True)
+    return folder
+
+
+def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
+    """The settings of --flip-test, --scales and --shift; None where they ask for nothing."""
+    try:
+        numbers = tuple(float(scale) for scale in scales.split(","))
+    except ValueError:
+        raise KpnetError(f'--scales: expected numbers, e.g. 0.95,1,1.05, found "{scales}"') from None
+    settings = TestTime(flip, numbers, shift)
+    return None if settings == TestTime() else settings
+
+
+def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
+    """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
+    from kpnet.data.build import build_dataset, build_val
+
+    if data is not None:
+        return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
+    config = _run_config(run)
+    dataset = None if config is None else build_val(config, model.skeleton)
+    if dataset is None:
+        raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
+    return dataset
+
+
+def check_unseen(run: Path, data: Path) -> None:
+    """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
+    config = _run_config(run)
+    if config is None:
+        return
+    for split, name in (("trained on", config.data.train), ("validated with", config.data.val)):
+        if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
+            raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
+
+
+def load_pictures(
+    pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, None]]:
+    """(name, image, no boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    for picture in track(pictures, "pictures", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
+            continue
+        loaded.append((picture, image))
+        yield picture.name, image, None
+
+
+def _run_config(run: Path) -> Config | None:
+    """The config of a run folder, or of the folder of one of its models."""
+    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
+    return load_config(saved) if saved.is_file() else None
