@@ -1,0 +1,43 @@
+"""Heads that learn how wrong they are: the flow is a density, the scale is found."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small_heads import CHANNELS, build, total
+
+from kpnet.heads.flow import ResidualFlow
+
+
+def test_the_flow_is_a_density() -> None:
+    torch.manual_seed(0)
+    flow = ResidualFlow()
+    at = torch.linspace(-12, 12, 481)
+    grid = torch.cartesian_prod(at, at)
+    start = flow.log_density(grid)
+    torch.testing.assert_close(start, -0.5 * grid.square().sum(-1) - math.log(2 * math.pi))
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        total_mass = flow.log_density(grid).exp().sum() * (at[1] - at[0]) ** 2
+    assert total_mass.item() == pytest.approx(1, abs=0.01)
+
+
+def test_rle_learns_the_scale_of_the_errors() -> None:
+    """Targets spread about their mean with known deviations: so wide must the predicted ones become."""
+    torch.manual_seed(0)
+    head = build({"name": "rle", "pool": "avg", "hidden": []}, 2)
+    maps = [torch.ones(256, c, 2, 2) for c in CHANNELS]
+    spread = torch.tensor([0.02, 0.1])
+    optimizer = torch.optim.Adam(head.parameters(), 0.005)
+    for _ in range(300):
+        target = torch.randn(256, 2, 2) * spread[:, None]
+        optimizer.zero_grad()
+        total(head.loss(head(maps), target, torch.ones(256, 2))).backward()
+        optimizer.step()
+    covariance = head.infer(head(maps)).covariance
+    assert covariance is not None
+    deviation = covariance[0].diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
+    torch.testing.assert_close(deviation, spread, rtol=0.2, atol=0)

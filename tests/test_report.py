@@ -1,0 +1,38 @@
+"""Measures as text and as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from four_points import PAIR, SIZE, example
+from rich.console import Console
+
+from kpnet.metrics import evaluate_points
+from kpnet.report import plain, print_groups, print_measures
+
+
+def test_measures_as_text_and_as_json() -> None:
+    predicted, target, visible = example()
+    visible[:, 3] = False
+    found = evaluate_points(predicted, target, visible, PAIR, SIZE)
+    text = json.dumps(plain(found), allow_nan=False)
+    assert json.loads(text)["per_group"]["chin"]["nme"] is None
+    nothing = evaluate_points(predicted[:0], target[:0], visible[:0], PAIR, SIZE)
+    assert json.loads(json.dumps(plain(nothing), allow_nan=False))["ced_curve"]["share"] == [None] * 20
+    shown = io.StringIO()
+    console = Console(file=shown, width=100)
+    print_measures(console, found, "faces")
+    print_groups(console, found["per_group"])
+    print_groups(console, {})
+    for part in (
+        f"NME     {100 * found['nme']:.3f} % of the distance from left_eye to right_eye, over 2 images",
+        f"{100 * found['failure_rate']:.2f} % of the images, by an NME above 10 %",
+        f"AUC {found['ced_auc']:.4f}",
+        f"AUC {found['pck_auc']:.4f} up to 10 %",
+    ):
+        assert part in shown.getvalue()
+    rows = [line.split("│")[1:-1] for line in shown.getvalue().splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows] == ["eye", "nose", "chin"]
+    assert float(rows[0][5]) == pytest.approx(100 * found["per_group"]["eye"]["nme"], abs=1e-3)
