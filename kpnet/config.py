@@ -171,7 +171,8 @@ class TrainConfig(Strict):
 
 
 class Config(Strict):
-    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is."""
+    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is, but for `precision: auto`: bfloat16
+    autocast where the hardware computes in it, and 32 bits elsewhere."""
 
     name: str = "run"
     model: ModelConfig
