@@ -133,9 +133,11 @@ def ablations() -> None:
     table = pd.read_csv(RESULTS)
     names = table.row.str.extract(r"ablation (?P<name>\S+) seed (?P<seed>\d)")
     table = table.join(names).dropna(subset="name").set_index(["name", "seed"])
-    print("| what is other | score, seed 0 and 1 | difference | with flip test |\n| --- | --- | --- | --- |")
+    print("| what is other | score | difference | with flip test |\n| --- | --- | --- | --- |")
     for name in ABLATIONS:
-        rows = table.loc[[name]] if name in table.index.get_level_values(0) else table.iloc[:0]
+        if name not in table.index.get_level_values("name"):
+            continue
+        rows = table.loc[[name]]
         cells = [" / ".join(f"{score:.0f}" for score in rows.score)]
         for column in ("score", "score_flip"):
             default = table.loc["default", column].reindex(rows.index.get_level_values("seed")).to_numpy()
