@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,20 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+@dataclass(frozen=True)
+class Loaded:
+    """What a module took from a file: how many tensors, and the names of those that it has no place for."""
+
+    source: str
+    tensors: int
+    left_out: list[str]
+
+    def __str__(self) -> str:
+        parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.left_out))
+        return f"{self.source}: {self.tensors} tensors" + (f"; left out: {parts}" if parts else "")
+
+
+def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> Loaded:
     """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
 
     A prefix common to the file's names (`module.`, `backbone.`, …) is found, and timm's flattened names
@@ -56,6 +70,8 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         )
     _refuse_deeper(flat, wanted, source)
     module.load_state_dict({k: state[name] for k, name in found.items()}, strict=False)
+    used = set(found.values())
+    return Loaded(source, len(used), [name for name in state if name not in used])
 
 
 def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:
