@@ -1,6 +1,6 @@
 """Trains and measures the rows of `benchmarks/results.csv` that are not in it yet.
 
-    python benchmarks/faces15.py data.root=data/faces15 [--threads 1] [--list] [ROW ...]
+    python benchmarks/faces15.py data.root=data/faces15 [--threads 1] [--list] [--table] [ROW ...]
 
 A row is one training on training.csv and its measures on val.csv, of the model at the end of its training: as
 shipped, with the flip test, and with the other decoding that the row names, if any. Each is written as it comes, so
@@ -22,7 +22,7 @@ import pandas as pd
 
 RESULTS = Path(__file__).parent / "results.csv"
 RUNS = Path("runs/benchmarks")
-SHORT = 15  # epochs of an ablation
+SHORT = 12  # epochs of an ablation
 
 
 @dataclass
@@ -33,42 +33,51 @@ class Row:
     other: str | None = None  # decoding, beside the recipe's own
 
 
-def _affine(options: str) -> str:
-    return f"{{Affine: {{{options}, p: 0.9}}}}"
-
-
 FLIP, LIGHT = "{HorizontalFlip: {p: 0.5}}", "{RandomBrightnessContrast: {p: 0.5}}"
-MOVES = "rotate: [-30, 30], scale: [0.8, 1.2], translate_percent: [-0.08, 0.08]"
+HOLES = (
+    "{CoarseDropout: {num_holes_range: [1, 1], hole_height_range: [0.1, 0.3], hole_width_range: [0.1, 0.3], "
+    "fill: random_uniform, p: 0.3}}"
+)
+MOVES = "rotate: [-35, 35], scale: [0.8, 1.2], translate_percent: [-0.08, 0.08], p: 0.95"
+EVEN = f"{{Affine: {{{MOVES}, keep_ratio: true}}}}"
+NARROW = "model.backbone.channels=[16, 32, 64, 128, 256]"  # of the ablations: two thirds of the default's width
+
+
+def _transforms(*entries: str) -> tuple[str, ...]:
+    return (f"data.transforms=[{', '.join(entries)}]",)
+
+
 ABLATIONS = {
     "default": (),
-    "temperature_learned": ("model.head.temperature=learned",),
-    "stride_2": ("model.head.stride=2",),
     "stride_8": ("model.head.stride=8",),
-    "decoder_unet": ("model.head.decoder=unet",),
-    "decoder_deconv": ("model.head.decoder=deconv",),
-    "decoder_aspp": ("model.head.decoder=aspp",),
-    "decoder_upsample": ("model.head.decoder=upsample",),
-    "stages_2": ("model.head.stages=2",),
+    "temperature_learned": ("model.head.temperature=learned",),
     "loss_l1": ("model.head.loss={l1: 1.0}",),
     "loss_cross_entropy": ("model.head.loss={cross_entropy: 1.0}",),
     "loss_js": ("model.head.loss={l1: 1.0, js: 0.1}",),
-    "loss_variance": ("model.head.loss={l1: 1.0, cross_entropy: 0.1, variance: 0.01}",),
-    "loss_wing": ("model.head.loss={wing: 1.0, cross_entropy: 0.1}",),
-    "hardest_8": ("model.head.hardest=8",),
+    "decoder_unet": ("model.head.decoder=unet",),
+    "decoder_deconv": ("model.head.decoder=deconv",),
     "augment_none": ("data.transforms=[]",),
-    "augment_no_flip": (f"data.transforms=[{_affine(MOVES)}, {LIGHT}]",),
-    "augment_repeated_border": (f"data.transforms=[{FLIP}, {_affine(MOVES + ', border_mode: 1')}, {LIGHT}]",),
+    "augment_stretched": _transforms(FLIP, f"{{Affine: {{{MOVES}}}}}", LIGHT, HOLES),
+    "augment_no_holes": _transforms(FLIP, EVEN, LIGHT),
+    "augment_no_flip": _transforms(EVEN, LIGHT, HOLES),
     "average_none": ("train.average=null",),
+    "decoder_aspp": ("model.head.decoder=aspp",),
+    "stride_2": ("model.head.stride=2",),
     "average_swa": ("train.average=swa",),
+    "hardest_8": ("model.head.hardest=8",),
+    "stages_2": ("model.head.stages=2",),
+    "decoder_upsample": ("model.head.decoder=upsample",),
+    "loss_wing": ("model.head.loss={wing: 1.0, cross_entropy: 0.3}",),
+    "loss_variance": ("model.head.loss={l1: 1.0, cross_entropy: 0.3, variance: 0.01}",),
 }
 
 ROWS = {
     "facial_regression_i2dl": Row("facial_regression_i2dl"),
     "facial_regression": Row("facial_regression"),
     "facial_rle": Row("facial_rle"),
-    "facial_heatmap": Row("facial_heatmap", 0, other="dark"),
-    "facial_heatmap seed 1": Row("facial_heatmap", 1, other="dark"),
-    "facial_heatmap seed 2": Row("facial_heatmap", 2, other="dark"),
+    "facial_heatmap": Row("facial_heatmap", 0, other="soft_argmax"),
+    "facial_heatmap seed 1": Row("facial_heatmap", 1, other="soft_argmax"),
+    "facial_heatmap seed 2": Row("facial_heatmap", 2, other="soft_argmax"),
     "facial_heatmap_large": Row("facial_heatmap_large", other="soft_argmax"),
     "facial_simcc": Row("facial_simcc"),
     "facial_offset": Row("facial_offset", other="argmax"),
@@ -76,9 +85,11 @@ ROWS = {
     "facial_resnet18_heatmap": Row("facial_resnet18_heatmap", other="soft_argmax"),
     "facial_resnet18_regression": Row("facial_resnet18_regression"),
     **{
-        f"ablation {name} seed {seed}": Row("facial_heatmap", seed, (f"train.epochs={SHORT}", *overrides), other="dark")
-        for name, overrides in ABLATIONS.items()
+        f"ablation {name} seed {seed}": Row(
+            "facial_heatmap", seed, (f"train.epochs={SHORT}", NARROW, *overrides), other="soft_argmax"
+        )
         for seed in (0, 1)
+        for name, overrides in ABLATIONS.items()
     },
 }
 
@@ -117,12 +128,30 @@ def measure(name: str, row: Row, root: str, threads: int) -> dict[str, object]:
     }
 
 
+def ablations() -> None:
+    """The ablations as a Markdown table: the difference of each to the default of the same seed."""
+    table = pd.read_csv(RESULTS)
+    names = table.row.str.extract(r"ablation (?P<name>\S+) seed (?P<seed>\d)")
+    table = table.join(names).dropna(subset="name").set_index(["name", "seed"])
+    print("| what is other | score, seed 0 and 1 | difference | with flip test |\n| --- | --- | --- | --- |")
+    for name in ABLATIONS:
+        rows = table.loc[[name]] if name in table.index.get_level_values(0) else table.iloc[:0]
+        cells = [" / ".join(f"{score:.0f}" for score in rows.score)]
+        for column in ("score", "score_flip"):
+            default = table.loc["default", column].reindex(rows.index.get_level_values("seed")).to_numpy()
+            cells.append(" / ".join(f"{apart:+.0f}" for apart in rows[column].to_numpy() - default))
+        print(f"| `{name}` | {' | '.join(cells if name != 'default' else [cells[0], '', ''])} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | ROW")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="names of the rows that are not measured yet")
+    parser.add_argument("--table", action="store_true", help="print the ablations that are measured, and end")
     given = parser.parse_intermixed_args()
+    if given.table:
+        return ablations()
     roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
     asked = [a for a in given.arguments if not a.startswith("data.root=")]
     chosen = [n for n in ROWS if any(n == a or n.startswith(f"{a} ") for a in asked)] if asked else list(ROWS)

@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     overrides = [*arguments.overrides, f"train.epochs={arguments.epochs + 2}", "trainer.limit_val_batches=0"]
-    config = load_config(arguments.config, [*overrides, "trainer.accelerator=cpu"])
+    config = load_config(arguments.config, [*overrides, "trainer.accelerator=cpu", "trainer.precision=32-true"])
     config = config.model_copy(update={"data": config.data.model_copy(update={"val": None})})
     timer = BareSteps(load_config(config))
     build = training._trainer

@@ -250,7 +250,8 @@ class TrainConfig(Strict):
 
 
 class Config(Recipe):
-    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is."""
+    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is, but for `precision: auto`: bfloat16
+    autocast where the hardware computes in it, and 32 bits elsewhere."""
 
     command: ClassVar[str] = "train"
 

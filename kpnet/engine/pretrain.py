@@ -24,7 +24,7 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.engine.module import Batch, steps_per_epoch
 from kpnet.engine.optim import build_optimizer, build_schedule
 from kpnet.engine.run_folder import RunLog
-from kpnet.engine.training import PROBES, Loaders, build_trainer, check_folder, fit, is_main_process, prepare
+from kpnet.engine.training import PROBES, Loaders, build_trainer, check_folder, fit, is_main_process, prepare, resolved
 from kpnet.engine.transfer import Part
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
@@ -130,6 +130,7 @@ def pretrain(
     model = Autoencoder(config.model).to(memory_format=torch.channels_last)
     for index in range(min(PROBES, len(train_set))):
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    config = config.model_copy(update={"trainer": resolved(config.trainer)})
     bar = console.is_terminal
     keeper = PretrainFolder(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = build_trainer(config, folder, [keeper], bar)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import platform
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def train(
     warning = check_freeze(model, config.train)
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-    config = config.model_copy(update={"model": model.config})
+    config = config.model_copy(update={"model": model.config, "trainer": resolved(config.trainer)})
     for index in range(min(PROBES, len(train_set))):
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
     bar = console.is_terminal
@@ -181,6 +182,18 @@ def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: Keypoi
         plot.save_figure(figure, folder / "predictions.png")
     plot.save_figure(plot.draw_curves(pd.DataFrame(keeper.history)), folder / "curves.png")
     return measures
+
+
+def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
+    """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
+    if trainer.get("precision") != "auto":
+        return trainer
+    if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Private to torch; without it, 32 bits.
+        native = platform.machine() in ("x86_64", "AMD64") and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return {**trainer, "precision": "bf16-mixed" if native else "32-true"}
 
 
 def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:

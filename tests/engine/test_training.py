@@ -118,6 +118,27 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     assert measures["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_auto_is_what_the_hardware_computes_in(tmp_path, monkeypatch, native, expected):
+    """The run's config says what it was, and the weights stay in 32 bits."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    seen = set()
+    step = KeypointModule.training_step
+
+    def watch(self: KeypointModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(KeypointModule, "training_step", watch)
+    config = tiny("trainer.precision=auto", "train.epochs=1")
+    folder, model, _ = training.train(config, out=tmp_path / "run")
+    assert load_config(folder / "config.yaml").trainer["precision"] == expected
+    assert seen == {native}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    training.train(config, out=tmp_path / "run", resume=True)  # the same recipe, wherever it goes on
+
+
 def test_the_final_model_is_the_moving_average(tmp_path, monkeypatch):
     """Against a second implementation: the average of the weights after every step."""
     steps: list[dict[str, torch.Tensor]] = []
