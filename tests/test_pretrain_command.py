@@ -14,6 +14,8 @@ import yaml
 from stripes import CONV, pretraining, stripes
 
 from kpnet import cli
+from kpnet.config import load_config
+from kpnet.pretrain_config import load_pretrain_config
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -59,6 +61,11 @@ def test_the_command_and_the_training_that_goes_on_from_it(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "runs/tiny: holds the backbone conv_sandwich {channels: [8, 16], dropout: 0.1, norm: batch}" in err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_recipes_encoder_is_the_default_models_backbone() -> None:
+    """Or the README's two commands would not fit together."""
+    assert load_pretrain_config("pretrain_autoencoder").model.backbone == load_config("facial_heatmap").model.backbone
 
 
 @pytest.mark.parametrize(

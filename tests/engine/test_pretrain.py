@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_same_seed_same_weights_and_force(values: dict[str, Any], tmp_path: Path
         run(values, tmp_path / "a")
     run(values, tmp_path / "a", "train.seed=4", "train.epochs=1", force=True)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_half_precision_trains_weights_of_32_bits(values: dict[str, Any], tmp_path: Path) -> None:
+    assert math.isfinite(run(values, tmp_path / "run", "trainer.precision=bf16-mixed")["mse"])
+    assert {value.dtype for name, value in weights(tmp_path / "run").items() if "batches" not in name} == {
+        torch.float32
+    }
 
 
 def test_without_validation_images(values: dict[str, Any], tmp_path: Path) -> None:
