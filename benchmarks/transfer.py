@@ -42,12 +42,17 @@ def epochs(labels: int) -> str:
     return f"train.epochs={40 * 480 // labels}"
 
 
+def frozen(labels: int) -> tuple[str, ...]:
+    """The recipe's freeze, for as many steps."""
+    return (f"train.freeze={{until: {4 * 480 // labels}, warmup: {480 // labels}}}",)
+
+
 WEIGHTS = "model.pretrained=SHARED/weights/squeezenet1_0_imagenet_fp16.safetensors"
 AT_ONCE = ("train.freeze=null", "train.lr_scale={}")
 SQUEEZENET = {
     "squeezenet frozen": (WEIGHTS, "train.freeze=true"),
     "squeezenet at once": (WEIGHTS, *AT_ONCE),
-    "squeezenet frozen first": (WEIGHTS, "train.freeze={until: 8}", "train.lr_scale={}"),
+    "squeezenet frozen first": (WEIGHTS, "train.lr_scale={}"),
     "squeezenet slow backbone": (WEIGHTS, "train.freeze=null"),
     "squeezenet frozen first, slow": (WEIGHTS,),
     "squeezenet scratch": ("model.pretrained=false", *AT_ONCE),
@@ -57,7 +62,9 @@ DENOISING = ("train.mask=null",)
 ROWS = {
     **{f"{name} 480": Row("facial_squeezenet", (*o, first(480), epochs(480)), 480) for name, o in SQUEEZENET.items()},
     **{
-        f"{name} {labels}": Row("facial_squeezenet", (*SQUEEZENET[name], first(labels), epochs(labels)), labels)
+        f"{name} {labels}": Row(
+            "facial_squeezenet", (*frozen(labels), *SQUEEZENET[name], first(labels), epochs(labels)), labels
+        )
         for labels in (60, 120, 240)
         for name in ("squeezenet frozen first, slow", "squeezenet scratch")
     },

@@ -264,7 +264,9 @@ def info(
     # A table that is piped is not cut to a terminal's width.
     console = console if console.is_terminal else Console(width=200)
     if config is not None:
-        check_freeze(model, config.train)
+        warning = check_freeze(model, config.train)
+        if warning:
+            console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         model.freeze_backbone(frozen_stages(config.train.freeze, len(model.backbone.strides), 0))
     console.print(render(summarize(model, (model.config.in_channels, *model.config.input_size))))
     if config is not None:

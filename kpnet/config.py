@@ -207,7 +207,7 @@ class Freeze(Strict):
     """The backbone's first `stages` (None: all) rest until epoch `until` (None: for good).
 
     every: from then on one more stage thaws each so many epochs, the last first; None: all at once.
-    warmup: epochs in which the rate of what thaws rises linearly to its own.
+    warmup: epochs in which the rate of what thaws rises linearly to its own; with `schedule: plateau`, none.
     """
 
     until: Positive | None = None

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
-from kpnet.backbones.freezing import stage_modules
+from kpnet.backbones.freezing import Stages, find_stages
 from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels
 from kpnet.calibration import Calibration
 from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
@@ -41,7 +41,7 @@ class KeypointModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.frozen_stages = 0
-        self._stages: list[list[nn.Module]] | None = None
+        self._stages: Stages | None = None
         self.calibration: Calibration | None = None
         channels = backbone.in_channels
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
@@ -104,10 +104,10 @@ class KeypointModel(nn.Module):
         return answer
 
     @property
-    def stages(self) -> list[list[nn.Module]]:
-        """The backbone's modules by the finest map that they have a part in."""
+    def stages(self) -> Stages:
+        """Of the backbone's parts, the finest map that they have a part in."""
         if self._stages is None:
-            self._stages = stage_modules(self.backbone, self.mean.shape[1], self.config.input_size)
+            self._stages = find_stages(self.backbone, self.mean.shape[1], self.config.input_size)
         return self._stages
 
     def freeze_backbone(self, stages: int | None = None) -> None:
@@ -120,10 +120,10 @@ class KeypointModel(nn.Module):
         if stages is not None and not 0 <= stages <= count:
             raise KpnetError(f"freeze: expected 0 to {count} stages, the backbone's maps, found {stages}")
         self.frozen_stages = count if stages is None else stages
-        self.backbone.requires_grad_(True)
-        for module in self._resting():
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+        partly = 0 < self.frozen_stages < count
+        for name, parameter in self.backbone.named_parameters():
+            rests = self.stages.parameters[name] < self.frozen_stages if partly else self.frozen_stages > 0
+            parameter.requires_grad_(not rests)
         self.train(self.training)
 
     def unfreeze_backbone(self) -> None:
@@ -131,9 +131,11 @@ class KeypointModel(nn.Module):
         self.freeze_backbone(0)
 
     def _resting(self) -> list[nn.Module]:
-        if self.frozen_stages == len(self.backbone.strides):
-            return list(self.backbone.modules())
-        return [module for stage in self.stages[: self.frozen_stages] for module in stage] if self.frozen_stages else []
+        if self.frozen_stages in (0, len(self.backbone.strides)):
+            return list(self.backbone.modules()) if self.frozen_stages else []
+        # Found by their paths: synchronised batch norms take the others' places.
+        paths = (path for path, stage in self.stages.modules.items() if stage < self.frozen_stages)
+        return [self.backbone.get_submodule(path) for path in paths]
 
     def train(self, mode: bool = True) -> KeypointModel:
         super().train(mode)

@@ -10,7 +10,7 @@ from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.backbones.sources import backbone_weights, read_source
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import split_spec
-from kpnet.weights import fit_weights
+from kpnet.weights import MismatchError, fit_weights
 
 
 def build_backbone(
@@ -30,8 +30,8 @@ def build_backbone(
         source.check(spec, in_channels)
     try:
         backbone = _build(spec, in_channels, pretrained, input_size)
-    except KpnetError as error:
-        if source is None or not str(error).startswith(source.path):
+    except MismatchError as error:
+        if source is None:
             raise
         raise source.mismatch(spec, input_size, error) from None
     if source is not None and source.stem is not None:

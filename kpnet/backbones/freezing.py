@@ -1,6 +1,8 @@
-"""Which layers of a backbone make which map."""
+"""Which parts of a backbone make which map."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -9,21 +11,29 @@ from kpnet.backbones.base import Backbone
 from kpnet.modes import evaluation_mode
 
 
-def stage_modules(backbone: Backbone, in_channels: int, size: tuple[int, int]) -> list[list[nn.Module]]:
-    """The modules of each stage, of any network: a parameter is of stage i if map i is the finest that depends on it.
+@dataclass(frozen=True)
+class Stages:
+    """Of a backbone's parameters and modules, by their names: the finest map, from 0, that they have a part in."""
+
+    parameters: dict[str, int]
+    modules: dict[str, int]
+
+
+def find_stages(backbone: Backbone, in_channels: int, size: tuple[int, int]) -> Stages:
+    """For any network: a parameter is of stage i if map i is the finest that depends on it, by its gradient.
 
     What no map depends on is of the last stage. A module is of the latest stage of its parameters; one without, such
-    as dropout, of that of the smallest block around it that has some. Found by gradients to a blank image (H, W).
+    as dropout, of that of the smallest block around it that has some. Found with a blank image of `size` (H, W).
     """
     stages = _parameter_stages(backbone, in_channels, size)
-    found: list[list[nn.Module]] = [[] for _ in backbone.strides]
+    modules = {}
     for path, module in backbone.named_modules():
         around, own = path, list(module.parameters())
         while not own and around:
             around = around.rpartition(".")[0]
             own = list(backbone.get_submodule(around).parameters())
-        found[max((stages[p] for p in own), default=len(found) - 1)].append(module)
-    return found
+        modules[path] = max((stages[p] for p in own), default=len(backbone.strides) - 1)
+    return Stages({name: stages[p] for name, p in backbone.named_parameters()}, modules)
 
 
 def _parameter_stages(backbone: Backbone, in_channels: int, size: tuple[int, int]) -> dict[nn.Parameter, int]:

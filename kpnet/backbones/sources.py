@@ -106,7 +106,7 @@ def read_source(pretrained: bool | str | Path) -> Source | None:
         return None
     file = weights_file(pretrained)
     where = file.with_name(CONFIG)
-    if not where.is_file():
+    if file.name != WEIGHTS or not where.is_file():
         return None
     values = None
     try:

@@ -45,7 +45,7 @@ def parts(model: KeypointModel, config: TrainConfig) -> list[Part]:
         return [head, Part("backbone", list(model.backbone.parameters()), scale)]
     found = [head]
     for stage in reversed(range(len(model.backbone.strides))):
-        parameters = [p for module in model.stages[stage] for p in module.parameters(recurse=False)]
+        parameters = [p for name, p in model.backbone.named_parameters() if model.stages.parameters[name] == stage]
         rate = scale * decay ** (len(model.backbone.strides) - stage)
         found.append(Part(f"backbone, stride {model.backbone.strides[stage]}", parameters, rate))
     return found
@@ -97,12 +97,15 @@ def check_freeze(model: KeypointModel, config: TrainConfig) -> str | None:
             f"train.freeze.until: expected less than train.epochs ({config.epochs}), found {freeze.until}; "
             "freeze: true is for good"
         )
+    if config.schedule.name == "plateau" and "warmup" in freeze.model_fields_set:
+        raise KpnetError("train.freeze.warmup goes by steps, and schedule: plateau does not: leave it out")
     last = frozen_stages(freeze, stages, config.epochs - 1)
     if freeze.every is not None and last:
         raise KpnetError(
             f"train.freeze: {last} of {stages} stages would never learn, with until {freeze.until} and every "
             f"{freeze.every} in {config.epochs} epochs: give smaller ones, or more epochs"
         )
+    learns = "never learn" if freeze.until is None else f"not learn before epoch {freeze.until + 1}"
     if model.config.pretrained is False:
-        return "train.freeze rests a backbone of random weights, which would never learn: give model.pretrained"
+        return f"train.freeze rests random weights, which would {learns}: give model.pretrained"
     return None

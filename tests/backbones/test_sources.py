@@ -226,3 +226,19 @@ def test_a_pretraining_is_no_keypoint_model(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run")
     with pytest.raises(KpnetError, match=f"of kpnet pretrain, no keypoint model: train with model.pretrained={run}"):
         load_model(run)
+
+
+def test_a_corrupt_file_is_told_as_such(tmp_path: Path) -> None:
+    run = pretraining(tmp_path / "run")
+    weights = weights_file(run)
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(KpnetError, match=r"model\.safetensors: not a readable safetensors file, corrupt or truncated"):
+        model_of(pretrained=str(run))
+
+
+def test_another_weight_file_beside_a_model_is_its_own(tmp_path: Path) -> None:
+    folder = pretraining(tmp_path / "run") / "final"
+    other = BACKBONES.build({"name": "conv_sandwich", "channels": [6]}, 1)
+    torch.save(other.state_dict(), folder / "other.pth")
+    built = model_of({"name": "conv_sandwich", "channels": [6]}, pretrained=str(folder / "other.pth"))
+    assert all(torch.equal(v, built.backbone.state_dict()[k]) for k, v in other.state_dict().items())

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from kpnet import build_model
-from kpnet.backbones.freezing import stage_modules
+from kpnet.backbones.freezing import find_stages
 from kpnet.config import Config, load_config
 from kpnet.engine import training
 from kpnet.engine.module import KeypointModule
@@ -226,23 +226,42 @@ def test_two_processes_thaw_alike(tmp_path: Path, pretrained: Path) -> None:
 
 def test_stages_of_a_chain_are_its_blocks() -> None:
     model = build_model(backbone=BACKBONE, head="regression", num_keypoints=3, in_channels=1, input_size=32)
-    for stage, block in zip(model.stages, model.backbone.blocks, strict=True):  # type: ignore[arg-type]
-        assert set(block.modules()) <= set(stage)
+    for names in (model.stages.parameters, {k: v for k, v in model.stages.modules.items() if k.count(".") > 1}):
+        assert {name: int(name.split(".")[1]) for name in names} == names
 
 
 def test_stages_of_a_resnet() -> None:
     """The stem makes the map of stride 2; each layer one of the others, with all that is inside it."""
     backbone = build_model(backbone="resnet18", head="regression", num_keypoints=3, in_channels=1).backbone
-    frozen = list(backbone.parameters())[:5]
-    for p in frozen:
+    for p in list(backbone.parameters())[:5]:
         p.requires_grad_(False)
-    stages = stage_modules(backbone, 1, (64, 64))
-    net: Any = backbone.net
-    assert {net.conv1, net.bn1} <= set(stages[0])
-    for i in range(4):
-        assert set(getattr(net, f"layer{i + 1}").modules()) <= set(stages[i + 1])
-    assert sum(map(len, stages)) == len(list(backbone.modules()))
+    stages = find_stages(backbone, 1, (64, 64))
+    for names in (stages.parameters, stages.modules):
+        for name, stage in names.items():
+            part = name.removeprefix("net.").split(".")[0]
+            if part.startswith("layer"):
+                assert stage == int(part[-1])
+            elif part in ("conv1", "bn1"):
+                assert stage == 0
     assert [p.requires_grad for p in backbone.parameters()][:6] == [False] * 5 + [True]
+
+
+def test_a_parameter_of_the_whole_network_is_of_its_own_stage() -> None:
+    """Hiera holds its position embedding at the root, and the first map depends on it."""
+    model = build_model(backbone="hiera_tiny_224", head="regression", num_keypoints=3, input_size=224)
+    model.freeze_backbone(len(model.backbone.strides) - 1)
+    maps = model.features(torch.rand(1, 3, 224, 224))
+    assert [m.requires_grad for m in maps] == [False] * (len(maps) - 1) + [True]
+
+
+def test_synchronised_batch_norms_rest_too() -> None:
+    """They take the places of those that were there when the backbone was frozen."""
+    model = build_model(backbone=BACKBONE, head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    model.freeze_backbone(2)
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.train()
+    norms = [m for m in model.backbone.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    assert [m.training for m in norms] == [False] * 6 + [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -254,6 +273,7 @@ def test_stages_of_a_resnet() -> None:
         ("train.freeze={every: 1}", "every needs until"),
         ("train.freeze={untill: 1}", '"train.freeze.untill" .did you mean "until"'),
         ("train.layer_decay=0", "layer_decay"),
+        ("train={freeze: {until: 1, warmup: 2}, epochs: 4, schedule: plateau}", "freeze.warmup goes by steps"),
         ("train.lr_scale={backbone: 0}", "lr_scale.backbone"),
     ],
 )
@@ -265,7 +285,9 @@ def test_bad_settings(tmp_path: Path, pretrained: Path, override: str, message: 
 
 def test_random_weights_at_rest_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training.train(load_config(SMALL, ["train.freeze=true", "train.epochs=1"]), out=tmp_path / "run")
-    assert "rests a backbone of random weights, which would never learn" in capsys.readouterr().out
+    assert "rests random weights, which would never learn" in capsys.readouterr().out
+    training.train(load_config(SMALL, ["train.freeze={until: 1}", "train.epochs=2"]), out=tmp_path / "later")
+    assert "would not learn before epoch 2" in capsys.readouterr().out
 
 
 def test_more_stages_than_there_are() -> None:
