@@ -21,6 +21,7 @@ import torch
 from kpnet.config import load_config
 from kpnet.engine import training
 from kpnet.engine.optim import build_optimizer
+from kpnet.engine.transfer import parts
 from kpnet.model import build_model
 
 
@@ -29,7 +30,7 @@ class BareSteps(pl.Callback):
 
     def __init__(self, config: Any) -> None:
         self.model = build_model(config).train()
-        self.optimizer = build_optimizer(self.model, config.train.optimizer)
+        self.optimizer = build_optimizer(parts(self.model, config.train), config.train.optimizer)
         size, points = config.model.input_size, self.model.config.num_keypoints
         batch = config.train.batch_size
         self.images = torch.rand(batch, config.model.in_channels, *size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +12,7 @@ import typer
 from kpnet.errors import KpnetError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from kpnet.config import Config
-    from kpnet.pictures import Picture
 
 app = typer.Typer(
     help="Keypoint detection with any backbone in any head.",
@@ -34,6 +30,9 @@ DataArg = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labell
 InputsArg = Annotated[
     list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")
 ]
+OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where it is not given.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of the run.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Delete the run of that name and start anew.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images at once.")]
 WithOption = Annotated[
     list[Path] | None, typer.Option("--with", metavar="RUN", help="Average with this run too; may be repeated.")
@@ -65,9 +64,9 @@ def _fail(message: str) -> None:
 def train(
     config: ConfigArg,
     overrides: OverridesArg = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where it is not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of the run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Delete the run of that name and start anew.")] = False,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
     overfit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Sanity check: memorise N samples, write nothing.")
     ] = None,
@@ -97,6 +96,21 @@ def _overfit(config: Config, samples: int) -> None:
     print(f"{'pass' if passed else 'FAIL'}: {error:.3f} px RMSE on {samples} sample(s) after {steps} steps", end="")
     print("" if passed else f"; expected under {TARGET_PX} px within {STEPS}: try train.overfit, or another lr")
     raise typer.Exit(0 if passed else 1)
+
+
+@app.command()
+def pretrain(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a backbone on images without labels, as the encoder of an autoencoder."""
+    from kpnet.commands import pretrain_and_tell
+    from kpnet.pretrain_config import load_pretrain_config
+
+    pretrain_and_tell(load_pretrain_config(config, overrides or ()), out, resume, force)
 
 
 @app.command()
@@ -191,6 +205,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
     draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="labels.csv instead: a file to train on, missing labels filled in.")
+    ] = False,
     also: WithOption = None,
     decoding: DecodingOption = None,
     flip_test: FlipOption = False,
@@ -199,38 +216,23 @@ def predict(
     batch_size: BatchOption = 32,
 ) -> None:
     """Keypoints of pictures, in pixels of the original images."""
-    import pandas as pd
-
-    from kpnet.commands import load_pictures, parse_test_time
+    from kpnet.commands import parse_test_time, predict_pictures
     from kpnet.ensemble import load_ensemble
-    from kpnet.files import write_atomic
-    from kpnet.pictures import find_pictures, write_drawn
+    from kpnet.pictures import find_pictures
     from kpnet.predictor import Predictor
+    from kpnet.tables import LongTable, WideTable
 
+    if wide and as_json:
+        raise KpnetError("--wide writes a CSV to train on, --json a JSON: give one of them")
     pictures = find_pictures(inputs)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
     )
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    bad: list[str] = []
-    loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
-    frames = []
-    for prediction in predictor.stream(load_pictures(pictures, bad, loaded)):
-        frames.append(prediction.to_frame())
-        picture, image = loaded.popleft()
-        if draw:
-            write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
-    if not frames:
-        if made:
-            out.rmdir()
-        raise KpnetError(bad[0])
-    table = pd.concat(frames, ignore_index=True)
-    text = table.to_json(orient="records", indent=1) if as_json else table.to_csv(index=False, float_format="%.4f")
-    target = out / ("predictions.json" if as_json else "predictions.csv")
-    write_atomic(target, text.encode())
-    print(f"{len(frames)} image(s): {target}" + (f", pictures in {out}" if draw else ""))
+    model = predictor.model
+    table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
+    target, count, bad = predict_pictures(predictor, pictures, table, out, draw)
+    print(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
     for message in bad:
         print(f"kpnet: {message}", file=sys.stderr)
     if bad:
@@ -242,24 +244,33 @@ def info(
     source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML, the name of a recipe, or a run folder.")],
     overrides: OverridesArg = None,
 ) -> None:
-    """The network layer by layer: shapes, parameters, MACs, memory, receptive field."""
+    """The network layer by layer: shapes, parameters, MACs, memory, receptive field; and what learns when."""
     from rich.console import Console
 
+    from kpnet.commands import run_config
     from kpnet.config import load_config
+    from kpnet.engine.transfer import check_freeze, frozen_stages, render_parts
     from kpnet.info import render, summarize
     from kpnet.model import build_model, load_model
 
     if Path(source).is_dir():
         if overrides:
             raise KpnetError("a run's model is as it is: overrides go with a config")
-        model = load_model(source)
+        model, config = load_model(source), run_config(Path(source))
     else:
-        model = build_model(load_config(source, overrides or ()))
-    config = model.config
+        config = load_config(source, overrides or ())
+        model = build_model(config)
     console = Console()
     # A table that is piped is not cut to a terminal's width.
     console = console if console.is_terminal else Console(width=200)
-    console.print(render(summarize(model, (config.in_channels, *config.input_size))))
+    if config is not None:
+        warning = check_freeze(model, config.train)
+        if warning:
+            console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        model.freeze_backbone(frozen_stages(config.train.freeze, len(model.backbone.strides), 0))
+    console.print(render(summarize(model, (model.config.in_channels, *model.config.input_size))))
+    if config is not None:
+        console.print(render_parts(model, config.train))
 
 
 @app.command()

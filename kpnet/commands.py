@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from kpnet.config import Config, DataConfig, load_config
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
-from kpnet.pictures import Picture
+from kpnet.pictures import Picture, write_drawn
+from kpnet.predictor import Predictor
+from kpnet.pretrain_config import PretrainConfig
+from kpnet.tables import Table
 from kpnet.testtime import TestTime
 
 
@@ -26,13 +30,8 @@ def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) 
     from kpnet.report import print_measures
 
     console = Console()
-    try:
+    with _told(out or Path("runs") / config.name):
         folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
-    except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
-    except OSError as error:  # a full disk does not say where, inside a checkpoint
-        where = error.filename or out or Path("runs") / config.name
-        raise OSError(error.errno, error.strerror or str(error), str(where)) from None
     if measures:
         print_measures(console, measures, "final model on the validation data")
     if int(os.environ.get("LOCAL_RANK", "0")):
@@ -40,6 +39,37 @@ def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) 
     files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
     console.print(f"the run is in {folder}: {files}", soft_wrap=True)
     return folder
+
+
+def pretrain_and_tell(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
+    """Pretrain; what was measured and where the encoder is go to the terminal."""
+    from rich.console import Console
+
+    from kpnet.engine.pretrain import pretrain
+
+    console = Console()
+    with _told(out or Path("runs") / config.name):
+        folder, _, measures = pretrain(config, out=out, resume=resume, force=force, console=console)
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return
+    lines = []
+    if measures:
+        errors = (f"{measures[key]:.5f}" for key in ("mse", "mean_image_mse"))
+        lines.append("mean squared error of the validation images {}, of their mean image {}".format(*errors))
+    lines.append(f"the run is in {folder}: reconstructions.png, interpolations.png, curves.png, metrics.csv, final/")
+    lines.append(f"its encoder is a backbone: kpnet train CONFIG model.pretrained={folder}")
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """An interrupted training, and one that cannot write its run, as one line each."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KpnetError("interrupted; the same command with --resume goes on after the last whole epoch") from None
+    except OSError as error:  # a full disk does not say where, inside a checkpoint
+        raise OSError(error.errno, error.strerror or str(error), str(error.filename or folder)) from None
 
 
 def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
@@ -58,7 +88,7 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
 
     if data is not None:
         return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
-    config = _run_config(run)
+    config = run_config(run)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
@@ -67,15 +97,41 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
 
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
-    config = _run_config(run)
+    config = run_config(run)
     if config is None:
         return
-    for split, name in (("trained on", config.data.train), ("validated with", config.data.val)):
+    trained = [("trained on", entry.file) for entry in config.data.train]
+    for split, name in (*trained, ("validated with", config.data.val)):
         if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
             raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
 
 
-def load_pictures(
+def predict_pictures(
+    predictor: Predictor, pictures: list[Picture], table: Table, out: Path, draw: bool
+) -> tuple[Path, int, list[str]]:
+    """The file that `table` writes into `out`, how many pictures are in it, and what was wrong with the others."""
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    bad: list[str] = []
+    loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
+    count = 0
+    try:
+        for prediction in predictor.stream(_load(pictures, bad, loaded)):
+            count += 1
+            picture, image = loaded.popleft()
+            table.add(prediction, picture, image)
+            if draw:
+                write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
+        if not count:
+            raise KpnetError(bad[0])
+        return table.save(out), count, bad
+    except KpnetError:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _load(
     pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
 ) -> Iterator[tuple[str, np.ndarray, None]]:
     """(name, image, no boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
@@ -93,7 +149,7 @@ def load_pictures(
         yield picture.name, image, None
 
 
-def _run_config(run: Path) -> Config | None:
+def run_config(run: Path) -> Config | None:
     """The config of a run folder, or of the folder of one of its models."""
     saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
     return load_config(saved) if saved.is_file() else None

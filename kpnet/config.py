@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from kpnet.errors import KpnetError, nearest
@@ -21,7 +31,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = str | dict[str, Any]
 
 
-def _size(value: Any) -> Any:
+def square(value: Any) -> Any:
+    """One number for both sides."""
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -44,6 +55,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class Recipe(Strict):
+    """A whole YAML, for `kpnet <command>`."""
+
+    command: ClassVar[str]
+
+
+S = TypeVar("S", bound=Recipe)
+
+
 class ModelConfig(Strict):
     """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
@@ -51,7 +71,7 @@ class ModelConfig(Strict):
     head: Part
     num_keypoints: Positive | None = None  # None: as many as the skeleton has
     in_channels: Positive = 3
-    input_size: Annotated[tuple[Positive, Positive], BeforeValidator(_size)] = (96, 96)  # H, W; or one number
+    input_size: Annotated[tuple[Positive, Positive], BeforeValidator(square)] = (96, 96)  # H, W; or one number
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False  # true: the library's own download; or a path
     mean: list[float] | None = None  # of images in [0, 1], per channel or one for all; None: the backbone's
     std: list[Rate] | None = None
@@ -67,17 +87,44 @@ class ModelConfig(Strict):
         return {**rest, "head": {"name": "multi", "heads": values["heads"]}}
 
 
+class TrainFile(Strict):
+    """One file of the training data. What it leaves out is as in the data section."""
+
+    file: str | int  # under root; a number of samples for synthetic
+    weight: Rate = 1.0  # of each of its points in the loss
+    limit: Positive | None = None  # its first so many samples alone
+    format: str | None = None
+    complete_only: bool | None = None
+    transforms: list[str | dict[str, Any]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        values = {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+        return values["file"] if len(values) == 1 else values
+
+
+def _files(value: Any) -> Any:
+    """One file, or a list of them, each a name alone or a mapping, as a list of mappings."""
+    entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    return [entry if isinstance(entry, (Mapping, TrainFile)) else {"file": entry} for entry in entries]
+
+
 class DataConfig(Strict):
     """Where samples come from."""
 
     format: str = "kaggle_csv"
     root: str = "."
-    train: str | int | None = None  # a file under root; a number of samples for synthetic
-    val: str | int | None = None
+    train: Annotated[list[TrainFile], BeforeValidator(_files)] = []  # or one; or its name alone
+    val: str | int | None = None  # as TrainFile.file
     skeleton: str | list[str] | dict[str, Any] | None = None
     complete_only: bool = False
     transforms: list[str | dict[str, Any]] = []
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @field_serializer("train", mode="wrap")
+    def _as_given(self, value: list[TrainFile], handler: SerializerFunctionWrapHandler) -> Any:
+        entries = handler(value)
+        return entries[0] if len(entries) == 1 else entries or None
 
 
 class SGD(Strict):
@@ -156,6 +203,35 @@ Schedule = Annotated[
 Average = Annotated[EMA | SWA, Field(discriminator="name"), BeforeValidator(_named("ema"))]
 
 
+class Freeze(Strict):
+    """The backbone's first `stages` (None: all) rest until epoch `until` (None: for good).
+
+    every: from then on one more stage thaws each so many epochs, the last first; None: all at once.
+    warmup: epochs in which the rate of what thaws rises linearly to its own; with `schedule: plateau`, none.
+    """
+
+    until: Positive | None = None
+    stages: Positive | None = None
+    every: Positive | None = None
+    warmup: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _ends(self) -> Freeze:
+        if self.every is not None and self.until is None:
+            raise PydanticCustomError("no_end", "every needs until, the epoch at which the first stage thaws")
+        return self
+
+
+class LRScale(Strict):
+    """Times the optimizer's lr."""
+
+    backbone: Rate = 1.0
+
+
+def _freeze(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class TrainConfig(Strict):
     """How the model is trained."""
 
@@ -163,6 +239,9 @@ class TrainConfig(Strict):
     batch_size: Positive = 32
     optimizer: Optimizer = AdamW(lr=1e-3)
     schedule: Schedule = OneCycle()
+    freeze: Annotated[Freeze | None, BeforeValidator(_freeze)] = None  # true: the whole backbone, for good
+    lr_scale: LRScale = LRScale()
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the lr, for each of the backbone's maps from the head
     average: Average | None = None
     early_stopping: EarlyStopping | None = None
     clip_norm: Rate | None = None
@@ -170,9 +249,11 @@ class TrainConfig(Strict):
     seed: int = 0
 
 
-class Config(Strict):
+class Config(Recipe):
     """The whole YAML. `trainer` is handed to Lightning's Trainer as it is, but for `precision: auto`: bfloat16
     autocast where the hardware computes in it, and 32 bits elsewhere."""
+
+    command: ClassVar[str] = "train"
 
     name: str = "run"
     model: ModelConfig
@@ -220,7 +301,12 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
 
     overrides: `key.path=value`, values read as YAML. A KpnetError names the file and key of what is wrong.
     """
-    if isinstance(source, Config):
+    return load_as(Config, source, overrides)
+
+
+def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrides: Sequence[str] = ()) -> S:
+    """As `load_config`, of any schema."""
+    if isinstance(source, BaseModel):
         where, values = "config", source.model_dump()
     elif isinstance(source, Mapping):
         where, values = "config", _plain(source)
@@ -230,9 +316,14 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     for text in overrides:
         _override(values, text)
     try:
-        return Config.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise KpnetError(describe(error, where, Config, values)) from None
+        for command, section, key in (("train", "model", "head"), ("pretrain", "data", "images")):
+            held = values.get(section)
+            if command != schema.command and isinstance(held, Mapping) and key in held:
+                what = f"a config of kpnet {command}, not of kpnet {schema.command}"
+                raise KpnetError(f"{where}: {what}: it has {section}.{key}") from None
+        raise KpnetError(describe(error, where, schema, values)) from None
 
 
 def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
@@ -286,8 +377,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     place = values
     for part in path:
         inner = place.get(part)
-        if isinstance(inner, str):  # a part given by its name alone
-            inner = {"name": inner}
+        if isinstance(inner, str):  # a part given by its name alone, or a training file
+            inner = {"file" if key.startswith("data.train.") else "name": inner}
         place[part] = inner = {} if inner is None else inner
         if not isinstance(inner, dict):
             raise KpnetError(f'override "{text}": "{part}" holds {inner!r}, not a mapping')

@@ -12,6 +12,8 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
+from kpnet.backbones.freezing import Stages, find_stages
+from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels
 from kpnet.calibration import Calibration
 from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
 from kpnet.errors import KpnetError
@@ -21,8 +23,6 @@ from kpnet.modes import evaluation_mode
 from kpnet.skeleton import Skeleton
 from kpnet.testtime import TestTime, infer_views
 from kpnet.weights import fit_weights, load_weights
-
-WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 
 
 class KeypointModel(nn.Module):
@@ -40,9 +40,10 @@ class KeypointModel(nn.Module):
         self.head = head
         self.config = config
         self.skeleton = skeleton
-        self.frozen = False
+        self.frozen_stages = 0
+        self._stages: Stages | None = None
         self.calibration: Calibration | None = None
-        channels = _stem_channels(config)
+        channels = backbone.in_channels
         for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
             if len(values) not in (1, channels):
                 expected = "1 value" if channels == 1 else f"1 or {channels} values"
@@ -102,20 +103,44 @@ class KeypointModel(nn.Module):
             )
         return answer
 
-    def freeze_backbone(self) -> None:
-        """No gradient, and eval mode for good: BatchNorm statistics and dropout rest too."""
-        self.frozen = True
-        self.backbone.requires_grad_(False).eval()
+    @property
+    def stages(self) -> Stages:
+        """Of the backbone's parts, the finest map that they have a part in."""
+        if self._stages is None:
+            self._stages = find_stages(self.backbone, self.mean.shape[1], self.config.input_size)
+        return self._stages
+
+    def freeze_backbone(self, stages: int | None = None) -> None:
+        """The layers of the backbone's first `stages` maps (None: of all) rest, and the others train.
+
+        No gradient, and eval mode until unfrozen: BatchNorm statistics and dropout rest too. A KpnetError for more
+        stages than there are.
+        """
+        count = len(self.backbone.strides)
+        if stages is not None and not 0 <= stages <= count:
+            raise KpnetError(f"freeze: expected 0 to {count} stages, the backbone's maps, found {stages}")
+        self.frozen_stages = count if stages is None else stages
+        partly = 0 < self.frozen_stages < count
+        for name, parameter in self.backbone.named_parameters():
+            rests = self.stages.parameters[name] < self.frozen_stages if partly else self.frozen_stages > 0
+            parameter.requires_grad_(not rests)
+        self.train(self.training)
 
     def unfreeze_backbone(self) -> None:
-        """The backbone trains again."""
-        self.frozen = False
-        self.backbone.requires_grad_(True).train(self.training)
+        """The whole backbone trains again."""
+        self.freeze_backbone(0)
+
+    def _resting(self) -> list[nn.Module]:
+        if self.frozen_stages in (0, len(self.backbone.strides)):
+            return list(self.backbone.modules()) if self.frozen_stages else []
+        # Found by their paths: synchronised batch norms take the others' places.
+        paths = (path for path, stage in self.stages.modules.items() if stage < self.frozen_stages)
+        return [self.backbone.get_submodule(path) for path in paths]
 
     def train(self, mode: bool = True) -> KeypointModel:
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self._resting():
+            module.training = False
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -125,7 +150,10 @@ class KeypointModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
+        mean, std = self.config.mean or self.backbone.mean, self.config.std or self.backbone.std
+        stem = Stem(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
+        values = {"model": self.config.model_dump(mode="json"), "stem": stem.model_dump()}
+        values["skeleton"] = self.skeleton.to_dict()
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
         write_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
@@ -164,8 +192,13 @@ def build_model(
     return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
 
 
-def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained: bool = True) -> KeypointModel:
-    """Build from the typed config; `load_pretrained=False` leaves the pretrained weights to what is loaded next."""
+def assemble(
+    config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained: bool = True, stem: Stem | None = None
+) -> KeypointModel:
+    """Build from the typed config; `load_pretrained=False` leaves the pretrained weights to what is loaded next.
+
+    stem: of a saved model, whose pretrained weights need not be there any more.
+    """
     count = config.num_keypoints or (len(skeleton) if skeleton else None)
     if count is None:
         raise KpnetError("model.num_keypoints is missing: give a number, or a skeleton")
@@ -176,10 +209,12 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained:
     config = config.model_copy(update={"num_keypoints": count})
     backbone = build_backbone(
         config.backbone,
-        _stem_channels(config),
+        stem.channels if stem else stem_channels(config),
         pretrained=config.pretrained if load_pretrained else False,
         input_size=config.input_size,
     )
+    if stem is not None:
+        backbone.mean, backbone.std = tuple(stem.mean), tuple(stem.std)
     sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
     head = HEADS.build(config.head, Pyramid(list(backbone.channels), list(backbone.strides), sizes), count)
     if any(side % head.multiple for side in config.input_size):
@@ -190,6 +225,7 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained:
 
 class _Saved(Strict):
     model: ModelConfig
+    stem: Stem | None = None  # models from before kpnet wrote it have none
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
 
@@ -204,7 +240,11 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     folder = model_folder(path)
     try:
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "decoder" in (values.get("model") or ()):
+            raise KpnetError(f"{path}: of kpnet pretrain, no keypoint model: train with model.pretrained={path}")
         saved = _Saved.model_validate(values)
+    except KpnetError:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
@@ -213,7 +253,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         if head.get("decoding") != decoding:
             saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
     try:
-        model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False)
+        model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False, stem=saved.stem)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
     if saved.calibration is not None and len(saved.calibration.log_factors) != len(model.skeleton):
@@ -224,28 +264,9 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     return model.eval()
 
 
-def model_folder(path: str | Path) -> Path:
-    """The folder with the model's files: `path` itself, or `path/final` of a run."""
-    path = Path(path)
-    for folder in (path, path / "final"):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    if not path.exists():
-        raise KpnetError(f"{path}: no such run or model folder")
-    if (path / "best" / WEIGHTS).is_file():
-        raise KpnetError(f"{path}: this run has not ended; go on with --resume, or use {path / 'best'}")
-    raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
-
-
 def best_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _stem_channels(config: ModelConfig) -> int:
-    """Pretrained RGB filters see a grey image three times: summing them would lose the channels' own mean and std."""
-    own = (config.backbone if isinstance(config.backbone, str) else config.backbone.get("name")) == "conv_sandwich"
-    return 3 if config.pretrained and config.in_channels == 1 and not own else config.in_channels
 
 
 def _size_message(size: tuple[int, int], multiple: int) -> str:

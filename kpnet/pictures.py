@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +21,15 @@ from kpnet.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class Picture:
-    """`name` is what predictions call it, `target` its drawn copy's place below the output folder."""
+    """`name` is what predictions call it, `target` its drawn copy's place below the output folder.
+
+    `labels` gives the points that it came with: name to x, y in its pixels, and weight.
+    """
 
     name: str
     target: Path
     load: Callable[[], np.ndarray]
+    labels: Callable[[], Mapping[str, list[float]]] = dict
 
 
 def find_pictures(inputs: Sequence[Path]) -> list[Picture]:
@@ -42,7 +46,7 @@ def find_pictures(inputs: Sequence[Path]) -> list[Picture]:
                 count += 1
                 target = picture.target.with_stem(f"{picture.target.stem}_{count}")
             taken.add(target)
-            pictures.append(Picture(picture.name, target, picture.load))
+            pictures.append(replace(picture, target=target))
     return pictures
 
 
@@ -59,13 +63,21 @@ def _of_csv(path: Path) -> list[Picture]:
     dataset = KaggleCSV(path)  # its points, if it has any, may be others than the model's
     names = [dataset.image_name(i) for i in range(len(dataset))]
     return [
-        Picture(f"{path}:{name}", Path(f"{path.stem}_{name}.png"), partial(_read, dataset, i))
+        Picture(
+            f"{path}:{name}", Path(f"{path.stem}_{name}.png"), partial(_read, dataset, i), partial(_labels, dataset, i)
+        )
         for i, name in enumerate(names)
     ]
 
 
 def _read(dataset: KaggleCSV, index: int) -> np.ndarray:
     return dataset.read(index)[0]
+
+
+def _labels(dataset: KaggleCSV, index: int) -> dict[str, list[float]]:
+    points = np.column_stack([dataset.read(index)[1], dataset.point_weights(index)])
+    named = zip(dataset.skeleton.names, points, strict=True)
+    return {name: point.tolist() for name, point in named if np.isfinite(point).all()}
 
 
 def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,24 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+class MismatchError(KpnetError):
+    """The weights are another network's."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a module took from a file: how many tensors, and the names of those that it has no place for."""
+
+    source: str
+    tensors: int
+    left_out: list[str]
+
+    def __str__(self) -> str:
+        parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.left_out))
+        return f"{self.source}: {self.tensors} tensors" + (f"; left out: {parts}" if parts else "")
+
+
+def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> Loaded:
     """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
 
     A prefix common to the file's names (`module.`, `backbone.`, …) is found, and timm's flattened names
@@ -43,19 +61,21 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     found = {k: flat[_flat(k)] for k in wanted if _flat(k) in flat}
     for key, name in found.items():
         if state[name].shape != wanted[key].shape:
-            raise KpnetError(
+            raise MismatchError(
                 f'{source}: "{name}" does not fit: the file has {tuple(state[name].shape)}, '
                 f"the model expects {tuple(wanted[key].shape)}"
             )
     # Files from before PyTorch 0.4.1 lack BatchNorm's counter, which no computation here uses.
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     if missing:
-        raise KpnetError(
+        raise MismatchError(
             f"{source}: {len(missing)} of the {len(wanted)} tensors of the model are not in the file, "
             f'first "{missing[0]}"; expected the weights of the same network'
         )
     _refuse_deeper(flat, wanted, source)
     module.load_state_dict({k: state[name] for k, name in found.items()}, strict=False)
+    used = set(found.values())
+    return Loaded(source, len(used), [name for name in state if name not in used])
 
 
 def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:
@@ -66,7 +86,7 @@ def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source
     for key, name in flat.items():
         # `key` lacks the file's prefix and dots; the name's last len(key) characters lack the prefix alone.
         if key not in used and key.endswith("_weight") and name[-len(key) :].startswith(stages):
-            raise KpnetError(f'{source}: holds layers that the model has not, first "{name}": of another network?')
+            raise MismatchError(f'{source}: holds layers that the model has not, first "{name}": of another network?')
 
 
 def _flat(name: str) -> str:

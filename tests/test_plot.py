@@ -224,5 +224,23 @@ def test_a_failure_leaves_the_old_picture(step: str, tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mosaic_has_each_image_in_its_place(channels: int, tmp_path: Path) -> None:
+    images = torch.rand(2, 4, channels, 6, 5) * 1.4 - 0.2
+    figure = plot.draw_mosaic(images, ["first", "second"], list("abcd"))
+    axes = figure.axes[0]
+    canvas = np.asarray(axes.images[0].get_array())
+    for i, (y, row) in enumerate(zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)):
+        assert row.get_text() == ("first", "second")[i]
+        for j, (x, column) in enumerate(zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)):
+            assert column.get_text() == "abcd"[j]
+            tile = canvas[int(y) - 3 : int(y) + 3, int(x - 2.5) : int(x - 2.5) + 5]
+            expected = images[i, j].clamp(0, 1).permute(1, 2, 0).numpy()
+            assert np.array_equal(tile, np.broadcast_to(expected, tile.shape))
+    plot.save_figure(figure, tmp_path / "mosaic.png")
+    plot.save_figure(plot.draw_mosaic(images), tmp_path / "bare.png")
+    assert all(cv2.imread(str(tmp_path / name)) is not None for name in ("mosaic.png", "bare.png"))
+
+
 def test_a_notebook_shows_a_figure_by_itself() -> None:
     assert plot.draw_curves(history(3))._repr_png_().startswith(b"\x89PNG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import kpnet.backbones.conv_sandwich  # noqa: F401 - fills the registry
+from kpnet.backbones import conv_sandwich, mlp  # noqa: F401 - they fill the registry
 from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.backbones.factory import build_backbone, list_backbones
 

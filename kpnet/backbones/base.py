@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from kpnet.registry import Registry
+from kpnet.weights import Loaded
 
 
 class Backbone(nn.Module):
@@ -14,8 +17,14 @@ class Backbone(nn.Module):
     ceil(H / stride) by ceil(W / stride) cells and cell j stands for the pixels
     `stride * j … stride * (j + 1) - 1`, up to less than half a cell.
     `mean` and `std` are the input statistics (per channel, of images in [0, 1]) that the weights expect.
+
+    Built as `cls(in_channels, **options)`; one of a `fixed_size` as `cls(in_channels, input_size, **options)`.
+    `in_channels` is set by `build_backbone`.
     """
 
+    fixed_size: ClassVar[bool] = False
+    in_channels: int
+    loaded: Loaded | None = None  # what came from a weight file
     channels: list[int]
     strides: list[int]
     mean: tuple[float, ...] = (0.5,)
@@ -23,6 +32,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError
+
+    def mirror(self) -> nn.Module | None:
+        """A decoder of its own, from the coarsest map to normalised images; None: any that fits the map."""
+        return None
 
 
 BACKBONES: Registry[type[Backbone]] = Registry("backbone")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kpnet.backbones.base import BACKBONES, Backbone
+from kpnet.backbones.sources import backbone_weights, read_source
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import split_spec
+from kpnet.weights import MismatchError, fit_weights
 
 
 def build_backbone(
@@ -19,19 +21,36 @@ def build_backbone(
 ) -> Backbone:
     """Build a backbone from its name or `{"name": …, option: …}`.
 
-    `pretrained` is False, True (the library's own download) or the path of a weight file.
-    `input_size` (H, W) is what it is checked with, and what a vision transformer is built for.
-    An unknown name or option, or weights that do not fit, is a KpnetError.
+    `pretrained` is False, True (the library's own download), the path of a weight file, or a folder of kpnet's: a run,
+    a pretraining, a saved model. `input_size` (H, W) is what it is checked with, and what a vision transformer or an
+    mlp is built for. An unknown name or option, or weights that do not fit, is a KpnetError.
     """
+    source = read_source(pretrained)
+    if source is not None:
+        source.check(spec, in_channels)
+    try:
+        backbone = _build(spec, in_channels, pretrained, input_size)
+    except MismatchError as error:
+        if source is None:
+            raise
+        raise source.mismatch(spec, input_size, error) from None
+    if source is not None and source.stem is not None:
+        backbone.mean, backbone.std = tuple(source.stem.mean), tuple(source.stem.std)
+    backbone.in_channels = in_channels
+    return backbone
+
+
+def _build(
+    spec: str | Mapping[str, Any], in_channels: int, pretrained: bool | str | Path, input_size: tuple[int, int] | None
+) -> Backbone:
     name, options = split_spec(spec, "backbone")
     if name in BACKBONES:
-        backbone: Backbone = BACKBONES.build(spec, in_channels)
+        fixed = BACKBONES[name].fixed_size
+        backbone: Backbone = BACKBONES.build(spec, in_channels, *([input_size] if fixed else []))
         if pretrained is True:
             raise KpnetError(f'backbone "{name}" has no published weights; give pretrained the path of a weight file')
         if pretrained:
-            from kpnet.weights import fit_weights, load_weights
-
-            fit_weights(backbone, load_weights(pretrained), str(pretrained))
+            backbone.loaded = fit_weights(backbone, backbone_weights(pretrained), str(pretrained))
         return backbone
     from kpnet.backbones import pretrained as library  # timm and torchvision take a second or two to import
 
@@ -45,9 +64,12 @@ def build_backbone(
     )
 
 
-def list_backbones(filter: str = "") -> list[str]:
-    """Names that `build_backbone` takes, of those that contain `filter`: kpnet's own, torchvision's, timm's."""
+def list_backbones(filter: str = "", *, pretrained: bool = False) -> list[str]:
+    """Names that `build_backbone` takes, of those that contain `filter`: kpnet's own, torchvision's, timm's.
+
+    pretrained: those with published weights alone, that is, for `pretrained=True`.
+    """
     from kpnet.backbones import pretrained as library
 
-    names = [*sorted(BACKBONES), *library.torchvision_names(), *library.timm_names()]
-    return [name for name in names if filter in name]
+    names = [*library.torchvision_names(pretrained), *library.timm_names(pretrained)]
+    return [name for name in ([] if pretrained else sorted(BACKBONES)) + names if filter in name]

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from kpnet.backbones.base import Backbone
 from kpnet.backbones.padding import pad_to_cover, round_up
+from kpnet.backbones.sources import backbone_weights
 from kpnet.errors import KpnetError, nearest
-from kpnet.weights import fit_weights, load_weights
+from kpnet.weights import Loaded, fit_weights
 
 Pretrained = bool | str | Path
 Size = tuple[int, int] | None
@@ -109,7 +110,9 @@ class TimmBackbone(_Library):
         cfg = self.net.pretrained_cfg
         self._statistics(cfg.get("mean", IMAGENET_MEAN), cfg.get("std", IMAGENET_STD), in_channels)
         if pretrained and pretrained is not True:
-            _load_timm(self.net, name, load_weights(pretrained), str(pretrained))
+            self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
+        elif pretrained:
+            self.loaded = Loaded(f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), [])
         size = input_size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
         round_up(self.net)
         self._cover(in_channels, size)
@@ -159,8 +162,8 @@ class TorchvisionBackbone(_Library):
         _replace_stem(self.net, in_channels)
         if pretrained:
             source = name if pretrained is True else str(pretrained)
-            fit_weights(
-                self.net, _download(self.name, short) if pretrained is True else load_weights(pretrained), source
+            self.loaded = fit_weights(
+                self.net, _download(self.name, short) if pretrained is True else backbone_weights(pretrained), source
             )
         self._statistics(IMAGENET_MEAN, IMAGENET_STD, in_channels)
         round_up(self.net)
@@ -200,13 +203,14 @@ def is_timm(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def timm_names() -> list[str]:
+def timm_names(pretrained: bool = False) -> list[str]:
     """timm's plain names. Nearly all give features; the few that don't say so when built."""
-    return list(timm.list_models())
+    return [name for name in timm.list_models() if not pretrained or timm.models.is_model_pretrained(name)]
 
 
-def torchvision_names() -> list[str]:
+def torchvision_names(pretrained: bool = False) -> list[str]:
     names = torchvision.models.list_models(module=torchvision.models)
+    names = [name for name in names if not pretrained or len(torchvision.models.get_model_weights(name))]
     return [f"torchvision/{name}" for name in names if _TORCHVISION.match(name)]
 
 
@@ -236,14 +240,13 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
             raise KpnetError(f'backbone "{name}" cannot be built: {_line(error)}') from None
 
 
-def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> None:
+def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> Loaded:
     if isinstance(net, FeatureGetterNet):
         # The model as it is, whose own filter resamples position embeddings to the size it was built for.
         entry = sys.modules[timm.models.model_entrypoint(name.split(".")[0]).__module__]
         convert = getattr(entry, "checkpoint_filter_fn", None)
-        fit_weights(net.model, convert(state, net.model) if convert else state, source)
-    else:
-        fit_weights(net, state, source)
+        return fit_weights(net.model, convert(state, net.model) if convert else state, source)
+    return fit_weights(net, state, source)
 
 
 def _last_of_each(strides: list[int]) -> list[int]:

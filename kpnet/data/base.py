@@ -15,7 +15,7 @@ from kpnet.data.images import letterbox, to_channels
 from kpnet.registry import Registry
 from kpnet.skeleton import Skeleton
 
-# (image, keypoints in pixels with NaN for absent ones, seed) to the same, augmented
+# (image, points, seed) to image and points, augmented; points float64 (K, 3): x, y in pixels (NaN for absent), weight
 Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -23,7 +23,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     """Base of every format. A subclass fills `skeleton`, `__len__` and `read`.
 
     Items: `image` float (C, H, W) in [0, 1], `keypoints` float (K, 2) in [-1, 1] (0 where not visible),
-    `visible` bool (K,), `weight` float (K,) and the stable `index`. The model normalises the image itself.
+    `visible` bool (K,), `weight` float (K,), what each point counts in the loss (0 where not visible), and the
+    stable `index`. The model normalises the image itself.
 
     `image_size` (H, W) letterboxes every image to one size (None: as it is), `in_channels` converts
     between grey and colour, `transform` augments with draws from (seed, epoch, index) alone.
@@ -48,7 +49,11 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class."""
+        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class.
+
+        skeleton: the points that are asked for, or None. A source that has not all of them is opened with its own:
+        the caller matches them by name.
+        """
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -58,6 +63,14 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """Image uint8 (H, W) or (H, W, C) and keypoints float64 (K, 2) in its pixels, NaN where absent."""
         raise NotImplementedError
 
+    def point_weights(self, index: int) -> np.ndarray:
+        """What each point of the sample counts in the loss, float64 (K,)."""
+        return np.ones(len(self.skeleton))
+
+    def labels(self) -> np.ndarray:
+        """Which points each sample has, bool (N, K). Reads every sample; a format that knows better says so."""
+        return np.stack([np.isfinite(self.read(index)[1]).all(-1) for index in range(len(self))])
+
     def image_name(self, index: int) -> str:
         """What predictions call this sample."""
         return str(index)
@@ -65,6 +78,10 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Augmentation draws change with the epoch."""
         self._epoch.fill_(epoch)
+
+    def transform_of(self, index: int) -> Transform | None:
+        """The augmentation of this sample."""
+        return self.transform
 
     def sample_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The model's view before normalisation: image uint8, keypoints in its pixels, and the 2x3
@@ -81,9 +98,11 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
         image, xy, _ = self.sample_pixels(index)
-        if self.transform is not None:
+        weight, transform = self.point_weights(index), self.transform_of(index)
+        if transform is not None:
             seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1)[0]
-            image, xy = self.transform(image, xy, int(seed))
+            image, points = transform(image, np.column_stack([xy, weight]), int(seed))
+            xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
             visible = coordinates.inside(xy, image.shape[:2])  # False for NaN
         else:
             visible = np.isfinite(xy).all(-1)
@@ -94,7 +113,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
             "visible": torch.from_numpy(visible),
-            "weight": torch.from_numpy(visible.astype(np.float32)),
+            "weight": torch.from_numpy(np.where(visible, weight, 0).astype(np.float32)),
             "index": index,
         }
 

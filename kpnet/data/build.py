@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from kpnet.config import Config, DataConfig, ModelConfig
+from kpnet.config import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.data import DATASETS, KeypointDataset
+from kpnet.data.base import Transform
+from kpnet.data.joined import DataPart, Joined
 from kpnet.errors import KpnetError
 from kpnet.skeleton import Skeleton
 
 
 def build_dataset(
-    data: DataConfig,
-    model: ModelConfig,
-    source: str | int,
-    *,
-    skeleton: Skeleton | None = None,
-    augment: bool = False,
-    seed: int = 0,
+    data: DataConfig, model: ModelConfig, source: str | int, *, skeleton: Skeleton | None = None, seed: int = 0
 ) -> KeypointDataset:
-    """One file (or count) of `data` as samples for a model. skeleton None: the config's, or the file's own."""
-    if skeleton is None and data.skeleton is not None:
-        skeleton = Skeleton.load(data.skeleton)
-    common: dict[str, Any] = {"image_size": model.input_size, "in_channels": model.in_channels, "seed": seed}
+    """One file (or count) of `data` as samples for a model, as they are; a KpnetError where it lacks a point.
+
+    skeleton None: the config's, or the file's own.
+    """
+    skeleton = _configured(data) if skeleton is None else skeleton
+    common = _common(model, seed)
     dataset = DATASETS.find(data.format).open(data, source, skeleton, **common)
-    if augment and data.transforms:
-        from kpnet.data.transforms import Augment
-
-        dataset.transform = Augment(data.transforms, dataset.skeleton)
-    return dataset
+    if skeleton is None or dataset.skeleton.names == skeleton.names:
+        return dataset
+    return Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
 
 
-def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | None]:
-    """Training data with augmentation, and validation data without, on the same skeleton."""
-    if config.data.train is None:
+def build_train(config: Config, *, augment: bool = True) -> Joined:
+    """The files of `data.train`, each with its own settings, on one skeleton: the config's, or the first file's own."""
+    data, common = config.data, _common(config.model, config.train.seed)
+    if not data.train:
         raise KpnetError("data.train is missing: give a file under data.root")
-    train = build_dataset(config.data, config.model, config.data.train, augment=True, seed=config.train.seed)
+    _check_once(data)
+    skeleton = _configured(data)
+    parts = []
+    for entry in data.train:
+        own = {key: getattr(entry, key) for key in ("format", "complete_only", "transforms")}
+        settings = data.model_copy(update={key: value for key, value in own.items() if value is not None})
+        dataset = DATASETS.find(settings.format).open(settings, entry.file, skeleton, **common)
+        skeleton = dataset.skeleton if skeleton is None else skeleton
+        transform = _augmentation(settings, skeleton) if augment else None
+        parts.append(DataPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
+    assert skeleton is not None
+    return Joined(skeleton, parts, **common)
+
+
+def build_splits(config: Config) -> tuple[Joined, KeypointDataset | None]:
+    """Training data with augmentation, and validation data without, on the same skeleton."""
+    train = build_train(config)
     return train, build_val(config, train.skeleton)
 
 
@@ -46,3 +60,46 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
     # Another seed, so that synthetic validation faces are not the training ones.
     seed = config.train.seed + 1_000_003
     return build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=seed)
+
+
+def unlabelled_points(train: Joined) -> list[str]:
+    """Names of the points that no sample has. A KpnetError for a file that has not one label."""
+    labels = train.labels()
+    for part, has in zip(train.parts, train.split(labels), strict=True):
+        if not has.any():
+            raise KpnetError(
+                f"{part.source}: not one of its {len(has)} samples has a label; leave it out of data.train, or "
+                "have a trained model label it: kpnet predict RUN FILE --wide"
+            )
+    return [name for name, column in zip(train.skeleton.names, labels.T, strict=True) if not column.any()]
+
+
+def _configured(data: DataConfig) -> Skeleton | None:
+    return None if data.skeleton is None else Skeleton.load(data.skeleton)
+
+
+def _called(data: DataConfig, source: str | int) -> str:
+    """A file or count in messages."""
+    return str(Path(data.root) / source) if isinstance(source, str) else f"{data.format} {source}"
+
+
+def _common(model: ModelConfig, seed: int) -> dict[str, Any]:
+    return {"image_size": model.input_size, "in_channels": model.in_channels, "seed": seed}
+
+
+def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:
+    if not data.transforms:
+        return None
+    from kpnet.data.transforms import Augment
+
+    return Augment(data.transforms, skeleton)
+
+
+def _check_once(data: DataConfig) -> None:
+    """A file that is listed twice is rather a slip than a wish to count it double."""
+    seen: dict[tuple[str, Path], TrainFile] = {}
+    for entry in data.train:
+        key = (entry.format or data.format, (Path(data.root) / str(entry.file)).resolve())
+        if key in seen:
+            raise KpnetError(f"data.train lists {entry.file} twice: drop one; to count it more, give it a weight")
+        seen[key] = entry

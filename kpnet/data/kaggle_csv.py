@@ -21,11 +21,13 @@ class KaggleCSV(KeypointDataset):
 
     `skeleton` names the points to take, in its order; other points of the file are left out. None takes all of
     them, in the file's order (as `facial15` where the names are the same). Empty cells are missing points;
-    `complete_only` drops rows that have one. A file without point columns (`ImageId,Image`) has `labelled` False
-    and every point of `skeleton` (None: `facial15`, as in Kaggle's test.csv) missing.
+    `complete_only` drops rows that have one. A column `NAME_weight` says what the point counts in the loss, 1 where
+    it is empty; a point of weight 0 is a missing one. A file without point columns (`ImageId,Image`) has `labelled`
+    False and every point of `skeleton` (None: `facial15`, as in Kaggle's test.csv) missing.
 
-    `images` uint8 (N, H, W), `keypoints` float64 (N, K, 2) pixels, NaN where missing. A sample's name is its
-    `ImageId`, else its data row in the file, from 0. Raises KpnetError for anything that is not this layout.
+    `images` uint8 (N, H, W), `keypoints` float64 (N, K, 2) pixels, NaN where missing, `weights` float64 (N, K).
+    A sample's name is its `ImageId`, else its data row in the file, from 0. Raises KpnetError for anything that is
+    not this layout.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class KaggleCSV(KeypointDataset):
         table = read_pixel_csv(self.path)
         self.images = table.images
         self.keypoints = _keypoints(table, self.skeleton, self.labelled)
+        self.weights = _weights(table, self.skeleton)
+        self.keypoints[self.weights == 0] = np.nan
         has_ids = "ImageId" in table.columns
         self._names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
         if complete_only:
@@ -55,8 +59,12 @@ class KaggleCSV(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """The file `source` under `data.root`."""
-        return cls(Path(data.root) / str(source), skeleton=skeleton, complete_only=data.complete_only, **common)
+        """The file `source` under `data.root`, with the skeleton's points, or its own where it lacks one of those."""
+        path = Path(data.root) / str(source)
+        names = _point_names(path, read_header(path))
+        if skeleton is not None and names and not set(skeleton.names) <= set(names):
+            skeleton = None
+        return cls(path, skeleton=skeleton, complete_only=data.complete_only, **common)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,6 +72,15 @@ class KaggleCSV(KeypointDataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W) and keypoints float64 (K, 2) in its pixels, NaN where missing; both are copies."""
         return self.images[index].copy(), self.keypoints[index].copy()
+
+    def point_weights(self, index: int) -> np.ndarray:
+        """Float64 (K,), from the file's `NAME_weight` columns; a copy."""
+        return self.weights[index].copy()
+
+    def labels(self) -> np.ndarray:
+        """Which points each row has, bool (N, K)."""
+        has: np.ndarray = np.isfinite(self.keypoints).all(-1)
+        return has
 
     def image_name(self, index: int) -> str:
         """The `ImageId`, or the data row in the file, from 0 and before any row was dropped."""
@@ -78,22 +95,23 @@ class KaggleCSV(KeypointDataset):
                 )
 
     def _drop_incomplete(self) -> None:
-        keep = np.isfinite(self.keypoints).all((1, 2))
+        keep = np.all(self.labels(), axis=1)
         if not keep.any():
             raise KpnetError(
                 f"{self.path}: none of {len(keep)} rows has all {len(self.skeleton)} points, "
                 "and complete_only drops the others; set it to false"
             )
         if not keep.all():
-            self.images, self.keypoints = self.images[keep], self.keypoints[keep]
+            self.images, self.keypoints, self.weights = self.images[keep], self.keypoints[keep], self.weights[keep]
             self._names = [name for name, kept in zip(self._names, keep, strict=True) if kept]
 
 
 def _point_names(path: Path, columns: list[str]) -> list[str]:
-    """Names that have both columns, in the file's order; a KpnetError for any other column."""
+    """Names that have both columns, in the file's order; a KpnetError for any other column but their weights'."""
     names = []
     for column in columns:
-        if column in ("Image", "ImageId"):
+        name = column.removesuffix("_weight")
+        if column in ("Image", "ImageId") or (name != column and _paired(f"{name}_x", columns)):
             continue
         if not column:
             raise KpnetError(
@@ -103,12 +121,12 @@ def _point_names(path: Path, columns: list[str]) -> list[str]:
         if not name or end not in ("_x", "_y"):
             close = nearest(column, [c for c in _expected_columns(columns) if c not in columns])
             raise KpnetError(
-                f'{path}: column "{clip(column)}" is neither NAME_x, NAME_y, ImageId nor Image{close}; '
+                f'{path}: column "{clip(column)}" is neither NAME_x, NAME_y, NAME_weight, ImageId nor Image{close}; '
                 "rename or drop it"
             )
         partner = name + {"_x": "_y", "_y": "_x"}[end]
         if partner not in columns:
-            lonely = [c for c in columns if c not in (column, "Image", "ImageId") and not _paired(c, columns)]
+            lonely = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, columns)]
             raise KpnetError(
                 f'{path}: column "{clip(column)}" without "{clip(partner)}"{nearest(partner, lonely)}; '
                 "add it, or drop the other"
@@ -138,23 +156,32 @@ def _keypoints(table: PixelTable, skeleton: Skeleton, labelled: bool) -> np.ndar
     xy = np.full((len(table.images), len(skeleton), 2), np.nan)
     for k, name in enumerate(skeleton.names if labelled else ()):
         for axis, end in enumerate("xy"):
-            xy[:, k, axis] = _numbers(table, f"{name}_{end}")
+            xy[:, k, axis] = _numbers(table, f"{name}_{end}", "pixels, or an empty cell for a missing point")
     xy[np.isnan(xy).any(-1)] = np.nan
     return xy
 
 
-def _numbers(table: PixelTable, column: str) -> np.ndarray:
-    """A column as float64 (N,), NaN where the cell is empty or says nan."""
+def _weights(table: PixelTable, skeleton: Skeleton) -> np.ndarray:
+    """Float64 (N, K) in the skeleton's order, 1 where the file says none."""
+    weights = np.ones((len(table.images), len(skeleton)))
+    for k, name in enumerate(skeleton.names):
+        if (column := f"{name}_weight") in table.columns:
+            weights[:, k] = _numbers(table, column, "a weight from 0 on, or an empty cell for 1", least=0.0, empty=1.0)
+    return weights
+
+
+def _numbers(
+    table: PixelTable, column: str, expected: str, least: float = -math.inf, empty: float = math.nan
+) -> np.ndarray:
+    """A column as float64 (N,), `empty` where the cell is empty or says nan."""
     cells = table.column(column)
     values = np.empty(len(cells))
     for row, cell in enumerate(cells):
         try:
-            values[row] = float(cell or "nan")
-            good = not math.isinf(values[row])
+            value = float(cell or "nan")
         except ValueError:
-            good = False
-        if not good:
-            raise KpnetError(
-                f'{table.where(row)}: {column} is "{clip(cell)}"; expected pixels, or an empty cell for a missing point'
-            )
+            value = math.inf
+        if math.isinf(value) or value < least:
+            raise KpnetError(f'{table.where(row)}: {column} is "{clip(cell)}"; expected {expected}')
+        values[row] = empty if math.isnan(value) else value
     return values

@@ -44,7 +44,10 @@ def read_header(path: Path) -> list[str]:
     if path.is_dir():
         raise KpnetError(f"{path}: a folder, expected a CSV file")
     if not path.is_file():
-        raise KpnetError(f"{path}: no such file")
+        folder = path.parent
+        if not folder.is_dir():
+            raise KpnetError(f"{path}: no such file: there is no folder {folder}")
+        raise KpnetError(f"{path}: no such file{nearest(path.name, (f.name for f in folder.iterdir()))}")
     with path.open("rb") as file:
         return _header(path, file.readline())
 

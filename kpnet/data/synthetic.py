@@ -40,18 +40,17 @@ class SyntheticFaces(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of faces."""
+        """`source` is the number of faces; their points are those of facial15, whatever the skeleton."""
         if not str(source).isdecimal():
             raise KpnetError(f'synthetic faces: found "{source}", expected their number, e.g. data.train=1000')
-        faces = cls(int(source), **common)
-        if skeleton is not None and skeleton.names != faces.skeleton.names:
-            raise KpnetError(
-                f"synthetic faces have the 15 points of facial15, found a skeleton of {len(skeleton)} others"
-            )
-        return faces
+        return cls(int(source), **common)
 
     def __len__(self) -> int:
         return self.n
+
+    def labels(self) -> np.ndarray:
+        """Every face has all points: bool (n, 15)."""
+        return np.ones((self.n, len(self.skeleton)), bool)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""

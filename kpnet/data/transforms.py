@@ -128,9 +128,10 @@ def _run(
 
 
 class Augment:
-    """The `data.transforms` of a config: `(image, xy, seed) -> (image, xy)`.
+    """The `data.transforms` of a config: `(image, points, seed) -> (image, points)`.
 
-    `image` is uint8 (H, W) or (H, W, C), `xy` float64 (K, 2) in its pixels with NaN for absent points.
+    `image` is uint8 (H, W) or (H, W, C), `points` float64 (K, 2 or more): x and y in its pixels, NaN for absent ones,
+    then what else belongs to the point, such as its weight, and swaps with its label under a mirror.
     Both come back with the same shapes: an image of another size is resized to what it was. A point that
     leaves the image keeps its index and its coordinates. Draws depend on `seed` alone.
 
@@ -150,9 +151,9 @@ class Augment:
             if _may_mirror(leaf) and not self.can_mirror:
                 _no_pairs(leaf.name, self.unpaired)
 
-    def __call__(self, image: np.ndarray, xy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        if xy.shape != (self.num_keypoints, 2):
-            raise KpnetError(f"keypoints have shape {xy.shape}, expected ({self.num_keypoints}, 2)")
+    def __call__(self, image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        if points.ndim != 2 or len(points) != self.num_keypoints or points.shape[1] < 2:
+            raise KpnetError(f"keypoints have shape {points.shape}, expected ({self.num_keypoints}, 2 or more)")
         draw, generator = random.Random(seed), np.random.default_rng(seed)
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
@@ -166,14 +167,14 @@ class Augment:
                 f"data.transforms: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
                 "leave out what changes channels or the number type"
             )
-        return after, xy.copy() if matrix is None else self._move(xy, matrix)
+        return after, points.copy() if matrix is None else self._move(points, matrix)
 
-    def _move(self, xy: np.ndarray, matrix: Matrix) -> np.ndarray:
+    def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:
         if np.linalg.det(matrix) < 0:
             if not self.can_mirror:
                 _no_pairs("data.transforms", self.unpaired)
-            xy = xy[self.permutation]
-        return project(xy, matrix)
+            points = points[self.permutation]
+        return np.hstack([project(points[:, :2], matrix), points[:, 2:]])
 
 
 def _resize_back(image: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Matrix]:

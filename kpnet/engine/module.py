@@ -7,11 +7,13 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from kpnet.config import TrainConfig
-from kpnet.engine.optim import build_optimizer, build_schedule
+from kpnet.engine.optim import PartSchedule, build_optimizer, build_schedule
+from kpnet.engine.transfer import Part, frozen_stages, parts, trained_parts
 from kpnet.errors import KpnetError
 from kpnet.metrics import KeypointMetrics
 from kpnet.model import KeypointModel
@@ -56,6 +58,40 @@ class KeypointModule(pl.LightningModule):
         self.val_loss = MeanMetric()
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
+        self.parts = parts(model, config)
+        self._freeze_for(0)
+
+    def _freeze_for(self, epoch: int) -> None:
+        frozen = frozen_stages(self.config.freeze, len(self.model.backbone.strides), epoch)
+        if frozen != self.model.frozen_stages:
+            self.model.freeze_backbone(frozen)
+
+    def _trained(self) -> list[Part]:
+        return self.parts[: trained_parts(self.parts, self.model, self.model.frozen_stages)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._freeze_for(checkpoint["epoch"])  # the optimizer's groups are those of the epoch that was saved
+
+    def on_train_epoch_start(self) -> None:
+        before = len(self._trained())
+        self._freeze_for(self.current_epoch)
+        thawed = self._trained()[before:]
+        for part in thawed:
+            self._add(part)
+        if thawed and isinstance(self.trainer.strategy, DDPStrategy):
+            # What requires no gradient when it is wrapped is never synchronised.
+            self.trainer.strategy.model = self
+            self.trainer.strategy.configure_ddp()
+
+    def _add(self, part: Part) -> None:
+        """The optimizer has the part from now on, at the rate that the others have come to."""
+        settings, scheduler = self.config.optimizer, self.lr_schedulers()
+        if isinstance(scheduler, PartSchedule):
+            return scheduler.add(part, settings.weight_decay, settings.lr)
+        for optimizer in self.trainer.optimizers:  # a plateau's rates are those of the past
+            fallen = optimizer.param_groups[0]["lr"] / (settings.lr * self.parts[0].scale)
+            for group in part.groups(settings.weight_decay, settings.lr * fallen):
+                optimizer.add_param_group(group)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -105,18 +141,20 @@ class KeypointModule(pl.LightningModule):
         self.val_metrics.update(self.model.head.points(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.config.optimizer)
-        steps = self._steps_per_epoch() * self.config.epochs
-        schedule = build_schedule(optimizer, self.config.schedule, steps, self.config.epochs)
-        if schedule is not None and schedule["interval"] == "epoch":  # there is a loss to watch
+        optimizer = build_optimizer(self._trained(), self.config.optimizer)
+        steps, freeze = steps_per_epoch(self.trainer, self.config.batch_size), self.config.freeze
+        thaw = steps * freeze.warmup if freeze else 0.0
+        schedule = build_schedule(optimizer, self.config.schedule, steps * self.config.epochs, self.config.epochs, thaw)
+        if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
-        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def _steps_per_epoch(self) -> int:
-        # Not trainer.estimated_stepping_batches: it starts the workers before a checkpoint has said at which epoch.
-        trainer = self.trainer
-        loaders: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batches = math.ceil(math.ceil(len(loaders.train) / trainer.world_size) / self.config.batch_size)
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return math.ceil(batches / trainer.accumulate_grad_batches)
+
+def steps_per_epoch(trainer: pl.Trainer, batch_size: int) -> int:
+    """Optimizer steps of an epoch."""
+    # Not trainer.estimated_stepping_batches: it starts the workers before a checkpoint has said at which epoch.
+    loaders: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = math.ceil(math.ceil(len(loaders.train) / trainer.world_size) / batch_size)
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(batches / trainer.accumulate_grad_batches)

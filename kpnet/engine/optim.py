@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kpnet import config
+from kpnet.engine.transfer import Part
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for weights alone: biases and norms (at most one dimension) are skipped."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
-
-
-def build_optimizer(model: nn.Module, settings: config.SGD | config.Adam | config.AdamW) -> Optimizer:
-    """The optimizer over what requires a gradient."""
-    groups = parameter_groups(model, settings.weight_decay)
+def build_optimizer(parts: Iterable[Part], settings: config.SGD | config.Adam | config.AdamW) -> Optimizer:
+    """The optimizer over these parts of a model."""
+    groups = [group for part in parts for group in part.groups(settings.weight_decay, settings.lr)]
     if isinstance(settings, config.SGD):
         # Nesterov is not defined without momentum; momentum 1.0 is allowed (the slides' tables have it).
         nesterov = settings.nesterov and settings.momentum > 0
@@ -33,15 +25,18 @@ def build_optimizer(model: nn.Module, settings: config.SGD | config.Adam | confi
     return kind(groups, lr=settings.lr, betas=settings.betas)
 
 
-def build_schedule(optimizer: Optimizer, settings: config.Schedule, steps: int, epochs: int) -> dict[str, Any] | None:
-    """Lightning's scheduler entry; `steps` is the number of optimizer steps of the whole training."""
-    if isinstance(settings, config.Constant):
-        return None
+def build_schedule(
+    optimizer: Optimizer, settings: config.Schedule, steps: int, epochs: int, thaw: float = 0.0
+) -> dict[str, Any]:
+    """Lightning's scheduler entry; `steps` is the number of optimizer steps of the whole training, `thaw` that of the
+    warm-up of a part that thaws."""
     if isinstance(settings, config.Plateau):
         plateau = ReduceLROnPlateau(optimizer, factor=settings.factor, patience=settings.patience)
         return {"scheduler": plateau, "interval": "epoch", "monitor": "val_loss"}
     if isinstance(settings, config.OneCycle):
         warmup, start, final = settings.warmup * steps, settings.start_factor, settings.final_factor
+    elif isinstance(settings, config.Constant):
+        warmup, start, final = 0.0, None, 1.0
     else:
         warmup, start, final = settings.warmup_epochs * steps / epochs, None, settings.final_factor
 
@@ -52,7 +47,31 @@ def build_schedule(optimizer: Optimizer, settings: config.Schedule, steps: int, 
             return _cosine(start, 1.0, step / warmup)
         return _cosine(1.0, final, min(1.0, (step - warmup) / max(1.0, steps - 1 - warmup)))
 
-    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+    return {"scheduler": PartSchedule(optimizer, factor, thaw), "interval": "step"}
+
+
+class PartSchedule(LRScheduler):
+    """Each group's own rate times `factor(step)`; a group added at step `since` warms up over `thaw` steps."""
+
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], thaw: float) -> None:
+        self.factor, self.thaw = factor, thaw
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        return [self._rate(group) for group in self.optimizer.param_groups]
+
+    def _rate(self, group: dict[str, Any]) -> float:
+        risen = (self.last_epoch - group["since"] + 1) / (self.thaw + 1) if "since" in group else 1.0
+        return float(group["initial_lr"] * self.factor(self.last_epoch) * min(1.0, risen))
+
+    def add(self, part: Part, weight_decay: float, lr: float) -> None:
+        """The part learns from the next step on."""
+        for group in part.groups(weight_decay, lr):
+            group |= {"initial_lr": group["lr"], "since": self.last_epoch}
+            self.optimizer.add_param_group({**group, "lr": self._rate(group)})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

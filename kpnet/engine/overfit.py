@@ -12,8 +12,9 @@ from torch import nn
 
 from kpnet import coordinates, metrics
 from kpnet.config import Config
-from kpnet.data.build import build_dataset
+from kpnet.data.build import build_train
 from kpnet.engine.optim import build_optimizer
+from kpnet.engine.transfer import Part
 from kpnet.errors import KpnetError
 from kpnet.model import assemble
 from kpnet.modes import evaluation_mode
@@ -28,10 +29,8 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     where the recipe has one. The learning rate falls linearly to 0: at a constant one, an L1 loss, whose gradient
     does not shrink, has the answer swing about the target for good.
     """
-    if config.data.train is None:
-        raise KpnetError("data.train is missing: give a file under data.root")
     torch.manual_seed(config.train.seed)
-    dataset = build_dataset(config.data, config.model, config.data.train, seed=config.train.seed)
+    dataset = build_train(config, augment=False)
     if not 0 < samples <= len(dataset):
         raise KpnetError(f"--overfit {samples}: expected 1 to {len(dataset)}, the number of training samples")
     items = [dataset[i] for i in range(samples)]
@@ -41,7 +40,9 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     if not visible.any():
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
-    optimizer = build_optimizer(model, config.train.overfit or config.train.optimizer)
+    optimizer = build_optimizer(
+        [Part("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
+    )
     rates = [group["lr"] for group in optimizer.param_groups]
     size = config.model.input_size
 

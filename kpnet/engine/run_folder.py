@@ -22,7 +22,56 @@ from kpnet.report import plain
 SAMPLES = 12
 
 
-class RunFolder(pl.Callback):
+class RunLog(pl.Callback):
+    """Keeps `metrics.csv`, a row an epoch, in TensorBoard and, where no progress bar is, on the terminal too."""
+
+    def __init__(self, folder: Path, console: Console, bar: bool) -> None:
+        self.folder, self.console, self.bar = folder, console, bar
+        self.history: list[dict[str, float]] = []
+        self.measured: dict[str, float] = {}  # this epoch, on validation data
+        self.started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+        self.measured = {}
+
+    def record(self, trainer: pl.Trainer, train_loss: float, told: str) -> None:
+        """The epoch's row; `told`: what the terminal's line says between loss and seconds."""
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": train_loss,
+            **self.measured,
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        if not trainer.is_global_zero:
+            return
+        self.history.append(row)
+        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
+        if not self.bar:
+            epoch = f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}"
+            self.console.print(f"{epoch}  loss {train_loss:.4g}{told}  {row['seconds']:.1f} s", highlight=False)
+
+    def draws(self, trainer: pl.Trainer) -> bool:
+        """Is this one of the ten or so epochs whose pictures TensorBoard gets?"""
+        return trainer.current_epoch % max(1, (trainer.max_epochs or 1) // 10) == 0
+
+    def log_figure(self, trainer: pl.Trainer, name: str, figure: Any) -> None:
+        for logger in trainer.loggers:
+            if figure is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_figure(name, figure, trainer.current_epoch)
+
+
+class RunFolder(RunLog):
     """Keeps `metrics.csv`, `best/` (by validation score) and TensorBoard's samples.
 
     Stands before the weight average in the list of callbacks, so that the weights it saves and
@@ -30,21 +79,16 @@ class RunFolder(pl.Callback):
     """
 
     def __init__(self, folder: Path, val: KeypointDataset | None, console: Console, bar: bool) -> None:
-        self.folder, self.val, self.console, self.bar = folder, val, console, bar
-        self.history: list[dict[str, float]] = []
+        super().__init__(folder, console, bar)
+        self.val = val
         self.best = -1.0
-        self.measured: dict[str, float] = {}
-        self.started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "best": self.best}
+        return {**super().state_dict(), "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history, self.best = state_dict["history"], state_dict["best"]
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
-        self.measured = {}
+        super().load_state_dict(state_dict)
+        self.best = state_dict["best"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
@@ -59,33 +103,15 @@ class RunFolder(pl.Callback):
             if result["score"] > self.best:
                 self.best = result["score"]
                 save_model(pl_module.model, self.folder / "best", trainer.current_epoch, self.measured)
-            if trainer.current_epoch % max(1, (trainer.max_epochs or 1) // 10) == 0:
-                self._log_samples(trainer, pl_module)
+            if self.draws(trainer):
+                self.log_figure(trainer, "val/predictions", draw_samples(pl_module.model, self.val))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
-        row = {
-            "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": pl_module.train_loss.compute().item(),
-            **self.measured,
-            "seconds": round(time.perf_counter() - self.started, 2),
-        }
         self._warn_if_saturated(pl_module)
-        if not trainer.is_global_zero:
-            return
-        self.history.append(row)
-        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
-        for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
-        if not self.bar:
-            score = f"  val score {row['val_score']:7.1f}  rmse {row['val_rmse_px']:.3f} px" if self.measured else ""
-            self.console.print(
-                f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}  loss {row['train_loss']:.4g}{score}  "
-                f"{row['seconds']:.1f} s",
-                highlight=False,
-            )
+        now = self.measured
+        told = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if now else ""
+        self.record(trainer, pl_module.train_loss.compute().item(), told)
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:
         check = module.saturation
@@ -102,12 +128,6 @@ class RunFolder(pl.Callback):
                 style="yellow",
                 soft_wrap=True,
             )
-
-    def _log_samples(self, trainer: pl.Trainer, module: KeypointModule) -> None:
-        figure = draw_samples(module.model, self.val)
-        for logger in trainer.loggers:
-            if figure is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.experiment.add_figure("val/predictions", figure, trainer.current_epoch)
 
 
 def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, Any]) -> None:

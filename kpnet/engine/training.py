@@ -23,16 +23,18 @@ from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from kpnet import plot
-from kpnet.config import Config, load_config, to_yaml
+from kpnet.config import Config, load_as, to_yaml
 from kpnet.data import KeypointDataset
-from kpnet.data.build import build_splits
+from kpnet.data.build import build_splits, unlabelled_points
 from kpnet.engine.averaging import weight_average
 from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
+from kpnet.engine.transfer import check_freeze
 from kpnet.errors import KpnetError, nearest
 from kpnet.files import write_atomic
 from kpnet.model import KeypointModel, assemble
+from kpnet.pretrain_config import PretrainConfig
 
 PROBES = 8  # training samples that are tried before anything is written
 OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
@@ -63,7 +65,7 @@ class EachOnceSampler(Sampler[int]):
 class Loaders(pl.LightningDataModule):
     """The two splits as batches."""
 
-    def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config) -> None:
+    def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config | PretrainConfig) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
 
@@ -111,19 +113,26 @@ def train(
     """
     console = console or Console()
     folder = Path(out) if out else Path("runs") / config.name
-    if _is_main_process():  # a further DDP process finds the folder that the first one made
-        _check_folder(folder, config, resume, force)
+    if is_main_process():  # a further DDP process finds the folder that the first one made
+        check_folder(folder, config, resume, force)
     cv2.setNumThreads(0)  # the images are small, and the cores are the training's
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     train_set, val_set = build_splits(config)
+    _warn_unlabelled(unlabelled_points(train_set), console)
     model = assemble(config.model, train_set.skeleton)
-    config = config.model_copy(update={"model": model.config, "trainer": _resolved(config.trainer)})
+    if model.backbone.loaded is not None and is_main_process():
+        new = len(model.head.state_dict())
+        console.print(f"pretrained: {model.backbone.loaded}; new: the head's {new}", highlight=False, soft_wrap=True)
+    warning = check_freeze(model, config.train)
+    if warning and is_main_process():
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    config = config.model_copy(update={"model": model.config, "trainer": resolved(config.trainer)})
     for index in range(min(PROBES, len(train_set))):
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
     bar = console.is_terminal
     keeper = RunFolder(folder, val_set, console, bar)
     trainer = _trainer(config, folder, keeper, bar)
-    _prepare(folder, config, force)
+    prepare(folder, config, force)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))
     module = KeypointModule(model, config.train)
@@ -131,12 +140,19 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         checkpoint = folder / "last.ckpt" if resume else None
-        _fit(trainer, module, loaders, checkpoint)
+        fit(trainer, module, loaders, checkpoint)
     measures = _finish(folder, module, keeper, val_set) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 
 
-def _fit(trainer: pl.Trainer, module: KeypointModule, loaders: Loaders, checkpoint: Path | None) -> None:
+def _warn_unlabelled(names: list[str], console: Console) -> None:
+    if names and is_main_process():
+        text = f"warning: no training sample has a label for {', '.join(names)}: untrained points"
+        console.print(text, style="yellow", soft_wrap=True)
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint on or anew; what a worker or Ctrl-C raised comes out as itself."""
     try:
         trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -168,7 +184,7 @@ def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: Keypoi
     return measures
 
 
-def _resolved(trainer: dict[str, Any]) -> dict[str, Any]:
+def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
     """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
     if trainer.get("precision") != "auto":
         return trainer
@@ -181,12 +197,6 @@ def _resolved(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:
-    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
-    for key in config.trainer:
-        if key not in known:
-            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
-        if key in OWN_TRAINER_ARGUMENTS:
-            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
     validates = config.data.val is not None and config.trainer.get("limit_val_batches", 1) != 0
     watchers = {
         "schedule: plateau": config.train.schedule.name == "plateau",
@@ -195,18 +205,35 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
     for key, needs in watchers.items():
         if needs and not validates:
             raise KpnetError(f"train.{key} watches the validation data, and there is none: give data.val")
-    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[pl.Callback] = [keeper, last]
+    callbacks: list[pl.Callback] = []
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
+    return build_trainer(config, folder, [keeper, *callbacks], bar, config.train.clip_norm)
+
+
+def build_trainer(
+    config: Config | PretrainConfig, folder: Path, callbacks: list[pl.Callback], bar: bool, clip: float | None = None
+) -> pl.Trainer:
+    """Lightning's Trainer with `config.trainer`, a checkpoint an epoch, TensorBoard and, where `bar`, a progress bar.
+
+    The first of the callbacks comes before the checkpoint, the others after it.
+    """
+    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
+    for key in config.trainer:
+        if key not in known:
+            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
+        if key in OWN_TRAINER_ARGUMENTS:
+            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks = [callbacks[0], last, *callbacks[1:]]
     if bar:
         callbacks.append(RichProgressBar())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     defaults = {
         "max_epochs": config.train.epochs,
-        "gradient_clip_val": config.train.clip_norm,
+        "gradient_clip_val": clip,
         "callbacks": callbacks,
         "plugins": [AsyncCheckpointIO()],  # the next epoch need not wait for the disk
         "logger": TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
@@ -222,14 +249,15 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
         raise KpnetError(f"trainer: {' '.join(str(error).split())}") from None
 
 
-def _check_folder(folder: Path, config: Config, resume: bool, force: bool) -> None:
+def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, force: bool) -> None:
+    """A KpnetError where a run is there that is neither to be resumed nor to be deleted, or cannot be."""
     saved = folder / "config.yaml"
     if resume and force:
         raise KpnetError("--resume goes on with a run and --force deletes it: give one of them")
     if resume:
         if not (folder / "last.ckpt").is_file():
             raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
-        _check_same(load_config(saved), config, saved)
+        _check_same(load_as(type(config), saved), config, saved)
         _check_checkpoint(folder / "last.ckpt")
     elif folder.exists() and any(folder.iterdir()) and not force:
         raise KpnetError(f"{folder}: exists already; use --force to start anew, --resume to go on, or another name=…")
@@ -237,10 +265,8 @@ def _check_folder(folder: Path, config: Config, resume: bool, force: bool) -> No
         raise KpnetError(f"{folder}: is no run of kpnet's, so --force does not delete it; give another --out")
 
 
-def _check_same(old: Config, new: Config, where: Path) -> None:
+def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path) -> None:
     """A resumed run goes on with its own recipe."""
-    count = old.model.num_keypoints  # filled in from the data when the run began
-    new = new.model_copy(update={"model": new.model.model_copy(update={"num_keypoints": count})})
     before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
     changed = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k) and not _is_place(k)]
     if changed:
@@ -249,8 +275,8 @@ def _check_same(old: Config, new: Config, where: Path) -> None:
 
 
 def _is_place(key: str) -> bool:
-    """Where a run goes on may differ: the data's folder, the machine."""
-    return key in ("name", "data.root", "data.workers") or key.startswith("trainer.")
+    """Where a run goes on may differ: the data's folder, the machine. num_keypoints it filled in from the data."""
+    return key in ("name", "data.root", "data.workers", "model.num_keypoints") or key.startswith("trainer.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -261,8 +287,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _prepare(folder: Path, config: Config, force: bool) -> None:
-    if not _is_main_process():
+def prepare(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
+    """The run folder with its config."""
+    if not is_main_process():
         return
     if force and folder.exists():
         shutil.rmtree(folder)
@@ -270,7 +297,7 @@ def _prepare(folder: Path, config: Config, force: bool) -> None:
     write_atomic(folder / "config.yaml", to_yaml(config).encode())
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
     """Before Lightning has set up its processes: all but the first are started with their rank."""
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 

@@ -12,12 +12,15 @@ from kpnet.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, Pyramid, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 
+SLOPE = 0.01  # of a leaky ReLU
+
 
 class Regressor(Head):
     """The coarsest map, flattened or averaged, then FC, ReLU, FC to some numbers per keypoint.
 
     pool: `flatten` (bound to the configured input size) or `avg` (any size). hidden: widths of the
-    hidden layers. dropout: between the layers. loss: None for the head's `defaults`.
+    hidden layers. hidden_activation: theirs, `relu` or `leaky_relu` (slope 0.01). dropout: after each of them.
+    loss: None for the head's `defaults`.
     hardest: only so many points of each image count (OHKM).
     """
 
@@ -33,6 +36,7 @@ class Regressor(Head):
         *,
         pool: Literal["flatten", "avg"] = "flatten",
         hidden: list[Annotated[int, Field(gt=0)]] = [256],  # noqa: B006 (read only)
+        hidden_activation: Literal["relu", "leaky_relu"] = "relu",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         loss: Losses | None = None,
         hardest: Hardest = None,
@@ -49,8 +53,9 @@ class Regressor(Head):
             width *= self.size[0] * self.size[1]
         layers: list[nn.Module] = []
         for features in hidden:
-            layers += [nn.Linear(width, features), nn.ReLU(), nn.Dropout(dropout)]
-            nn.init.kaiming_normal_(layers[-3].weight, nonlinearity="relu")  # type: ignore[arg-type]
+            linear = nn.Linear(width, features)
+            nn.init.kaiming_normal_(linear.weight, a=SLOPE, nonlinearity=hidden_activation)
+            layers += [linear, nn.ReLU() if hidden_activation == "relu" else nn.LeakyReLU(SLOPE), nn.Dropout(dropout)]
             width = features
         last = nn.Linear(width, self.outputs * num_keypoints)
         nn.init.xavier_normal_(last.weight)

@@ -201,6 +201,10 @@ def test_list_backbones() -> None:
     assert names[0] == "conv_sandwich"
     assert len(names) == len(set(names)) > 1000
     assert {"resnet18", "torchvision/vgg11", *BACKBONES} <= set(names)
+    published = list_backbones(pretrained=True)
+    assert {"torchvision/squeezenet1_0", "resnet18", "vit_small_patch16_224"} <= set(published) < set(names)
+    assert not {"conv_sandwich", "coatnet_0_224"} & set(published)  # timm has no weights of the latter
+    assert "coatnet_0_224" in names
     assert list_backbones("torchvision/squeezenet") == ["torchvision/squeezenet1_0", "torchvision/squeezenet1_1"]
 
 

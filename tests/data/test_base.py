@@ -110,9 +110,9 @@ def test_grey_and_colour():
         Given(np.zeros((6, 5, 4), np.uint8), [[0, 0]], in_channels=3)[0]
 
 
-def shift(image, xy, seed):
+def shift(image, points, seed):
     moved = np.random.default_rng(seed).integers(-3, 4, 2)
-    return np.roll(image, moved[::-1], (0, 1)), xy + moved
+    return np.roll(image, moved[::-1], (0, 1)), points + np.array([*moved, 0])
 
 
 def test_augmentation_draws_from_seed_epoch_and_index():
@@ -139,8 +139,10 @@ def test_workers_that_live_on_see_the_new_epoch():
 
 
 def test_points_that_a_transform_moves_off_the_image_are_not_visible():
-    right = np.array([0.2, 0])
-    data = Given(blob((20, 20), (5, 5)), [[5, 5], [19.4, 3]], transform=lambda image, xy, seed: (image, xy + right))
+    right = np.array([0.2, 0, 0])
+    data = Given(
+        blob((20, 20), (5, 5)), [[5, 5], [19.4, 3]], transform=lambda image, points, seed: (image, points + right)
+    )
     assert data[0]["visible"].tolist() == [True, False]
     assert data[0]["keypoints"][1].tolist() == [0, 0]
 

@@ -81,6 +81,19 @@ def test_missing_points_and_complete_only(tmp_path):
     assert [only_b.image_name(i) for i in range(len(only_b))] == ["1", "2"]
 
 
+def test_weights(tmp_path):
+    header = "a_x,a_y,a_weight,b_weight,b_x,b_y,c_x,c_y,Image"
+    rows = ["1,1,0,0.3,3,3,,", "1,1,0.5,2,3,3,4,4", "1,1,,nan,3,3,4,4", "1,1,1,1,,,4,4"]
+    path = write(tmp_path, header, *(f"{row},{PIXELS}" for row in rows))
+    data = KaggleCSV(path, skeleton=Skeleton(("c", "b", "a")))
+    assert data.labels().astype(int).tolist() == [[0, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 1]]  # of weight 0: missing
+    weights = [[0, 0.3, 0], [1, 2, 0.5], [1, 1, 1], [1, 0, 1]]
+    assert [data[i]["weight"].tolist() for i in range(4)] == [pytest.approx(w) for w in weights]
+    complete = KaggleCSV(path, complete_only=True)
+    assert complete.skeleton.names == ("a", "b", "c")
+    assert [complete[i]["weight"].tolist() for i in range(len(complete))] == [[0.5, 2, 1], [1, 1, 1]]
+
+
 def test_skeleton_gives_the_order_and_may_leave_points_out(tmp_path):
     path = write(tmp_path, "a_x,a_y,b_x,b_y,c_x,c_y,Image", f"1,2,3,4,5,6,{PIXELS}")
     data = KaggleCSV(path, skeleton=Skeleton(("c", "a")))
@@ -150,6 +163,16 @@ BAD = {
     "negative": ([HEADER, ROW, "1,2,0 -1 2 3 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 2 is "-1"'),
     "fraction": ([HEADER, ROW, "1,2,0 12.5 2 3 4 5 6 7 8"], r'line 3 \(data row 2\): pixel 2 is "12.5"'),
     "coordinate": ([HEADER, ROW, f"1,2o,{PIXELS}"], r'line 3 \(data row 2\): eye_y is "2o"; expected pixels'),
+    "a weight below 0": (
+        ["e_x,e_y,e_weight,Image", f"1,2,-1,{PIXELS}"],
+        r'\(data row 1\): e_weight is "-1"; .*from 0 on',
+    ),
+    "a word for a weight": (["e_x,e_y,e_weight,Image", f"1,2,big,{PIXELS}"], r'e_weight is "big"; expected a weight'),
+    "an infinite weight": (["e_x,e_y,e_weight,Image", f"1,2,inf,{PIXELS}"], r'e_weight is "inf"; expected a weight'),
+    "a weight without a point": (
+        ["eye_x,eye_y,nose_weight,Image", f"1,2,1,{PIXELS}"],
+        'column "nose_weight" is neither',
+    ),
     "infinite": ([HEADER, ROW, f"inf,2,{PIXELS}"], r'line 3 \(data row 2\): eye_x is "inf"'),
     "cut short": ([HEADER, ROW, "1.5,2"], r"line 3 \(data row 2\): 2 cells, expected 3"),
     "a cell more": ([HEADER, ROW, f"1,2,3,{PIXELS}"], r"line 3 \(data row 2\): 4 cells, expected 3"),

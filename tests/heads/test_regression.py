@@ -35,6 +35,28 @@ def test_regression_is_the_courses_network() -> None:
     assert list(head.loss(head(features()), torch.zeros(2, 15, 2), torch.ones(2, 15))) == ["mse"]
 
 
+def test_the_case_studys_layers() -> None:
+    """FC, LeakyReLU, dropout 0.2, twice (I2DL, exercise 8), initialised for that slope."""
+    spec = {"name": "regression", "hidden": [400, 300], "hidden_activation": "leaky_relu", "dropout": 0.2}
+    head = build(spec, 15).eval()
+    kinds = [type(m).__name__ for m in head.layers]
+    assert kinds == ["Linear", "LeakyReLU", "Dropout", "Linear", "LeakyReLU", "Dropout", "Linear", "Tanh"]
+    assert [m.p for m in head.layers if isinstance(m, nn.Dropout)] == [0.2, 0.2]
+    first, second, last = (m for m in head.layers if isinstance(m, nn.Linear))
+    x = features()[-1].flatten(1)
+    for layer in (first, second):
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 1.0001 / layer.in_features), rel=0.02)
+        x = layer(x)
+        x = torch.where(x > 0, x, 0.01 * x)
+    torch.testing.assert_close(head(features()).xy, torch.tanh(last(x)).view(-1, 15, 2))
+
+
+@pytest.mark.parametrize("name", ["rle", "gaussian_nll", "laplace_nll"])
+def test_every_regression_head_has_the_hidden_activation(name: str) -> None:
+    head = build({"name": name, "hidden_activation": "leaky_relu"})
+    assert [type(m) for m in head.layers][:2] == [nn.Linear, nn.LeakyReLU]
+
+
 def test_regression_dropout_is_off_in_eval() -> None:
     head = build({"name": "regression", "dropout": 0.5})
     assert not torch.equal(head(features()).xy, head(features()).xy)
@@ -60,6 +82,7 @@ def test_flatten_is_bound_to_its_size_and_avg_is_not() -> None:
     [
         ({"pool": "max"}, "pool: Input should be 'flatten' or 'avg', found 'max'"),
         ({"activation": "relu"}, "activation: Input should be 'tanh' or 'none', found 'relu'"),
+        ({"hidden_activation": "tanh"}, "hidden_activation: Input should be 'relu' or 'leaky_relu', found 'tanh'"),
         ({"hidden": [0]}, "hidden.0: Input should be greater than 0, found 0"),
         ({"hidden": 256}, "hidden: Input should be a valid list, found 256"),
         ({"dropout": 1.0}, "dropout: Input should be less than 1, found 1.0"),

@@ -34,7 +34,12 @@ def doublings(coarse: int, fine: int, what: str) -> int:
 
 
 def check_stride(stride: int, pyramid: Pyramid, decoder: str) -> None:
-    """A map cannot be coarser than the backbone's coarsest."""
+    """A KpnetError for a map coarser than the backbone's coarsest, and for a backbone that has none."""
+    if pyramid.sizes == [(1, 1)]:
+        raise KpnetError(
+            f'decoder "{decoder}": the backbone gives one vector for the whole image, and no map to decode: '
+            "use the head regression (or rle, …), or a backbone with maps, e.g. conv_sandwich"
+        )
     if stride > pyramid.strides[-1]:
         raise KpnetError(
             f'decoder "{decoder}": stride {stride} is coarser than the backbone\'s coarsest map '

@@ -1,0 +1,192 @@
+"""Transfer learning on faces15: trains and measures the rows of `benchmarks/transfer.csv` that are not in it yet.
+
+    python benchmarks/transfer.py shared=../shared [--threads 1] [--list] [--plot docs/label_efficiency.png] [ROW ...]
+
+`shared` holds data/faces15, data/faces_unlabelled and weights/squeezenet1_0_imagenet_fp16.safetensors. A row is one
+training (the autoencoder's rows begin with the pretraining, made once) and its measures on val.csv, of the model at the
+end of its training, plain and with the flip test; the error of each point goes to `transfer_points.csv`. ROW is a name
+or the beginning of one, up to a space; without it: all rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from faces15 import kpnet
+
+HERE = Path(__file__).parent
+RESULTS, POINTS = HERE / "transfer.csv", HERE / "transfer_points.csv"
+RUNS = Path("runs/transfer")
+SEEDS = (0, 1)
+
+
+@dataclass
+class Row:
+    config: str
+    overrides: tuple[str, ...] = ()
+    labels: int | None = None
+    pretraining: tuple[str, ...] | None = None  # overrides of pretrain_autoencoder
+
+
+def first(labels: int) -> str:
+    return f"data.train={{file: training.csv, limit: {labels}}}"
+
+
+def epochs(labels: int) -> str:
+    """Of a squeezenet row: about as many steps for any number of labels, so the same budget."""
+    return f"train.epochs={40 * 480 // labels}"
+
+
+def frozen(labels: int) -> tuple[str, ...]:
+    """The recipe's freeze, for as many steps."""
+    return (f"train.freeze={{until: {4 * 480 // labels}, warmup: {480 // labels}}}",)
+
+
+WEIGHTS = "model.pretrained=SHARED/weights/squeezenet1_0_imagenet_fp16.safetensors"
+AT_ONCE = ("train.freeze=null", "train.lr_scale={}")
+SQUEEZENET = {
+    "squeezenet frozen": (WEIGHTS, "train.freeze=true"),
+    "squeezenet at once": (WEIGHTS, *AT_ONCE),
+    "squeezenet frozen first": (WEIGHTS, "train.lr_scale={}"),
+    "squeezenet slow backbone": (WEIGHTS, "train.freeze=null"),
+    "squeezenet frozen first, slow": (WEIGHTS,),
+    "squeezenet scratch": ("model.pretrained=false", *AT_ONCE),
+}
+SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]",)
+DENOISING = ("train.mask=null",)
+ROWS = {
+    **{f"{name} 480": Row("facial_squeezenet", (*o, first(480), epochs(480)), 480) for name, o in SQUEEZENET.items()},
+    **{
+        f"{name} {labels}": Row(
+            "facial_squeezenet", (*frozen(labels), *SQUEEZENET[name], first(labels), epochs(labels)), labels
+        )
+        for labels in (60, 120, 240)
+        for name in ("squeezenet frozen first, slow", "squeezenet scratch")
+    },
+    **{
+        f"conv_sandwich scratch {labels}": Row(
+            "facial_heatmap", (*SMALL, first(labels), f"train.epochs={120 * 120 // labels}"), labels
+        )
+        for labels in (60, 120, 240, 480)
+    },
+    "conv_sandwich autoencoder 120": Row("facial_heatmap", (*SMALL, first(120), "train.epochs=120"), 120, ()),
+    "conv_sandwich denoising 120": Row("facial_heatmap", (*SMALL, first(120), "train.epochs=120"), 120, DENOISING),
+    "conv_sandwich autoencoder frozen 120": Row(
+        "facial_heatmap", (*SMALL, first(120), "train.epochs=120", "train.freeze={until: 30}"), 120, ()
+    ),
+    "training": Row("facial_heatmap", (*SMALL, "train.epochs=20")),
+    "training and partial": Row(
+        "facial_heatmap", (*SMALL, "train.epochs=20", "data.train=[training.csv, partial.csv]")
+    ),
+    "training and partial at 0.2": Row(
+        "facial_heatmap",
+        (*SMALL, "train.epochs=20", "data.train=[training.csv, {file: partial.csv, weight: 0.2}]"),
+    ),
+    "mlp": Row("facial_mlp"),
+    "conv": Row("facial_regression"),
+}
+
+
+def pretrain(overrides: tuple[str, ...], shared: Path, threads: int) -> Path:
+    """The run of these settings, made if there is none."""
+    name = "_".join(["autoencoder", *("".join(c for c in o if c.isalnum()) for o in overrides)])
+    folder = RUNS / name
+    if not (folder / "final").is_dir():
+        data = f"data.root={shared / 'data/faces_unlabelled'}"
+        kpnet("pretrain", "pretrain_autoencoder", data, *overrides, "--out", str(folder), "--force", threads=threads)
+    return folder
+
+
+def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[str, object]:
+    folder = RUNS / f"{name}_{seed}".replace(" ", "_").replace(",", "")
+    overrides = [o.replace("SHARED", str(shared)) for o in row.overrides]
+    if row.pretraining is not None:
+        overrides.append(f"model.pretrained={pretrain(row.pretraining, shared, threads)}")
+    overrides += [f"data.root={shared / 'data/faces15'}", f"train.seed={seed}"]
+    kpnet("train", row.config, *overrides, "--out", str(folder), "--force", threads=threads)
+    plain, flipped = (
+        json.loads(kpnet("evaluate", str(folder), *o, "--json", threads=threads)) for o in ((), ("--flip-test",))
+    )
+    with POINTS.open("a", newline="") as file:
+        for point, values in plain["per_point"].items():
+            csv.writer(file, lineterminator="\n").writerow([name, seed, point, round(values["rmse_px"], 3)])
+    history = pd.read_csv(folder / "metrics.csv")
+    return {
+        "row": name,
+        "labels": row.labels or "",
+        "seed": seed,
+        "epochs": len(history),
+        "score": round(plain["score"], 1),
+        "score_flip": round(flipped["score"], 1),
+        "rmse_px": round(plain["rmse_px"], 3),
+        "train_minutes": round(history.seconds.sum() / 60, 1),
+        "threads": threads,
+    }
+
+
+def plot(path: Path) -> None:
+    """Score against the number of labels; each seed a point, the lines their mean."""
+    from matplotlib.figure import Figure
+
+    from kpnet.plot import save_figure
+
+    table = pd.read_csv(RESULTS)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    shown = {
+        "squeezenet frozen first, slow": "SqueezeNet, ImageNet weights",
+        "squeezenet scratch": "SqueezeNet from scratch",
+        "conv_sandwich scratch": "conv sandwich from scratch",
+    }
+    for number, (start, label) in enumerate(shown.items()):
+        rows = table[table.row.str.fullmatch(rf"{start} \d+")]
+        mean = rows.groupby("labels").score.mean()
+        axes.plot(mean.index, mean, color=f"C{number}", label=label)
+        axes.scatter(rows.labels, rows.score, color=f"C{number}", s=14)
+    axes.set(xscale="log", yscale="log", xlabel="labelled faces", ylabel="score on val.csv", xticks=[60, 120, 240, 480])
+    axes.set_xticklabels(["60", "120", "240", "480"])
+    axes.minorticks_off()
+    axes.legend()
+    save_figure(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="names of the rows, and whether they are measured")
+    parser.add_argument("--plot", type=Path, help="draw the label-efficiency curve here, and end")
+    given = parser.parse_intermixed_args()
+    if given.plot:
+        return plot(given.plot)
+    shared = next((a.removeprefix("shared=") for a in given.arguments if a.startswith("shared=")), "../shared")
+    asked = [a for a in given.arguments if not a.startswith("shared=")]
+    for name in asked:
+        if not any(n == name or n.startswith(f"{name} ") for n in ROWS):
+            parser.error(f'no row "{name}"; there are: {", ".join(ROWS)}')
+    for seed in SEEDS:
+        for name, row in ROWS.items():
+            if asked and not any(name == a or name.startswith(f"{a} ") for a in asked):
+                continue
+            table = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"row": [], "seed": []})
+            done = ((table.row == name) & (table.seed == seed)).any()
+            if done or given.list:
+                print(f"{'measured' if done else 'not yet '}  {name}, seed {seed}")
+                continue
+            found = measure(name, row, seed, Path(shared).resolve(), given.threads)
+            header = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.DictWriter(file, list(found), lineterminator="\n")
+                if header:
+                    writer.writeheader()
+                writer.writerow(found)
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

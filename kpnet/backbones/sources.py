@@ -1,0 +1,154 @@
+"""What `pretrained` may name: a weight file, or a folder of kpnet's that says which backbone its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from kpnet.backbones.base import BACKBONES
+from kpnet.config import ModelConfig, Part, Positive, Rate, Strict
+from kpnet.errors import KpnetError
+from kpnet.registry import describe, split_spec
+from kpnet.weights import load_weights
+
+WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
+# Of a backbone's names in a kpnet file: a timm transformer's, another library network's, kpnet's own.
+PREFIXES = ("backbone.net.model.", "backbone.net.", "backbone.")
+
+
+class Stem(Strict):
+    """What a backbone's weights take: so many channels, of images in [0, 1] with this mean and std (one, or one each).
+
+    Said in a saved model's file beside its config, which leaves the statistics to the backbone.
+    """
+
+    channels: Positive
+    mean: list[float]
+    std: list[Rate]
+
+
+class _Model(BaseModel):
+    """What a saved model and a pretraining have in common."""
+
+    backbone: Part
+    in_channels: Positive = 3
+    input_size: tuple[Positive, Positive] = (96, 96)
+    pretrained: bool | str = False
+
+
+class _File(BaseModel):
+    model: _Model
+    stem: Stem | None = None  # models from before kpnet wrote it have none
+
+
+@dataclass(frozen=True)
+class Source:
+    """The backbone in a kpnet folder; `path` is what the user gave."""
+
+    path: str
+    spec: Part
+    input_size: tuple[int, int]
+    channels: int
+    stem: Stem | None
+
+    def check(self, spec: str | Mapping[str, Any], channels: int) -> None:
+        """A KpnetError where another network, or one for another number of channels, is asked for."""
+        if _network(spec) != _network(self.spec):
+            raise KpnetError(
+                f"{self.path}: holds the backbone {show(self.spec)}, but the config asks for {show(spec)}: "
+                "set model.backbone to the first, or pretrained to a run of the second"
+            )
+        if channels != self.channels:
+            raise KpnetError(
+                f"{self.path}: its backbone was trained with in_channels {self.channels}, found {channels}: "
+                f"set model.in_channels to {self.channels}"
+            )
+
+    def mismatch(self, spec: str | Mapping[str, Any], size: tuple[int, int] | None, error: KpnetError) -> KpnetError:
+        """`error`, from loading these weights into the backbone asked for, with both named."""
+        reason = str(error).removeprefix(f"{self.path}: ")
+        held, asked = show(self.spec), show(spec)
+        if size not in (None, self.input_size):
+            held += f" for {self.input_size[0]}x{self.input_size[1]} pixels"
+            asked += f" for {size[0]}x{size[1]}"
+        return KpnetError(f"{self.path}: holds the backbone {held}, but the config asks for {asked}: {reason}")
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder with the model's files: `path` itself, or `path/final` of a run."""
+    path = Path(path)
+    for folder in (path, path / "final"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    if not path.exists():
+        raise KpnetError(f"{path}: no such run or model folder")
+    if (path / "best" / WEIGHTS).is_file():
+        raise KpnetError(f"{path}: this run has not ended; go on with --resume, or use {path / 'best'}")
+    if (path / "last.ckpt").is_file():
+        raise KpnetError(f"{path}: this run has not ended; go on with --resume")
+    raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weight file that `pretrained` names: `path` itself, or the one in the folder of a run or of a saved model."""
+    return model_folder(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+
+
+def read_source(pretrained: bool | str | Path) -> Source | None:
+    """The backbone that a kpnet folder, or the weight file in it, says it holds; None for other files."""
+    if isinstance(pretrained, bool):
+        return None
+    file = weights_file(pretrained)
+    where = file.with_name(CONFIG)
+    if file.name != WEIGHTS or not where.is_file():
+        return None
+    values = None
+    try:
+        values = yaml.safe_load(where.read_text(encoding="utf-8"))
+        found = _File.model_validate(values)
+    except ValidationError as error:
+        raise KpnetError(describe(error, str(where), _File, values)) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
+    model, stem = found.model, found.stem
+    channels = stem.channels if stem else _stem(model.backbone, model.in_channels, bool(model.pretrained))
+    return Source(str(pretrained), model.backbone, model.input_size, channels, stem)
+
+
+def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
+    """The tensors of the file that `pretrained` names; a backbone's among others without their prefix."""
+    state = load_weights(weights_file(pretrained))
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in state)), "")
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def stem_channels(config: ModelConfig) -> int:
+    """Channels that the backbone's first layer takes: with a kpnet folder's weights, those they were trained with."""
+    source = read_source(config.pretrained)
+    if source is not None and config.in_channels == 1 and source.channels == 3:
+        return 3
+    return _stem(config.backbone, config.in_channels, bool(config.pretrained) and source is None)
+
+
+def show(spec: str | Mapping[str, Any]) -> str:
+    """A backbone's name and options on one line."""
+    name, options = split_spec(spec, "backbone")
+    return f"{name} {yaml.safe_dump(options, default_flow_style=True, width=1e9).strip()}" if options else name
+
+
+def _network(spec: str | Mapping[str, Any]) -> str:
+    """The name without timm's tag of published weights (resnet18.a1_in1k)."""
+    name = split_spec(spec, "backbone")[0]
+    return name if name in BACKBONES else name.partition(".")[0]
+
+
+def _stem(backbone: Part, in_channels: int, published: bool) -> int:
+    """Published RGB filters see a grey image three times: summing them would lose the channels' own mean and std."""
+    own = split_spec(backbone, "backbone")[0] in BACKBONES
+    return 3 if published and in_channels == 1 and not own else in_channels

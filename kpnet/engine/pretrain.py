@@ -1,0 +1,199 @@
+"""`pretrain`: an encoder from images without labels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanMetric
+
+from kpnet import plot
+from kpnet.autoencoder import Autoencoder, check_mask, corrupt
+from kpnet.data.unlabelled import UnlabelledImages, build_images
+from kpnet.engine.module import Batch, steps_per_epoch
+from kpnet.engine.optim import build_optimizer, build_schedule
+from kpnet.engine.run_folder import RunLog
+from kpnet.engine.training import PROBES, Loaders, build_trainer, check_folder, fit, is_main_process, prepare, resolved
+from kpnet.engine.transfer import Part
+from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
+from kpnet.modes import evaluation_mode
+from kpnet.pretrain_config import PretrainConfig, PretrainSettings
+
+SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
+
+
+class PretrainModule(pl.LightningModule):
+    """Trains an autoencoder: the mean squared error, in grey values of [0, 1], of what it gives back."""
+
+    def __init__(self, model: Autoencoder, settings: PretrainSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.generator: torch.Generator | None = None  # of the validation's noise and masks
+
+    def corrupt(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What the encoder sees of images (B, C, H, W)."""
+        return corrupt(images, self.settings.noise, self.settings.mask, self.model.mean, generator)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:  # as in KeypointModule: a resumed run draws what the uninterrupted one drew
+            torch.manual_seed((self.settings.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
+            self.train_loss.reset()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images = batch["image"]
+        loss = F.mse_loss(self.model(self.corrupt(images)), images)
+        if not torch.isfinite(loss):
+            raise KpnetError(
+                f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step}: "
+                f"lower train.optimizer.lr ({self.settings.optimizer.lr:g})"
+            )
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_loss.reset()
+        # The same noise and masks each time, or the losses of two epochs would not compare.
+        self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images = batch["image"]
+        self.val_loss.update(F.mse_loss(self.model(self.corrupt(images, self.generator)), images), len(images))
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        optimizer = build_optimizer([Part("model", list(self.model.parameters()))], settings.optimizer)
+        steps = steps_per_epoch(self.trainer, settings.batch_size) * settings.epochs
+        schedule = build_schedule(optimizer, settings.schedule, steps, settings.epochs)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class PretrainFolder(RunLog):
+    """Keeps `metrics.csv` and TensorBoard's reconstructions and interpolations of a few images."""
+
+    def __init__(self, folder: Path, shown: Tensor, console: Console, bar: bool) -> None:
+        super().__init__(folder, console, bar)
+        self.shown = shown
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, PretrainModule)
+        self.measured = {"val_loss": pl_module.val_loss.compute().item()}
+        pl_module.log_dict(self.measured, logger=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, PretrainModule)
+        told = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
+        self.record(trainer, pl_module.train_loss.compute().item(), told)
+        if trainer.is_global_zero and self.draws(trainer):
+            for name, figure in draw(pl_module, self.shown).items():
+                self.log_figure(trainer, name, figure)
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> tuple[Path, Autoencoder, dict[str, float]]:
+    """Train an autoencoder as the config says. Returns the run folder, the autoencoder and what was measured.
+
+    `out`, `resume` and `force` are as in `train`. `pretrained: FOLDER` then takes the encoder as a backbone.
+    Nothing is written before data and model are built.
+    """
+    console = console or Console()
+    folder = Path(out) if out else Path("runs") / config.name
+    if is_main_process():
+        check_folder(folder, config, resume, force)
+    cv2.setNumThreads(0)
+    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    check_mask(config.model.input_size, config.train.mask)
+    train_set, val_set = build_images(config)
+    validates = val_set is not None and config.trainer.get("limit_val_batches", 1) != 0
+    if config.train.schedule.name == "plateau" and not validates:
+        raise KpnetError("train.schedule: plateau watches the validation data, and there is none: give data.val")
+    model = Autoencoder(config.model).to(memory_format=torch.channels_last)
+    for index in range(min(PROBES, len(train_set))):
+        train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    config = config.model_copy(update={"trainer": resolved(config.trainer)})
+    bar = console.is_terminal
+    keeper = PretrainFolder(folder, _first(train_set if val_set is None else val_set), console, bar)
+    trainer = build_trainer(config, folder, [keeper], bar)
+    prepare(folder, config, force)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config.model_dump(mode="json"))
+    module = PretrainModule(model, config.train)
+    loaders = Loaders(train_set, val_set, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        fit(trainer, module, loaders, folder / "last.ckpt" if resume else None)
+    measures = _finish(folder, module, keeper, loaders) if trainer.is_global_zero else {}
+    return folder, module.model.eval(), measures
+
+
+def _finish(folder: Path, module: PretrainModule, keeper: PretrainFolder, loaders: Loaders) -> dict[str, float]:
+    """The final model, its error and the pictures."""
+    measures = measure(module.model, loaders.val) if loaders.val is not None else {}
+    module.model.save(folder / "final")
+    values = {"epoch": module.trainer.current_epoch - 1, **measures}
+    write_atomic(folder / "final" / "training.json", (json.dumps(values, indent=2) + "\n").encode())
+    for name, figure in draw(module, keeper.shown).items():
+        plot.save_figure(figure, folder / f"{name}.png")
+    plot.save_figure(plot.draw_curves(pd.DataFrame(keeper.history)), folder / "curves.png")
+    return measures
+
+
+@torch.no_grad()
+def measure(model: Autoencoder, dataset: Dataset[Any], batch_size: int = 64) -> dict[str, float]:
+    """Mean squared errors, in grey values of [0, 1]: `mse` of the images' reconstructions, without noise or mask, and
+    `mean_image_mse` of their mean, the best that an encoder which tells no image from another allows."""
+    device = next(model.parameters()).device
+    error, count, total, squares = 0.0, 0, torch.zeros(()), torch.zeros(())
+    with evaluation_mode(model):
+        for batch in DataLoader(dataset, batch_size):
+            images = batch["image"]
+            error += (model(images.to(device)).cpu() - images).double().square().sum().item()
+            total, squares = total + images.double().sum(0), squares + images.double().square().sum(0)
+            count += len(images)
+    variance = squares / count - (total / count) ** 2
+    return {"mse": error / (count * total.numel()), "mean_image_mse": variance.mean().item()}
+
+
+@torch.no_grad()
+def draw(module: PretrainModule, images: Tensor) -> dict[str, plot.Figure]:
+    """`reconstructions` of images (N, C, H, W), as the encoder sees them in training, and `interpolations` between
+    the first and the second, the third and the fourth, …, in the latent space."""
+    model, images = module.model, images.to(module.device)
+    with evaluation_mode(model):
+        seen = module.corrupt(images, torch.Generator(images.device).manual_seed(module.settings.seed))
+        rows = torch.stack([seen, model(seen), images])
+        figures = {"reconstructions": plot.draw_mosaic(rows, ["input", "reconstruction", "original"])}
+        first, second = images[: 2 * PAIRS - 1 : 2], images[1 : 2 * PAIRS : 2]
+        if len(second):
+            between = model.interpolate(first[: len(second)], second, STEPS).transpose(0, 1)
+            ends = torch.cat([first[: len(second), None], between, second[:, None]], 1)
+            steps = ["first", *(f"{i / (STEPS - 1):.2f}" for i in range(STEPS)), "second"]
+            figures["interpolations"] = plot.draw_mosaic(ends, columns=steps)
+    return figures
+
+
+def _first(dataset: UnlabelledImages) -> Tensor:
+    """Its first images (at most SHOWN, C, H, W), not augmented."""
+    plain = copy.copy(dataset)
+    plain.transform = None
+    return torch.stack([plain[i]["image"] for i in range(min(SHOWN, len(plain)))])

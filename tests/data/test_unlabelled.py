@@ -1,0 +1,227 @@
+"""Images without labels: folders, npz and CSV give the same samples; what cannot be read is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kpnet.data.images import letterbox
+from kpnet.data.unlabelled import UnlabelledImages, build_images, open_images
+from kpnet.errors import KpnetError
+from kpnet.pretrain_config import PretrainConfig, load_pretrain_config
+
+SIDE = 12
+
+
+def pixels(count: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width), dtype=np.uint8)
+
+
+def config(root: Path, images: str, *overrides: str, **data: Any) -> PretrainConfig:
+    model = {"backbone": "conv_sandwich", "in_channels": 1, "input_size": SIDE}
+    values = {"model": model, "data": {"root": str(root), "images": images, **data}}
+    return load_pretrain_config(values, overrides)
+
+
+def write_folder(folder: Path, images: Any) -> None:
+    (folder / "deeper").mkdir(parents=True)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(folder / ("deeper" if i % 2 else ".") / f"{i:03d}.png"), image)
+    (folder / "notes.txt").write_text("no picture")
+
+
+def write_csv(path: Path, images: np.ndarray, columns: str = "") -> None:
+    names = [f"{name}," for name in columns.split()]
+    lines = ["".join(names) + "Image", *("3," * len(names) + " ".join(map(str, image.ravel())) for image in images)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def as_bytes(dataset: UnlabelledImages) -> np.ndarray:
+    return np.stack([(dataset[i]["image"] * 255).round().byte().numpy()[0] for i in range(len(dataset))])
+
+
+@pytest.mark.parametrize("kind", ["pictures", "images.npz", "images.csv", "labels.csv"])
+def test_every_source_gives_its_images_in_order(tmp_path: Path, kind: str) -> None:
+    images = pixels(4)
+    write_folder(tmp_path / "pictures", images)
+    np.savez(tmp_path / "images.npz", images=images)
+    write_csv(tmp_path / "images.csv", images)
+    write_csv(tmp_path / "labels.csv", images, "nose_x nose_y remark")
+    train, val = build_images(config(tmp_path, kind, val=None))
+    assert val is None
+    found = as_bytes(train)
+    expected = images[[0, 2, 1, 3]] if kind == "pictures" else images  # 000, 002, deeper/001, deeper/003
+    assert np.array_equal(found, expected)
+    assert not train[0]["visible"].any()
+
+
+def test_mixed_sizes_are_letterboxed(tmp_path: Path) -> None:
+    images = [pixels(1, 30, 20)[0], pixels(1, 7, 24)[0], pixels(1)[0]]
+    write_folder(tmp_path / "pictures", images)
+    train, _ = build_images(config(tmp_path, "pictures", val=None))
+    assert {tuple(train[i]["image"].shape) for i in range(3)} == {(1, SIDE, SIDE)}
+    wide = as_bytes(train)[2]  # deeper/001: 7 x 24 as 4 x 12 rows, black above and below
+    assert np.array_equal(wide, letterbox(images[1], (SIDE, SIDE))[0])
+    assert not wide[:4].any()
+    assert not wide[8:].any()
+    assert wide[5:7].any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colour_and_grey(tmp_path: Path, channels: int) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=colour)
+    train, _ = build_images(config(tmp_path, "images.npz", f"model.in_channels={channels}", val=None))
+    assert train[0]["image"].shape == (channels, SIDE, SIDE)
+    if channels == 3:
+        torch.testing.assert_close(train[1]["image"], torch.from_numpy(colour[1]).permute(2, 0, 1) / 255)
+
+
+def test_a_share_is_held_out_by_the_seed(tmp_path: Path) -> None:
+    images = pixels(20)
+    np.savez(tmp_path / "images.npz", images=images)
+
+    def split(seed: int) -> tuple[set[bytes], set[bytes]]:
+        train, val = build_images(config(tmp_path, "images.npz", f"train.seed={seed}", val=0.25))
+        assert val is not None
+        return ({image.tobytes() for image in as_bytes(train)}, {image.tobytes() for image in as_bytes(val)})
+
+    train, val = split(0)
+    assert (len(train), len(val)) == (15, 5)
+    assert train | val == {image.tobytes() for image in images}
+    assert split(0) == (train, val)
+    assert split(1) != (train, val)
+
+
+def test_validation_images_of_their_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", images=pixels(6))
+    write_csv(tmp_path / "other.csv", 255 - pixels(2))
+    train, val = build_images(config(tmp_path, "images.npz", val="other.csv"))
+    assert len(train) == 6
+    assert val is not None
+    assert np.array_equal(as_bytes(val), 255 - pixels(2))
+
+
+def test_training_images_are_augmented_and_validation_images_are_not(tmp_path: Path) -> None:
+    """A mirror needs no left and right here."""
+    images = pixels(4)
+    np.savez(tmp_path / "images.npz", images=images)
+    train, val = build_images(
+        config(tmp_path, "images.npz", val="images.npz", transforms=[{"HorizontalFlip": {"p": 1.0}}])
+    )
+    assert val is not None
+    assert np.array_equal(as_bytes(train), images[:, :, ::-1])
+    assert np.array_equal(as_bytes(val), images)
+
+
+def empty_folder(root: Path) -> str:
+    (root / "empty").mkdir()
+    (root / "empty" / "notes.txt").touch()
+    return "empty"
+
+
+def no_picture(root: Path) -> str:
+    write_folder(root / "pictures", pixels(2))
+    (root / "pictures" / "page.jpg").write_text("<html>not found</html>")
+    return "pictures"
+
+
+def other_key(root: Path) -> str:
+    np.savez(root / "a.npz", image=pixels(2), y=np.zeros(2))
+    return "a.npz"
+
+
+def floats(root: Path) -> str:
+    np.savez(root / "a.npz", images=pixels(2) / 255)
+    return "a.npz"
+
+
+def flat(root: Path) -> str:
+    np.savez(root / "a.npz", images=pixels(2).reshape(2, -1))
+    return "a.npz"
+
+
+def none(root: Path) -> str:
+    np.savez(root / "a.npz", images=pixels(0))
+    return "a.npz"
+
+
+def pickled(root: Path) -> str:
+    np.savez(root / "a.npz", images=np.array([{"a": 1}], dtype=object))
+    return "a.npz"
+
+
+def truncated(root: Path) -> str:
+    np.savez_compressed(root / "a.npz", images=pixels(9))
+    data = (root / "a.npz").read_bytes()
+    (root / "a.npz").write_bytes(data[: len(data) // 2])
+    return "a.npz"
+
+
+def damaged(root: Path) -> str:
+    np.savez_compressed(root / "a.npz", images=pixels(9))
+    data = bytearray((root / "a.npz").read_bytes())
+    data[200:400] = bytes(200)
+    (root / "a.npz").write_bytes(data)
+    return "a.npz"
+
+
+def text(root: Path) -> str:
+    (root / "a.npz").write_text("no archive")
+    return "a.npz"
+
+
+def bare_array(root: Path) -> str:
+    np.save(root / "a.npy", pixels(2))
+    (root / "a.npy").rename(root / "a.npz")
+    return "a.npz"
+
+
+def other_file(root: Path) -> str:
+    (root / "faces.zip").write_bytes(b"PK")
+    return "faces.zip"
+
+
+def one_image(root: Path) -> str:
+    np.savez(root / "a.npz", images=pixels(1))
+    return "a.npz"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: "gone", "gone: no such file or folder; expected a folder of pictures, an .npz or a .csv"),
+        (empty_folder, r"empty: found no pictures in it \(expected .png, .jpg"),
+        (no_picture, r"page.jpg: not a picture that can be read \(1 of 3 in .*pictures\)"),
+        (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
+        (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),
+        (flat, r"found uint8 \(2, 144\)"),
+        (none, r"found uint8 \(0, 12, 12\)"),
+        (pickled, "a.npz: not a readable npz file of plain arrays: Object arrays cannot be loaded"),
+        (truncated, "a.npz: not a readable npz file"),
+        (damaged, "a.npz: not a readable npz file"),
+        (text, "a.npz: not a readable npz file"),
+        (bare_array, "a.npz: not a readable npz file"),
+        (other_file, "faces.zip: expected a folder of pictures, an .npz or a .csv"),
+        (one_image, "data.val: 0.1 of 1 images leaves none to train on; give more, or val: null"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], str], message: str) -> None:
+    with pytest.raises(KpnetError, match=message) as caught:
+        build_images(config(tmp_path, make(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pictures", pixels(1, 64, 64))
+    path = tmp_path / "pictures" / "000.png"
+    path.write_bytes(path.read_bytes()[:40])
+    images = open_images(tmp_path / "pictures")
+    with pytest.raises(KpnetError, match=r"000\.png: not a picture that can be read"):
+        images[0]

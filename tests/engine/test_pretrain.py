@@ -1,0 +1,205 @@
+"""Pretraining without labels: what a run promises, and what the encoder learns and keeps."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+from stripes import CONV, MLP, SIDE, pretraining, stripes
+
+from kpnet import build_model
+from kpnet.autoencoder import Autoencoder, corrupt, load_autoencoder
+from kpnet.data.unlabelled import build_images
+from kpnet.engine import pretrain as module
+from kpnet.engine.pretrain import measure, pretrain
+from kpnet.errors import KpnetError
+from kpnet.pretrain_config import AutoencoderConfig, PretrainConfig, load_pretrain_config
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return pretraining(tmp_path)
+
+
+def run(config: dict[str, Any] | PretrainConfig, out: Path, *overrides: str, **options: Any) -> dict[str, float]:
+    console = Console(file=(out.parent / "log.txt").open("a"))
+    return pretrain(load_pretrain_config(config, overrides), out=out, console=console, **options)[2]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final" / "model.safetensors")
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# The run
+
+
+def test_the_run_folder_and_the_encoder_in_it(values: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    measures = run(values, out)
+    assert {p.name for p in out.iterdir()} == {
+        *("config.yaml", "metrics.csv", "last.ckpt", "tensorboard", "final"),
+        *("reconstructions.png", "interpolations.png", "curves.png"),
+    }
+    assert not list(out.rglob("*.part"))
+    assert all(cv2.imread(str(picture)) is not None for picture in out.glob("*.png"))
+    assert list(pd.read_csv(out / "metrics.csv").columns) == [
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "val_loss",
+        "seconds",
+    ]
+    assert json.loads((out / "final" / "training.json").read_text()) == {"epoch": 1, **measures}
+    assert load_pretrain_config(out / "config.yaml") == load_pretrain_config(values)
+    state = weights(out)
+    assert {name.split(".")[0] for name in state} == {"backbone", "decoder"}
+    described = yaml.safe_load((out / "final" / "model.yaml").read_text())
+    assert described["model"]["backbone"] == CONV
+    assert described["stem"] == {"channels": 1, "mean": [0.5], "std": [0.25]}
+    model = build_model(
+        backbone=CONV, head="heatmap", num_keypoints=3, in_channels=1, input_size=SIDE, pretrained=str(out)
+    )
+    fresh = Autoencoder(load_pretrain_config(values).model).backbone.state_dict()
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f"backbone.{name}"]), name
+        assert not name.endswith("weight") or not torch.equal(value, fresh[name])
+
+
+def test_tensorboard_gets_both_pictures(values: dict[str, Any], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(values, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"reconstructions", "interpolations"} <= set(events.Tags()["images"])
+    assert {"train_loss", "val_loss"} <= set(events.Tags()["scalars"])
+
+
+def test_resume_ends_with_the_weights_of_the_uninterrupted_run(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    start = module.PretrainFolder.on_train_epoch_start
+
+    def killed(self: Any, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise Killed
+        start(self, trainer, pl_module)
+
+    config = load_pretrain_config(values, ["train.epochs=3", "data.workers=1"])
+    run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.PretrainFolder, "on_train_epoch_start", killed)
+        with pytest.raises(Killed):
+            run(config, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "final").exists()
+    with pytest.raises(KpnetError, match=r"another config \(train.noise: 0.1 is now 0.3\)"):
+        run(config, tmp_path / "cut", "train.noise=0.3", resume=True)
+    run(config, tmp_path / "cut", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds") for name in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_same_seed_same_weights_and_force(values: dict[str, Any], tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(values, tmp_path / name, f"train.seed={seed}", "train.epochs=1")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    with pytest.raises(KpnetError, match="exists already; use --force"):
+        run(values, tmp_path / "a")
+    run(values, tmp_path / "a", "train.seed=4", "train.epochs=1", force=True)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_half_precision_trains_weights_of_32_bits(values: dict[str, Any], tmp_path: Path) -> None:
+    assert math.isfinite(run(values, tmp_path / "run", "trainer.precision=bf16-mixed")["mse"])
+    assert {value.dtype for name, value in weights(tmp_path / "run").items() if "batches" not in name} == {
+        torch.float32
+    }
+
+
+def test_without_validation_images(values: dict[str, Any], tmp_path: Path) -> None:
+    assert run(values, tmp_path / "run", "data.val=null", "train.epochs=1") == {}
+    assert (tmp_path / "run" / "reconstructions.png").is_file()
+    assert "val_loss" not in pd.read_csv(tmp_path / "run" / "metrics.csv")
+
+
+# What it learns
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count", "share"), [(CONV, 100, 0.4), (MLP, 300, 0.8)], ids=["conv_sandwich", "mlp"]
+)
+def test_it_learns_more_than_the_mean_image(
+    values: dict[str, Any], tmp_path: Path, backbone: Any, count: int, share: float
+) -> None:
+    values["model"] |= {"backbone": backbone, "decoder": {}}
+    np.savez(tmp_path / "stripes.npz", images=stripes(count))
+    overrides = ["train.epochs=6", "train.noise=0", "train.mask=null", "train.optimizer={name: adam, lr: 1e-2}"]
+    measures = run(values, tmp_path / "run", *overrides)
+    # The oracle: the images themselves, and the loss as the epoch's line has it.
+    config = load_pretrain_config(values)
+    val = build_images(config)[1]
+    images = torch.stack([val[i]["image"] for i in range(len(val))])  # type: ignore[arg-type, index]
+    mean_image = ((images - images.mean(0)) ** 2).mean().item()
+    assert measures["mean_image_mse"] == pytest.approx(mean_image, rel=1e-5)
+    assert measures["mse"] < share * mean_image
+    model = load_autoencoder(tmp_path / "run")
+    with torch.no_grad():
+        error = (model(images) - images).square().mean().item()
+    assert measures["mse"] == pytest.approx(error, rel=1e-4)
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv").val_loss.iloc[-1] == pytest.approx(error, rel=1e-4)
+
+
+def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: Path) -> None:
+    """An autoencoder that gives back its input has the noise and the blanks as its loss."""
+    config = load_pretrain_config(values, ["train.noise=0.5", "train.mask=null"])
+    trainee = module.PretrainModule(Autoencoder(config.model), config.train)
+    trainee.model.forward = lambda images: images  # type: ignore[method-assign]
+    trainee.log = lambda *given, **options: None  # type: ignore[method-assign]
+    images = torch.full((64, 1, SIDE, SIDE), 0.5)
+    assert trainee.training_step({"image": images}, 0).item() == pytest.approx(0.25, rel=0.05)
+
+
+def test_measured_by_hand() -> None:
+    """Of two flat images, 0.2 and 0.6, given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
+    model = Autoencoder(AutoencoderConfig(backbone=CONV, in_channels=1, input_size=(SIDE, SIDE)))
+    model.forward = lambda images: torch.full_like(images, 0.5)  # type: ignore[method-assign]
+    dataset = [{"image": torch.full((1, SIDE, SIDE), grey)} for grey in (0.2, 0.6)]
+    found = measure(model, dataset, batch_size=1)  # type: ignore[arg-type]
+    assert found == {"mse": pytest.approx(0.05), "mean_image_mse": pytest.approx(0.04)}
+
+
+def test_validation_sees_the_same_noise_and_masks_in_every_epoch(values: dict[str, Any]) -> None:
+    config = load_pretrain_config(values)
+    trainee = module.PretrainModule(Autoencoder(config.model), config.train).eval()
+    trainee.model.forward = lambda images: images  # type: ignore[method-assign]
+    images = torch.rand(8, 1, SIDE, SIDE)
+
+    def validate() -> float:
+        trainee.on_validation_epoch_start()
+        for batch in images.split(4):
+            trainee.validation_step({"image": batch}, 0)
+        return float(trainee.val_loss.compute())
+
+    first = validate()
+    corrupt(images, 1.0, None, torch.zeros(1))  # what training draws in between
+    assert validate() == first
+    assert first > 0.1**2 / 2

@@ -1,0 +1,118 @@
+"""`kpnet pretrain`: what it prints, the training that goes on from it; every bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import yaml
+from stripes import CONV, pretraining, stripes
+
+from kpnet import cli
+from kpnet.config import load_config
+from kpnet.pretrain_config import load_pretrain_config
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return pretraining(tmp_path)
+
+
+@pytest.fixture
+def kpnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kpnet", *map(str, arguments)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_and_the_training_that_goes_on_from_it(
+    kpnet: Command, values: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert kpnet("pretrain", "--help")[0] == 0
+    code, out, err = kpnet("pretrain", "mine.yaml", "train.epochs=1")
+    assert (code, err) == (0, "")
+    assert out.startswith("epoch   1/1  loss ")
+    assert "mean squared error of the validation images" in out
+    assert "the run is in runs/tiny: reconstructions.png, interpolations.png" in out
+    assert "kpnet train CONFIG model.pretrained=runs/tiny" in out
+    backbone = f"model.backbone={json.dumps(CONV)}"
+    given = ["data.train=4", "data.val=2", "train.epochs=1", "model.input_size=16", "trainer.accelerator=cpu", backbone]
+    code, out, err = kpnet("train", "demo", *given, "model.pretrained=runs/tiny", "--out", "next")
+    assert (code, err) == (0, "")
+    code, out, err = kpnet("train", "demo", *given[:-1], "model.pretrained=runs/tiny", "--out", "other")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "runs/tiny: holds the backbone conv_sandwich {channels: [8, 16], dropout: 0.1, norm: batch}" in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_recipes_encoder_is_the_default_models_backbone() -> None:
+    """Or the README's two commands would not fit together."""
+    assert load_pretrain_config("pretrain_autoencoder").model.backbone == load_config("facial_heatmap").model.backbone
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.images=gone"], ["gone: no such file or folder"]),
+        (["data.root=nowhere"], ["nowhere/stripes.npz", "no such"]),
+        (["data.val=1.5"], ["data.val", "1.5"]),
+        (["model.backbone=resnet81"], ['unknown backbone "resnet81"', "did you mean"]),
+        (
+            ["model.backbone=vit_small_patch14_dinov2", "model.input_size=28"],
+            ["stride 14 cannot be brought to stride 1 by doubling"],
+        ),
+        (["model.backbone=mlp", "model.input_size=[16, 24]"], ["expected a square", "16x24"]),
+        (["model.backbone=mlp"], ["model.decoder.width", "its mirror"]),
+        (["model.head=heatmap"], ["a config of kpnet train, not of kpnet pretrain", "model.head"]),
+        (["model.mean=[0.1, 0.2]"], ["model.mean: expected 1 value, found 2"]),
+        (["train.mask={share: 0.01}"], ["train.mask", "give a smaller patch"]),
+        (["train.mask={share: 1.0}"], ["train.mask.share", "less than 1"]),
+        (["train.noise=-1"], ["train.noise", "-1"]),
+        (["train.schedule=plateau", "data.val=null"], ["train.schedule", "data.val"]),
+        (["train.epoch=3"], ['"train.epoch"', "epochs"]),
+        (["trainer.acelerator=cpu"], ["acelerator", "accelerator"]),
+        (["data.transforms=[{RandomCrop: {height: 64, width: 64, p: 1}}]"], ['transform "RandomCrop"']),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    kpnet: Command, values: dict[str, Any], tmp_path: Path, overrides: list[str], words: list[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    code, out, err = kpnet("pretrain", "mine.yaml", *overrides)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert all(word in err for word in words), err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_breaks_off_ends_the_training_by_its_name(
+    kpnet: Command, values: dict[str, Any], tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(stripes(40)):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{i:02d}.png"), cv2.resize(image, (64, 64)))
+    broken = tmp_path / "pictures" / "39.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    values["data"] |= {"images": "pictures", "val": None, "workers": workers}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    code, _, err = kpnet("pretrain", "mine.yaml")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "39.png: not a picture that can be read" in err
