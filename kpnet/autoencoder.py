@@ -11,10 +11,9 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
-from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder
-from kpnet.config import Strict, to_yaml
+from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, write_model
+from kpnet.config import Strict
 from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.pretrain_config import AutoencoderConfig, Mask
 from kpnet.weights import fit_weights, load_weights
@@ -69,15 +68,8 @@ class Autoencoder(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """`model.safetensors` and `model.yaml`: what `pretrained: folder` takes the backbone from."""
-        from safetensors.torch import save as to_bytes
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         stem = Stem(channels=self.config.in_channels, mean=list(self.backbone.mean), std=list(self.backbone.std))
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        values = {"model": self.config.model_dump(mode="json"), "stem": stem.model_dump()}
-        write_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
-        write_atomic(folder / CONFIG, to_yaml(values).encode())
+        write_model(folder, self, stem, {"model": self.config.model_dump(mode="json")})
 
 
 class _Saved(Strict):

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.freezing import Stages, find_stages
-from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels
+from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels, write_model
 from kpnet.calibration import Calibration
-from kpnet.config import Config, ModelConfig, Strict, load_config, to_yaml
+from kpnet.config import Config, ModelConfig, Strict, load_config
 from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
 from kpnet.skeleton import Skeleton
@@ -145,19 +144,12 @@ class KeypointModel(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """`model.safetensors` and `model.yaml` in `folder`, each written beside and renamed."""
-        from safetensors.torch import save as to_bytes
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         mean, std = self.config.mean or self.backbone.mean, self.config.std or self.backbone.std
         stem = Stem(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
-        values = {"model": self.config.model_dump(mode="json"), "stem": stem.model_dump()}
-        values["skeleton"] = self.skeleton.to_dict()
+        values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
-        write_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
-        write_atomic(folder / CONFIG, to_yaml(values).encode())
+        write_model(folder, self, stem, values)
 
 
 def build_model(
@@ -192,12 +184,10 @@ def build_model(
     return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
 
 
-def assemble(
-    config: ModelConfig, skeleton: Skeleton | None, *, load_pretrained: bool = True, stem: Stem | None = None
-) -> KeypointModel:
-    """Build from the typed config; `load_pretrained=False` leaves the pretrained weights to what is loaded next.
+def assemble(config: ModelConfig, skeleton: Skeleton | None, *, stem: Stem | None = None) -> KeypointModel:
+    """Build from the typed config.
 
-    stem: of a saved model, whose pretrained weights need not be there any more.
+    stem: of a saved model, whose weights are loaded next; those that it was pretrained with need not be there any more.
     """
     count = config.num_keypoints or (len(skeleton) if skeleton else None)
     if count is None:
@@ -210,7 +200,7 @@ def assemble(
     backbone = build_backbone(
         config.backbone,
         stem.channels if stem else stem_channels(config),
-        pretrained=config.pretrained if load_pretrained else False,
+        pretrained=config.pretrained if stem is None else False,
         input_size=config.input_size,
     )
     if stem is not None:
@@ -225,7 +215,7 @@ def assemble(
 
 class _Saved(Strict):
     model: ModelConfig
-    stem: Stem | None = None  # models from before kpnet wrote it have none
+    stem: Stem
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
 
@@ -253,7 +243,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         if head.get("decoding") != decoding:
             saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
     try:
-        model = assemble(saved.model, Skeleton.load(saved.skeleton), load_pretrained=False, stem=saved.stem)
+        model = assemble(saved.model, Skeleton.load(saved.skeleton), stem=saved.stem)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
     if saved.calibration is not None and len(saved.calibration.log_factors) != len(model.skeleton):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from console import Result, Run
 
 SIDE = 32
 NAMES = ("left_eye", "right_eye", "nose")
@@ -63,6 +66,27 @@ def _same_draws() -> None:
 
 
 @pytest.fixture
+def kpnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`kpnet("train", path, …)` as the console command does it, in this process and in a folder of its own."""
+    from kpnet import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["kpnet", *map(str, arguments)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
 def make_csv() -> Callable[[int, int], str]:
     """`make_csv(rows, seed)`: the text of a file like those of `data`."""
     return lambda rows, seed: "\n".join(csv_lines(rows, seed)) + "\n"
@@ -112,3 +136,19 @@ def faces15() -> Path:
     if not (folder / "val.csv").is_file():
         pytest.skip("no faces15: set KPNET_SHARED to the folder above data/faces15")
     return folder
+
+
+@pytest.fixture
+def recipe(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    """tiny.yaml"""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def run_copy(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    import shutil
+
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
 import yaml
+from console import Run
 from stripes import CONV, pretraining, stripes
 
-from kpnet import cli
 from kpnet.config import load_config
 from kpnet.pretrain_config import load_pretrain_config
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -25,26 +21,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
     return pretraining(tmp_path)
 
 
-@pytest.fixture
-def kpnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kpnet", *map(str, arguments)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def test_the_command_and_the_training_that_goes_on_from_it(
-    kpnet: Command, values: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_command_and_the_training_that_goes_on_from_it(kpnet: Run, values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     assert kpnet("pretrain", "--help")[0] == 0
     code, out, err = kpnet("pretrain", "mine.yaml", "train.epochs=1")
@@ -93,7 +70,7 @@ def test_the_recipes_encoder_is_the_default_models_backbone() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    kpnet: Command, values: dict[str, Any], tmp_path: Path, overrides: list[str], words: list[str]
+    kpnet: Run, values: dict[str, Any], tmp_path: Path, overrides: list[str], words: list[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     code, out, err = kpnet("pretrain", "mine.yaml", *overrides)
@@ -104,7 +81,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_breaks_off_ends_the_training_by_its_name(
-    kpnet: Command, values: dict[str, Any], tmp_path: Path, workers: int
+    kpnet: Run, values: dict[str, Any], tmp_path: Path, workers: int
 ) -> None:
     (tmp_path / "pictures").mkdir()
     for i, image in enumerate(stripes(40)):

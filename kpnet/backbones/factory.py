@@ -34,7 +34,7 @@ def build_backbone(
         if source is None:
             raise
         raise source.mismatch(spec, input_size, error) from None
-    if source is not None and source.stem is not None:
+    if source is not None:
         backbone.mean, backbone.std = tuple(source.stem.mean), tuple(source.stem.std)
     backbone.in_channels = in_channels
     return backbone

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from kpnet.backbones.base import BACKBONES
-from kpnet.config import ModelConfig, Part, Positive, Rate, Strict
+from kpnet.config import ModelConfig, Part, Positive, Rate, Strict, to_yaml
 from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
 from kpnet.registry import describe, split_spec
 from kpnet.weights import load_weights
 
@@ -37,14 +39,12 @@ class _Model(BaseModel):
     """What a saved model and a pretraining have in common."""
 
     backbone: Part
-    in_channels: Positive = 3
-    input_size: tuple[Positive, Positive] = (96, 96)
-    pretrained: bool | str = False
+    input_size: tuple[Positive, Positive]
 
 
 class _File(BaseModel):
     model: _Model
-    stem: Stem | None = None  # models from before kpnet wrote it have none
+    stem: Stem
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Source:
     path: str
     spec: Part
     input_size: tuple[int, int]
-    channels: int
-    stem: Stem | None
+    stem: Stem
 
     def check(self, spec: str | Mapping[str, Any], channels: int) -> None:
         """A KpnetError where another network, or one for another number of channels, is asked for."""
@@ -64,10 +63,10 @@ class Source:
                 f"{self.path}: holds the backbone {show(self.spec)}, but the config asks for {show(spec)}: "
                 "set model.backbone to the first, or pretrained to a run of the second"
             )
-        if channels != self.channels:
+        if channels != self.stem.channels:
             raise KpnetError(
-                f"{self.path}: its backbone was trained with in_channels {self.channels}, found {channels}: "
-                f"set model.in_channels to {self.channels}"
+                f"{self.path}: its backbone was trained with in_channels {self.stem.channels}, found {channels}: "
+                f"set model.in_channels to {self.stem.channels}"
             )
 
     def mismatch(self, spec: str | Mapping[str, Any], size: tuple[int, int] | None, error: KpnetError) -> KpnetError:
@@ -116,9 +115,16 @@ def read_source(pretrained: bool | str | Path) -> Source | None:
         raise KpnetError(describe(error, str(where), _File, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
-    model, stem = found.model, found.stem
-    channels = stem.channels if stem else _stem(model.backbone, model.in_channels, bool(model.pretrained))
-    return Source(str(pretrained), model.backbone, model.input_size, channels, stem)
+    return Source(str(pretrained), found.model.backbone, found.model.input_size, found.stem)
+
+
+def write_model(folder: str | Path, module: nn.Module, stem: Stem, values: dict[str, Any]) -> None:
+    """A model's weights, and its YAML with `values` and the backbone's stem; each written beside, and renamed."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+    write_atomic(folder / CONFIG, to_yaml({**values, "stem": stem.model_dump()}).encode())
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
@@ -129,11 +135,16 @@ def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
 
 
 def stem_channels(config: ModelConfig) -> int:
-    """Channels that the backbone's first layer takes: with a kpnet folder's weights, those they were trained with."""
+    """Channels that the backbone's first layer takes: with a kpnet folder's weights, those they were trained with.
+
+    RGB filters see a grey image three times: summing them would lose the channels' own mean and std.
+    """
     source = read_source(config.pretrained)
-    if source is not None and config.in_channels == 1 and source.channels == 3:
-        return 3
-    return _stem(config.backbone, config.in_channels, bool(config.pretrained) and source is None)
+    if source is None:
+        colour = bool(config.pretrained) and split_spec(config.backbone, "backbone")[0] not in BACKBONES
+    else:
+        colour = source.stem.channels == 3
+    return 3 if colour and config.in_channels == 1 else config.in_channels
 
 
 def show(spec: str | Mapping[str, Any]) -> str:
@@ -146,9 +157,3 @@ def _network(spec: str | Mapping[str, Any]) -> str:
     """The name without timm's tag of published weights (resnet18.a1_in1k)."""
     name = split_spec(spec, "backbone")[0]
     return name if name in BACKBONES else name.partition(".")[0]
-
-
-def _stem(backbone: Part, in_channels: int, published: bool) -> int:
-    """Published RGB filters see a grey image three times: summing them would lose the channels' own mean and std."""
-    own = split_spec(backbone, "backbone")[0] in BACKBONES
-    return 3 if published and in_channels == 1 and not own else in_channels

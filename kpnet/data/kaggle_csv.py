@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,16 +56,19 @@ class KaggleCSV(KeypointDataset):
         has_ids = "ImageId" in table.columns
         self._names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
         if complete_only:
-            self._drop_incomplete()
+            self._drop_incomplete(self.skeleton.names)
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
         """The file `source` under `data.root`, with the skeleton's points, or its own where it lacks one of those."""
         path = Path(data.root) / str(source)
         names = _point_names(path, read_header(path))
-        if skeleton is not None and names and not set(skeleton.names) <= set(names):
-            skeleton = None
-        return cls(path, skeleton=skeleton, complete_only=data.complete_only, **common)
+        if skeleton is None or not names or set(skeleton.names) <= set(names):
+            return cls(path, skeleton=skeleton, complete_only=data.complete_only, **common)
+        dataset = cls(path, **common)
+        if data.complete_only:
+            dataset._drop_incomplete([name for name in names if name in skeleton.names] or names)
+        return dataset
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,11 +98,11 @@ class KaggleCSV(KeypointDataset):
                     f'{self.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
                 )
 
-    def _drop_incomplete(self) -> None:
-        keep = np.all(self.labels(), axis=1)
+    def _drop_incomplete(self, points: Sequence[str]) -> None:
+        keep = np.all(self.labels()[:, [self.skeleton.names.index(name) for name in points]], axis=1)
         if not keep.any():
             raise KpnetError(
-                f"{self.path}: none of {len(keep)} rows has all {len(self.skeleton)} points, "
+                f"{self.path}: none of {len(keep)} rows has all {len(points)} points, "
                 "and complete_only drops the others; set it to false"
             )
         if not keep.all():

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from kpnet.config import TrainConfig
 from kpnet.engine.optim import PartSchedule, build_optimizer, build_schedule
-from kpnet.engine.transfer import Part, frozen_stages, parts, trained_parts
+from kpnet.engine.transfer import TrainedPart, frozen_stages, parts, trained_parts
 from kpnet.errors import KpnetError
 from kpnet.metrics import KeypointMetrics
 from kpnet.model import KeypointModel
@@ -66,7 +66,7 @@ class KeypointModule(pl.LightningModule):
         if frozen != self.model.frozen_stages:
             self.model.freeze_backbone(frozen)
 
-    def _trained(self) -> list[Part]:
+    def _trained(self) -> list[TrainedPart]:
         return self.parts[: trained_parts(self.parts, self.model, self.model.frozen_stages)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ class KeypointModule(pl.LightningModule):
             self.trainer.strategy.model = self
             self.trainer.strategy.configure_ddp()
 
-    def _add(self, part: Part) -> None:
+    def _add(self, part: TrainedPart) -> None:
         """The optimizer has the part from now on, at the rate that the others have come to."""
         settings, scheduler = self.config.optimizer, self.lr_schedulers()
         if isinstance(scheduler, PartSchedule):
@@ -95,9 +95,8 @@ class KeypointModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:
-            # Dropout draws from (seed, epoch, rank), so that a resumed run sees what the uninterrupted one saw.
             # Not at the epoch's start: the loader takes a draw of its own, in a resumed run before that.
-            torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
+            seed_epoch(self.config.seed, self.current_epoch, self.global_rank)
             self.train_loss.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -148,6 +147,11 @@ class KeypointModule(pl.LightningModule):
         if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def seed_epoch(seed: int, epoch: int, rank: int) -> None:
+    """What is drawn in a step (dropout, noise) depends on these alone: a resumed run sees what the whole one saw."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 65_537 + rank)
 
 
 def steps_per_epoch(trainer: pl.Trainer, batch_size: int) -> int:

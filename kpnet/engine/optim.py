@@ -11,10 +11,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kpnet import config
-from kpnet.engine.transfer import Part
+from kpnet.engine.transfer import TrainedPart
 
 
-def build_optimizer(parts: Iterable[Part], settings: config.SGD | config.Adam | config.AdamW) -> Optimizer:
+def build_optimizer(parts: Iterable[TrainedPart], settings: config.SGD | config.Adam | config.AdamW) -> Optimizer:
     """The optimizer over these parts of a model."""
     groups = [group for part in parts for group in part.groups(settings.weight_decay, settings.lr)]
     if isinstance(settings, config.SGD):
@@ -64,7 +64,7 @@ class PartSchedule(LRScheduler):
         risen = (self.last_epoch - group["since"] + 1) / (self.thaw + 1) if "since" in group else 1.0
         return float(group["initial_lr"] * self.factor(self.last_epoch) * min(1.0, risen))
 
-    def add(self, part: Part, weight_decay: float, lr: float) -> None:
+    def add(self, part: TrainedPart, weight_decay: float, lr: float) -> None:
         """The part learns from the next step on."""
         for group in part.groups(weight_decay, lr):
             group |= {"initial_lr": group["lr"], "since": self.last_epoch}

@@ -14,7 +14,7 @@ from kpnet import coordinates, metrics
 from kpnet.config import Config
 from kpnet.data.build import build_train
 from kpnet.engine.optim import build_optimizer
-from kpnet.engine.transfer import Part
+from kpnet.engine.transfer import TrainedPart
 from kpnet.errors import KpnetError
 from kpnet.model import assemble
 from kpnet.modes import evaluation_mode
@@ -41,7 +41,7 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
     optimizer = build_optimizer(
-        [Part("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
+        [TrainedPart("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     size = config.model.input_size

@@ -21,11 +21,11 @@ from torchmetrics import MeanMetric
 from kpnet import plot
 from kpnet.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.data.unlabelled import UnlabelledImages, build_images
-from kpnet.engine.module import Batch, steps_per_epoch
+from kpnet.engine.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.engine.optim import build_optimizer, build_schedule
 from kpnet.engine.run_folder import RunLog
 from kpnet.engine.training import PROBES, Loaders, build_trainer, check_folder, fit, is_main_process, prepare, resolved
-from kpnet.engine.transfer import Part
+from kpnet.engine.transfer import TrainedPart
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.modes import evaluation_mode
@@ -50,13 +50,16 @@ class PretrainModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:  # as in KeypointModule: a resumed run draws what the uninterrupted one drew
-            torch.manual_seed((self.settings.seed * 1_000_003 + self.current_epoch) * 65_537 + self.global_rank)
+            seed_epoch(self.settings.seed, self.current_epoch, self.global_rank)
             self.train_loss.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch["image"]
         loss = F.mse_loss(self.model(self.corrupt(images)), images)
-        if not torch.isfinite(loss):
+        finite = torch.isfinite(loss.detach())
+        if torch.distributed.is_initialized():  # all ranks stop, or the others would wait for this one
+            finite = self.all_gather(finite)  # type: ignore[assignment]
+        if not finite.all():
             raise KpnetError(
                 f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step}: "
                 f"lower train.optimizer.lr ({self.settings.optimizer.lr:g})"
@@ -76,7 +79,7 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        optimizer = build_optimizer([Part("model", list(self.model.parameters()))], settings.optimizer)
+        optimizer = build_optimizer([TrainedPart("model", list(self.model.parameters()))], settings.optimizer)
         steps = steps_per_epoch(self.trainer, settings.batch_size) * settings.epochs
         schedule = build_schedule(optimizer, settings.schedule, steps, settings.epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -15,7 +15,7 @@ from kpnet.model import KeypointModel
 
 
 @dataclass
-class Part:
+class TrainedPart:
     """Parameters that learn at `scale` times the optimizer's rate, and rest and thaw together."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
         return [{**group, "lr": lr * self.scale, "part": self.name} for group in groups if group["params"]]
 
 
-def parts(model: KeypointModel, config: TrainConfig) -> list[Part]:
+def parts(model: KeypointModel, config: TrainConfig) -> list[TrainedPart]:
     """The head, then the backbone, or its stages from last to first: the order in which they thaw.
 
     One part where all learn alike. Stage i of n has the rate times `layer_decay` ** (n - i), from 0.
@@ -39,15 +39,15 @@ def parts(model: KeypointModel, config: TrainConfig) -> list[Part]:
     freeze, decay = config.freeze, config.layer_decay
     scale = config.lr_scale.backbone
     if freeze is None and decay == scale == 1:
-        return [Part("model", list(model.parameters()))]
-    head = Part("head", list(model.head.parameters()))
+        return [TrainedPart("model", list(model.parameters()))]
+    head = TrainedPart("head", list(model.head.parameters()))
     if decay == 1 and (freeze is None or (freeze.stages is None and freeze.every is None)):
-        return [head, Part("backbone", list(model.backbone.parameters()), scale)]
+        return [head, TrainedPart("backbone", list(model.backbone.parameters()), scale)]
     found = [head]
     for stage in reversed(range(len(model.backbone.strides))):
         parameters = [p for name, p in model.backbone.named_parameters() if model.stages.parameters[name] == stage]
         rate = scale * decay ** (len(model.backbone.strides) - stage)
-        found.append(Part(f"backbone, stride {model.backbone.strides[stage]}", parameters, rate))
+        found.append(TrainedPart(f"backbone, stride {model.backbone.strides[stage]}", parameters, rate))
     return found
 
 
@@ -78,7 +78,7 @@ def render_parts(model: KeypointModel, config: TrainConfig) -> Table:
     return table
 
 
-def trained_parts(order: list[Part], model: KeypointModel, frozen: int) -> int:
+def trained_parts(order: list[TrainedPart], model: KeypointModel, frozen: int) -> int:
     """How many of the parts, in their order, learn while so many stages rest."""
     if len(order) <= 2:
         return len(order) if frozen == 0 else 1

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from kpnet import build_model, load_model
@@ -178,16 +177,6 @@ def test_the_statistics_come_with_the_weights(tmp_path: Path) -> None:
         assert (loaded.mean.item(), loaded.std.item()) == (pytest.approx(0.1), pytest.approx(0.7))
     own = model_of(pretrained=tmp_path / "model", mean=[0.5], std=[0.25])
     assert own.mean.item() == 0.5
-
-
-def test_models_from_before_the_stem_was_written(tmp_path: Path) -> None:
-    model_of().save(tmp_path / "model")
-    path = tmp_path / "model" / "model.yaml"
-    values = yaml.safe_load(path.read_text())
-    del values["stem"]
-    path.write_text(yaml.safe_dump(values))
-    assert load_model(tmp_path / "model").mean.item() == 0.5
-    assert model_of(pretrained=tmp_path / "model").mean.item() == 0.5
 
 
 def test_weights_file(tmp_path: Path) -> None:

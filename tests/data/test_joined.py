@@ -206,3 +206,10 @@ def test_bad_input(folder: Path, case: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         build_train(config(folder, train))
     assert "\n" not in str(caught.value)
+
+
+def test_complete_is_a_row_with_those_of_the_skeletons_points_that_its_file_has(folder: Path) -> None:
+    """The file has no left, which makes no row incomplete, and neither does the ear, which nobody asked for."""
+    write(folder / "partly.csv", "nose_x,nose_y,ear_x,ear_y,right_x,right_y", "4,5,1,1,1,2", "4,5,,,1,2", "4,5,1,1,,")
+    joined = build_train(config(folder, ["full.csv", {"file": "partly.csv", "complete_only": True}]))
+    assert joined.labels()[3:].tolist() == [[False, True, True]] * 2

@@ -207,12 +207,12 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
 
 
 def test_weight_decay_skips_biases_and_norms():
-    from kpnet.engine.transfer import Part
+    from kpnet.engine.transfer import TrainedPart
     from kpnet.model import assemble
     from kpnet.skeleton import Skeleton
 
     model = assemble(tiny().model, Skeleton.load("facial15"))
-    decayed, plain = Part("model", list(model.parameters())).groups(0.1, 1e-3)
+    decayed, plain = TrainedPart("model", list(model.parameters())).groups(0.1, 1e-3)
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     kinds = {id(p): type(m) for m in model.modules() for p in m.parameters(recurse=False)}
