@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, write_model
-from kpnet.config import Strict
 from kpnet.errors import KpnetError
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.pretrain_config import AutoencoderConfig, Mask
+from kpnet.schema import Strict
 from kpnet.weights import fit_weights, load_weights
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers

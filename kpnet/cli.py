@@ -12,7 +12,7 @@ import typer
 from kpnet.errors import KpnetError
 
 if TYPE_CHECKING:
-    from kpnet.config import Config
+    from kpnet.schema import Config
 
 app = typer.Typer(
     help="Keypoint detection with any backbone in any head.",

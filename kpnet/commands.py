@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.config import Config, DataConfig, load_config
+from kpnet.config import load_config
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
 from kpnet.pictures import Picture, write_drawn
 from kpnet.predictor import Predictor
 from kpnet.pretrain_config import PretrainConfig
+from kpnet.schema import Config, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
 

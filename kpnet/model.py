@@ -15,10 +15,11 @@ from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.freezing import Stages, find_stages
 from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels, write_model
 from kpnet.calibration import Calibration
-from kpnet.config import Config, ModelConfig, Strict, load_config
+from kpnet.config import load_config
 from kpnet.errors import KpnetError
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
+from kpnet.schema import Config, ModelConfig, Strict
 from kpnet.skeleton import Skeleton
 from kpnet.testtime import TestTime, infer_views
 from kpnet.weights import fit_weights, load_weights

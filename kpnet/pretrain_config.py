@@ -8,19 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from kpnet.config import (
-    AdamW,
-    OneCycle,
-    Optimizer,
-    Part,
-    Positive,
-    Rate,
-    Recipe,
-    Schedule,
-    Strict,
-    load_as,
-    square,
-)
+from kpnet.config import load_as
+from kpnet.schema import AdamW, OneCycle, Optimizer, Part, Positive, Rate, Recipe, Schedule, Strict, square
 
 
 class DecoderConfig(Strict):

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 from recipes import loader
 
-from kpnet.config import Adam, AdamW, Config, TrainFile, config_text, list_configs, load_config, to_yaml
+from kpnet.config import config_text, list_configs, load_config, to_yaml
 from kpnet.errors import KpnetError
+from kpnet.schema import Adam, AdamW, Config, TrainFile
 
 BASE: dict[str, Any] = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}}
 FULL = """
@@ -277,7 +278,7 @@ def test_every_section_refuses_unknown_keys() -> None:
     def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
         return {model}.union(*(sections(sub) for sub in model.__subclasses__()))
 
-    from kpnet.config import Strict
+    from kpnet.schema import Strict
 
     assert Config in sections(Strict)
     for section in sections(Strict):

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from test_config import BASE, fails
 
-from kpnet.config import TrainFile, load_config
+from kpnet.config import load_config
+from kpnet.schema import TrainFile
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kpnet.backbones.base import BACKBONES
-from kpnet.config import ModelConfig, Part, Positive, Rate, Strict, to_yaml
+from kpnet.config import to_yaml
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.registry import describe, split_spec
+from kpnet.schema import ModelConfig, Part, Positive, Rate, Strict
 from kpnet.weights import load_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from kpnet import coordinates
-from kpnet.config import DataConfig
 from kpnet.data.images import letterbox, to_channels
 from kpnet.registry import Registry
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 # (image, points, seed) to image and points, augmented; points float64 (K, 3): x, y in pixels (NaN for absent), weight

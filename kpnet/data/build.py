@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kpnet.config import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import Transform
 from kpnet.data.joined import DataPart, Joined
 from kpnet.errors import KpnetError
+from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.skeleton import Skeleton
 
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from kpnet.config import DataConfig
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.pixel_csv import PixelTable, clip, read_header, read_pixel_csv
 from kpnet.errors import KpnetError, nearest
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 

@@ -7,10 +7,10 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from kpnet.config import DataConfig
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 from kpnet.errors import KpnetError
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 

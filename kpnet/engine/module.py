@@ -11,12 +11,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from kpnet.config import TrainConfig
 from kpnet.engine.optim import PartSchedule, build_optimizer, build_schedule
 from kpnet.engine.transfer import TrainedPart, frozen_stages, parts, trained_parts
 from kpnet.errors import KpnetError
 from kpnet.metrics import KeypointMetrics
 from kpnet.model import KeypointModel
+from kpnet.schema import TrainConfig
 
 Batch = dict[str, Any]
 

@@ -10,32 +10,32 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from kpnet import config
+from kpnet import schema
 from kpnet.engine.transfer import TrainedPart
 
 
-def build_optimizer(parts: Iterable[TrainedPart], settings: config.SGD | config.Adam | config.AdamW) -> Optimizer:
+def build_optimizer(parts: Iterable[TrainedPart], settings: schema.SGD | schema.Adam | schema.AdamW) -> Optimizer:
     """The optimizer over these parts of a model."""
     groups = [group for part in parts for group in part.groups(settings.weight_decay, settings.lr)]
-    if isinstance(settings, config.SGD):
+    if isinstance(settings, schema.SGD):
         # Nesterov is not defined without momentum; momentum 1.0 is allowed (the slides' tables have it).
         nesterov = settings.nesterov and settings.momentum > 0
         return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
-    kind = AdamW if isinstance(settings, config.AdamW) else Adam
+    kind = AdamW if isinstance(settings, schema.AdamW) else Adam
     return kind(groups, lr=settings.lr, betas=settings.betas)
 
 
 def build_schedule(
-    optimizer: Optimizer, settings: config.Schedule, steps: int, epochs: int, thaw: float = 0.0
+    optimizer: Optimizer, settings: schema.Schedule, steps: int, epochs: int, thaw: float = 0.0
 ) -> dict[str, Any]:
     """Lightning's scheduler entry; `steps` is the number of optimizer steps of the whole training, `thaw` that of the
     warm-up of a part that thaws."""
-    if isinstance(settings, config.Plateau):
+    if isinstance(settings, schema.Plateau):
         plateau = ReduceLROnPlateau(optimizer, factor=settings.factor, patience=settings.patience)
         return {"scheduler": plateau, "interval": "epoch", "monitor": "val_loss"}
-    if isinstance(settings, config.OneCycle):
+    if isinstance(settings, schema.OneCycle):
         warmup, start, final = settings.warmup * steps, settings.start_factor, settings.final_factor
-    elif isinstance(settings, config.Constant):
+    elif isinstance(settings, schema.Constant):
         warmup, start, final = 0.0, None, 1.0
     else:
         warmup, start, final = settings.warmup_epochs * steps / epochs, None, settings.final_factor

@@ -24,7 +24,8 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.engine.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.engine.optim import build_optimizer, build_schedule
 from kpnet.engine.run_folder import RunLog
-from kpnet.engine.training import PROBES, Loaders, build_trainer, check_folder, fit, is_main_process, prepare, resolved
+from kpnet.engine.start import check_folder, is_main_process, prepare
+from kpnet.engine.training import PROBES, Loaders, build_trainer, fit, resolved
 from kpnet.engine.transfer import TrainedPart
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic

@@ -42,11 +42,17 @@ class RunLog(pl.Callback):
         self.measured = {}
 
     def record(self, trainer: pl.Trainer, train_loss: float, told: str) -> None:
-        """The epoch's row; `told`: what the terminal's line says between loss and seconds."""
+        """The epoch's row; `told`: what the terminal's line says between loss and seconds.
+
+        `lr` is the rate of the first part, the head where it has its own; `lr_backbone`, … those of the others.
+        """
+        rates = {group["part"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        first, *others = rates
         row = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": rates[first],
+            **{f"lr_{part}": rates[part] for part in others},
             "train_loss": train_loss,
             **self.measured,
             "seconds": round(time.perf_counter() - self.started, 2),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import platform
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,23 +16,22 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from kpnet import plot
-from kpnet.config import Config, load_as, to_yaml
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, unlabelled_points
 from kpnet.engine.averaging import weight_average
 from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
+from kpnet.engine.start import check_folder, is_main_process, prepare
 from kpnet.engine.transfer import check_freeze
 from kpnet.errors import KpnetError, nearest
-from kpnet.files import write_atomic
 from kpnet.model import KeypointModel, assemble
 from kpnet.pretrain_config import PretrainConfig
+from kpnet.schema import Config
 
 PROBES = 8  # training samples that are tried before anything is written
 OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
@@ -247,65 +244,3 @@ def build_trainer(
         return pl.Trainer(**{**defaults, **config.trainer})
     except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise KpnetError(f"trainer: {' '.join(str(error).split())}") from None
-
-
-def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, force: bool) -> None:
-    """A KpnetError where a run is there that is neither to be resumed nor to be deleted, or cannot be."""
-    saved = folder / "config.yaml"
-    if resume and force:
-        raise KpnetError("--resume goes on with a run and --force deletes it: give one of them")
-    if resume:
-        if not (folder / "last.ckpt").is_file():
-            raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
-        _check_same(load_as(type(config), saved), config, saved)
-        _check_checkpoint(folder / "last.ckpt")
-    elif folder.exists() and any(folder.iterdir()) and not force:
-        raise KpnetError(f"{folder}: exists already; use --force to start anew, --resume to go on, or another name=…")
-    elif folder.exists() and force and not saved.is_file() and any(folder.iterdir()):
-        raise KpnetError(f"{folder}: is no run of kpnet's, so --force does not delete it; give another --out")
-
-
-def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path) -> None:
-    """A resumed run goes on with its own recipe."""
-    before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
-    changed = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k) and not _is_place(k)]
-    if changed:
-        listed = ", ".join(f"{key}: {before.get(key)} is now {after.get(key)}" for key in changed[:3])
-        raise KpnetError(f"{where}: --resume with another config ({listed}); use the same, or --force to start anew")
-
-
-def _is_place(key: str) -> bool:
-    """Where a run goes on may differ: the data's folder, the machine. num_keypoints it filled in from the data."""
-    return key in ("name", "data.root", "data.workers", "model.num_keypoints") or key.startswith("trainer.")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def prepare(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
-    """The run folder with its config."""
-    if not is_main_process():
-        return
-    if force and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "config.yaml", to_yaml(config).encode())
-
-
-def is_main_process() -> bool:
-    """Before Lightning has set up its processes: all but the first are started with their rank."""
-    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
-
-
-def _check_checkpoint(path: Path) -> None:
-    """A KpnetError for what cannot be loaded without executing it; OSErrors name the file."""
-    try:
-        torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from None

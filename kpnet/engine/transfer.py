@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from torch import nn
 
-from kpnet.config import Freeze, TrainConfig
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
+from kpnet.schema import Freeze, TrainConfig
 
 
 @dataclass
@@ -47,7 +47,7 @@ def parts(model: KeypointModel, config: TrainConfig) -> list[TrainedPart]:
     for stage in reversed(range(len(model.backbone.strides))):
         parameters = [p for name, p in model.backbone.named_parameters() if model.stages.parameters[name] == stage]
         rate = scale * decay ** (len(model.backbone.strides) - stage)
-        found.append(TrainedPart(f"backbone, stride {model.backbone.strides[stage]}", parameters, rate))
+        found.append(TrainedPart(f"backbone_stride_{model.backbone.strides[stage]}", parameters, rate))
     return found
 
 

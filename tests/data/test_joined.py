@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kpnet.config import Config, load_config
+from kpnet.config import load_config
 from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.build import build_splits, build_train, unlabelled_points
 from kpnet.data.transforms import Augment
 from kpnet.errors import KpnetError
+from kpnet.schema import Config
 from kpnet.skeleton import Skeleton
 
 FACE = ["left", "right", "nose"]

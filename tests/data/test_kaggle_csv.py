@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import kpnet.data.pixel_csv as pixel_csv
-from kpnet.config import DataConfig
 from kpnet.data import DATASETS, KaggleCSV
 from kpnet.errors import KpnetError
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from kpnet.config import DataConfig
 from kpnet.data import DATASETS, SyntheticFaces
 from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 from kpnet.data.synthetic import random_face
 from kpnet.errors import KpnetError
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 NAMES = Skeleton.load("facial15").names

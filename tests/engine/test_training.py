@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kpnet.config import Config, load_config
+from kpnet.config import load_config
 from kpnet.engine import training
 from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder
 from kpnet.errors import KpnetError
 from kpnet.model import load_model
+from kpnet.schema import Config
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -15,11 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from kpnet import build_model
 from kpnet.backbones.freezing import find_stages
-from kpnet.config import Config, load_config
+from kpnet.config import load_config
 from kpnet.engine import training
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder
 from kpnet.errors import KpnetError
+from kpnet.schema import Config
 
 BACKBONE: dict[str, Any] = {
     "name": "conv_sandwich",
@@ -157,8 +159,11 @@ def test_rates_of_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pre
     seen = rates(monkeypatch)
     overrides = ["train.lr_scale={backbone: 0.5}", "train.layer_decay=0.8", "train.epochs=1"]
     training.train(small(pretrained, *overrides), out=tmp_path / "run")
-    expected = {"head": 0.01, "backbone, stride 8": 0.004, "backbone, stride 4": 0.0032, "backbone, stride 2": 0.00256}
+    expected = {"head": 0.01, "backbone_stride_8": 0.004, "backbone_stride_4": 0.0032, "backbone_stride_2": 0.00256}
     assert seen == [pytest.approx(expected)] * STEPS
+    noted = pd.read_csv(tmp_path / "run" / "metrics.csv").iloc[0]
+    assert noted["lr"] == pytest.approx(0.01)
+    assert noted["lr_backbone_stride_4"] == pytest.approx(0.0032)
 
 
 def test_what_thaws_warms_up_to_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretrained: Path) -> None:
@@ -171,6 +176,8 @@ def test_what_thaws_warms_up_to_its_rate(tmp_path: Path, monkeypatch: pytest.Mon
     shares = [step["backbone"] / head for step, head in zip(seen, heads, strict=True) if "backbone" in step]
     warm = int(1.5 * STEPS)
     assert shares == pytest.approx([0.1 * min(1.0, (k + 1) / (warm + 1)) for k in range(3 * STEPS)])
+    noted = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert list(noted.lr_backbone.isna()) == [True, False, False, False]
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
