@@ -17,6 +17,7 @@ class Backbone(nn.Module):
     ceil(H / stride) by ceil(W / stride) cells and cell j stands for the pixels
     `stride * j … stride * (j + 1) - 1`, up to less than half a cell.
     `mean` and `std` are the input statistics (per channel, of images in [0, 1]) that the weights expect.
+    `normed` says whether norm layers keep the maps at a scale near 1; the model standardises others.
 
     Built as `cls(in_channels, **options)`; one of a `fixed_size` as `cls(in_channels, input_size, **options)`.
     `in_channels` is set by `build_backbone`.
@@ -29,6 +30,7 @@ class Backbone(nn.Module):
     strides: list[int]
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    normed: bool = True
 
     def forward(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError

@@ -54,6 +54,10 @@ class _Library(Backbone):
             mean, std = ((sum(v) / len(v),) * in_channels for v in (mean, std))
         self.mean, self.std = tuple(mean), tuple(std)
 
+    @property
+    def normed(self) -> bool:  # type: ignore[override]
+        return any("Norm" in type(module).__name__ for module in self.net.modules())
+
     def maps(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError
 
