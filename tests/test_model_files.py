@@ -1,0 +1,226 @@
+"""KeypointModel: saving, and loading what may be damaged or foreign."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recipes import SANDWICH, small
+from safetensors.torch import load_file, save_file
+
+from kpnet import KpnetError, build_model, load_model
+
+
+class Marker:
+    """A pickle of it makes a file when it is executed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": {**SANDWICH, "norm": "batch"}, "skeleton": ["left_eye", "right_eye", "nose"]},
+        {"head": {"name": "regression", "hidden": [6], "activation": "none"}, "input_size": (32, 48), "mean": [0.2]},
+        {"backbone": "resnet18", "in_channels": 3, "input_size": 64},
+    ],
+    ids=["heatmap", "regression", "timm"],
+)
+def test_round_trip_is_exact(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = small(**changes)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.05 * torch.rand_like(tensor))
+    model.save(tmp_path / "a" / "b")
+    again = load_model(tmp_path / "a" / "b")
+    assert not again.training
+    assert again.skeleton == model.skeleton
+    assert again.config == model.config
+    state, loaded = model.state_dict(), again.state_dict()
+    assert state.keys() == loaded.keys()
+    assert all(torch.equal(state[k], loaded[k]) for k in state)
+    images = torch.rand(2, model.config.in_channels, *model.config.input_size)
+    assert torch.equal(model.eval()(images), again(images))
+    assert {p.name for p in (tmp_path / "a" / "b").iterdir()} == {"model.safetensors", "model.yaml"}
+
+
+def test_a_run_gives_its_final_model(trained: Path) -> None:
+    final = load_file(trained / "final" / "model.safetensors")
+    state = load_model(trained).state_dict()
+    assert all(torch.equal(value, final[key]) for key, value in state.items())
+    assert load_model(str(trained / "best")).skeleton.names == ("left_eye", "right_eye", "nose")
+
+
+WITHOUT_LIGHTNING = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Block())
+import torch
+from kpnet import Predictor, load_model
+model = load_model(sys.argv[1])
+torch.save(model(torch.load(sys.argv[2])), sys.argv[3])
+Predictor(model, device="cpu")(torch.zeros(20, 30).byte().numpy())
+try: import lightning
+except ImportError: print("no lightning")
+"""
+
+
+def test_a_saved_model_loads_without_lightning(tmp_path: Path) -> None:
+    model = small().eval()
+    model.save(tmp_path / "model")
+    images = torch.rand(2, 1, 32, 32)
+    torch.save(images, tmp_path / "images.pt")
+    arguments = [tmp_path / "model", tmp_path / "images.pt", tmp_path / "answer.pt"]
+    command = [sys.executable, "-c", WITHOUT_LIGHTNING, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "no lightning"
+    assert torch.allclose(torch.load(tmp_path / "answer.pt"), model(images), atol=1e-6)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[8:40] = bytes(32)
+    path.write_bytes(data)
+
+
+def empty(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def foreign(folder: Path) -> None:
+    save_file({"fc.weight": torch.zeros(3, 3)}, folder / "model.safetensors")
+
+
+def other_shape(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    key = next(k for k in state if state[k].ndim == 4)
+    save_file({**state, key: torch.zeros(5, 1, 3, 3)}, path)
+
+
+def no_config(folder: Path) -> None:
+    (folder / "model.yaml").unlink()
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def config_not_yaml(folder: Path) -> None:
+    (folder / "model.yaml").write_text("model: [1, 2")
+
+
+def config_binary(folder: Path) -> None:
+    (folder / "model.yaml").write_bytes(b"\xff\xfe\x00\x01")
+
+
+def config_empty(folder: Path) -> None:
+    (folder / "model.yaml").write_text("")
+
+
+def config_half(folder: Path) -> None:
+    path = folder / "model.yaml"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+
+
+def config_other(folder: Path) -> None:
+    (folder / "model.yaml").write_text("model: {backbone: conv_sandwich, head: heatmap}\nskeleton: {names: 3}\n")
+
+
+def config_python(folder: Path) -> None:
+    (folder / "model.yaml").write_text(f"model: !!python/object/apply:os.mkdir [{folder / 'executed'}]\n")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(truncate, flip_header, empty, foreign, other_shape, no_config, no_weights, config_not_yaml, config_binary),
+        *(config_empty, config_half, config_other, config_python),
+    ],
+)
+def test_damaged_files(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    small().save(folder)
+    load_model(folder)
+    damage(folder)
+    with pytest.raises(KpnetError) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "executed").exists()
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match="no such"):
+        load_model(tmp_path / "nothing")
+
+
+def test_a_pickle_in_safetensors_clothing_is_not_executed(tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "executed"
+    small().save(folder)
+    evil = pickle.dumps(Marker(marker))
+    pickle.loads(evil)
+    assert marker.is_dir(), "the pickle is a live one"
+    marker.rmdir()
+    (folder / "model.safetensors").write_bytes(evil)
+    with pytest.raises(KpnetError):
+        load_model(folder)
+    torch.save({"state_dict": Marker(marker)}, folder / "model.safetensors")
+    with pytest.raises(KpnetError):
+        load_model(folder)
+    torch.save(Marker(marker), tmp_path / "weights.pth")
+    with pytest.raises(KpnetError, match="refused and not run"):
+        small(pretrained=str(tmp_path / "weights.pth"))
+    assert not marker.exists()
+
+
+def test_a_failed_save_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    before = tree(tmp_path)
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        write(self, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    with pytest.raises(OSError, match="No space") as caught:
+        model.save(tmp_path / "model")
+    assert "model.safetensors" in str(caught.value.filename)
+    monkeypatch.undo()
+    assert tree(tmp_path) == before
+
+
+def test_a_model_of_several_heads_goes_through_a_file(tmp_path: Path) -> None:
+    model = build_model(
+        backbone="conv_sandwich", heads={"a": "rle", "b": "simcc"}, num_keypoints=3, in_channels=1, input_size=32
+    )
+    model.save(tmp_path)
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(load_model(tmp_path)(images), model.eval()(images))
