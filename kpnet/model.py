@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
@@ -38,9 +39,6 @@ class KeypointModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        # Of the model, not of the backbone: a frozen backbone's maps have their scale yet to be learnt.
-        norms = [] if backbone.normed else [nn.BatchNorm2d(channels, affine=False) for channels in backbone.channels]
-        self.norms = nn.ModuleList(norms)
         self.config = config
         self.skeleton = skeleton
         self.frozen_stages = 0
@@ -57,7 +55,7 @@ class KeypointModel(nn.Module):
             self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, C, H, W), standardised per channel where it has no norms of its own."""
+        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone has no norms."""
         if images.ndim == 3:
             images = images[None]
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:
@@ -69,8 +67,9 @@ class KeypointModel(nn.Module):
         if height % multiple or width % multiple:
             raise KpnetError(_size_message((height, width), multiple))
         images = (images - self.mean) / self.std  # one grey channel broadcasts over a pretrained RGB stem's three
-        maps = self.backbone(images)
-        return [norm(each) for norm, each in zip(self.norms, maps, strict=True)] if self.norms else maps
+        maps: list[Tensor] = self.backbone(images)
+        # Statistics over batches would explode where fine-tuning lets channels die.
+        return maps if self.backbone.normed else [F.layer_norm(each, each.shape[1:]) for each in maps]
 
     def output(self, images: Tensor) -> HeadOutput:
         """What the head makes of images (B, C, H, W): the coordinates and what its loss needs."""

@@ -13,7 +13,7 @@ from recipes import SANDWICH, TRAINED, small
 from torch import Tensor
 
 import kpnet
-from kpnet import KpnetError, build_model, load_model
+from kpnet import KpnetError, build_model
 
 # Building
 
@@ -90,31 +90,23 @@ def test_any_backbone_in_any_head(backbone: Any, points: int, channels: int, hea
     assert all(p.grad is not None for p in model.parameters()), "an unused parameter stops DDP"
 
 
-@pytest.mark.parametrize("rests", [False, True], ids=["trains", "frozen"])
-def test_maps_of_a_network_without_norms_are_standardised(rests: bool, tmp_path: Path) -> None:
-    """An ImageNet SqueezeNet's reach 4000, and no head trains on that; nor on one frozen with the scale unknown."""
-    model = build_model(backbone="torchvision/squeezenet1_1", head="heatmap", num_keypoints=3, input_size=64)
-    with torch.no_grad():
-        for p in model.backbone.parameters():
-            p *= 3
-    if rests:
-        model.freeze_backbone()
-    images = torch.rand(8, 3, 64, 64)
-    raw = model.backbone((images - model.mean) / model.std)
-    for maps, before in zip(model.train().features(images), raw, strict=True):
-        alive = before.var((0, 2, 3)) > 1e-3
-        assert alive.any()
-        assert torch.allclose(maps.mean((0, 2, 3)), torch.zeros(1), atol=1e-3)
-        assert torch.allclose(maps.var((0, 2, 3), correction=0)[alive], torch.ones(1), atol=2e-2)
-    model.save(tmp_path)
-    assert torch.equal(load_model(tmp_path)(images), model.eval()(images))
+@pytest.mark.parametrize("backbone", ["torchvision/squeezenet1_1", "torchvision/vgg11", "vgg11"])
+def test_maps_of_a_network_without_norms_are_standardised(backbone: str) -> None:
+    """Those of an ImageNet SqueezeNet reach 4000, and no head trains on that. Each image's by itself."""
+    model = build_model(backbone=backbone, head="heatmap", num_keypoints=3, input_size=(64, 96))
+    images = torch.rand(3, 3, 64, 96)
+    raw, maps = model.backbone((images - model.mean) / model.std), model.features(images)
+    for before, after in zip(raw, maps, strict=True):
+        for one, standard in zip(before, after, strict=True):
+            assert torch.allclose(standard * (one.var(correction=0) + 1e-5).sqrt() + one.mean(), one, atol=1e-5)
+            assert standard.mean().abs() < 1e-3
+    assert torch.allclose(model.eval().features(images[1:2])[0], maps[0][1:2], atol=1e-4)
 
 
 def test_maps_of_a_network_with_norms_stay_as_they_are() -> None:
     model = build_model(backbone="resnet18", head="heatmap", num_keypoints=3, input_size=64)
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(model.features(images)[0], model.backbone((images - model.mean) / model.std)[0])
-    assert not any("norms" in name for name in model.state_dict())
 
 
 def test_points_follow_the_picture_axes() -> None:

@@ -54,9 +54,8 @@ class _Library(Backbone):
             mean, std = ((sum(v) / len(v),) * in_channels for v in (mean, std))
         self.mean, self.std = tuple(mean), tuple(std)
 
-    @property
-    def normed(self) -> bool:  # type: ignore[override]
-        return any("Norm" in type(module).__name__ for module in self.net.modules())
+    def _note_norms(self) -> None:
+        self.normed = any("Norm" in type(module).__name__ for module in self.net.modules())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError
@@ -107,6 +106,7 @@ class TimmBackbone(_Library):
         self._start(name, in_channels, pretrained)
         self.net = _create(name, in_channels, pretrained is True, input_size, options)
         reductions = self.net.feature_info.reduction()
+        self._note_norms()
         self._channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # swin and its kin
         self._kept = _last_of_each(reductions)
         self.strides = [reductions[i] for i in self._kept]
@@ -163,6 +163,7 @@ class TorchvisionBackbone(_Library):
         if "layers" in children:  # mnasnet's name for the same
             children = {"layers": children["layers"]}
         self.net = nn.ModuleDict({key: module for key, module in children.items() if key not in _HEADS})
+        self._note_norms()
         _replace_stem(self.net, in_channels)
         if pretrained:
             source = name if pretrained is True else str(pretrained)
