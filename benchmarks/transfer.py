@@ -37,14 +37,10 @@ def first(labels: int) -> str:
     return f"data.train={{file: training.csv, limit: {labels}}}"
 
 
-def epochs(labels: int) -> str:
-    """Of a squeezenet row: about as many steps for any number of labels, so the same budget."""
-    return f"train.epochs={40 * 480 // labels}"
-
-
-def frozen(labels: int) -> tuple[str, ...]:
-    """The recipe's freeze, for as many steps."""
-    return (f"train.freeze={{until: {4 * 480 // labels}, warmup: {480 // labels}}}",)
+def steps(labels: int, epochs: int = 32) -> tuple[str, ...]:
+    """About as many steps for any number of labels, and as many validations: the same budget."""
+    factor = 480 // labels
+    return f"train.epochs={epochs * factor}", f"trainer.check_val_every_n_epoch={factor}"
 
 
 WEIGHTS = "model.pretrained=SHARED/weights/squeezenet1_0_imagenet_fp16.safetensors"
@@ -58,35 +54,40 @@ SQUEEZENET = {
     "squeezenet scratch": ("model.pretrained=false", *AT_ONCE),
 }
 SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]",)
+CONV_120 = (*SMALL, first(120), *steps(120, 60))
 DENOISING = ("train.mask=null",)
+PARTIAL = {"": "partial.csv", " at 0.2": "{file: partial.csv, weight: 0.2}"}
 ROWS = {
-    **{f"{name} 480": Row("facial_squeezenet", (*o, first(480), epochs(480)), 480) for name, o in SQUEEZENET.items()},
+    **{f"{name} 480": Row("facial_squeezenet", (*o, first(480), *steps(480)), 480) for name, o in SQUEEZENET.items()},
     **{
-        f"{name} {labels}": Row(
-            "facial_squeezenet", (*frozen(labels), *SQUEEZENET[name], first(labels), epochs(labels)), labels
-        )
+        f"{name} {labels}": Row("facial_squeezenet", (*SQUEEZENET[name], first(labels), *steps(labels)), labels)
         for labels in (60, 120, 240)
-        for name in ("squeezenet frozen first, slow", "squeezenet scratch")
+        for name in ("squeezenet at once", "squeezenet scratch")
     },
     **{
-        f"conv_sandwich scratch {labels}": Row(
-            "facial_heatmap", (*SMALL, first(labels), f"train.epochs={120 * 120 // labels}"), labels
-        )
+        f"conv_sandwich scratch {labels}": Row("facial_heatmap", (*SMALL, first(labels), *steps(labels, 60)), labels)
         for labels in (60, 120, 240, 480)
     },
-    "conv_sandwich autoencoder 120": Row("facial_heatmap", (*SMALL, first(120), "train.epochs=120"), 120, ()),
-    "conv_sandwich denoising 120": Row("facial_heatmap", (*SMALL, first(120), "train.epochs=120"), 120, DENOISING),
-    "conv_sandwich autoencoder frozen 120": Row(
-        "facial_heatmap", (*SMALL, first(120), "train.epochs=120", "train.freeze={until: 30}"), 120, ()
+    "conv_sandwich autoencoder 120": Row("facial_heatmap", CONV_120, 120, SMALL),
+    "conv_sandwich denoising 120": Row("facial_heatmap", CONV_120, 120, (*SMALL, *DENOISING)),
+    "conv_sandwich autoencoder, frozen first 120": Row(
+        "facial_heatmap", (*CONV_120, "train.freeze={until: 60}"), 120, SMALL
     ),
-    "training": Row("facial_heatmap", (*SMALL, "train.epochs=20")),
-    "training and partial": Row(
-        "facial_heatmap", (*SMALL, "train.epochs=20", "data.train=[training.csv, partial.csv]")
-    ),
-    "training and partial at 0.2": Row(
-        "facial_heatmap",
-        (*SMALL, "train.epochs=20", "data.train=[training.csv, {file: partial.csv, weight: 0.2}]"),
-    ),
+    **{
+        f"120 and partial{name}": Row(
+            "facial_heatmap",
+            (*SMALL, f"data.train=[{{file: training.csv, limit: 120}}, {file}]", *steps(480, 60)),
+            120,
+        )
+        for name, file in PARTIAL.items()
+    },
+    "training": Row("facial_heatmap", (*SMALL, "train.epochs=30")),
+    **{
+        f"training and partial{name}": Row(
+            "facial_heatmap", (*SMALL, f"data.train=[training.csv, {file}]", "train.epochs=24")
+        )
+        for name, file in PARTIAL.items()
+    },
     "mlp": Row("facial_mlp"),
     "conv": Row("facial_regression"),
 }
