@@ -114,6 +114,40 @@ def pretrain(
 
 
 @app.command()
+def compare(
+    configs: Annotated[
+        list[str], typer.Argument(metavar="CONFIG… [KEY=VALUE]…", help="YAML files or recipes; overrides are for all.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, from its own seed on.")] = 3,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Cross-validate on the training data, in place of the validation data.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs and table; taken up again where it is there.")] = Path(
+        "runs/comparison"
+    ),
+) -> None:
+    """Train and measure several configs with several seeds: one table, and one page to look at."""
+    from kpnet.comparison.compare import compare as run_comparison
+
+    sources = [text for text in configs if "=" not in text]
+    if not sources:
+        raise KpnetError("nothing to compare: give configs")
+    run_comparison(sources, [text for text in configs if "=" in text], seeds=seeds, folds=folds, out=out)
+    print(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; seeds of one config are one row.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+) -> None:
+    """The page of a comparison, of runs that exist."""
+    from kpnet.comparison.report import report_runs
+
+    print(report_runs(runs, out))
+
+
+@app.command()
 def evaluate(
     run: RunArg,
     data: DataArg = None,

@@ -100,6 +100,19 @@ def _files(value: Any) -> Any:
     return [entry if isinstance(entry, (Mapping, TrainFile)) else {"file": entry} for entry in entries]
 
 
+class Fold(Strict):
+    """Of a cross-validation: one of so many parts of the training data is held out, and validates."""
+
+    index: Annotated[int, Field(ge=0)]  # from 0
+    of: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _exists(self) -> Fold:
+        if self.index >= self.of:
+            raise PydanticCustomError("no_fold", f"index: expected at most {self.of - 1}, found {self.index}")
+        return self
+
+
 class DataConfig(Strict):
     """Where samples come from."""
 
@@ -107,6 +120,7 @@ class DataConfig(Strict):
     root: str = "."
     train: Annotated[list[TrainFile], BeforeValidator(_files)] = []  # or one; or its name alone
     val: str | int | None = None  # as TrainFile.file
+    fold: Fold | None = None  # in place of val
     skeleton: str | list[str] | dict[str, Any] | None = None
     complete_only: bool = False
     transforms: list[str | dict[str, Any]] = []

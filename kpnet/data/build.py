@@ -8,6 +8,7 @@ from typing import Any
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import Transform
 from kpnet.data.joined import DataPart, Joined
+from kpnet.data.subset import Subset, split_fold
 from kpnet.errors import KpnetError
 from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.skeleton import Skeleton
@@ -47,25 +48,31 @@ def build_train(config: Config, *, augment: bool = True) -> Joined:
     return Joined(skeleton, parts, **common)
 
 
-def build_splits(config: Config) -> tuple[Joined, KeypointDataset | None]:
+def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | None]:
     """Training data with augmentation, and validation data without, on the same skeleton."""
-    train = build_train(config)
-    return train, build_val(config, train.skeleton)
+    train: KeypointDataset = build_train(config)
+    val = build_val(config, train.skeleton)
+    if config.data.fold is not None:
+        train = Subset(train, split_fold(len(train), config.data.fold)[0])
+    return train, val
 
 
 def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
     """The validation data, or None where the config names none."""
+    if config.data.fold is not None:
+        whole = build_train(config, augment=False)
+        return Subset(whole, split_fold(len(whole), config.data.fold)[1])
     if config.data.val is None:
         return None
-    # Another seed, so that synthetic validation faces are not the training ones.
-    seed = config.train.seed + 1_000_003
-    return build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=seed)
+    # Synthetic faces other than the training's, and the same for every seed of the training.
+    return build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
 
 
-def unlabelled_points(train: Joined) -> list[str]:
+def unlabelled_points(train: KeypointDataset) -> list[str]:
     """Names of the points that no sample has. A KpnetError for a file that has not one label."""
     labels = train.labels()
-    for part, has in zip(train.parts, train.split(labels), strict=True):
+    files = zip(train.parts, train.split(labels), strict=True) if isinstance(train, Joined) else ()
+    for part, has in files:
         if not has.any():
             raise KpnetError(
                 f"{part.source}: not one of its {len(has)} samples has a label; leave it out of data.train, or "

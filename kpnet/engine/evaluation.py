@@ -63,7 +63,13 @@ def evaluate(
 
     With `reliability`, as `reliability.measure_reliability` gives it, where the model has a covariance.
     """
-    result = answer_dataset(model, dataset, batch_size, test_time)
+    return measure_answers(answer_dataset(model, dataset, batch_size, test_time), model, nme)
+
+
+def measure_answers(
+    result: Answers, model: KeypointModel | Ensemble, nme: str | tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """As `evaluate`, of answers that are there."""
     size = model.config.input_size
     measures = evaluate_points(result.answer.keypoints, result.target, result.visible, model.skeleton, size, nme=nme)
     if result.answer.covariance is not None:

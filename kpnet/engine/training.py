@@ -194,7 +194,8 @@ def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:
-    validates = config.data.val is not None and config.trainer.get("limit_val_batches", 1) != 0
+    has_val = config.data.val is not None or config.data.fold is not None
+    validates = has_val and config.trainer.get("limit_val_batches", 1) != 0
     watchers = {
         "schedule: plateau": config.train.schedule.name == "plateau",
         "early_stopping": config.train.early_stopping,

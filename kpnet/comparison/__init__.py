@@ -1,0 +1,1 @@
+"""Comparisons: many configs and seeds in, one table and one page out."""

@@ -1,0 +1,94 @@
+"""`compare`: from configs to a table and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kpnet.comparison.figures import Shown
+from kpnet.comparison.plan import Row, plan
+from kpnet.comparison.report import write_report
+from kpnet.comparison.runner import MARK, Outcome, comparison_folder, run_trials
+from kpnet.comparison.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
+from kpnet.files import write_atomic
+from kpnet.report import plain
+
+
+def compare(
+    sources: Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int = 3,
+    folds: int | None = None,
+    out: str | Path = "runs/comparison",
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Train and measure each config with each seed; the table's records, as `table.tabulate` gives them.
+
+    `out` then holds `report.html`, `comparison.md`, `.csv` and `.json`, and the runs. What is finished there is not
+    repeated; what was interrupted goes on. folds: cross-validate on the training data in place of the validation data.
+    A KpnetError for configs and folders that cannot be.
+    """
+    console, out = console or Console(), Path(out)
+    rows = plan(sources, overrides, seeds, folds)
+    with comparison_folder(out):
+        outcomes: list[Outcome] = []
+        for outcome in run_trials(rows, out, console):
+            outcomes.append(outcome)
+            records = _write(rows, outcomes, out)
+        if any(outcome.result for outcome in outcomes):
+            write_report(_shown(rows, outcomes), records, out / "report.html")
+    print_table(console, records)
+    return records
+
+
+def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Group]:
+    """The finished runs of each row, and why others are not."""
+    groups = {row.name: Group(row.name, problems=[row.problem] if row.problem else []) for row in rows}
+    for outcome in outcomes:
+        group, seed = groups[outcome.trial.row], outcome.trial.config.train.seed
+        if outcome.result is not None:
+            group.results.append(outcome.result)
+            group.seeds.append(seed)
+        else:
+            group.problems.append(f"seed {seed}: {outcome.problem}")
+    return list(groups.values())
+
+
+def _shown(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Shown]:
+    """The rows that have a finished run."""
+    shown = []
+    for row in rows:
+        done = [(o.folder, o.result) for o in outcomes if o.trial.row == row.name and o.result is not None]
+        if done:
+            shown.append(Shown(row.name, [folder for folder, _ in done], [result for _, result in done]))
+    return shown
+
+
+def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[dict[str, Any]]:
+    """The table's files, after each run anew: what is there can be read while the rest is trained."""
+    records = tabulate(group_outcomes(rows, outcomes))
+    runs = [{"row": o.trial.row, "run": str(o.folder.relative_to(out)), "problem": o.problem} for o in outcomes]
+    held = plain({"rows": records, "runs": runs})
+    write_atomic(out / "comparison.md", to_markdown(records).encode())
+    write_atomic(out / "comparison.csv", to_csv(records).encode())
+    write_atomic(out / MARK, (json.dumps(held, indent=2) + "\n").encode())
+    return records
+
+
+def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
+    """Two tables, as one would be too wide for most terminals: accuracy, then costs."""
+    texts = [cells(record) for record in records]
+    for columns in ((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18), (0, *range(8, 16))):
+        table = Table()
+        kept = [c for c in columns if any(row[c] for row in texts)]
+        for c in kept:
+            table.add_column(HEADINGS[c], justify="left" if c in (0, 18) else "right")
+        for row in texts:
+            table.add_row(*(row[c] for c in kept))
+        console.print(table)

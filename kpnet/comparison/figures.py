@@ -1,0 +1,169 @@
+"""The report's charts: matplotlib figures as SVG text that takes the page's text colour, in the dark too."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kpnet import plot
+from kpnet.comparison.result import Result
+from kpnet.coordinates import normalized_to_pixel
+
+INK = "#010203"  # becomes the page's text colour
+COLOURS = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab10"]]
+
+
+@dataclass
+class Shown:
+    """A row of the report: a config's finished runs."""
+
+    name: str
+    runs: list[Path]
+    results: list[Result]
+    colour: str = ""
+
+    @property
+    def curves(self) -> list[pd.DataFrame]:
+        return [pd.read_csv(run / "metrics.csv") for run in self.runs]
+
+
+def draw_all(rows: Sequence[Shown]) -> dict[str, str]:
+    """Title to SVG."""
+    drawn = {
+        "Learning curves (mean of the seeds, and their range)": _learning(rows),
+        "Cumulative error": _cumulative(rows),
+        "Accuracy against cost": _cost(rows),
+        "Error of each point, on the mean shape": _shapes(rows),
+    }
+    for row in rows:
+        reliability = row.results[0].measures.get("reliability")
+        if reliability is not None:
+            drawn[f"Reliability of {row.name}"] = plot.draw_reliability(reliability)
+    return {title: to_svg(figure, str(number)) for number, (title, figure) in enumerate(drawn.items())}
+
+
+def to_svg(figure: Figure, salt: str) -> str:
+    """Without the XML's head, sized by the page; `salt` keeps the ids of two figures apart."""
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        _ink(axes)
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+
+
+def _ink(axes: Axes) -> None:
+    axes.tick_params(colors=INK, which="both")
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.texts):
+        text.set_color(INK)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+    legend = axes.get_legend()
+    if legend is not None:
+        legend.get_frame().set_alpha(0)
+        for text in legend.get_texts():
+            text.set_color(INK)
+
+
+def _learning(rows: Sequence[Shown]) -> Figure:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    shown = (("val_score", "validation score"), ("train_loss", "training loss"))
+    panels = figure.subplots(1, 2)
+    for axes, (name, label) in zip(panels, shown, strict=True):
+        for row in rows:
+            curves = [c.set_index("epoch")[name] for c in row.curves if name in c]
+            if not curves:
+                continue
+            table = pd.concat(curves, axis=1).dropna()
+            axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=row.name)
+            axes.fill_between(table.index + 1, table.min(axis=1), table.max(axis=1), color=row.colour, alpha=0.2, lw=0)
+        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.grid(alpha=0.2)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def _cumulative(rows: Sequence[Shown]) -> Figure:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    of_images, of_points = figure.subplots(1, 2)
+    for row in rows:
+        for axes, key in ((of_images, "ced_curve"), (of_points, "pck_curve")):
+            curves = [r.measures[key] for r in row.results]
+            shares = np.array([c["share"] for c in curves], dtype=float)
+            axes.plot(100 * np.array(curves[0]["threshold"]), 100 * shares.mean(0), color=row.colour, label=row.name)
+    by = rows[0].results[0].measures["nme_by"]
+    of_images.set(xlabel=f"error, % of the {by}", ylabel="images, %")
+    of_points.set(xlabel="error, % of the image's side", ylabel="points, %")
+    for axes in (of_images, of_points):
+        axes.grid(alpha=0.2)
+    of_points.legend(fontsize="small", loc="lower right")
+    return figure
+
+
+def _cost(rows: Sequence[Shown]) -> Figure:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    costs = (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms"))
+    for axes, (name, scale, label) in zip(figure.subplots(1, 2), costs, strict=True):
+        for row in rows:
+            scores = [r.measures["score"] for r in row.results]
+            cost = scale * float(np.mean([r.cost[name] for r in row.results]))
+            mean, spread = float(np.mean(scores)), np.std(scores, ddof=1) if len(scores) > 1 else 0
+            axes.errorbar(cost, mean, spread, fmt="o", color=row.colour)
+            axes.annotate(row.name, (cost, mean), (6, 4), textcoords="offset points", fontsize="small")
+        axes.set(xlabel=label, ylabel="score", xscale="log")
+        axes.xaxis.set_major_formatter("{x:.3g}")
+        axes.xaxis.set_minor_formatter("{x:.3g}")
+        axes.tick_params(axis="x", which="minor", labelsize="x-small", rotation=45)
+        axes.grid(alpha=0.2, which="both")
+        axes.margins(x=0.4, y=0.2)
+    return figure
+
+
+def _shapes(rows: Sequence[Shown]) -> Figure:
+    """The mean of the true points, each as wide as its error's root mean square, in pixels."""
+    across = min(3, len(rows))
+    down = -(-len(rows) // across)
+    figure = Figure(figsize=(3.6 * across, 3.4 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels[len(rows) :]:
+        axes.set_visible(False)
+    for row, axes in zip(rows, panels, strict=False):
+        _draw_shape(axes, row)
+    return figure
+
+
+def _draw_shape(axes: Axes, row: Shown) -> None:
+    result = row.results[0]
+    truth = np.where(result.visible[..., None], result.target, np.nan)
+    shape = np.nanmean(normalized_to_pixel(truth, result.input_size), 0)
+    errors = np.mean([[r.measures["per_point"][n]["rmse_px"] or np.nan for n in r.names] for r in row.results], 0)
+    for (x, y), error in zip(shape, errors, strict=True):
+        axes.add_patch(mpl.patches.Circle((x, y), error, color=row.colour, alpha=0.35, lw=0))
+        axes.annotate(f"{error:.2f}", (x, y), ha="center", va="center", fontsize="x-small")
+    low, high = np.nanmin(shape, 0), np.nanmax(shape, 0)
+    edge = 0.15 * float(np.nanmax(high - low)) + 1
+    axes.set(xlim=(low[0] - edge, high[0] + edge), ylim=(high[1] + edge, low[1] - edge), aspect="equal")
+    axes.set_title(row.name, fontsize="small", wrap=True)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,118 @@
+"""What a comparison trains: rows (one a config) of trials (one a seed and fold), each known by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kpnet import __version__
+from kpnet.config import load_config
+from kpnet.errors import KpnetError
+from kpnet.schema import Config, Fold
+
+# Where a run lies and what it is called does not change what comes out; what `data.root` holds is hashed itself.
+PLACES = (("name",), ("data", "root"), ("data", "workers"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: of a config with its seed and fold."""
+
+    row: str
+    config: Config
+    key: str  # hash of the resolved config and the data
+
+    @property
+    def folder(self) -> str:
+        """The run's name in the comparison's folder."""
+        fold = self.config.data.fold
+        part = "" if fold is None else f"_fold{fold.index + 1}of{fold.of}"
+        name = re.sub(r"[^\w.-]+", "-", self.row)
+        return f"{name}_seed{self.config.train.seed}{part}_{self.key[:8]}"
+
+
+@dataclass
+class Row:
+    """A config of the comparison."""
+
+    name: str
+    trials: list[Trial] = field(default_factory=list)
+    problem: str | None = None  # why there are none
+
+
+def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, folds: int | None) -> list[Row]:
+    """The rows of these configs: each with `seeds` seeds from its own on, and, if asked for, so many folds.
+
+    A config that cannot be read, or whose data is not there, is a row with a problem. A KpnetError for one that is
+    given twice, and for a comparison of which nothing can be trained.
+    """
+    rows: list[Row] = []
+    seen: dict[str, str] = {}
+    for source in sources:
+        try:
+            config = load_config(source, overrides)
+            if folds is None and config.data.val is None and config.data.fold is None:
+                raise KpnetError(f"{source}: data.val is missing: there is nothing to compare on; or give --folds")
+            row = Row(_unique(config.name, [row.name for row in rows]))
+            row.trials = [_trial(row.name, config, seed, fold) for seed in range(seeds) for fold in _folds(folds)]
+        except KpnetError as error:
+            rows.append(Row(_unique(Path(source).stem, [row.name for row in rows]), problem=str(error)))
+            continue
+        key = row.trials[0].key
+        if key in seen:
+            raise KpnetError(f"{source} and {seen[key]} are the same config: leave one out")
+        seen[key] = str(source)
+        rows.append(row)
+    if not any(row.trials for row in rows):
+        raise KpnetError(rows[0].problem or "nothing to compare")
+    return rows
+
+
+def _folds(count: int | None) -> list[Fold | None]:
+    return [None] if count is None else [Fold(index=index, of=count) for index in range(count)]
+
+
+def _trial(name: str, config: Config, seed: int, fold: Fold | None) -> Trial:
+    train = config.train.model_copy(update={"seed": config.train.seed + seed})
+    data = config.data if fold is None else config.data.model_copy(update={"fold": fold})
+    config = config.model_copy(update={"train": train, "data": data, "name": name})
+    return Trial(name, config, fingerprint(config))
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    number = 2
+    while (named := name if number == 2 and name not in taken else f"{name} ({number})") in taken:
+        number += 1
+    return named
+
+
+def fingerprint(config: Config) -> str:
+    """A hash of what a run depends on: the config but for names and places, the data's bytes, kpnet's version."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    for *sections, key in PLACES:
+        inner = values
+        for section in sections:
+            inner = inner[section]
+        inner.pop(key)
+    files = [entry.file for entry in config.data.train] + [config.data.val]
+    held = {name: _content(Path(config.data.root) / name) for name in files if isinstance(name, str)}
+    if isinstance(config.model.pretrained, str):
+        held[config.model.pretrained] = _content(Path(config.model.pretrained))
+    text = json.dumps([__version__, values, held], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(path: Path) -> str:
+    """A hash of a file's bytes; of a folder's, of its files' names and sizes."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.is_dir():
+        listed = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*") if p.is_file())
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    raise KpnetError(f"{path}: no such file or folder")

@@ -1,0 +1,97 @@
+"""`report.html`: one page of a comparison, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kpnet.commands import run_config
+from kpnet.comparison.figures import COLOURS, Shown, draw_all, flat
+from kpnet.comparison.gallery import build_gallery
+from kpnet.comparison.result import FILE, load_result, measure_run
+from kpnet.comparison.table import HEADINGS, KEYS, Group, cells, tabulate
+from kpnet.config import to_yaml
+from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
+
+
+def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> Path:
+    """The page of runs that exist; those that differ by seed and fold alone are one row.
+
+    A KpnetError for a folder that is no run with metrics.
+    """
+    rows: dict[str, tuple[Shown, Group]] = {}
+    for run in map(Path, runs):
+        config = run_config(run)
+        if config is None:
+            raise KpnetError(f"{run}: no run: it has no config.yaml")
+        key = to_yaml(_recipe(config.model_dump(mode="json")))
+        if key not in rows:
+            taken = [shown.name for shown, _ in rows.values()]
+            name = config.name if config.name not in taken else f"{config.name} ({run.name})"
+            rows[key] = Shown(name, [], []), Group(name)
+        shown, group = rows[key]
+        result = load_result(run) if (run / FILE).is_file() else measure_run(run)
+        shown.runs.append(run)
+        for held in (shown.results, group.results):
+            held.append(result)
+        group.seeds.append(config.train.seed)
+    if not rows:
+        raise KpnetError("nothing to report: give run folders")
+    return write_report([s for s, _ in rows.values()], tabulate([g for _, g in rows.values()]), Path(out))
+
+
+def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: Path) -> Path:
+    """The page of these rows and the table's records, to `out`."""
+    for number, row in enumerate(rows):
+        row.colour = COLOURS[number % len(COLOURS)]
+    configs = [_recipe(_config(row)) for row in rows]
+    page = Environment(loader=PackageLoader("kpnet.comparison", "page"), autoescape=True, undefined=StrictUndefined)
+    text = page.get_template("report.html.j2").render(
+        title=" · ".join(row.name for row in rows),
+        headings=HEADINGS,
+        table=_table(records, {row.name: row.colour for row in rows}),
+        charts=draw_all(rows),
+        pictures=build_gallery(rows),
+        differences=_differences(configs),
+        rows=[
+            {"name": row.name, "runs": [run.name for run in row.runs], "config": to_yaml(_config(row))} for row in rows
+        ],
+        versions=rows[0].results[0].versions,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, text.encode())
+    return out
+
+
+def _config(row: Shown) -> dict[str, Any]:
+    config = run_config(row.runs[0])
+    assert config is not None
+    return config.model_dump(mode="json")
+
+
+def _recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """What the runs of a row have in common."""
+    train = {key: value for key, value in values["train"].items() if key != "seed"}
+    data = {key: value for key, value in values["data"].items() if key not in ("fold", "root")}
+    return {**values, "train": train, "data": data}
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Of the keys in which not all agree, each config's value."""
+    flats = [flat(config) for config in configs]
+    keys = {key: None for each in flats for key in each if key != "name"}
+    table = {key: [str(each.get(key, "")) for each in flats] for key in keys}
+    return {key: values for key, values in table.items() if len(set(values)) > 1}
+
+
+def _table(records: Sequence[dict[str, Any]], colours: dict[str, str]) -> list[list[dict[str, Any]]]:
+    rows = []
+    for record in records:
+        colour = colours.get(record["row"], "none")
+        pairs = zip(cells(record), KEYS, strict=True)
+        rows.append([{"text": t, "value": record[k], "text_column": k == "note", "colour": colour} for t, k in pairs])
+    return rows

@@ -1,0 +1,45 @@
+"""Some of a dataset's samples: the folds of a cross-validation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kpnet.data.base import KeypointDataset, Transform
+from kpnet.errors import KpnetError
+from kpnet.schema import Fold
+
+
+class Subset(KeypointDataset):
+    """The samples of these indices (N,) of a dataset."""
+
+    def __init__(self, dataset: KeypointDataset, indices: np.ndarray) -> None:
+        super().__init__(image_size=dataset.image_size, in_channels=dataset.in_channels, seed=dataset.seed)
+        self.dataset, self.indices = dataset, indices
+        self.skeleton = dataset.skeleton
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.dataset.read(int(self.indices[index]))
+
+    def point_weights(self, index: int) -> np.ndarray:
+        return self.dataset.point_weights(int(self.indices[index]))
+
+    def labels(self) -> np.ndarray:
+        return self.dataset.labels()[self.indices]
+
+    def transform_of(self, index: int) -> Transform | None:
+        return self.dataset.transform_of(int(self.indices[index]))
+
+    def image_name(self, index: int) -> str:
+        return self.dataset.image_name(int(self.indices[index]))
+
+
+def split_fold(count: int, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the samples that train and of those that are held out, of `count`; the same for every seed."""
+    if fold.of > count:
+        raise KpnetError(f"data.fold: expected at most as many folds as samples ({count}), found {fold.of}")
+    order = np.random.default_rng(0).permutation(count)
+    held = np.sort(order[fold.index :: fold.of])
+    return np.setdiff1d(np.arange(count), held), held

@@ -1,0 +1,217 @@
+"""`kpnet compare` and `kpnet report`: from configs to a table and a page."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from console import Run
+from filelock import FileLock
+
+from kpnet import KpnetError
+from kpnet.comparison import runner
+from kpnet.comparison.plan import fingerprint, plan
+from kpnet.config import load_config
+
+TIMES = ("peak_bytes", "train_images_per_second", "train_seconds", "latency_1", "latency_64")
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny: dict[str, Any]) -> Callable[..., Path]:
+    """`config("name", "key=value", …)`: the tiny config's file of that name."""
+
+    def write(name: str, *overrides: str) -> Path:
+        values = load_config(tiny, [*overrides, f"name={name}"]).model_dump(mode="json")
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs are trained in this process; their rows and seeds in order."""
+    made: list[str] = []
+
+    def train(trial: Any, folder: Path, console: Any) -> runner.Outcome:
+        made.append(f"{trial.row} {trial.config.train.seed}")
+        problem = runner.attempt(trial, folder, console)
+        result = None if problem else runner.load_result(folder)
+        return runner.Outcome(trial, folder, result, problem)
+
+    monkeypatch.setattr(runner, "_train", train)
+    return made
+
+
+def records(out: Path) -> dict[str, dict[str, Any]]:
+    return {record["row"]: record for record in json.loads((out / "comparison.json").read_text())["rows"]}
+
+
+def test_a_table_of_configs_and_seeds(kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    regression = config("regression", "model.head=regression", "model.pretrained=false")
+    done = kpnet("compare", config("heatmap"), regression, "train.epochs=1", "--seeds", 2, "--out", out)
+    assert done.code == 0, done
+    assert here == ["heatmap 0", "regression 0", "heatmap 1", "regression 1"], "the first seed of all comes first"
+    found = records(out)
+    assert list(found) == ["heatmap", "regression"]
+    for row in found.values():
+        assert row["runs"] == 2
+        assert row["score"] > 0
+        assert row["score_sd"] > 0
+        assert row["train_images_per_second"] > 0
+        assert row["latency_64"] > row["latency_1"] > 0
+        assert row["peak_bytes"] > 1e7
+    assert found["regression"]["difference"] == pytest.approx(found["regression"]["score"] - found["heatmap"]["score"])
+    (run,) = (out / "runs").glob("heatmap_seed1_*")
+    assert load_config(run / "config.yaml").train.epochs == 1
+    score = json.loads((run / "result.json").read_text())["measures"]["score"]
+    evaluated = json.loads(kpnet("evaluate", run, "--json").out)["score"]
+    assert score == pytest.approx(evaluated, rel=1e-5)
+    assert (out / "comparison.md").read_text().startswith("| row | runs | score |")
+
+    # Again: nothing is trained. One more config and seed: only that.
+    before = (out / "comparison.csv").read_text()
+    kpnet("compare", tmp_path / "heatmap.yaml", regression, "train.epochs=1", "--seeds", 2, "--out", out)
+    assert len(here) == 4
+    assert (out / "comparison.csv").read_text() == before
+    kpnet(
+        "compare",
+        tmp_path / "heatmap.yaml",
+        config("wide", "train.batch_size=8"),
+        "train.epochs=1",
+        "--seeds",
+        1,
+        "--out",
+        out,
+    )
+    assert here[4:] == ["wide 0"]
+
+
+def test_a_config_that_fails_is_a_row_that_says_why(
+    kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    no_file = config("no_file", "data.train=gone.csv")
+    diverged = config("diverged", "train.optimizer={name: sgd, lr: 1.0e+30}", "model.head=regression")
+    unreadable = tmp_path / "unreadable.yaml"
+    unreadable.write_text("model: [")
+    done = kpnet("compare", no_file, diverged, config("good"), unreadable, "train.epochs=1", "--seeds", 1, "--out", out)
+    assert done.code == 0
+    found = records(out)
+    assert "gone.csv: no such file" in found["no_file"]["note"]
+    assert "seed 0: the loss is not finite" in found["diverged"]["note"]
+    assert "unreadable.yaml" in found["unreadable"]["note"]
+    assert found["good"]["score"] > 0
+    assert found["diverged"]["score"] is None
+    assert "the loss is not finite" in (out / "comparison.md").read_text()
+
+
+def test_folds_hold_each_sample_out_once(
+    kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = kpnet("compare", config("a", "data.val=null"), "train.epochs=1", "--seeds", 1, "--folds", 3, "--out", out)
+    assert done.code == 0, done
+    assert records(out)["a"]["runs"] == 3
+    results = [runner.load_result(run) for run in sorted((out / "runs").glob("a_seed0_fold*"))]
+    assert sorted(len(r.target) for r in results) == [2, 3, 3]
+    held = {row.tobytes() for r in results for row in r.target}
+    assert len(held) == 8, "each of the 8 training samples is held out in one fold"
+
+
+def test_what_a_run_is_known_by(config: Callable[..., Path], data: Path) -> None:
+    def key(*overrides: str) -> str:
+        return fingerprint(load_config(config("a"), overrides))
+
+    first = key()
+    assert key("name=b", "data.workers=1") == first
+    assert len({first, key("train.seed=1"), key("train.epochs=3"), key("trainer={}")}) == 4
+    (data / "val.csv").write_text((data / "train.csv").read_text())
+    assert key() != first
+
+
+def test_names_that_two_configs_share(config: Callable[..., Path], tmp_path: Path) -> None:
+    config("a")
+    (tmp_path / "b.yaml").write_text((tmp_path / "a.yaml").read_text().replace("epochs: 2", "epochs: 3"))
+    assert [row.name for row in plan([tmp_path / "a.yaml", tmp_path / "b.yaml"], [], 1, None)] == ["a", "a (2)"]
+
+
+def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> None:
+    path = config("a")
+    kpnet("compare", path, path, "--out", "out").refused("a.yaml", "the same config", "leave one out")
+    kpnet("compare", "train.epochs=3").refused("give configs")
+    kpnet("compare", path, "--seeds", 1, "data.val=null", "--out", "out").refused("data.val is missing", "--folds")
+    kpnet("compare", "nothing.yaml", "--out", "out").refused("nothing.yaml", "no such config file")
+    assert kpnet("compare", path, "--seeds", 0).code == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    kpnet("compare", path, "--out", "mine").refused("mine", "holds something else", "--out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / runner.MARK).write_text("{}")
+    with FileLock(tmp_path / "other" / ".lock"):
+        kpnet("compare", path, "--out", "other").refused("other", "another comparison is at work")
+
+
+def test_a_report_of_runs_that_exist(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    done = kpnet("report", trained, "--out", "page.html")
+    assert done.code == 0, done
+    text = (tmp_path / "page.html").read_text()
+    assert "<title>tiny</title>" in text
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text), "it needs no other file"
+    kpnet("report", tmp_path).refused(str(tmp_path), "no run")
+    assert not (trained / "result.json").exists(), "another's run is left as it is"
+
+
+def test_a_run_without_metrics(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").unlink()
+    kpnet("report", tmp_path / "run").refused("metrics.csv", "no metrics of a run")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match="no result of a finished run"):
+        runner.load_result(tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_at_five_moments(config: Callable[..., Path], tmp_path: Path) -> None:
+    """Nothing finished is lost or repeated, and the table is that of the uninterrupted comparison but for times."""
+    configs = [config("a", "train.epochs=3"), config("b", "train.epochs=3", "model.head=regression")]
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "kpnet.cli", "compare", *map(str, configs), "--seeds", "1", "--out", str(out)]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    moments = ("a_*/config.yaml", "a_*/last.ckpt", "a_*/result.json", "b_*/last.ckpt", "b_*/final/model.safetensors")
+    finished = None
+    for moment in moments:
+        process = start(out)
+        while not list((out / "runs").glob(moment)):
+            assert process.poll() is None, f"it ended before {moment}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = list((out / "runs").glob("a_*/result.json"))
+        if found and finished is None:
+            finished = found[0].stat().st_mtime_ns
+    assert start(out).wait() == 0
+    assert start(whole).wait() == 0
+    (result,) = (out / "runs").glob("a_*/result.json")
+    assert result.stat().st_mtime_ns == finished
+    for name, row in records(whole).items():
+        steady = {key: value for key, value in row.items() if key not in TIMES}
+        assert {key: records(out)[name][key] for key in steady} == steady
