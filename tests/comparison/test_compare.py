@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,8 @@ def test_killed_at_five_moments(config: Callable[..., Path], tmp_path: Path) -> 
     for moment in moments:
         process = start(out)
         while not list((out / "runs").glob(moment)):
-            assert process.poll() is None, f"it ended before {moment}"
+            with suppress(subprocess.TimeoutExpired):
+                assert process.wait(0.05) is None, f"it ended before {moment}"
         process.send_signal(signal.SIGKILL)
         process.wait()
         found = list((out / "runs").glob("a_*/result.json"))

@@ -1,0 +1,120 @@
+"""The report in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kpnet.comparison.report import report_runs
+
+sync_api = pytest.importorskip("playwright.sync_api")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def page_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
+    import torch
+
+    from kpnet.model import load_model
+
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(trained, folder / "worse")
+    config = yaml.safe_load((folder / "worse" / "config.yaml").read_text())
+    config["name"], config["train"]["batch_size"] = "worse", 3
+    (folder / "worse" / "config.yaml").write_text(yaml.safe_dump(config))
+    model = load_model(folder / "worse")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape))
+    model.save(folder / "worse" / "final")
+    return report_runs([trained, folder / "worse"], folder / "report.html")
+
+
+@pytest.fixture
+def page(page_file: Path) -> Iterator[Any]:
+    """The page, opened from the disk without a network; an error on its console fails the test."""
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+        opened = context.new_page()
+        errors: list[str] = []
+        opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on("request", lambda request: errors.append(request.url[:80]) if "http" in request.url[:5] else None)
+        opened.goto(page_file.as_uri())
+        yield opened
+        browser.close()
+        assert errors == []
+
+
+def column(page: Any, heading: str) -> list[str]:
+    place = page.locator("#table th").all_inner_texts().index(heading)
+    return [row.locator("td").nth(place).inner_text() for row in page.locator("#table tbody tr").all()]
+
+
+def test_a_click_sorts(page: Any) -> None:
+    assert column(page, "row") == ["tiny", "worse"]
+    heading = page.locator("#table th", has_text="score").first
+    heading.click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    scores = [float(text) for text in column(page, "score")]
+    assert scores == sorted(scores, reverse=True)
+    heading.press("Enter")
+    assert [float(text) for text in column(page, "score")] == sorted(scores)
+    page.locator("#table th", has_text="row").first.click()
+    assert column(page, "row") == ["worse", "tiny"]
+
+
+def test_the_pictures_show_and_a_click_shows_the_heatmap(page: Any) -> None:
+    sizes = page.eval_on_selector_all("img.pixels", "all => all.map(image => image.naturalWidth)")
+    assert len(sizes) >= 6
+    assert set(sizes) == {32}
+    answer = page.locator(".answer").first
+    heat = answer.locator(".heat")
+    assert heat.evaluate("image => image.naturalWidth") == 16
+    assert heat.evaluate("image => getComputedStyle(image).opacity") == "0"
+    answer.click()
+    page.mouse.move(0, 0)
+    page.wait_for_function("getComputedStyle(document.querySelector('.answer .heat')).opacity > 0.8")
+    box, picture = answer.locator("svg").bounding_box(), answer.locator(".pixels").bounding_box()
+    assert box == picture, "the points lie on the picture"
+    assert answer.locator("circle.truth").count() == 3
+    assert answer.locator("circle.found").count() == 3
+
+
+def test_points_are_drawn_where_they_are(page: Any, trained: Path) -> None:
+    """The middle of each ring is the true point of the picture: the brightest spot beneath it."""
+    answer = page.locator(".answer").first
+    worst = answer.evaluate(
+        """async answer => {
+          const image = answer.querySelector("img.pixels"), canvas = document.createElement("canvas");
+          canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+          const context = canvas.getContext("2d");
+          context.drawImage(image, 0, 0);
+          const grey = (x, y) => context.getImageData(x, y, 1, 1).data[0];
+          return Math.min(...[...answer.querySelectorAll(".truth")].map(
+            ring => grey(Math.round(ring.cx.baseVal.value), Math.round(ring.cy.baseVal.value))));
+        }"""
+    )
+    assert worst > 150
+
+
+def test_narrow_and_dark(page: Any, page_file: Path) -> None:
+    """Nothing but the wide tables and charts scrolls sideways, and text stands out from its ground."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.emulate_media(color_scheme="dark")
+    light = "c => Math.max(...getComputedStyle(document.body)[c].match(/\\d+/g).slice(0, 3).map(Number))"
+    assert page.evaluate(light, "backgroundColor") < 60
+    assert page.evaluate(light, "color") > 200
+    assert page.locator("figure svg").first.evaluate("svg => getComputedStyle(svg).color") == page.evaluate(
+        "getComputedStyle(document.body).color"
+    )
