@@ -82,13 +82,20 @@ def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[
 
 
 def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
-    """Two tables, as one would be too wide for most terminals: accuracy, then costs."""
+    """Two tables, as one would be too wide for most terminals, accuracy and costs; then the notes."""
+    # What is piped is not cut to a terminal's width.
+    console = console if console.is_terminal else Console(file=console.file, width=200)
     texts = [cells(record) for record in records]
-    for columns in ((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18), (0, *range(8, 16))):
+    place = HEADINGS.index("parameters")
+    accuracy = [0, *range(2, place), HEADINGS.index("score − first"), HEADINGS.index("p")]
+    for columns in (accuracy, [0, 1, *range(place, HEADINGS.index("score − first"))]):
         table = Table()
         kept = [c for c in columns if any(row[c] for row in texts)]
         for c in kept:
-            table.add_column(HEADINGS[c], justify="left" if c in (0, 18) else "right")
+            table.add_column(HEADINGS[c], justify="right" if c else "left", overflow="fold")
         for row in texts:
             table.add_row(*(row[c] for c in kept))
         console.print(table)
+    for record in records:
+        if record["note"]:
+            console.print(f"{record['row']}: {record['note']}", highlight=False, soft_wrap=True)
