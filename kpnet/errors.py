@@ -1,4 +1,4 @@
-"""The one exception that kpnet raises for what a user can mend."""
+"""What kpnet raises for what a user can mend."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class KpnetError(ValueError):
     """Bad input. The message is one line: where, what was found, what was expected, the nearest fix."""
+
+
+class NotFiniteError(KpnetError):
+    """A loss or an answer that is not finite: a training that diverged, or NaN in an image."""
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from kpnet.backbones.freezing import Stages, find_stages
 from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, stem_channels, write_model
 from kpnet.calibration import Calibration
 from kpnet.config import load_config
-from kpnet.errors import KpnetError
+from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
 from kpnet.schema import Config, ModelConfig, Strict
@@ -100,7 +100,7 @@ class KeypointModel(nn.Module):
         bad = ~answer.keypoints.isfinite().flatten(1).all(1)
         if bad.any():
             name = self.config.head if isinstance(self.config.head, str) else self.config.head.get("name")
-            raise KpnetError(
+            raise NotFiniteError(
                 f'head "{name}": the answer to image {int(bad.nonzero()[0])} of the batch is not finite: '
                 "look for NaN in the images and in the weights"
             )

@@ -13,7 +13,7 @@ from rich.table import Table
 from kpnet.comparison.figures import Shown
 from kpnet.comparison.plan import Row, plan
 from kpnet.comparison.report import write_report
-from kpnet.comparison.runner import MARK, Outcome, comparison_folder, run_trials
+from kpnet.comparison.runner import MARK, Outcome, comparison_folder, resumable, run_trials
 from kpnet.comparison.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
 from kpnet.files import write_atomic
 from kpnet.report import plain
@@ -36,7 +36,7 @@ def compare(
     """
     console, out = console or Console(), Path(out)
     rows = plan(sources, overrides, seeds, folds)
-    with comparison_folder(out):
+    with comparison_folder(out), resumable():
         outcomes: list[Outcome] = []
         for outcome in run_trials(rows, out, console):
             outcomes.append(outcome)

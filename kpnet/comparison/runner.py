@@ -9,22 +9,26 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from kpnet.comparison.plan import Row, Trial
 from kpnet.comparison.result import FILE, Result, load_result, measure_run
-from kpnet.errors import KpnetError
+from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.files import write_atomic
 
 MARK = "comparison.json"  # by which a folder is known as a comparison's
 PATIENCE = 30.0  # seconds for a killed comparison's training to notice
+
+
+State = Literal["done", "failed", "diverged", "stopped"]
+Watch = Callable[[int, float], bool]  # epoch and validation score: go on?
 
 
 @dataclass
@@ -35,6 +39,11 @@ class Outcome:
     folder: Path
     result: Result | None = None
     problem: str | None = None
+    state: State = "done"
+
+
+class Stopped(Exception):
+    """A watch had seen enough."""
 
 
 @contextmanager
@@ -55,20 +64,37 @@ def comparison_folder(out: Path) -> Iterator[None]:
         raise KpnetError(f"{out}: another comparison is at work in it; wait for it, or give another --out") from None
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C is a KpnetError that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KpnetError("interrupted; the same command goes on where it was") from None
+
+
 def run_trials(rows: list[Row], out: Path, console: Console) -> Iterator[Outcome]:
     """Every trial's outcome, those of the first seed first: trained, gone on with, or found finished."""
-    trials = [trial for row in rows for trial in row.trials]
     rounds = max(len(row.trials) for row in rows)
     order = [row.trials[i] for i in range(rounds) for row in rows if i < len(row.trials)]
     for number, trial in enumerate(order, 1):
-        folder = out / "runs" / trial.folder
-        title = f"[{number}/{len(trials)}] {trial.row}, seed {trial.config.train.seed}"
-        if finished(folder, trial):
-            console.print(f"{title}: finished, not repeated", highlight=False, soft_wrap=True)
-            yield Outcome(trial, folder, load_result(folder))
-            continue
-        console.print(title, highlight=False, soft_wrap=True)
-        yield _train(trial, folder, console)
+        title = f"[{number}/{len(order)}] {trial.row}, seed {trial.config.train.seed}"
+        yield run_trial(trial, out, console, title)
+
+
+def run_trial(trial: Trial, out: Path, console: Console, title: str, watch: Watch | None = None) -> Outcome:
+    """The outcome of one trial in a comparison's folder; `watch` is asked after each validation."""
+    folder = out / "runs" / trial.folder
+    if finished(folder, trial):
+        console.print(f"{title}: finished, not repeated", highlight=False, soft_wrap=True)
+        return Outcome(trial, folder, load_result(folder))
+    console.print(title, highlight=False, soft_wrap=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    state, problem = train_apart(trial, folder, console, watch)
+    if state == "done":
+        return Outcome(trial, folder, load_result(folder))
+    console.print(f"{trial.row}: {problem}", style="red", highlight=False, soft_wrap=True)
+    return Outcome(trial, folder, problem=problem, state=state)
 
 
 def finished(folder: Path, trial: Trial) -> bool:
@@ -79,58 +105,74 @@ def finished(folder: Path, trial: Trial) -> bool:
         return False
 
 
-def _train(trial: Trial, folder: Path, console: Console) -> Outcome:
-    """In a process of its own: its memory is its own, and what kills it kills it alone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> tuple[State, str]:
+    """`attempt` in a process of its own: its memory is its own, and what kills it kills it alone."""
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(trial, folder, sender, os.getpid(), console.is_terminal))
+    mine, its = context.Pipe()
+    child = context.Process(
+        target=_work, args=(trial, folder, its, os.getpid(), console.is_terminal, watch is not None)
+    )
     child.start()
-    sender.close()
+    its.close()
+    answer: tuple[State, str] | None = None
     try:
-        problem = receiver.recv()
-    except EOFError:
-        problem = None
+        while answer is None:
+            kind, *told = mine.recv()
+            if kind == "epoch":
+                assert watch is not None
+                mine.send(watch(*told))
+            else:
+                answer = told[0], told[1]
+    except EOFError:  # it died without a word
+        pass
     child.join()
-    if problem is None and child.exitcode:
-        why = f"signal {-child.exitcode}" if child.exitcode < 0 else f"exit code {child.exitcode}"
-        hint = "; is there enough memory?" if child.exitcode == -9 else ""
-        problem = f"the training ended with {why}{hint}"
-    if problem is not None:
-        console.print(f"{trial.row}: {problem}", style="red", highlight=False, soft_wrap=True)
-        return Outcome(trial, folder, problem=problem)
-    return Outcome(trial, folder, load_result(folder))
+    if answer is not None:
+        return answer
+    code = child.exitcode or 0
+    why = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return "failed", f"the training ended with {why}" + ("; is there enough memory?" if code == -9 else "")
 
 
-def _work(trial: Trial, folder: Path, sender: Any, parent: int, terminal: bool) -> None:
-    """In the child: train or go on, measure, and send None, or what went wrong."""
+def _work(trial: Trial, folder: Path, pipe: Any, parent: int, terminal: bool, watched: bool) -> None:
+    """In the child: train or go on, measure, and say what came of it."""
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+    def ask(epoch: int, score: float) -> bool:
+        pipe.send(("epoch", epoch, score))
+        return bool(pipe.recv())
+
     try:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=PATIENCE):
-            problem = attempt(trial, folder, Console(force_terminal=terminal or None))
+            console = Console(force_terminal=terminal or None)
+            pipe.send(("end", *attempt(trial, folder, console, ask if watched else None)))
     except KeyboardInterrupt:
         sys.exit(130)
-    sender.send(problem)
 
 
-def attempt(trial: Trial, folder: Path, console: Console) -> str | None:
-    """Train, or go on, and measure; what went wrong, in a line."""
+def attempt(trial: Trial, folder: Path, console: Console, watch: Watch | None = None) -> tuple[State, str]:
+    """Train, or go on, and measure; what came of it, and what went wrong, in a line."""
     try:
-        _train_and_measure(trial, folder, console)
+        _train_and_measure(trial, folder, console, watch)
+    except Stopped as stop:
+        return "stopped", str(stop)
+    except NotFiniteError as error:
+        return "diverged", str(error)
     except KpnetError as error:
-        return str(error)
+        return "failed", str(error)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
+        return "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+    return "done", ""
 
 
-def _train_and_measure(trial: Trial, folder: Path, console: Console) -> None:
+def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> None:
+    from kpnet.comparison.watching import Watcher
     from kpnet.engine.training import train
 
     resume = (folder / "last.ckpt").is_file()
     if folder.exists() and not resume:  # killed before its first epoch's end
         shutil.rmtree(folder)
-    train(trial.config, out=folder, resume=resume, console=console)
+    watchers = [] if watch is None else [Watcher(watch)]
+    train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
     write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
     measure_run(folder, peak_bytes=_peak_bytes()).save(folder)
 

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from kpnet.engine.optim import PartSchedule, build_optimizer, build_schedule
 from kpnet.engine.transfer import TrainedPart, frozen_stages, parts, trained_parts
-from kpnet.errors import KpnetError
+from kpnet.errors import NotFiniteError
 from kpnet.metrics import KeypointMetrics
 from kpnet.model import KeypointModel
 from kpnet.schema import TrainConfig
@@ -122,7 +122,7 @@ class KeypointModule(pl.LightningModule):
 
     def _stop(self, terms: dict[str, Tensor]) -> NoReturn:
         named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise KpnetError(
+        raise NotFiniteError(
             f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
             f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0; "
             "the last good model is kept"

@@ -27,7 +27,7 @@ from kpnet.engine.run_folder import RunLog
 from kpnet.engine.start import check_folder, is_main_process, prepare
 from kpnet.engine.training import PROBES, Loaders, build_trainer, fit, resolved
 from kpnet.engine.transfer import TrainedPart
-from kpnet.errors import KpnetError
+from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.files import write_atomic
 from kpnet.modes import evaluation_mode
 from kpnet.pretrain_config import PretrainConfig, PretrainSettings
@@ -61,7 +61,7 @@ class PretrainModule(pl.LightningModule):
         if torch.distributed.is_initialized():  # all ranks stop, or the others would wait for this one
             finite = self.all_gather(finite)  # type: ignore[assignment]
         if not finite.all():
-            raise KpnetError(
+            raise NotFiniteError(
                 f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step}: "
                 f"lower train.optimizer.lr ({self.settings.optimizer.lr:g})"
             )

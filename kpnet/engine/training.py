@@ -6,7 +6,7 @@ import inspect
 import logging
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,13 @@ def train(
     resume: bool = False,
     force: bool = False,
     console: Console | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> tuple[Path, KeypointModel, dict[str, Any]]:
     """Train as the config says. Returns the run folder, the final model and its validation measures.
 
     The run goes to `out`, or `runs/<name>`. An existing run is only touched with `resume` (go on after
     its last whole epoch) or `force` (start anew). Nothing is written before data and model are built.
+    callbacks: Lightning's, beside kpnet's own.
     """
     console = console or Console()
     folder = Path(out) if out else Path("runs") / config.name
@@ -129,6 +131,7 @@ def train(
     bar = console.is_terminal
     keeper = RunFolder(folder, val_set, console, bar)
     trainer = _trainer(config, folder, keeper, bar)
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     prepare(folder, config, force)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))

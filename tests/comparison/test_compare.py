@@ -43,13 +43,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs are trained in this process; their rows and seeds in order."""
     made: list[str] = []
 
-    def train(trial: Any, folder: Path, console: Any) -> runner.Outcome:
+    def train(trial: Any, folder: Path, console: Any, watch: Any) -> tuple[str, str]:
         made.append(f"{trial.row} {trial.config.train.seed}")
-        problem = runner.attempt(trial, folder, console)
-        result = None if problem else runner.load_result(folder)
-        return runner.Outcome(trial, folder, result, problem)
+        return runner.attempt(trial, folder, console, watch)
 
-    monkeypatch.setattr(runner, "_train", train)
+    monkeypatch.setattr(runner, "train_apart", train)
     return made
 
 

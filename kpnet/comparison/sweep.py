@@ -1,0 +1,194 @@
+"""`sweep`: many values of some keys of one config, on Optuna."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from kpnet.comparison.plan import Trial, fingerprint
+from kpnet.comparison.runner import comparison_folder, resumable, run_trial
+from kpnet.comparison.sweep_config import Span, SweepConfig, apply
+from kpnet.comparison.sweep_table import write_tables
+from kpnet.errors import KpnetError
+from kpnet.schema import Config
+
+SIGNATURE = "kpnet sweep"  # the study's attribute that says which sweep it is
+HEARTBEAT = 60  # seconds, by which another machine knows that a trial's is dead
+ASKED_FOR = {"asked_for": True}  # a cell of a grid, and not one that a sampler made up
+PENDING = (TrialState.WAITING, TrialState.RUNNING)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep in a folder, with its storage (an URL)."""
+
+    sweep: SweepConfig
+    config: Config
+    out: Path
+    url: str
+
+    @property
+    def shared(self) -> bool:
+        """May other machines be at work in it?"""
+        return not self.url.startswith("sqlite:")
+
+    def open(self) -> optuna.Study:
+        """The study, made or taken up again; a KpnetError where another sweep wrote it."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = optuna.storages.RDBStorage(
+            self.url,
+            heartbeat_interval=HEARTBEAT if self.shared else None,
+            failed_trial_callback=optuna.storages.RetryFailedTrialCallback() if self.shared else None,
+        )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=self.sweep.name,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_sampler(self.sweep),
+            pruner=optuna.pruners.MedianPruner() if self._prunes else optuna.pruners.NopPruner(),
+        )
+        values = [self.sweep.model_dump(mode="json", exclude={"trials"}), fingerprint(self.config)]
+        mine = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        theirs = study.user_attrs.get(SIGNATURE, mine)
+        if theirs != mine:
+            raise KpnetError(f"{self.url}: the study {self.sweep.name} is of another sweep; give another name or --out")
+        study.set_user_attr(SIGNATURE, mine)
+        return study
+
+    @property
+    def _prunes(self) -> bool:
+        return self.sweep.prune and self.sweep.method == "bayes"
+
+    def prepare(self) -> None:
+        """A grid's cells wait to be taken, and so do the trials that a killed process of this folder left."""
+        study = self.open()
+        if self.sweep.method == "grid":
+            keys, values = self.sweep.space.keys(), [_labels(v) for v in self.sweep.space.values()]
+            for cell in itertools.product(*values):
+                study.enqueue_trial(dict(zip(keys, cell, strict=True)), ASKED_FOR, skip_if_exists=True)
+        if not self.shared:
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.tell(trial.number, state=TrialState.FAIL)
+                study.enqueue_trial(trial.params, ASKED_FOR)
+
+    def work(self, terminal: bool) -> None:
+        """Take trials and train them until there are enough."""
+        console, study = Console(force_terminal=terminal or None), self.open()
+        while (trial := self._next(study)) is not None:
+            self._run(study, trial, console)
+            write_tables(self.sweep, finished_trials(study), self.out)
+
+    def _next(self, study: optuna.Study) -> optuna.Trial | None:
+        if self.shared:
+            optuna.storages.fail_stale_trials(study)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self.sweep.trials is None:
+            if not waiting:
+                return None
+        elif not waiting and len(_counted(study)) >= self.sweep.trials:
+            return None
+        return study.ask()
+
+    def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console) -> None:
+        values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
+        if self.sweep.method == "grid" and not ASKED_FOR.keys() <= trial.user_attrs.keys():
+            study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
+            return
+        config = apply(self.sweep, values).model_copy(update={"name": f"{self.sweep.name} {trial.number}"})
+        planned = Trial(config.name, config, fingerprint(config))
+
+        def watch(epoch: int, score: float) -> bool:
+            trial.report(score, epoch)
+            return not trial.should_prune()
+
+        shown = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
+        title = f"[{trial.number + 1}] {shown}"
+        outcome = run_trial(planned, self.out, console, title, watch if self._prunes else None)
+        trial.set_user_attr("run", outcome.folder.name)
+        trial.set_user_attr("values", values)
+        trial.set_user_attr("note", outcome.problem or "")
+        if outcome.result is not None:
+            trial.set_user_attr("rmse_px", outcome.result.measures["rmse_px"])
+            study.tell(trial, outcome.result.measures["score"])
+        elif outcome.state == "stopped":
+            study.tell(trial, state=TrialState.PRUNED)
+        elif outcome.state == "diverged":  # a result: as bad as can be
+            trial.set_user_attr("diverged", True)
+            study.tell(trial, 0.0)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+
+
+def sweep(
+    settings: SweepConfig,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    workers: int = 1,
+    console: Console | None = None,
+) -> list[FrozenTrial]:
+    """Train what the sweep says; its finished trials.
+
+    `out` (`runs/<name>`) then holds `sweep.md`, `sweep.csv`, the study and the runs.
+    storage: an URL of a database server, by which several machines share the study, each with a folder of its own;
+    None: a file in `out`. workers: trainings at once. Started again, it goes on where it was.
+    """
+    console, out = console or Console(), Path(out or Path("runs") / settings.name)
+    with comparison_folder(out), resumable():
+        study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
+        study.prepare()
+        if workers == 1:
+            study.work(console.is_terminal)
+        else:
+            context = multiprocessing.get_context("spawn")
+            crew = [context.Process(target=study.work, args=(False,)) for _ in range(workers)]
+            for process in crew:
+                process.start()
+            for process in crew:
+                process.join()
+        found = finished_trials(study.open())
+    if not found:
+        raise KpnetError(f"{out}: not one trial was finished; see what it said above")
+    return found
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """All that came to an end and whose end says something, in the order of their numbers."""
+    return [trial for trial in study.get_trials(deepcopy=False) if "values" in trial.user_attrs]
+
+
+def _counted(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that the number of trials counts: all but those that a killed process left."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state in PENDING or "values" in trial.user_attrs]
+
+
+def _sampler(settings: SweepConfig) -> optuna.samplers.BaseSampler:
+    if settings.method == "bayes":
+        return optuna.samplers.TPESampler(seed=settings.seed)
+    return optuna.samplers.RandomSampler(seed=settings.seed)
+
+
+def _labels(values: list[Any] | Span) -> list[str]:
+    """Optuna's choices are text: a list of channels is none of the kinds that it can store."""
+    assert isinstance(values, list)
+    return [json.dumps(value) for value in values]
+
+
+def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Span) -> Any:
+    if not isinstance(space, Span):
+        return json.loads(trial.suggest_categorical(key, _labels(space)))
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return trial.suggest_int(key, space.low, space.high, log=space.log)
+    return trial.suggest_float(key, space.low, space.high, log=space.log)

@@ -1,0 +1,19 @@
+"""Asking, after each validation, whether a training shall go on."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from kpnet.comparison.runner import Stopped, Watch
+
+
+class Watcher(pl.Callback):
+    """Raises `Stopped` where the watch says no."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score = trainer.callback_metrics.get("val_score")
+        if score is not None and not self.watch(trainer.current_epoch, float(score)):
+            raise Stopped(f"stopped after epoch {trainer.current_epoch + 1}, score {float(score):.1f}")

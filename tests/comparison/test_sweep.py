@@ -1,0 +1,188 @@
+"""`kpnet sweep`: grids, draws, a killed study taken up again."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from console import Run
+
+from kpnet import KpnetError
+from kpnet.comparison import runner
+from kpnet.comparison.sweep import Study, sweep
+from kpnet.comparison.sweep_config import load_sweep
+from kpnet.comparison.sweep_table import records, to_markdown
+
+LR = "train.optimizer.lr"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny: dict[str, Any]) -> Callable[..., Path]:
+    """`recipe(space, key=…)`: the file of a sweep over the tiny config."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+
+    def write(space: dict[str, Any], **others: Any) -> Path:
+        values = {"name": "try", "config": str(tmp_path / "tiny.yaml"), "overrides": ["train.epochs=1"], "space": space}
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump({**values, **others}, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """(lr, stride) of what was tried. Not trained: the score is 100 at lr 0.01 and less beside it; 1.0 diverges."""
+    tried: list[tuple[float, int]] = []
+
+    def run(trial: Any, out: Path, console: Any, title: str, watch: Any = None) -> runner.Outcome:
+        lr, head = trial.config.train.optimizer.lr, trial.config.model.head
+        tried.append((lr, head["stride"]))
+        if lr == 1.0:
+            return runner.Outcome(trial, out / trial.folder, problem="the loss is not finite", state="diverged")
+        score = 100 / (1 + abs(lr - 0.01) * 100)
+        if watch is not None and not all(watch(epoch, score) for epoch in range(5)):
+            return runner.Outcome(trial, out / trial.folder, problem="stopped after epoch", state="stopped")
+        result: Any = type("Result", (), {"measures": {"score": score, "rmse_px": 1.0}})
+        return runner.Outcome(trial, out / trial.folder, result)
+
+    monkeypatch.setattr("kpnet.comparison.sweep.run_trial", run)
+    return tried
+
+
+GRID = {"model.head.stride": [4, 2], LR: [0.01, 1.0, 0.02]}
+
+
+def test_a_grid_tries_every_cell_once(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
+    settings, config = load_sweep(recipe(GRID, tables="model.head.stride"))
+    trials = sweep(settings, config, out=tmp_path / "out")
+    assert sorted(scored) == [(lr, stride) for lr in (0.01, 0.02, 1.0) for stride in (2, 4)]
+    rows = records(settings, trials)
+    assert [(row["model.head.stride"], row[LR]) for row in rows] == [
+        (s, lr) for s in (4, 2) for lr in (0.01, 1.0, 0.02)
+    ]
+    assert [row["state"] for row in rows] == ["complete", "diverged", "complete"] * 2
+    table = "| lr | score |\n| --- | --- |\n| 0.01 | 100.00 |\n| 1 | diverged |\n| 0.02 | 50.00 |\n"
+    assert to_markdown(settings, rows) == f"stride: 4\n\n{table}\nstride: 2\n\n{table}"
+    assert (tmp_path / "out" / "sweep.md").read_text() == to_markdown(settings, rows)
+    assert list(pd.read_csv(tmp_path / "out" / "sweep.csv").score.fillna(-1)) == [100, -1, 50] * 2
+    sweep(settings, config, out=tmp_path / "out")
+    assert len(scored) == 6, "a finished grid is not tried again"
+
+
+def test_a_killed_sweep_goes_on(
+    recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, config = load_sweep(recipe(GRID))
+    whole = [row["score"] for row in records(settings, sweep(settings, config, out=tmp_path / "whole"))]
+    scored.clear()
+    run = Study._run
+
+    def killed(self: Study, study: Any, trial: Any, console: Any) -> None:
+        if len(scored) == 2:
+            for key in settings.space:
+                trial.suggest_categorical(key, [str(v) for v in settings.space[key]])  # type: ignore[union-attr]
+            raise SystemError("power")
+        run(self, study, trial, console)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "_run", killed)
+        with pytest.raises(SystemError):
+            sweep(settings, config, out=tmp_path / "out")
+    trials = sweep(settings, config, out=tmp_path / "out")
+    assert len(scored) == len(set(scored)) == 6
+    assert [row["score"] for row in records(settings, trials)] == whole
+
+
+def test_bayes_finds_the_best_and_stops_the_bad(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
+    space = {LR: {"low": 1e-4, "high": 0.5, "log": True}, "model.head.stride": [4]}
+    settings, config = load_sweep(recipe(space, method="bayes", trials=30))
+    trials = sweep(settings, config, out=tmp_path / "out")
+    rows = records(settings, trials)
+    assert len(trials) == 30
+    assert rows[0]["score"] == max(row["score"] or 0 for row in rows)
+    assert abs(rows[0][LR] - 0.01) < 0.003
+    distance = [abs(math.log(lr / 0.01)) for lr, _ in scored]
+    assert statistics.median(distance[15:]) < 0.7 * statistics.median(distance[:10]), (
+        "first at random, then near the best"
+    )
+    assert any(row["state"] == "pruned" and row["score"] is None for row in rows)
+
+
+def test_random_draws_are_those_of_the_seed(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
+    space = {LR: {"low": 0.001, "high": 0.1}, "model.head.stride": [4]}
+    for out in ("a", "b"):
+        sweep(*load_sweep(recipe(space, method="random", trials=5)), out=tmp_path / out)
+    assert scored[:5] == scored[5:]
+    assert len(set(scored)) == 5
+    sweep(*load_sweep(recipe(space, method="random", trials=7)), out=tmp_path / "a")
+    assert len(scored) == 12, "more trials of the same sweep go on with it"
+
+
+def test_whole_numbers_stay_whole(recipe: Callable[..., Path]) -> None:
+    space = {"train.batch_size": {"low": 2, "high": 8}}
+    settings, _ = load_sweep(recipe(space, method="random", trials=1))
+    assert isinstance(settings.space["train.batch_size"].low, int)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("space", "others", "message"),
+    [
+        ({}, {}, "space is empty"),
+        ({"train.optimizer.lrr": [1]}, {}, 'train.optimizer.lrr (did you mean "train.optimizer.lr"?)'),
+        ({"model.head.strid": [4]}, {}, 'model.head.strid (did you mean "model.head.stride"?)'),
+        ({LR: [0.1, "fast"]}, {}, LR),
+        ({LR: []}, {}, LR),
+        ({LR: {"low": 1, "high": 2}}, {}, "a grid needs lists"),
+        ({LR: {"low": 2, "high": 1}}, {"method": "random", "trials": 1}, "low < high"),
+        ({LR: [0.1]}, {"method": "random"}, "trials is missing"),
+        ({LR: [0.1]}, {"trials": 3}, "a grid tries every cell"),
+        ({LR: [0.1]}, {"tables": "train.epochs"}, "tables: expected a key of space"),
+        ({LR: [0.1]}, {"config": "facial_heatmop"}, 'did you mean "facial_heatmap"'),
+    ],
+)
+def test_bad_sweeps(recipe: Callable[..., Path], space: dict[str, Any], others: dict[str, Any], message: str) -> None:
+    with pytest.raises(KpnetError) as caught:
+        load_sweep(recipe(space, **others))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_of_another_sweep(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
+    sweep(*load_sweep(recipe(GRID)), out=tmp_path / "out")
+    with pytest.raises(KpnetError, match="the study try is of another sweep"):
+        sweep(*load_sweep(recipe({LR: [0.01], "model.head.stride": [4]})), out=tmp_path / "out")
+    assert len(scored) == 6
+
+
+def test_the_slides_grid() -> None:
+    settings, config = load_sweep("i2dl_grid", ["data.root=somewhere"])
+    cells = 1
+    for values in settings.space.values():
+        cells *= len(values)  # type: ignore[arg-type]
+    assert cells == 16
+    assert (config.train.epochs, config.data.root) == (8, "somewhere")
+    with pytest.raises(KpnetError, match=r'unknown sweep "i2dl_grd" .did you mean "i2dl_grid"'):
+        load_sweep("i2dl_grd")
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_cells(kpnet: Run, recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """Real trainings, two at once; a rate that diverges is a result."""
+    path = recipe({LR: [1e-3, 1e30], "train.batch_size": [4, 8]})
+    done = kpnet("sweep", path, "--workers", 2, "--out", tmp_path / "out")
+    assert done.code == 0, done
+    rows = pd.read_csv(tmp_path / "out" / "sweep.csv")
+    assert list(rows[LR]) == [1e-3, 1e-3, 1e30, 1e30]
+    assert list(rows.state) == ["complete", "complete", "diverged", "diverged"]
+    assert (rows.score[:2] > 0).all()
+    study = optuna.load_study(study_name="try", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}")
+    assert len([t for t in study.trials if "values" in t.user_attrs]) == 4
+    assert "| 1e+30 | 4 | diverged |" in done.out
