@@ -329,10 +329,19 @@ def info(
 
 
 @app.command()
-def config(name: Annotated[str | None, typer.Argument(help="A recipe; without it, their names.")] = None) -> None:
-    """Print a recipe's YAML, to start your own from."""
+def config(
+    name: Annotated[str | None, typer.Argument(help="A recipe; without it, their names.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON schema of the YAML for `train`, or NAME: pretrain.")
+    ] = False,
+) -> None:
+    """Print a recipe's YAML, to start your own from; or what a YAML may hold, for editors."""
     from kpnet.config import config_text, list_configs
 
+    if schema:
+        from kpnet.config_schema import schema_text
+
+        return print(schema_text(name or "train"), end="")
     print(config_text(name) if name else "\n".join(list_configs()), end="" if name else "\n")
 
 

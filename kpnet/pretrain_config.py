@@ -6,57 +6,79 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from kpnet.config import load_as
-from kpnet.schema import AdamW, OneCycle, Optimizer, Part, Positive, Rate, Recipe, Schedule, Strict, square
+from kpnet.schema import AdamW, OneCycle, Optimizer, Part, Positive, Rate, Recipe, Schedule, Sides, Strict
 
 
 class DecoderConfig(Strict):
     """Upsampling, convolution, norm and ReLU for each factor of 2 that the coarsest map is smaller than the image."""
 
-    width: Annotated[int, Field(ge=8)] | None = None  # channels of the first, then half each, at least 8; None: 128
+    width: Annotated[int, Field(ge=8)] | None = None
+    """Channels of the first, then half each, at least 8; null: 128."""
 
 
 class AutoencoderConfig(Strict):
     """Any backbone as the encoder; the decoder sees its coarsest map alone."""
 
     backbone: Part
+    """As a keypoint model's."""
     decoder: DecoderConfig = DecoderConfig()
-    latent: Positive | None = None  # so many numbers between the two; None: the coarsest map
+    """For a backbone without a mirror of its own."""
+    latent: Positive | None = None
+    """So many numbers between the two; null: the coarsest map."""
     in_channels: Positive = 3
-    input_size: Annotated[tuple[Positive, Positive], BeforeValidator(square)] = (96, 96)  # H, W; or one number
-    mean: list[float] | None = None  # as a keypoint model's
+    """1 for grey images, 3 for colour."""
+    input_size: Sides = (96, 96)
+    """H, W; or one number for both."""
+    mean: list[float] | None = None
+    """As a keypoint model's."""
     std: list[Rate] | None = None
+    """As a keypoint model's."""
 
 
 class ImagesConfig(Strict):
     """Where images without labels come from."""
 
     root: str = "."
-    images: str  # under root: a folder of pictures, an npz with an array `images`, a CSV with an Image column
-    val: Annotated[float, Field(gt=0, lt=1)] | str | None = 0.1  # a share of the images, or others under root
+    """The folder of the images, relative to the working directory."""
+    images: str
+    """Under root: a folder of pictures, an npz with an array `images`, a CSV with an Image column."""
+    val: Annotated[float, Field(gt=0, lt=1)] | str | None = 0.1
+    """A share of the images, or others under root."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Augmentation: albumentations by name, in this order."""
     workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load and augment beside the training."""
 
 
 class Mask(Strict):
     """A share of each image's patches is blanked."""
 
     share: Annotated[float, Field(gt=0, lt=1)]
-    patch: Positive = 12  # pixels a side
+    """Of the image's patches."""
+    patch: Positive = 12
+    """Pixels a side."""
 
 
 class PretrainSettings(Strict):
     """How the autoencoder is trained: to give back the image as it was before noise and mask."""
 
     epochs: Positive = 30
+    """Passes over the images."""
     batch_size: Positive = 32
+    """Images a step."""
     optimizer: Optimizer = AdamW(lr=1e-3)
+    """Without a `name`: adamw."""
     schedule: Schedule = OneCycle()
-    noise: Annotated[float, Field(ge=0)] = 0.0  # sigma, in grey values of [0, 1]
+    """Of the learning rate. Without a `name`: one_cycle."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Sigma, in grey values of [0, 1]."""
     mask: Mask | None = None
+    """Patches to blank; null: none."""
     seed: int = 0
+    """Of the initial weights, the order and the augmentation."""
 
 
 class PretrainConfig(Recipe):
@@ -65,10 +87,12 @@ class PretrainConfig(Recipe):
     command: ClassVar[str] = "pretrain"
 
     name: str = "pretrain"
+    """The run goes to `runs/NAME`."""
     model: AutoencoderConfig
     data: ImagesConfig
     train: PretrainSettings = PretrainSettings()
     trainer: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of Lightning's Trainer."""
 
 
 def load_pretrain_config(

@@ -2,70 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     field_serializer,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-# A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
-Part = str | dict[str, Any]
-
-
-def square(value: Any) -> Any:
-    """One number for both sides."""
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _named(default: str) -> Callable[[Any], Any]:
-    """`adam` for `{name: adam}`, and the default's name where only options are given."""
-
-    def name(value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        return {"name": default, **value} if isinstance(value, Mapping) else value
-
-    return name
+from kpnet.schema_types import Fraction, Named, Part, Positive, Rate, Recipe, Sides, Strict
 
 
 def _path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Recipe(Strict):
-    """A whole YAML, for `kpnet <command>`."""
-
-    command: ClassVar[str]
-
-
 class ModelConfig(Strict):
     """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
     backbone: Part
+    """One of kpnet's, `torchvision/NAME`, or any timm name; or `{name: …}` with its options."""
     head: Part
-    num_keypoints: Positive | None = None  # None: as many as the skeleton has
+    """A head's name, or `{name: …}` with its options."""
+    num_keypoints: Positive | None = None
+    """null: as many as the skeleton has."""
     in_channels: Positive = 3
-    input_size: Annotated[tuple[Positive, Positive], BeforeValidator(square)] = (96, 96)  # H, W; or one number
-    pretrained: Annotated[bool | str, BeforeValidator(_path)] = False  # true: the library's own download; or a path
-    mean: list[float] | None = None  # of images in [0, 1], per channel or one for all; None: the backbone's
+    """1 for grey images, 3 for colour."""
+    input_size: Sides = (96, 96)
+    """H, W; or one number for both."""
+    pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
+    """true: the library's own download; or the path of a weight file, a run or a pretraining."""
+    mean: list[float] | None = None
+    """Of images in [0, 1], per channel or one for all; null: the backbone's."""
     std: list[Rate] | None = None
+    """As `mean`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -77,16 +54,30 @@ class ModelConfig(Strict):
         rest = {k: v for k, v in values.items() if k != "heads"}
         return {**rest, "head": {"name": "multi", "heads": values["heads"]}}
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        json = handler.resolve_ref_schema(handler(schema))
+        json["properties"]["heads"] = {"type": "object", "description": "Short for the head `multi` of these."}
+        json["required"] = ["backbone"]
+        json["oneOf"] = [{"required": ["head"]}, {"required": ["heads"]}]
+        return json
+
 
 class TrainFile(Strict):
     """One file of the training data. What it leaves out is as in the data section."""
 
-    file: str | int  # under root; a number of samples for synthetic
-    weight: Rate = 1.0  # of each of its points in the loss
-    limit: Positive | None = None  # its first so many samples alone
+    file: str | int
+    """Under `data.root`; a number of samples for `synthetic`."""
+    weight: Rate = 1.0
+    """Of each of its points in the loss."""
+    limit: Positive | None = None
+    """Its first so many samples alone."""
     format: str | None = None
+    """null: that of the data section; so too the next two."""
     complete_only: bool | None = None
+    """Leave out samples that lack a point."""
     transforms: list[str | dict[str, Any]] | None = None
+    """Augmentation of its own."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -100,11 +91,17 @@ def _files(value: Any) -> Any:
     return [entry if isinstance(entry, (Mapping, TrainFile)) else {"file": entry} for entry in entries]
 
 
+# Of the JSON schema alone: the forms that `_files` takes.
+_TrainFiles = str | int | TrainFile | list[str | int | TrainFile] | None
+
+
 class Fold(Strict):
     """Of a cross-validation: one of so many parts of the training data is held out, and validates."""
 
-    index: Annotated[int, Field(ge=0)]  # from 0
+    index: Annotated[int, Field(ge=0)]
+    """Which is held out, from 0."""
     of: Annotated[int, Field(ge=2)]
+    """Number of parts."""
 
     @model_validator(mode="after")
     def _exists(self) -> Fold:
@@ -117,14 +114,25 @@ class DataConfig(Strict):
     """Where samples come from."""
 
     format: str = "kaggle_csv"
+    """A data format's name."""
     root: str = "."
-    train: Annotated[list[TrainFile], BeforeValidator(_files)] = []  # or one; or its name alone
-    val: str | int | None = None  # as TrainFile.file
-    fold: Fold | None = None  # in place of val
+    """The folder of the files, relative to the working directory."""
+    train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
+        default_factory=list
+    )
+    """Files to train on: one or several, each a name alone or a mapping."""
+    val: str | int | None = None
+    """The file to validate with; a number of samples for `synthetic`."""
+    fold: Fold | None = None
+    """Of a cross-validation, in place of `val`."""
     skeleton: str | list[str] | dict[str, Any] | None = None
+    """A shipped name, a YAML file, a list of names, or a mapping with `names`; null: the file's own points."""
     complete_only: bool = False
-    transforms: list[str | dict[str, Any]] = []
+    """Leave out samples that lack a point."""
+    transforms: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Augmentation: albumentations by name, in this order. Left and right labels swap with a mirror."""
     workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load and augment beside the training."""
 
     @field_serializer("train", mode="wrap")
     def _as_given(self, value: list[TrainFile], handler: SerializerFunctionWrapHandler) -> Any:
@@ -133,26 +141,42 @@ class DataConfig(Strict):
 
 
 class SGD(Strict):
+    """Stochastic gradient descent."""
+
     name: Literal["sgd"] = "sgd"
     lr: Rate
+    """Learning rate."""
     momentum: Annotated[float, Field(ge=0)] = 0.9
+    """Share of the last step that the next one keeps."""
     nesterov: bool = True
+    """Nesterov's momentum instead of the plain one."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of weights alone: biases and norms have none."""
 
 
 class Adam(Strict):
+    """Adam (Kingma and Ba 2015); weight decay as part of the gradient."""
+
     name: Literal["adam"] = "adam"
     lr: Rate
+    """Learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the gradient's mean and of its square."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of weights alone: biases and norms have none."""
 
 
 class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
+
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of weights alone: biases and norms have none."""
 
 
 class Constant(Strict):
+    """The optimizer's lr throughout."""
+
     name: Literal["constant"] = "constant"
 
 
@@ -160,9 +184,12 @@ class OneCycle(Strict):
     """Up to the optimizer's lr and down to nearly 0, each step (Smith 2018)."""
 
     name: Literal["one_cycle"] = "one_cycle"
-    warmup: Fraction = 0.3  # share of the steps
+    warmup: Fraction = 0.3
+    """Share of the steps."""
     start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """Of the lr, at the first step."""
     final_factor: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Of the lr, at the last step."""
 
 
 class Cosine(Strict):
@@ -170,7 +197,9 @@ class Cosine(Strict):
 
     name: Literal["cosine"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs in which the lr rises linearly."""
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the lr, at the last step."""
 
 
 class Plateau(Strict):
@@ -178,7 +207,9 @@ class Plateau(Strict):
 
     name: Literal["plateau"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of the lr."""
     patience: Positive = 10
+    """Epochs."""
 
 
 class EMA(Strict):
@@ -186,6 +217,7 @@ class EMA(Strict):
 
     name: Literal["ema"] = "ema"
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Share of the average that each step keeps."""
 
 
 class SWA(Strict):
@@ -193,32 +225,32 @@ class SWA(Strict):
 
     name: Literal["swa"] = "swa"
     start: Fraction = 0.75
+    """Share of the epochs before the first that counts."""
 
 
 class EarlyStopping(Strict):
     """Stop after `patience` epochs without a better validation score."""
 
     patience: Positive = 10
+    """Epochs."""
 
 
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), BeforeValidator(_named("adamw"))]
-Schedule = Annotated[
-    Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), BeforeValidator(_named("one_cycle"))
-]
-Average = Annotated[EMA | SWA, Field(discriminator="name"), BeforeValidator(_named("ema"))]
+Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), Named("adamw")]
+Schedule = Annotated[Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), Named("one_cycle")]
+Average = Annotated[EMA | SWA, Field(discriminator="name"), Named("ema")]
 
 
 class Freeze(Strict):
-    """The backbone's first `stages` (None: all) rest until epoch `until` (None: for good).
-
-    every: from then on one more stage thaws each so many epochs, the last first; None: all at once.
-    warmup: epochs in which the rate of what thaws rises linearly to its own; with `schedule: plateau`, none.
-    """
+    """The backbone's first `stages` rest until epoch `until`."""
 
     until: Positive | None = None
+    """Epoch at which they begin to learn; null: never."""
     stages: Positive | None = None
+    """How many of the backbone's maps rest, the finest first; null: all."""
     every: Positive | None = None
+    """From `until` on one more stage thaws each so many epochs, the last first; null: all at once."""
     warmup: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs in which the rate of what thaws rises linearly to its own; with `schedule: plateau`, none."""
 
     @model_validator(mode="after")
     def _ends(self) -> Freeze:
@@ -231,6 +263,7 @@ class LRScale(Strict):
     """Times the optimizer's lr."""
 
     backbone: Rate = 1.0
+    """Of the backbone."""
 
 
 def _freeze(value: Any) -> Any:
@@ -241,17 +274,29 @@ class TrainConfig(Strict):
     """How the model is trained."""
 
     epochs: Positive = 60
+    """Passes over the training data."""
     batch_size: Positive = 32
+    """Samples a step."""
     optimizer: Optimizer = AdamW(lr=1e-3)
+    """Without a `name`: adamw."""
     schedule: Schedule = OneCycle()
-    freeze: Annotated[Freeze | None, BeforeValidator(_freeze)] = None  # true: the whole backbone, for good
+    """Of the learning rate. Without a `name`: one_cycle."""
+    freeze: Annotated[Freeze | None, BeforeValidator(_freeze, json_schema_input_type=Freeze | bool | None)] = None
+    """Transfer learning: what of the backbone rests; true: all of it, for good."""
     lr_scale: LRScale = LRScale()
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the lr, for each of the backbone's maps from the head
+    """Learning rates of the parts, times the optimizer's."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the lr, for each of the backbone's maps from the head."""
     average: Average | None = None
+    """Of the weights; the final model has it. Without a `name`: ema."""
     early_stopping: EarlyStopping | None = None
+    """null: train all epochs."""
     clip_norm: Rate | None = None
-    overfit: Optimizer | None = None  # of its own for `--overfit`, where the recipe's would saturate
+    """Gradients are scaled down to this norm."""
+    overfit: Optimizer | None = None
+    """Of its own for `--overfit`, where the recipe's would saturate."""
     seed: int = 0
+    """Of the initial weights, the order and the augmentation."""
 
 
 class Config(Recipe):
@@ -261,7 +306,9 @@ class Config(Recipe):
     command: ClassVar[str] = "train"
 
     name: str = "run"
+    """The run goes to `runs/NAME`."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
-    trainer: dict[str, Any] = {}
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of Lightning's Trainer."""

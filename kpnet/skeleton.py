@@ -27,7 +27,7 @@ def _mirrored(name: str) -> str | None:
     return None if other == words else "_".join(other)
 
 
-class _File(BaseModel):
+class SkeletonFile(BaseModel):
     """What a skeleton's YAML may hold."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
@@ -169,9 +169,9 @@ class Skeleton:
         if not isinstance(values, Mapping):
             raise KpnetError(f'{where}: expected a mapping with "names", found {type(values).__name__}')
         try:
-            file = _File.model_validate(dict(values))
+            file = SkeletonFile.model_validate(dict(values))
         except ValidationError as error:
-            raise KpnetError(describe(error, where, _File, values)) from None
+            raise KpnetError(describe(error, where, SkeletonFile, values)) from None
         return cls(
             names=tuple(file.names),
             pairs=tuple(file.pairs or ()),

@@ -25,7 +25,8 @@ class Backbone(nn.Module):
 
     fixed_size: ClassVar[bool] = False
     in_channels: int
-    loaded: Loaded | None = None  # what came from a weight file
+    loaded: Loaded | None = None
+    """What came from a weight file."""
     channels: list[int]
     strides: list[int]
     mean: tuple[float, ...] = (0.5,)

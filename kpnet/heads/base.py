@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -62,8 +62,12 @@ class Head(nn.Module):
     """
 
     multiple: int = 1
-    has_spread: bool = True  # does infer give a covariance?
+    has_spread: bool = True
+    """Does `infer` give a covariance?"""
+    known: ClassVar[tuple[str, ...]] = ()
+    """Names of the terms that its option `loss` may weight."""
     loss_weights: dict[str, float]
+    """Of the terms, where there is such an option."""
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         raise NotImplementedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -53,6 +53,8 @@ class HeatmapHead(Head):
     of soft-argmax and DARK, of a map's mean and its peak), `quarter`, `argmax`.
     """
 
+    known: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES)
+
     def __init__(
         self,
         pyramid: Pyramid,
@@ -69,7 +71,7 @@ class HeatmapHead(Head):
         window: Annotated[int, Field(gt=0)] = 4,
     ) -> None:
         super().__init__()
-        check_losses(loss, [*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES], "heatmap")
+        check_losses(loss, self.known, "heatmap")
         flat = temperature == "learned" or temperature > SHARP
         if flat and not any(weight for name, weight in loss.items() if name not in (*MAP_LOSSES, "variance")):
             raise KpnetError(

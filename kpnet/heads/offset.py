@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,8 @@ class OffsetHead(Head):
     decoder, stride, hardest: as for `heatmap`.
     """
 
+    known: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset")
+
     def __init__(
         self,
         pyramid: Pyramid,
@@ -51,7 +53,7 @@ class OffsetHead(Head):
         decoding: Literal["mean", "argmax"] = "mean",
     ) -> None:
         super().__init__()
-        check_losses(loss, [*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset"], "offset")
+        check_losses(loss, self.known, "offset")
         named = {name for name, weight in loss.items() if weight}
         if not named & {"offset", *COORDINATE_LOSSES} or not named - {"offset", "variance"}:
             raise KpnetError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,8 @@ class SimCCHead(Head):
     decoder, stride, hardest: as for `heatmap`. Bound to the configured input size.
     """
 
+    known: ClassVar[tuple[str, ...]] = (*AXIS_LOSSES, *COORDINATE_LOSSES)
+
     def __init__(
         self,
         pyramid: Pyramid,
@@ -53,7 +55,7 @@ class SimCCHead(Head):
         hardest: Hardest = None,
     ) -> None:
         super().__init__()
-        check_losses(loss, [*AXIS_LOSSES, *COORDINATE_LOSSES], "simcc")
+        check_losses(loss, self.known, "simcc")
         self.loss_weights = loss
         self.reduce = reducer(hardest)
         self.decoder = DECODERS.build(decoder, pyramid, stride)

@@ -1,0 +1,125 @@
+"""The configuration reference: the JSON schema of the YAML as Markdown tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from torch import nn
+
+from kpnet.backbones import BACKBONES, Backbone
+from kpnet.config_schema import RECIPES, Json, described, json_schema
+from kpnet.heads import HEADS, Head
+from kpnet.heads.decoders import DECODERS
+from kpnet.heads.decoders.base import Decoder
+
+PARTS: dict[str, tuple[str, Mapping[str, type], type[nn.Module]]] = {
+    "head": ("Heads", HEADS, Head),
+    "decoder": ("Decoders", DECODERS, Decoder),
+    "backbone": ("Backbones", BACKBONES, Backbone),
+}
+TITLES = {"train": "Training", "pretrain": "Pretraining"}
+
+
+def config_reference() -> str:
+    """Markdown: every key of both YAMLs, then every part with its options: type, default, what it is."""
+    links = {kind: f"[{kind}](#{title.lower()})" for kind, (title, *_) in PARTS.items()} | {"transform": "transform"}
+    lines: list[str] = []
+    schemas = {command: json_schema(command) for command in RECIPES}
+    for command, schema in schemas.items():
+        lines += ["", f"## {TITLES.get(command, command)}: `kpnet {command}`", ""]
+        sections = [("", schema), *_sections(schema, schema["$defs"], "", command, links)]
+        for title, section in sections:
+            lines += ["", f"### {title}", ""] if title else []
+            lines += [section.get("description", ""), "", *_table(section, links)]
+    for kind, (title, registry, base) in PARTS.items():
+        lines += ["", f"## {title}"]
+        for name, cls in sorted(registry.items()):
+            options = schemas["train"]["$defs"][f"{kind}.{name}"]
+            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", ""]
+            keys = "|".join(options["properties"])
+            for text in described(cls, base):
+                lines += [re.sub(rf"(?<![`\w])({keys})(?=: )", r"`\1`", text), ""]
+            lines += _table(options, links, names=False)
+    return "\n".join(lines) + "\n"
+
+
+def _sections(schema: Json, models: Json, path: str, command: str, links: dict[str, str]) -> Iterator[tuple[str, Json]]:
+    """Heading and model of all that the properties of `schema` lead to, in order; `links` learns where each is."""
+    for key, value in schema.get("properties", {}).items():
+        for name in _references(value):
+            if name in links or name not in models or "properties" not in models[name]:
+                continue
+            model = models[name]
+            member = model["properties"].get("name", {}).get("const")
+            place = f"{path}.{key}".lstrip(".") + (f": {member}" if member else "")
+            anchor = f"{command}-{place}".replace(": ", "-").replace(".", "-")
+            links[name] = f"[{member or key}](#{anchor})"
+            yield f"`{place}` {{ #{anchor} }}", model
+            yield from _sections(model, models, f"{path}.{key}".lstrip("."), command, links)
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if "$ref" in value:
+            yield value["$ref"].removeprefix("#/$defs/")
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)
+
+
+def _table(model: Json, links: dict[str, str], *, names: bool = True) -> list[str]:
+    """A row per key: key, type, default, and what it is where the schema says so; names: the key `name` too."""
+    rows = {key: value for key, value in model.get("properties", {}).items() if names or key != "name"}
+    if not rows:
+        return ["No options." if "name" in model.get("properties", {}) else ""]
+    told = any("description" in value for value in rows.values())  # else the section's own line says it
+    lines = ["| key | type | default |" + " what it is |" * told, "| --- | --- | --- |" + " --- |" * told]
+    for key, value in rows.items():
+        cells = [f"`{key}`", _type(value, links), _default(key, value, model)]
+        lines.append("| " + " | ".join(cells + [value.get("description", "")] * told) + " |")
+    return lines
+
+
+def _default(key: str, value: Json, model: Json) -> str:
+    if key in model.get("required", ()):
+        return "required"
+    if any(key in choice.get("required", ()) for choice in model.get("oneOf", ())):
+        return "required, one of the two"
+    if "$ref" in value and isinstance(value.get("default"), Mapping):
+        return "its defaults"
+    empty: Any = {"array": [], "object": {}}.get(value.get("type", ""))
+    if "default" not in value and empty is None:
+        return ""
+    text = yaml.safe_dump(value.get("default", empty), default_flow_style=True, width=1e9, sort_keys=False)
+    return f"`{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
+
+
+def _type(value: Mapping[str, Any], links: dict[str, str]) -> str:
+    """In words: `integer > 0`, `list of number`, links to other sections."""
+    if "$ref" in value:
+        return links[value["$ref"].removeprefix("#/$defs/")]
+    if "const" in value or "enum" in value:
+        return ", ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(_type(each, links) for each in value["anyOf"]))
+    kind: Any = value.get("type", "anything")
+    if kind == "array":
+        if "prefixItems" in value:
+            return f"[{', '.join(_type(each, links) for each in value['prefixItems'])}]"
+        return f"list of {_type(value.get('items', {}), links)}"
+    if kind == "object" and value.get("properties"):
+        return "weights of " + ", ".join(f"`{name}`" for name in value["properties"])
+    if kind == "object":
+        held = value.get("additionalProperties", True)
+        return f"name to {_type(held, links)}" if isinstance(held, Mapping) else "mapping"
+    words: dict[Any, str] = {"boolean": "true or false", "string": "text", "null": "null"}
+    if isinstance(kind, list):
+        return " or ".join(str(words.get(each, each)) for each in kind)
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    bounds = [f"{sign} {value[limit]:g}" for limit, sign in signs.items() if limit in value]
+    return " ".join([words.get(kind, kind), ", ".join(bounds)]).strip()

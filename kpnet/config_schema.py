@@ -1,0 +1,147 @@
+"""The JSON schema of the YAML: the typed schema, with the options of whatever is registered."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from kpnet.backbones import BACKBONES, Backbone
+from kpnet.data import DATASETS
+from kpnet.data.transforms import GROUPS, supported
+from kpnet.errors import KpnetError, nearest
+from kpnet.heads import HEADS, Head
+from kpnet.heads.decoders import DECODERS
+from kpnet.heads.decoders.base import Decoder
+from kpnet.pretrain_config import PretrainConfig
+from kpnet.registry import options_model
+from kpnet.schema import Config
+from kpnet.schema_types import Recipe
+from kpnet.skeleton import SkeletonFile
+
+Json = dict[str, Any]
+RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig)}
+
+
+def json_schema(command: str = "train") -> Json:
+    """JSON schema (2020-12) of what `kpnet train` or `kpnet pretrain` takes, every short form included.
+
+    A head, decoder, backbone or data format of one's own is in it once it is registered. Raises KpnetError for a
+    command without a YAML.
+    """
+    if command not in RECIPES:
+        raise KpnetError(f'no schema of "{command}"{nearest(command, RECIPES)}; there are: {", ".join(RECIPES)}')
+    schema = RECIPES[command].model_json_schema()
+    models: dict[str, Json] = schema["$defs"]
+    models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
+    if command == "train":
+        models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
+        formats, skeletons = {"enum": sorted(DATASETS)}, [_TEXT, _list(_TEXT), _ref("skeleton")]
+        _narrow(models["ModelConfig"], backbone=_ref("backbone"), head=_ref("head"), heads=_mapping(_ref("head")))
+        _narrow(
+            models["DataConfig"], format=formats, transforms=_list(_ref("transform")), skeleton={"anyOf": skeletons}
+        )
+        _narrow(models["TrainFile"], format=formats, transforms=_list(_ref("transform")))
+    else:
+        _narrow(models["AutoencoderConfig"], backbone=_ref("backbone"))
+        _narrow(models["ImagesConfig"], transforms=_list(_ref("transform")))
+    for model in (schema, *models.values()):
+        model.pop("title", None)
+        for each in model.get("properties", {}).values():
+            each.pop("title", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"kpnet {command}", **schema}
+
+
+def schema_text(command: str = "train") -> str:
+    """`json_schema` as a file holds it."""
+    return json.dumps(json_schema(command), indent=1, ensure_ascii=False) + "\n"
+
+
+def described(cls: type, base: type[nn.Module]) -> Iterator[str]:
+    """The docstrings that say what the options of `cls` do: its own, and of what it inherits below `base`."""
+    for each in cls.__mro__[: cls.__mro__.index(base)]:
+        if each.__doc__ and issubclass(each, base):
+            yield inspect.cleandoc(each.__doc__)
+
+
+_TEXT: Json = {"type": "string"}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _mapping(values: Json) -> Json:
+    return {"type": "object", "additionalProperties": values, "minProperties": 1}
+
+
+def _narrow(model: Json, **properties: Json) -> None:
+    """Replace what properties may be; whether they may be null, their defaults and descriptions stay."""
+    for name, narrow in properties.items():
+        wide = model["properties"][name]
+        null = {"type": "null"}
+        kept = {key: wide[key] for key in ("default", "description") if key in wide}
+        model["properties"][name] = ({"anyOf": [narrow, null]} if null in wide.get("anyOf", ()) else narrow) | kept
+
+
+def _parts(
+    kind: str, registry: Mapping[str, type], base: type[nn.Module], *, libraries: bool = False
+) -> dict[str, Json]:
+    """`kind`: a name alone, or a mapping with the name and its options; `kind.NAME`: the latter.
+
+    libraries: names of other libraries too, with options that they check.
+    """
+    found = {f"{kind}.{name}": _options(name, cls, base) for name, cls in sorted(registry.items())}
+    alone = [name for name in sorted(registry) if found[f"{kind}.{name}"]["required"] == ["name"]]
+    choices: list[Json] = [{"enum": alone}, *map(_ref, found)]
+    if libraries:
+        other = {"name": {**_TEXT, "not": {"enum": sorted(registry)}}}
+        choices += [_TEXT, {"type": "object", "properties": other, "required": ["name"]}]
+    return {kind: {"anyOf": choices}, **found}
+
+
+def _options(name: str, cls: type, base: type[nn.Module]) -> Json:
+    """A part's mapping: its name and its keyword-only parameters."""
+    options = options_model(cls).model_json_schema()
+    options["description"] = " ".join(next(described(cls, base), "").split())
+    options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
+    options["required"] = ["name", *options.get("required", ())]
+    properties, known = options["properties"], getattr(cls, "known", ())
+    if "decoder" in properties:
+        _narrow(options, decoder=_ref("decoder"))
+    if "heads" in properties:
+        _narrow(options, heads=_mapping(_ref("head")))
+    if "loss" in properties and known:
+        weights = {each: {"type": "number", "minimum": 0} for each in known}
+        _narrow(options, loss={"type": "object", "properties": weights, "additionalProperties": False})
+        if properties["loss"].get("default", 0) is None:
+            properties["loss"]["default"] = getattr(cls, "defaults", None)
+    return options
+
+
+def _skeleton() -> Json:
+    """The mapping; a name may be a number there: 1 is the point "1"."""
+    text = json.dumps(SkeletonFile.model_json_schema()).replace(
+        json.dumps(_TEXT), json.dumps({"type": ["string", "number"]})
+    )
+    schema: Json = json.loads(text)
+    return schema
+
+
+def _transform() -> Json:
+    """A transform's name, or a mapping of the name to its arguments; groups hold transforms."""
+    several = _list(_ref("transform"))
+    arguments: dict[str, Json] = {name: {"type": ["object", "null"]} for name in supported()}
+    for name, keys in GROUPS.items():
+        held = {"type": "object", "properties": {**{key: {} for key in keys}, "transforms": several}}
+        arguments[name] = {"anyOf": [several, {**held, "required": ["transforms"], "additionalProperties": False}]}
+    one = {"type": "object", "properties": arguments, "additionalProperties": False}
+    alone = [name for name in arguments if name not in GROUPS]
+    return {"anyOf": [{"enum": alone}, {**one, "minProperties": 1, "maxProperties": 1}]}

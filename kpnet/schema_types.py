@@ -1,0 +1,65 @@
+"""What the typed schemas are made of: numbers with bounds, parts by name, and models that know no other key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
+Part = str | dict[str, Any]
+
+
+def square(value: Any) -> Any:
+    """One number for both sides."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Named:
+    """Of a union: `adam` for `{name: adam}`, and the default's name where only options are given."""
+
+    default: str
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        return {"name": self.default, **value} if isinstance(value, Mapping) else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The same two short forms: the names that need no option, and a member without its name."""
+        members: dict[str, str] = handler(schema)["discriminator"]["mapping"]
+        alone = []
+        for name, reference in members.items():
+            member = handler.resolve_ref_schema({"$ref": reference})
+            needed = [key for key in member.get("required", ()) if key != "name"]
+            alone += [] if needed else [name]
+            member["required"] = needed if name == self.default else ["name", *needed]
+        choices: list[dict[str, Any]] = [{"$ref": reference} for reference in members.values()]
+        return {"anyOf": [*choices, {"enum": alone}] if alone else choices}
+
+
+Sides = Annotated[
+    tuple[Positive, Positive], BeforeValidator(square, json_schema_input_type=tuple[Positive, Positive] | Positive)
+]
+
+
+class Strict(BaseModel):
+    """No unknown key. A line in quotes beneath a field says what it is, here, in the JSON schema and in the docs."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Recipe(Strict):
+    """A whole YAML, for `kpnet <command>`."""
+
+    command: ClassVar[str]

@@ -1,0 +1,117 @@
+"""A folder as the README and the docs take it for granted: faces, pictures and a trained run, all of them small."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torchvision
+from rich.console import Console
+
+from kpnet.autoencoder import Autoencoder
+from kpnet.backbones import pretrained as library
+from kpnet.config import load_config
+from kpnet.data import SyntheticFaces
+from kpnet.data.build import build_splits
+from kpnet.data.unlabelled import build_images
+from kpnet.engine import overfit, pretrain, training
+from kpnet.engine.transfer import check_freeze
+from kpnet.model import assemble
+from kpnet.pretrain_config import PretrainConfig
+from kpnet.schema import Config
+
+TRAINER = set(inspect.signature(pl.Trainer).parameters)
+SMALL = (
+    *("model.backbone.channels=[8, 16]", "model.backbone.residual=0", "model.head.decoder.width=8"),
+    *("train.epochs=1", "train.batch_size=4", "data.workers=0", "data.transforms=[]", "trainer.precision=32-true"),
+)
+
+
+def make_world(folder: Path) -> Path:
+    """The folder, filled; its run is the recipe facial_heatmap on a narrow backbone, after one epoch."""
+    faces = SyntheticFaces(12, seed=1)
+    for place in ("data/faces15", "my_folder", "data/faces_unlabelled", "photos"):
+        (folder / place).mkdir(parents=True)
+    for place in ("data/faces15", "my_folder"):
+        write_csv(folder / place / "training.csv", faces, range(8), 15)
+        write_csv(folder / place / "val.csv", faces, range(8, 12), 15)
+    write_csv(folder / "data/faces15/partial.csv", faces, range(4), 4)
+    write_csv(folder / "held_out.csv", SyntheticFaces(12, seed=2), range(12), 15)
+    images = [faces.read(index)[0] for index in range(12)]
+    np.savez(folder / "data/faces_unlabelled/faces.npz", images=np.stack(images))
+    for name in ("photo.jpg", "photos/a.png", "photos/b.png"):
+        cv2.imwrite(str(folder / name), cv2.resize(images[0], (120, 130)))
+    with inside(folder), open(os.devnull, "w") as log:
+        training.train(load_config("facial_heatmap", SMALL), console=Console(file=log))
+    return folder
+
+
+def write_csv(path: Path, faces: SyntheticFaces, indices: range, points: int) -> None:
+    names = faces.skeleton.names[:points]
+    lines = [",".join([f"{name}_{axis}" for name in names for axis in "xy"] + ["Image"])]
+    for image, xy in map(faces.read, indices):
+        lines.append(",".join([f"{v:.2f}" for v in xy[:points].ravel()] + [" ".join(map(str, image.ravel()))]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published weights are random ones."""
+    create = library._create
+    monkeypatch.setattr(library, "_create", lambda name, channels, _, *rest: create(name, channels, False, *rest))
+    monkeypatch.setattr(library, "_download", lambda _, name: torchvision.models.get_model(name).state_dict())
+
+
+def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training is data, model, and one loss with its gradients; its run is the small one."""
+    monkeypatch.setattr(training, "train", one_step)
+    monkeypatch.setattr(pretrain, "pretrain", one_pretraining_step)
+    monkeypatch.setattr(overfit, "STEPS", 2)
+    monkeypatch.setattr(overfit, "TARGET_PX", 1e3)
+
+
+def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
+    """In place of `kpnet.engine.training.train`."""
+    assert set(config.trainer) <= TRAINER
+    folder = out or Path("runs") / config.name
+    assert (folder / "last.ckpt").is_file() or not resume
+    dataset, val = build_splits(config)
+    assert val is None or len(val)
+    model = assemble(config.model, dataset.skeleton)
+    check_freeze(model, config.train)
+    items = [dataset[index] for index in range(2)]
+    images, target, weight = (torch.stack([item[key] for item in items]) for key in ("image", "keypoints", "weight"))
+    torch.stack(list(model.head.loss(model.output(images), target, weight).values())).sum().backward()
+    small = Path("runs/facial_heatmap")
+    if folder != small:
+        shutil.copytree(small, folder, dirs_exist_ok=True)
+    return folder, model, {}
+
+
+def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
+    """In place of `kpnet.engine.pretrain.pretrain`."""
+    folder = out or Path("runs") / config.name
+    train, _ = build_images(config)
+    model = Autoencoder(config.model)
+    model(torch.stack([train[index]["image"] for index in range(2)])).square().mean().backward()
+    model.save(folder / "final")
+    return folder, model, {}

@@ -1,0 +1,197 @@
+"""The JSON schema that editors use: it takes what kpnet takes, and marks what kpnet refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from console import Run
+from recipes import TRAINED, loader
+
+from kpnet.config import _Loader, config_text, list_configs
+from kpnet.config_reference import config_reference
+from kpnet.config_schema import RECIPES, json_schema, schema_text
+from kpnet.data import DATASETS
+from kpnet.errors import KpnetError
+from kpnet.heads import HEADS
+from kpnet.heads.decoders import DECODERS
+
+ROOT = Path(__file__).parent.parent
+VALIDATORS = {command: jsonschema.Draft202012Validator(json_schema(command)) for command in RECIPES}
+
+
+def read(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def marked(values: Any, command: str = "train") -> bool:
+    """Does the schema refuse it?"""
+    return not VALIDATORS[command].is_valid(values)
+
+
+def refused(values: Any, command: str = "train") -> bool:
+    """Does kpnet? A config that is built as far as its parts' options and its transforms."""
+    from kpnet.data.transforms import Augment
+    from kpnet.model import build_model
+    from kpnet.skeleton import Skeleton
+
+    try:
+        config = loader("facial_heatmap" if command == "train" else "pretrain_autoencoder")(values)
+        Augment(config.data.transforms, Skeleton.from_names(["left", "right"]))
+        if command == "train":
+            DATASETS.find(config.data.format)
+            if config.data.skeleton is not None:
+                Skeleton.load(config.data.skeleton)
+            build_model({**config.model.model_dump(), "num_keypoints": 3, "pretrained": False})
+    except KpnetError:
+        return True
+    return False
+
+
+def config(**sections: Any) -> dict[str, Any]:
+    model = {"backbone": {"name": "conv_sandwich", "channels": [4, 8]}, "head": "heatmap", "input_size": 32}
+    return {"model": {**model, **sections.pop("model", {})}, **sections}
+
+
+@pytest.mark.parametrize("command", RECIPES)
+def test_it_is_a_schema_and_the_committed_copy_is_up_to_date(command: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema(command))
+    held = (ROOT / "docs" / "schema" / f"{command}.json").read_text(encoding="utf-8")
+    assert held == schema_text(command), f"kpnet config --schema {command} > docs/schema/{command}.json"
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_recipe_is_valid_and_a_misspelt_key_in_any_section_is_not(name: str) -> None:
+    command = "train" if name in TRAINED else "pretrain"
+    values = read(config_text(name))
+    VALIDATORS[command].validate(values)
+    for section in (values, *[values[key] for key in ("model", "data", "train")]):
+        section["wrods"] = 1
+        assert marked(values, command)
+        del section["wrods"]
+    assert marked(values, "pretrain" if command == "train" else "train")
+
+
+SHORT: list[dict[str, Any]] = [
+    config(model={"head": "regression"}),
+    config(model={"head": {"name": "simcc", "decoder": "deconv"}}),
+    config(model={"head": {"name": "heatmap", "decoder": {"name": "unet", "width": 4}, "temperature": "learned"}}),
+    config(model={"backbone": "resnet18", "input_size": [32, 64], "pretrained": True}),
+    config(model={"backbone": {"name": "resnet18", "drop_path_rate": 0.1}, "pretrained": "weights.pth"}),
+    {"model": {"backbone": "conv_sandwich", "heads": {"a": "rle", "b": {"name": "heatmap", "stride": 2}}}},
+    *[config(data={"train": given}) for given in ("a.csv", 50, {"file": "a.csv"}, ["a.csv", {"file": 9}], None)],
+    config(data={"format": "synthetic", "val": 20, "skeleton": "facial15"}),
+    config(data={"skeleton": ["a", "b"]}),
+    config(data={"skeleton": {"names": [1, 2], "pairs": [[1, 2]]}}),
+    config(data={"transforms": ["HorizontalFlip", {"Affine": {"rotate": [-3, 3]}}, {"GaussianBlur": None}]}),
+    config(data={"transforms": [{"OneOf": [{"GaussianBlur": {}}, "HorizontalFlip"]}]}),
+    config(data={"transforms": [{"SomeOf": {"transforms": ["GaussianBlur", "HorizontalFlip"], "n": 1}}]}),
+    config(train={"optimizer": {"lr": 1}, "schedule": "constant", "average": "swa", "freeze": True}),
+    config(train={"optimizer": {"name": "sgd", "lr": 1, "momentum": 0}, "schedule": {"warmup": 0.1}, "freeze": False}),
+    config(train={"schedule": {"name": "plateau"}, "average": {"decay": 0.9}, "freeze": {"until": 3}}),
+    config(trainer={"precision": "auto", "anything": [1]}),
+]
+
+WRONG: list[dict[str, Any]] = [
+    config(modle={}),
+    config(model={"head": "heatmpa"}),
+    config(model={"head": {"name": "heatmap", "strid": 4}}),
+    config(model={"head": {"name": "heatmap", "decoder": {"name": "unet", "rates": [1]}}}),
+    config(model={"head": {"name": "heatmap", "loss": {"crossentropy": 1}}}),
+    config(model={"head": {"name": "regression", "loss": {"cross_entropy": 1}}}),
+    config(model={"head": "multi"}),
+    config(model={"heads": {"a": "rle"}}),  # head too
+    config(model={"backbone": {"name": "conv_sandwich", "chanels": [8]}}),
+    config(model={"backbone": {"channels": [8]}}),
+    config(model={"input_size": [32, 32, 3]}),
+    config(model={"input_size": 0}),
+    config(data={"format": "kagle_csv"}),
+    config(data={"skeleton": {"nmaes": ["a"]}}),
+    config(data={"skeleton": ["a", 3]}),
+    config(data={"train": [{"limit": 3}]}),
+    config(data={"train": {"file": "a.csv", "wieght": 1}}),
+    config(data={"transforms": ["HorizontalFlop"]}),
+    config(data={"transforms": [{"HorizontalFlip": {}, "Affine": {}}]}),
+    config(data={"transforms": [{"OneOf": ["ElasticTransform"]}]}),
+    config(data={"transforms": [{"OneOf": {"transforms": ["GaussianBlur"], "n": 1}}]}),
+    config(train={"optimizer": "adamw"}),  # needs lr
+    config(train={"optimizer": {"lr": 0.1, "momentum": 0.9}}),  # adamw has none
+    config(train={"optimizer": {"name": "sdg", "lr": 0.1}}),
+    config(train={"schedule": {"factor": 0.1}}),
+    config(train={"average": "emaa"}),
+    config(train={"freeze": {"until": 0}}),
+]
+
+
+def test_every_short_form_that_kpnet_takes_is_valid() -> None:
+    for values in SHORT:
+        assert not refused(values), values
+        VALIDATORS["train"].validate(values)
+
+
+def test_what_kpnet_refuses_is_marked() -> None:
+    for values in WRONG:
+        assert refused(values), values
+        assert marked(values), values
+
+
+def test_a_pretraining() -> None:
+    values = {"model": {"backbone": "mlp", "input_size": 16}, "data": {"images": "faces.npz", "val": None}}
+    assert not refused(values, "pretrain")
+    VALIDATORS["pretrain"].validate(values)
+    for wrong in ({"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}):
+        assert refused({**values, **wrong}, "pretrain")
+        assert marked({**values, **wrong}, "pretrain")
+
+
+def test_every_part_has_its_options() -> None:
+    models = json_schema()["$defs"]
+    for kind, registry in (("head", HEADS), ("decoder", DECODERS)):
+        for name in registry:
+            part = models[f"{kind}.{name}"]
+            assert part["description"]
+            assert part["additionalProperties"] is False
+            assert part["properties"]["name"] == {"const": name}
+
+
+def test_every_key_of_the_yaml_says_what_it_is() -> None:
+    for command in RECIPES:
+        schema = json_schema(command)
+        for name, model in {**schema["$defs"], "": schema}.items():
+            if "." in name or name == "skeleton":
+                continue
+            for key, value in model.get("properties", {}).items():
+                told = value if "description" in value or "$ref" not in value else schema["$defs"][value["$ref"][8:]]
+                assert told.get("description") or "const" in value, f"{name}.{key}"
+
+
+def test_the_reference_has_every_key_and_its_links_lead_somewhere() -> None:
+    text = config_reference()
+    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= {
+        "heads",
+        "decoders",
+        "backbones",
+        *re.findall(r"{ #(.*?) }", text),
+    }
+    sections = {part.partition("`")[0]: part for part in text.split("\n### `")}
+    for command in RECIPES:
+        schema = json_schema(command)
+        for name, model in schema["$defs"].items():
+            kind, _, part = name.partition(".")
+            held = sections[part] if part and kind != "transform" else text
+            for key in model.get("properties", {}):
+                assert (part and key == "name") or f"| `{key}` | " in held, f"{name}.{key}"
+    assert "| `stride` | integer > 0 | `4` |" in sections["heatmap"]
+    assert "| `lr` | number > 0 | required | Learning rate. |" in sections["train.optimizer: sgd"]
+    assert "anything" not in text
+
+
+def test_the_command(kpnet: Run) -> None:
+    assert json.loads(kpnet("config", "--schema").out) == json_schema("train")
+    assert kpnet("config", "pretrain", "--schema").out == schema_text("pretrain")
+    kpnet("config", "--schema", "pretrian").refused('"pretrian"', '"pretrain"')
