@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kpnet.config import load_config
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
-from kpnet.pictures import Picture, write_drawn
+from kpnet.pictures import Picture, dataset_pictures, write_drawn
 from kpnet.predictor import Predictor
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.schema import Config, DataConfig
@@ -96,6 +97,17 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
     return dataset
 
 
+def val_pictures(run: Path, model: KeypointModel) -> list[Picture]:
+    """The samples of what the run's config calls its validation data, none of them read yet."""
+    from kpnet.data.build import build_val
+
+    config = run_config(run)
+    dataset = None if config is None else build_val(config, model.skeleton)
+    if dataset is None:
+        raise KpnetError(f"{run}: no validation data in its config; give pictures: kpnet visualize {run} photo.jpg")
+    return dataset_pictures(dataset, "val", "val")
+
+
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
     config = run_config(run)
@@ -148,6 +160,41 @@ def _load(
             continue
         loaded.append((picture, image))
         yield picture.name, image, None
+
+
+def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:
+    """Draw the network's inside into `out`, of each picture in a folder of its own.
+
+    The lines that say what was drawn, and what there is not to draw; and what was wrong with pictures.
+    """
+    from kpnet import plot
+
+    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_spread}
+    drawn: dict[str, None] = {}  # in their order, each once
+    missing: dict[str, None] = {}
+    bad: list[str] = []
+
+    def save(draw: Callable[[], Any], target: Path) -> None:
+        try:
+            plot.save_figure(draw(), target)
+            drawn[target.name] = None
+        except plot.NothingToDraw as error:
+            missing[str(error)] = None
+
+    for picture in pictures:
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
+            continue
+        for name, draw in kinds.items():
+            save(partial(draw, model, image), out / picture.target.with_suffix("") / f"{name}.png")
+    count = len(pictures) - len(bad)
+    if not count:
+        raise KpnetError(bad[0])
+    images = f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"
+    save(partial(plot.draw_filters, model), out / "filters.png")
+    return [images, *([f"the first layer: {out / 'filters.png'}"] if "filters.png" in drawn else []), *missing], bad
 
 
 def run_config(run: Path) -> Config | None:

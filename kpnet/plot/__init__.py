@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from kpnet.plot.curves import draw_curves, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
+from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
 from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
 
 __all__ = [
     "Figure",
+    "NothingToDraw",
     "draw_curves",
+    "draw_features",
+    "draw_filters",
+    "draw_heatmaps",
     "draw_mosaic",
     "draw_points",
     "draw_predictions",
     "draw_reliability",
+    "draw_spread",
     "save_figure",
     "show_keypoint_predictions",
 ]
