@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kpnet.cli_inside import visualize
+from kpnet.cli_inside import tune, visualize
 from kpnet.errors import KpnetError
 from kpnet.options import (
     BatchOption,
@@ -234,6 +234,7 @@ def predict(
 
 
 app.command()(visualize)
+app.command()(tune)
 
 
 @app.command()

@@ -197,6 +197,36 @@ def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path)
     return [images, *([f"the first layer: {out / 'filters.png'}"] if "filters.png" in drawn else []), *missing], bad
 
 
+def tune_and_tell(
+    config: Config, out: Path, lr: bool, batch_size: bool, most: int | None, steps: int
+) -> tuple[list[str], list[str]]:
+    """What was found, as key=value lines, and how; the curve of the learning rate is drawn into `out`."""
+    from rich.console import Console
+
+    from kpnet import plot
+    from kpnet.data.build import build_train, unlabelled_points
+    from kpnet.engine.tuning import find_batch_size, find_lr, say_batch_size
+
+    console = Console(stderr=True)
+    data = build_train(config)
+    unlabelled_points(data)  # a KpnetError for a file without a label
+    found, notes = [], []
+    if batch_size:
+        with console.status("trying batch sizes"):
+            batch = find_batch_size(config, data, most)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch.size})})
+        found.append(f"train.batch_size={batch.size}")
+        notes.append(say_batch_size(batch, len(data)))
+    if lr:
+        with console.status("trying learning rates"):
+            curve, said = find_lr(config, data, steps)
+        figure = plot.draw_lr_curve(curve.rates, curve.losses, curve.smoothed, curve.suggestion)
+        plot.save_figure(figure, out / "learning_rate.png")
+        found.append(f"train.optimizer.lr={curve.suggestion:.1e}")
+        notes += [*said, f"the curve: {out / 'learning_rate.png'}"]
+    return found, notes
+
+
 def run_config(run: Path) -> Config | None:
     """The config of a run folder, or of the folder of one of its models."""
     saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kpnet.plot.curves import draw_curves, draw_reliability
+from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
 from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
 from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
@@ -14,6 +14,7 @@ __all__ = [
     "draw_features",
     "draw_filters",
     "draw_heatmaps",
+    "draw_lr_curve",
     "draw_mosaic",
     "draw_points",
     "draw_predictions",

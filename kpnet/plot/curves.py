@@ -50,6 +50,23 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
+def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, suggestion: float) -> Figure:
+    """Of a range test: the loss (N,) and the smoothed loss (N,) over the rates (N,), with the suggested rate."""
+    figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(rates, losses, color="#b0b0b0", linewidth=0.8, label="loss of each step")
+    axes.semilogx(rates, smoothed, color="#1f77b4", linewidth=1.8, label="smoothed")
+    axes.axvline(suggestion, color="#d62728", linewidth=0.8, linestyle="--")
+    level = float(np.interp(np.log(suggestion), np.log(rates), smoothed))
+    axes.plot(suggestion, level, "o", color="#d62728", label=f"steepest fall: {suggestion:.1e}")
+    low, start = float(losses.min()), float(smoothed[0])
+    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))  # what diverges leaves the picture
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def draw_reliability(measured: dict[str, Any]) -> Figure:
     """Of `reliability.measure_reliability`: confidence against the share that is right, the ellipses' coverage, and
     predicted against actual error."""
