@@ -9,7 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kpnet.cli_compare import compare, report, sweep
+from kpnet.cli_inside import tune, visualize
 from kpnet.errors import KpnetError
+from kpnet.options import (
+    BatchOption,
+    ConfigArg,
+    DataArg,
+    DecodingOption,
+    FlipOption,
+    ForceOption,
+    InputsArg,
+    OutOption,
+    OverridesArg,
+    ResumeOption,
+    RunArg,
+    ScalesOption,
+    ShiftOption,
+    WithOption,
+)
 
 if TYPE_CHECKING:
     from kpnet.schema import Config
@@ -20,29 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a recipe's name (kpnet config).")]
-OverridesArg = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. data.root=faces train.epochs=10")
-]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that model.save wrote.")]
-DataArg = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labelled CSV; else the run's own val data.")]
-InputsArg = Annotated[
-    list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")
-]
-OutOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where it is not given.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of the run.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Delete the run of that name and start anew.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images at once.")]
-WithOption = Annotated[
-    list[Path] | None, typer.Option("--with", metavar="RUN", help="Average with this run too; may be repeated.")
-]
-FlipOption = Annotated[bool, typer.Option("--flip-test", help="Average with the mirrored image's answer.")]
-ScalesOption = Annotated[str, typer.Option(help="Average over these scales of the image, e.g. 0.95,1,1.05.")]
-ShiftOption = Annotated[float, typer.Option(help="Average over shifts of so many input pixels.")]
-DecodingOption = Annotated[
-    str | None, typer.Option(help="Of a heatmap or offset head, instead of the one it was trained with.")
-]
 
 
 def main() -> None:
@@ -111,61 +106,6 @@ def pretrain(
     from kpnet.pretrain_config import load_pretrain_config
 
     pretrain_and_tell(load_pretrain_config(config, overrides or ()), out, resume, force)
-
-
-@app.command()
-def compare(
-    configs: Annotated[
-        list[str], typer.Argument(metavar="CONFIG… [KEY=VALUE]…", help="YAML files or recipes; overrides are for all.")
-    ],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, from its own seed on.")] = 3,
-    folds: Annotated[
-        int | None, typer.Option(min=2, help="Cross-validate on the training data, in place of the validation data.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs and table; taken up again where it is there.")] = Path(
-        "runs/comparison"
-    ),
-) -> None:
-    """Train and measure several configs with several seeds: one table, and one page to look at."""
-    from kpnet.comparison.compare import compare as run_comparison
-
-    sources = [text for text in configs if "=" not in text]
-    if not sources:
-        raise KpnetError("nothing to compare: give configs")
-    run_comparison(sources, [text for text in configs if "=" in text], seeds=seeds, folds=folds, out=out)
-    print(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")
-
-
-@app.command()
-def sweep(
-    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML, or the name of a shipped sweep.")],
-    overrides: OverridesArg = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/NAME where it is not given.")] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="URL of a database that several machines share; else a file in the folder.")
-    ] = None,
-) -> None:
-    """Try many values of some keys of a config: a grid, at random, or Bayesian."""
-    from kpnet.comparison.sweep import sweep as run_sweep
-    from kpnet.comparison.sweep_config import load_sweep
-
-    settings, config = load_sweep(source, overrides or ())
-    out = out or Path("runs") / settings.name
-    run_sweep(settings, config, out=out, storage=storage, workers=workers)
-    print((out / "sweep.md").read_text(encoding="utf-8"))
-    print(f"{out}: sweep.md, sweep.csv, the study, and the runs in runs/")
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; seeds of one config are one row.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
-) -> None:
-    """The page of a comparison, of runs that exist."""
-    from kpnet.comparison.report import report_runs
-
-    print(report_runs(runs, out))
 
 
 @app.command()
@@ -292,6 +232,13 @@ def predict(
         print(f"kpnet: {message}", file=sys.stderr)
     if bad:
         raise typer.Exit(1)
+
+
+app.command()(compare)
+app.command()(report)
+app.command()(sweep)
+app.command()(visualize)
+app.command()(tune)
 
 
 @app.command()

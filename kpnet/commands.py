@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kpnet.config import load_config
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
-from kpnet.pictures import Picture, write_drawn
+from kpnet.pictures import Picture, dataset_pictures, write_drawn
 from kpnet.predictor import Predictor
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.schema import Config, DataConfig
@@ -96,6 +97,17 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
     return dataset
 
 
+def val_pictures(run: Path, model: KeypointModel) -> list[Picture]:
+    """The samples of what the run's config calls its validation data, none of them read yet."""
+    from kpnet.data.build import build_val
+
+    config = run_config(run)
+    dataset = None if config is None else build_val(config, model.skeleton)
+    if dataset is None:
+        raise KpnetError(f"{run}: no validation data in its config; give pictures: kpnet visualize {run} photo.jpg")
+    return dataset_pictures(dataset, "val", "val")
+
+
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
     config = run_config(run)
@@ -148,6 +160,71 @@ def _load(
             continue
         loaded.append((picture, image))
         yield picture.name, image, None
+
+
+def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:
+    """Draw the network's inside into `out`, of each picture in a folder of its own.
+
+    The lines that say what was drawn, and what there is not to draw; and what was wrong with pictures.
+    """
+    from kpnet import plot
+
+    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_spread}
+    drawn: dict[str, None] = {}  # in their order, each once
+    missing: dict[str, None] = {}
+    bad: list[str] = []
+
+    def save(draw: Callable[[], Any], target: Path) -> None:
+        try:
+            plot.save_figure(draw(), target)
+            drawn[target.name] = None
+        except plot.NothingToDraw as error:
+            missing[str(error)] = None
+
+    for picture in pictures:
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
+            continue
+        for name, draw in kinds.items():
+            save(partial(draw, model, image), out / picture.target.with_suffix("") / f"{name}.png")
+    count = len(pictures) - len(bad)
+    if not count:
+        raise KpnetError(bad[0])
+    images = f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"
+    save(partial(plot.draw_filters, model), out / "filters.png")
+    return [images, *([f"the first layer: {out / 'filters.png'}"] if "filters.png" in drawn else []), *missing], bad
+
+
+def tune_and_tell(
+    config: Config, out: Path, lr: bool, batch_size: bool, most: int | None, steps: int
+) -> tuple[list[str], list[str]]:
+    """What was found, as key=value lines, and how; the curve of the learning rate is drawn into `out`."""
+    from rich.console import Console
+
+    from kpnet import plot
+    from kpnet.data.build import build_train, unlabelled_points
+    from kpnet.engine.tuning import find_batch_size, find_lr, say_batch_size
+
+    console = Console(stderr=True)
+    data = build_train(config)
+    unlabelled_points(data)  # a KpnetError for a file without a label
+    found, notes = [], []
+    if batch_size:
+        with console.status("trying batch sizes"):
+            batch = find_batch_size(config, data, most)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch.size})})
+        found.append(f"train.batch_size={batch.size}")
+        notes.append(say_batch_size(batch, len(data)))
+    if lr:
+        with console.status("trying learning rates"):
+            curve, said = find_lr(config, data, steps)
+        figure = plot.draw_lr_curve(curve.rates, curve.losses, curve.smoothed, curve.suggestion)
+        plot.save_figure(figure, out / "learning_rate.png")
+        found.append(f"train.optimizer.lr={curve.suggestion:.1e}")
+        notes += [*said, f"the curve: {out / 'learning_rate.png'}"]
+    return found, notes
 
 
 def run_config(run: Path) -> Config | None:

@@ -1,8 +1,8 @@
-"""What `kpnet predict` is given and draws: picture files, folders of them, CSVs with an Image column."""
+"""What `kpnet predict` and `visualize` are given: picture files, folders of them, CSVs with an Image column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.data import KaggleCSV
+from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.images import IMAGE_SUFFIXES, read_image
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
@@ -35,19 +35,36 @@ class Picture:
 def find_pictures(inputs: Sequence[Path]) -> list[Picture]:
     """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none."""
     pictures: list[Picture] = []
-    taken: set[Path] = set()
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
-        found = _of_csv(path) if path.suffix.lower() == ".csv" else _of_files(path)
-        for picture in found:
-            target, count = picture.target, 1
-            while target in taken:
-                count += 1
-                target = picture.target.with_stem(f"{picture.target.stem}_{count}")
-            taken.add(target)
-            pictures.append(replace(picture, target=target))
-    return pictures
+        # A table's points, if it has any, may be others than the model's.
+        is_table = path.suffix.lower() == ".csv"
+        pictures += dataset_pictures(KaggleCSV(path), str(path), path.stem) if is_table else _of_files(path)
+    return _apart(pictures)
+
+
+def dataset_pictures(dataset: KeypointDataset, called: str, stem: str) -> list[Picture]:
+    """Every image of a dataset, none of them read yet; `called` and `stem` begin their names and targets."""
+    names = [dataset.image_name(i) for i in range(len(dataset))]
+    return _apart(
+        Picture(
+            f"{called}:{name}", Path(f"{stem}_{name}.png"), partial(_read, dataset, i), partial(_labels, dataset, i)
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def _apart(pictures: Iterable[Picture]) -> list[Picture]:
+    """The same, with a number where a target is another's already."""
+    different: dict[Path, Picture] = {}
+    for picture in pictures:
+        target, count = picture.target, 1
+        while target in different:
+            count += 1
+            target = picture.target.with_stem(f"{picture.target.stem}_{count}")
+        different[target] = replace(picture, target=target)
+    return list(different.values())
 
 
 def _of_files(path: Path) -> list[Picture]:
@@ -59,22 +76,11 @@ def _of_files(path: Path) -> list[Picture]:
     return [Picture(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
 
 
-def _of_csv(path: Path) -> list[Picture]:
-    dataset = KaggleCSV(path)  # its points, if it has any, may be others than the model's
-    names = [dataset.image_name(i) for i in range(len(dataset))]
-    return [
-        Picture(
-            f"{path}:{name}", Path(f"{path.stem}_{name}.png"), partial(_read, dataset, i), partial(_labels, dataset, i)
-        )
-        for i, name in enumerate(names)
-    ]
-
-
-def _read(dataset: KaggleCSV, index: int) -> np.ndarray:
+def _read(dataset: KeypointDataset, index: int) -> np.ndarray:
     return dataset.read(index)[0]
 
 
-def _labels(dataset: KaggleCSV, index: int) -> dict[str, list[float]]:
+def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
     points = np.column_stack([dataset.read(index)[1], dataset.point_weights(index)])
     named = zip(dataset.skeleton.names, points, strict=True)
     return {name: point.tolist() for name, point in named if np.isfinite(point).all()}

@@ -84,7 +84,7 @@ class Predictor:
             yield from self._predict(group)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        views = [_views(image, boxes, self.model) for _, image, boxes in group]
+        views = [input_views(image, boxes, self.model) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
         parts = [
             self._infer(np.stack(c))
@@ -133,7 +133,7 @@ class Predictor:
         return Prediction(name, names, points, confidence, covariance)
 
 
-def _views(
+def input_views(
     image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel | Ensemble
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The model's inputs for an image, each with the mapping of the image's pixels to it."""

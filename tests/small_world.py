@@ -20,6 +20,8 @@ from rich.console import Console
 
 from kpnet.autoencoder import Autoencoder
 from kpnet.backbones import pretrained as library
+from kpnet.comparison import runner, sweep
+from kpnet.comparison.plan import Trial
 from kpnet.config import load_config
 from kpnet.data import SyntheticFaces
 from kpnet.data.build import build_splits
@@ -85,6 +87,8 @@ def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training is data, model, and one loss with its gradients; its run is the small one."""
     monkeypatch.setattr(training, "train", one_step)
     monkeypatch.setattr(pretrain, "pretrain", one_pretraining_step)
+    monkeypatch.setattr(runner, "train_apart", runner.attempt)
+    monkeypatch.setattr(sweep, "run_trial", no_trial)
     monkeypatch.setattr(overfit, "STEPS", 2)
     monkeypatch.setattr(overfit, "TARGET_PX", 1e3)
 
@@ -105,6 +109,13 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
     if folder != small:
         shutil.copytree(small, folder, dirs_exist_ok=True)
     return folder, model, {}
+
+
+def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:
+    """In place of `kpnet.comparison.runner.run_trial`."""
+    return runner.Outcome(
+        trial, out / trial.folder, runner.load_result(next(Path("runs/heads/runs").glob("*_seed0_*")))
+    )
 
 
 def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:

@@ -148,7 +148,7 @@ def test_info(kpnet: Run, recipe: Path, trained: Path) -> None:
 def test_help_is_quick_to_find(kpnet: Run) -> None:
     done = kpnet("--help")
     assert done.code == 0
-    for command in ("train", "evaluate", "predict", "info", "config", "demo"):
+    for command in ("train", "evaluate", "predict", "visualize", "tune", "info", "config", "demo"):
         assert command in done.out
         assert kpnet(command, "--help").code == 0
 

@@ -21,6 +21,7 @@ from small_world import make_world, without_downloads, without_epochs
 import kpnet as package
 from kpnet.autoencoder import Autoencoder
 from kpnet.backbones import BACKBONES
+from kpnet.comparison.sweep_config import load_sweep
 from kpnet.config import _Loader, load_config
 from kpnet.config_schema import json_schema
 from kpnet.data import DATASETS
@@ -96,7 +97,11 @@ def run_command(words: list[str], kpnet: Run) -> None:
 
 
 def build_yaml(text: str) -> None:
-    """A whole config, or sections of one: schema, model and transforms."""
+    """A whole config, or sections of one: schema, model and transforms; or a sweep."""
+    if "space" in yaml.load(text, _Loader):
+        Path("sweep.yaml").write_text(text)
+        load_sweep("sweep.yaml")
+        return
     values = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}, **yaml.load(text, _Loader)}
     command = "pretrain" if "images" in values.get("data", {}) else "train"
     jsonschema.Draft202012Validator(json_schema(command)).validate(values)

@@ -31,7 +31,7 @@ def test_import_is_light() -> None:
 def test_help_and_config_import_no_torch() -> None:
     help_ = modules_after(
         "from kpnet.cli import app\n"
-        "for arguments in (['--help'], ['train', '--help'], ['predict', '--help'], ['config']):\n"
+        "for arguments in (['--help'], ['train', '--help'], ['visualize', '--help'], ['tune', '--help'], ['config']):\n"
         "    try: app(arguments)\n"
         "    except SystemExit as stop: assert not stop.code, stop.code"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -66,16 +66,16 @@ class KeypointModule(pl.LightningModule):
         if frozen != self.model.frozen_stages:
             self.model.freeze_backbone(frozen)
 
-    def _trained(self) -> list[TrainedPart]:
+    def learning_parts(self) -> list[TrainedPart]:
         return self.parts[: trained_parts(self.parts, self.model, self.model.frozen_stages)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._freeze_for(checkpoint["epoch"])  # the optimizer's groups are those of the epoch that was saved
 
     def on_train_epoch_start(self) -> None:
-        before = len(self._trained())
+        before = len(self.learning_parts())
         self._freeze_for(self.current_epoch)
-        thawed = self._trained()[before:]
+        thawed = self.learning_parts()[before:]
         for part in thawed:
             self._add(part)
         if thawed and isinstance(self.trainer.strategy, DDPStrategy):
@@ -106,7 +106,7 @@ class KeypointModule(pl.LightningModule):
         count = (batch["weight"] > 0).sum()
         everywhere = self._over_ranks(torch.stack([loss.detach(), count]))  # (ranks, 2)
         if not torch.isfinite(everywhere[:, 0]).all():
-            self._stop(terms)
+            self.not_finite(terms)
         self.train_loss.update(loss.detach(), count)
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
@@ -120,7 +120,8 @@ class KeypointModule(pl.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered.view(-1, len(values))
 
-    def _stop(self, terms: dict[str, Tensor]) -> NoReturn:
+    def not_finite(self, terms: dict[str, Tensor]) -> None:
+        """The loss is not finite: a KpnetError with its terms."""
         named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
         raise NotFiniteError(
             f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
@@ -140,7 +141,7 @@ class KeypointModule(pl.LightningModule):
         self.val_metrics.update(self.model.head.points(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self._trained(), self.config.optimizer)
+        optimizer = build_optimizer(self.learning_parts(), self.config.optimizer)
         steps, freeze = steps_per_epoch(self.trainer, self.config.batch_size), self.config.freeze
         thaw = steps * freeze.warmup if freeze else 0.0
         schedule = build_schedule(optimizer, self.config.schedule, steps * self.config.epochs, self.config.epochs, thaw)

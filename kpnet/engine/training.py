@@ -188,12 +188,17 @@ def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
     """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
     if trainer.get("precision") != "auto":
         return trainer
-    if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if on_gpu(trainer):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Private to torch; without it, 32 bits.
         native = platform.machine() in ("x86_64", "AMD64") and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return {**trainer, "precision": "bf16-mixed" if native else "32-true"}
+
+
+def on_gpu(trainer: dict[str, Any]) -> bool:
+    """Does the config's `trainer` mean a CUDA device?"""
+    return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:
@@ -221,17 +226,11 @@ def build_trainer(
 
     The first of the callbacks comes before the checkpoint, the others after it.
     """
-    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
-    for key in config.trainer:
-        if key not in known:
-            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
-        if key in OWN_TRAINER_ARGUMENTS:
-            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+    check_arguments(config.trainer)
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks = [callbacks[0], last, *callbacks[1:]]
     if bar:
         callbacks.append(RichProgressBar())
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     defaults = {
         "max_epochs": config.train.epochs,
         "gradient_clip_val": clip,
@@ -244,7 +243,23 @@ def build_trainer(
         "enable_progress_bar": bar,
         "use_distributed_sampler": False,
     }
+    return make_trainer(**{**defaults, **config.trainer})
+
+
+def check_arguments(trainer: dict[str, Any]) -> None:
+    """A KpnetError for what Lightning's Trainer does not take, or kpnet sets itself."""
+    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
+    for key in trainer:
+        if key not in known:
+            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
+        if key in OWN_TRAINER_ARGUMENTS:
+            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+
+
+def make_trainer(**arguments: Any) -> pl.Trainer:
+    """Lightning's Trainer, quiet; what it refuses as a KpnetError."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        return pl.Trainer(**{**defaults, **config.trainer})
+        return pl.Trainer(**arguments)
     except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise KpnetError(f"trainer: {' '.join(str(error).split())}") from None

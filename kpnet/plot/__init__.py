@@ -1,0 +1,25 @@
+"""Pictures: points on images, what a network sees, training curves. The functions give matplotlib figures."""
+
+from __future__ import annotations
+
+from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
+from kpnet.plot.figure import Figure, draw_mosaic, save_figure
+from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
+from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
+
+__all__ = [
+    "Figure",
+    "NothingToDraw",
+    "draw_curves",
+    "draw_features",
+    "draw_filters",
+    "draw_heatmaps",
+    "draw_lr_curve",
+    "draw_mosaic",
+    "draw_points",
+    "draw_predictions",
+    "draw_reliability",
+    "draw_spread",
+    "save_figure",
+    "show_keypoint_predictions",
+]

@@ -1,0 +1,120 @@
+"""Curves of a training, and how true a confidence is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from kpnet.metrics import PASS_MARK
+from kpnet.plot.figure import Figure
+
+
+def draw_curves(metrics: pd.DataFrame) -> Figure:
+    """Losses (left, logarithmic), validation score (right, with the pass mark if in range), learning rate below.
+
+    metrics: a row an epoch; the columns epoch, train_loss, val_loss, val_score, lr as far as there are.
+    """
+    with_rate = "lr" in metrics and metrics["lr"].notna().any()
+    figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
+    ratios = [4, 1] if with_rate else [1]
+    panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    left: Axes = panels[0]
+    losses = [name for name in ("train_loss", "val_loss") if name in metrics and metrics[name].notna().any()]
+    for name, colour in zip(losses, ("#1f77b4", "#ff7f0e"), strict=False):
+        _line(left, metrics, name, colour)
+    if losses and (metrics[losses].stack() > 0).all():  # a likelihood may be negative
+        left.set_yscale("log")
+        left.yaxis.set_major_formatter("{x:g}")
+        decades = math.log10(left.get_ylim()[1] / left.get_ylim()[0])
+        left.yaxis.set_minor_formatter(lambda loss, _: _minor_label(loss, decades))
+    left.set_ylabel("loss")
+    left.grid(alpha=0.25, which="both", linewidth=0.5)
+    handles = left.get_lines()
+    if "val_score" in metrics and metrics["val_score"].notna().any():
+        handles = [*handles, *_draw_score(left.twinx(), metrics)]
+    left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False, fontsize=9)
+    if with_rate:
+        _line(panels[1], metrics, "lr", "#7f7f7f")
+        panels[1].set_ylabel("lr")
+        panels[1].grid(alpha=0.25, linewidth=0.5)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(metrics) == 1:
+        panels[-1].margins(x=10)
+    return figure
+
+
+def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, suggestion: float) -> Figure:
+    """Of a range test: the loss (N,) and the smoothed loss (N,) over the rates (N,), with the suggested rate."""
+    figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(rates, losses, color="#b0b0b0", linewidth=0.8, label="loss of each step")
+    axes.semilogx(rates, smoothed, color="#1f77b4", linewidth=1.8, label="smoothed")
+    axes.axvline(suggestion, color="#d62728", linewidth=0.8, linestyle="--")
+    level = float(np.interp(np.log(suggestion), np.log(rates), smoothed))
+    axes.plot(suggestion, level, "o", color="#d62728", label=f"steepest fall: {suggestion:.1e}")
+    low, start = float(losses.min()), float(smoothed[0])
+    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))  # what diverges leaves the picture
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def draw_reliability(measured: dict[str, Any]) -> Figure:
+    """Of `reliability.measure_reliability`: confidence against the share that is right, the ellipses' coverage, and
+    predicted against actual error."""
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    right, ellipses, errors = figure.subplots(1, 3)
+    for name, rows in measured["diagram"].items():
+        x, y = [row["confidence"] for row in rows], [row["right"] for row in rows]
+        right.plot(x, y, "o-", label=f"within {name} of the side")
+    ece = ", ".join(f"{key.upper()} {measured[key]:.3f}" for key in ("ece", "ece@1%") if key in measured)
+    right.set(xlabel="confidence", ylabel="share that is right", title=ece)
+    levels = [int(key[:-1]) / 100 for key in measured["coverage"]]
+    shares = list(measured["coverage"].values())
+    spans = [[s["measured"] - s["low"] for s in shares], [s["high"] - s["measured"] for s in shares]]
+    ellipses.errorbar(levels, [s["measured"] for s in shares], np.maximum(spans, 0), fmt="o", capsize=4)
+    ellipses.set(xlabel="ellipse", ylabel="share of points inside", title="coverage (95 % interval over images)")
+    for axes in (right, ellipses):
+        axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
+    right.legend()
+    predicted, actual = ([row[key] for row in measured["deciles"]] for key in ("predicted_px", "px"))
+    errors.loglog(predicted, actual, "o-")
+    errors.loglog(predicted, predicted, "--", color="grey", zorder=0)
+    errors.set(
+        xlabel="predicted RMS error, px", ylabel="actual RMS error, px", title="tenths of the points, surest first"
+    )
+    return figure
+
+
+def _line(axes: Axes, metrics: pd.DataFrame, name: str, colour: str) -> list[Line2D]:
+    rows = metrics[metrics[name].notna()]
+    epochs = rows.get("epoch", rows.index)
+    dot = "o" if len(rows) < 3 else None  # a line of one point is invisible
+    return axes.plot(epochs, rows[name], color=colour, label=name.replace("_", " "), linewidth=1.5, marker=dot)
+
+
+def _minor_label(loss: float, decades: float) -> str:
+    """Between powers of ten: 2 and 5, or everything on a short axis."""
+    digit = round(loss / 10 ** math.floor(math.log10(loss)))
+    return f"{loss:.3g}" if decades < 0.5 or digit in (2, 5) else ""
+
+
+def _draw_score(axes: Axes, metrics: pd.DataFrame) -> list[Line2D]:
+    lines = _line(axes, metrics, "val_score", "#2ca02c")
+    axes.set_ylabel("val score", color="#2ca02c")
+    axes.tick_params(axis="y", colors="#2ca02c")
+    axes.set_ylim(0, 1.05 * max(metrics["val_score"].max(), 1))
+    if axes.get_ylim()[1] > PASS_MARK:
+        mark = axes.axhline(
+            PASS_MARK, color="#2ca02c", linewidth=0.8, linestyle="--", label=f"pass mark {PASS_MARK:.0f}"
+        )
+        lines = [*lines, mark]
+    return lines

@@ -1,0 +1,56 @@
+"""What every drawing shares: the figure, its file."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib import figure as mpl
+from torch import Tensor
+
+from kpnet.files import write_atomic
+
+
+class Figure(mpl.Figure):
+    """A matplotlib figure that needs no display and no pyplot; a notebook shows it by itself."""
+
+    def _repr_png_(self) -> bytes:
+        return _png(self)
+
+
+def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Figure:
+    """Images (R, N, C, H, W) in [0, 1], clipped, as R rows of N; `rows` and `columns` are their names, if any."""
+    count, across, channels, height, width = images.shape
+    images = images.detach().cpu().float().clamp(0, 1)
+    tiles = torch.ones(count, across, 3, height + 2, width + 2)  # with a white edge
+    tiles[..., 1:-1, 1:-1] = images if channels == 3 else images.mean(2, keepdim=True)
+    canvas = tiles.permute(0, 3, 1, 4, 2).reshape(count * (height + 2), across * (width + 2), 3)
+    size = (1.3 * bool(rows) + 1.1 * across, 0.3 * bool(columns) + 1.1 * count * height / width)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(canvas.numpy(), interpolation="bicubic")
+    axes.set_yticks([(i + 0.5) * (height + 2) for i in range(len(rows))], rows)
+    axes.set_xticks([(i + 0.5) * (width + 2) for i in range(len(columns))], columns)
+    axes.tick_params(length=0, labelsize=9, top=False, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def save_figure(figure: mpl.Figure, path: str | Path) -> None:
+    """Write beside, then rename: a crash leaves no half picture. The figure is closed."""
+    path = Path(path)
+    data = _png(figure, path.suffix[1:] or "png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, data)
+    if "matplotlib.pyplot" in sys.modules:  # a pyplot figure would be kept for ever
+        sys.modules["matplotlib.pyplot"].close(figure)
+    figure.clear()
+
+
+def _png(figure: mpl.Figure, kind: str = "png") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind)
+    return buffer.getvalue()
