@@ -44,14 +44,12 @@ def steps(labels: int, epochs: int = 32) -> tuple[str, ...]:
 
 
 WEIGHTS = "model.pretrained=SHARED/weights/squeezenet1_0_imagenet_fp16.safetensors"
-AT_ONCE = ("train.freeze=null", "train.lr_scale={}")
 SQUEEZENET = {
     "squeezenet frozen": (WEIGHTS, "train.freeze=true"),
-    "squeezenet at once": (WEIGHTS, *AT_ONCE),
-    "squeezenet frozen first": (WEIGHTS, "train.lr_scale={}"),
-    "squeezenet slow backbone": (WEIGHTS, "train.freeze=null"),
-    "squeezenet frozen first, slow": (WEIGHTS,),
-    "squeezenet scratch": ("model.pretrained=false", *AT_ONCE),
+    "squeezenet at once": (WEIGHTS,),
+    "squeezenet frozen first": (WEIGHTS, "train.freeze={until: 4}"),
+    "squeezenet slow backbone": (WEIGHTS, "train.lr_scale={backbone: 0.25}"),
+    "squeezenet scratch": ("model.pretrained=false",),
 }
 SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]",)
 CONV_120 = (*SMALL, first(120), *steps(120, 60))
@@ -140,7 +138,7 @@ def plot(path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     shown = {
-        "squeezenet frozen first, slow": "SqueezeNet, ImageNet weights",
+        "squeezenet at once": "SqueezeNet, ImageNet weights",
         "squeezenet scratch": "SqueezeNet from scratch",
         "conv_sandwich scratch": "conv sandwich from scratch",
     }
