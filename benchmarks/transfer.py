@@ -66,6 +66,7 @@ ROWS = {
         f"conv_sandwich scratch {labels}": Row("facial_heatmap", (*SMALL, first(labels), *steps(labels, 60)), labels)
         for labels in (60, 120, 240, 480)
     },
+    "conv_sandwich autoencoder 60": Row("facial_heatmap", (*SMALL, first(60), *steps(60, 60)), 60, SMALL),
     "conv_sandwich autoencoder 120": Row("facial_heatmap", CONV_120, 120, SMALL),
     "conv_sandwich denoising 120": Row("facial_heatmap", CONV_120, 120, (*SMALL, *DENOISING)),
     "conv_sandwich autoencoder, frozen first 120": Row(

@@ -71,6 +71,22 @@ def calibration() -> str:
     return "\n".join(lines)
 
 
+def transfer() -> str:
+    """The rows of transfer learning: the score of each seed, and the means of the other measures."""
+    table = pd.read_csv(BENCHMARKS / "transfer.csv")
+    lines = [
+        "| row | labels | score, seeds 0 and 1 | mean | with flip test | RMSE px | minutes |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for name, rows in table.groupby("row", sort=False):
+        scores, mean = rows.sort_values("seed").score, rows.mean(numeric_only=True)
+        labels = "all" if pd.isna(mean.labels) else f"{mean.labels:.0f}"
+        cells = [str(name).removesuffix(f" {labels}"), labels, " / ".join(f"{score:.0f}" for score in scores)]
+        cells += [f"{mean.score:.0f}", f"{mean.score_flip:.0f}", f"{mean.rmse_px:.2f}", f"{mean.train_minutes:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def commands() -> str:
     """Every command with its arguments and options, from the command line itself."""
     group: Any = typer.main.get_command(app)
@@ -98,6 +114,7 @@ GENERATED = {
     "results": results,
     "ablations": ablations,
     "calibration": calibration,
+    "transfer": transfer,
     "commands": commands,
     "config_reference": config_reference,
 }
