@@ -142,6 +142,7 @@ def plot(path: Path) -> None:
         "squeezenet at once": "SqueezeNet, ImageNet weights",
         "squeezenet scratch": "SqueezeNet from scratch",
         "conv_sandwich scratch": "conv sandwich from scratch",
+        "conv_sandwich autoencoder": "conv sandwich, autoencoder",
     }
     for number, (start, label) in enumerate(shown.items()):
         rows = table[table.row.str.fullmatch(rf"{start} \d+")]
@@ -150,6 +151,7 @@ def plot(path: Path) -> None:
         axes.scatter(rows.labels, rows.score, color=f"C{number}", s=14)
     axes.set(xscale="log", yscale="log", xlabel="labelled faces", ylabel="score on val.csv", xticks=[60, 120, 240, 480])
     axes.set_xticklabels(["60", "120", "240", "480"])
+    axes.set_yticks(marks := [300, 400, 500, 600, 700, 800, 900], [str(mark) for mark in marks])
     axes.minorticks_off()
     axes.legend()
     save_figure(figure, path)

@@ -204,11 +204,11 @@ def tune_and_tell(
     from rich.console import Console
 
     from kpnet import plot
-    from kpnet.data.build import build_train, unlabelled_points
+    from kpnet.data.build import build_splits, unlabelled_points
     from kpnet.engine.tuning import find_batch_size, find_lr, say_batch_size
 
     console = Console(stderr=True)
-    data = build_train(config)
+    data = build_splits(config)[0]
     unlabelled_points(data)  # a KpnetError for a file without a label
     found, notes = [], []
     if batch_size:

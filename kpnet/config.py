@@ -81,6 +81,14 @@ def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrid
         raise KpnetError(describe(error, where, schema, values)) from None
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
     """YAML text in the schema's order."""
     plain = values.model_dump(mode="json") if isinstance(values, BaseModel) else dict(values)

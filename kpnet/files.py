@@ -8,7 +8,7 @@ from pathlib import Path
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename: a crash or a full disk leaves no half file."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.write_bytes(data)
         os.replace(beside, path)

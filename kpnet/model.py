@@ -55,7 +55,7 @@ class KeypointModel(nn.Module):
             self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone has no norms."""
+        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone is not `normed`."""
         if images.ndim == 3:
             images = images[None]
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:

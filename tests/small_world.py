@@ -113,9 +113,7 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
 
 def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:
     """In place of `kpnet.comparison.runner.run_trial`."""
-    return runner.Outcome(
-        trial, out / trial.folder, runner.load_result(next(Path("runs/heads/runs").glob("*_seed0_*")))
-    )
+    return runner.Outcome(trial, trial.folder(out), runner.load_result(next(Path("runs/heads/runs").glob("*_seed0_*"))))
 
 
 def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:

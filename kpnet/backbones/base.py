@@ -17,7 +17,7 @@ class Backbone(nn.Module):
     ceil(H / stride) by ceil(W / stride) cells and cell j stands for the pixels
     `stride * j … stride * (j + 1) - 1`, up to less than half a cell.
     `mean` and `std` are the input statistics (per channel, of images in [0, 1]) that the weights expect.
-    `normed` says that norm layers keep the maps' scale near 1; the model standardises those of a network without.
+    `normed` is False where the model is to standardise the maps: those of a library's network without norm layers.
 
     Built as `cls(in_channels, **options)`; one of a `fixed_size` as `cls(in_channels, input_size, **options)`.
     `in_channels` is set by `build_backbone`.

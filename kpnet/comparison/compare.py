@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kpnet.comparison.figures import Shown
 from kpnet.comparison.plan import Row, plan
 from kpnet.comparison.report import write_report
-from kpnet.comparison.runner import MARK, Outcome, comparison_folder, resumable, run_trials
+from kpnet.comparison.runner import MARK, Outcome, own_folder, resumable, run_trials
 from kpnet.comparison.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
+from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.report import plain
 
@@ -36,7 +38,7 @@ def compare(
     """
     console, out = console or Console(), Path(out)
     rows = plan(sources, overrides, seeds, folds)
-    with comparison_folder(out), resumable():
+    with own_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
         for outcome in run_trials(rows, out, console):
             outcomes.append(outcome)
@@ -44,6 +46,8 @@ def compare(
         if any(outcome.result for outcome in outcomes):
             write_report(_shown(rows, outcomes), records, out / "report.html")
     print_table(console, records)
+    if not any(outcome.result for outcome in outcomes):
+        raise KpnetError(f"{out}: not one run was finished; the first: {outcomes[0].problem}")
     return records
 
 
@@ -54,7 +58,6 @@ def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Gro
         group, seed = groups[outcome.trial.row], outcome.trial.config.train.seed
         if outcome.result is not None:
             group.results.append(outcome.result)
-            group.seeds.append(seed)
         else:
             group.problems.append(f"seed {seed}: {outcome.problem}")
     return list(groups.values())
@@ -66,7 +69,8 @@ def _shown(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Shown]:
     for row in rows:
         done = [(o.folder, o.result) for o in outcomes if o.trial.row == row.name and o.result is not None]
         if done:
-            shown.append(Shown(row.name, [folder for folder, _ in done], [result for _, result in done]))
+            configs = [o.trial.config for o in outcomes if o.trial.row == row.name and o.result is not None]
+            shown.append(Shown(row.name, configs, [folder for folder, _ in done], [result for _, result in done]))
     return shown
 
 
@@ -94,8 +98,8 @@ def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
         for c in kept:
             table.add_column(HEADINGS[c], justify="right" if c else "left", overflow="fold")
         for row in texts:
-            table.add_row(*(row[c] for c in kept))
+            table.add_row(*(Text(row[c]) for c in kept))
         console.print(table)
     for record in records:
         if record["note"]:
-            console.print(f"{record['row']}: {record['note']}", highlight=False, soft_wrap=True)
+            console.print(f"{record['row']}: {record['note']}", markup=False, highlight=False, soft_wrap=True)

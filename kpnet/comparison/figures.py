@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from kpnet import plot
 from kpnet.comparison.result import Result
 from kpnet.coordinates import normalized_to_pixel
+from kpnet.schema import Config
 
 INK = "#010203"  # becomes the page's text colour
 COLOURS = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab10"]]
@@ -28,6 +28,7 @@ class Shown:
     """A row of the report: a config's finished runs."""
 
     name: str
+    configs: list[Config]  # of the runs
     runs: list[Path]
     results: list[Result]
     colour: str = ""
@@ -87,10 +88,11 @@ def _learning(rows: Sequence[Shown]) -> Figure:
             curves = [c.set_index("epoch")[name] for c in row.curves if name in c]
             if not curves:
                 continue
-            table = pd.concat(curves, axis=1).dropna()
+            table = pd.concat(curves, axis=1).dropna(how="all")
             axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=row.name)
             axes.fill_between(table.index + 1, table.min(axis=1), table.max(axis=1), color=row.colour, alpha=0.2, lw=0)
-        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        positive = all((line.get_ydata() > 0).all() for line in axes.lines)  # a likelihood's loss may be below 0
+        axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
         axes.grid(alpha=0.2)
     panels[0].legend(fontsize="small")
     return figure
@@ -118,7 +120,9 @@ def _cost(rows: Sequence[Shown]) -> Figure:
     costs = (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms"))
     for axes, (name, scale, label) in zip(figure.subplots(1, 2), costs, strict=True):
         for row in rows:
-            scores = [r.measures["score"] for r in row.results]
+            scores = [r.measures["score"] for r in row.results if r.measures["score"] is not None]
+            if not scores:
+                continue
             cost = scale * float(np.mean([r.cost[name] for r in row.results]))
             mean, spread = float(np.mean(scores)), np.std(scores, ddof=1) if len(scores) > 1 else 0
             axes.errorbar(cost, mean, spread, fmt="o", color=row.colour)
@@ -133,7 +137,7 @@ def _cost(rows: Sequence[Shown]) -> Figure:
 
 
 def _shapes(rows: Sequence[Shown]) -> Figure:
-    """The mean of the true points, each as wide as its error's root mean square, in pixels."""
+    """The mean of the true points, each in a circle whose radius is its error's root mean square, in pixels."""
     across = min(3, len(rows))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(3.6 * across, 3.4 * down), layout="constrained")
@@ -159,11 +163,3 @@ def _draw_shape(axes: Axes, row: Shown) -> None:
     axes.set_title(row.name, fontsize="small", wrap=True)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import torch
 
-from kpnet.commands import labelled
 from kpnet.comparison.figures import Shown
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.data import KeypointDataset
+from kpnet.data.build import build_val
 from kpnet.model import load_model
+from kpnet.skeleton import Skeleton
 
 KINDS = ("best", "median", "worst")
 
@@ -34,7 +35,7 @@ class Picture:
 
 @dataclass
 class Answer:
-    """A row's: its points, their error, its heatmaps' sum as a data URI, or None."""
+    """A row's: its points, their error, its heatmaps' maximum as a data URI, or None."""
 
     row: str
     points: list[tuple[float, float]]
@@ -52,8 +53,7 @@ def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
         order = order[: np.isfinite(_errors(row)).sum()]
         for kind, place in zip(KINDS, (0, len(order) // 2, -1), strict=True):
             chosen.setdefault(int(order[place]), []).append(f"{kind} of {row.name}")
-    model = load_model(rows[0].runs[0])
-    dataset = labelled(rows[0].runs[0], None, model)
+    dataset = _images(rows[0])
     maps = [_heatmaps(row, sorted(chosen)) for row in rows]
     pictures = []
     for index in sorted(chosen, key=lambda i: float(_errors(rows[0])[i])):
@@ -72,6 +72,14 @@ def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
         shown = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
         pictures.append(Picture(title, pixels.shape[1], pixels.shape[0], _uri(pixels), shown, answers))
     return pictures
+
+
+def _images(row: Shown) -> KeypointDataset:
+    """Those that the first run was measured on, from where they lie now."""
+    result = row.results[0]
+    dataset = build_val(row.configs[0], Skeleton.from_names(result.names))
+    assert dataset is not None
+    return dataset
 
 
 def _alike(row: Shown, first: Shown) -> bool:
@@ -96,8 +104,7 @@ def _pixels(points: np.ndarray, size: tuple[int, int], image: np.ndarray) -> lis
 
 def _heatmaps(row: Shown, indices: Sequence[int]) -> dict[int, str]:
     """The heatmaps' maximum over the points, of each image, as a picture of cells."""
-    model = load_model(row.runs[0])
-    dataset: KeypointDataset = labelled(row.runs[0], None, model)
+    model, dataset = load_model(row.runs[0]), _images(row)
     found = {}
     for index in indices:
         maps = model.infer(dataset[index]["image"]).heatmaps

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kpnet import __version__
+from kpnet.backbones.sources import WEIGHTS, model_folder
 from kpnet.config import load_config
 from kpnet.errors import KpnetError
 from kpnet.schema import Config, Fold
+from kpnet.skeleton import Skeleton
 
 # Where a run lies and what it is called does not change what comes out; what `data.root` holds is hashed itself.
 PLACES = (("name",), ("data", "root"), ("data", "workers"))
@@ -27,13 +29,17 @@ class Trial:
     config: Config
     key: str  # hash of the resolved config and the data
 
+    def folder(self, runs: Path) -> Path:
+        """Its run's, among the runs of a comparison: by its key, whatever it was called there; else a new one."""
+        found = sorted(runs.glob(f"*_{self.key[:12]}"))
+        return found[0] if found else runs / self._name
+
     @property
-    def folder(self) -> str:
-        """The run's name in the comparison's folder."""
+    def _name(self) -> str:
         fold = self.config.data.fold
         part = "" if fold is None else f"_fold{fold.index + 1}of{fold.of}"
         name = re.sub(r"[^\w.-]+", "-", self.row)
-        return f"{name}_seed{self.config.train.seed}{part}_{self.key[:8]}"
+        return f"{name}_seed{self.config.train.seed}{part}_{self.key[:12]}"
 
 
 @dataclass
@@ -58,10 +64,10 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
             config = load_config(source, overrides)
             if folds is None and config.data.val is None and config.data.fold is None:
                 raise KpnetError(f"{source}: data.val is missing: there is nothing to compare on; or give --folds")
-            row = Row(_unique(config.name, [row.name for row in rows]))
+            row = Row(unique(config.name, [row.name for row in rows]))
             row.trials = [_trial(row.name, config, seed, fold) for seed in range(seeds) for fold in _folds(folds)]
         except KpnetError as error:
-            rows.append(Row(_unique(Path(source).stem, [row.name for row in rows]), problem=str(error)))
+            rows.append(Row(unique(Path(source).stem, [row.name for row in rows]), problem=str(error)))
             continue
         key = row.trials[0].key
         if key in seen:
@@ -80,11 +86,15 @@ def _folds(count: int | None) -> list[Fold | None]:
 def _trial(name: str, config: Config, seed: int, fold: Fold | None) -> Trial:
     train = config.train.model_copy(update={"seed": config.train.seed + seed})
     data = config.data if fold is None else config.data.model_copy(update={"fold": fold})
-    config = config.model_copy(update={"train": train, "data": data, "name": name})
+    trainer = {"devices": 1, **config.trainer}
+    if trainer["devices"] != 1:
+        raise KpnetError(f"{name}: trainer.devices: a comparison trains each run on one, found {trainer['devices']}")
+    config = config.model_copy(update={"train": train, "data": data, "name": name, "trainer": trainer})
     return Trial(name, config, fingerprint(config))
 
 
-def _unique(name: str, taken: Sequence[str]) -> str:
+def unique(name: str, taken: Sequence[str]) -> str:
+    """The name, with a number where it is taken."""
     number = 2
     while (named := name if number == 2 and name not in taken else f"{name} ({number})") in taken:
         number += 1
@@ -92,7 +102,8 @@ def _unique(name: str, taken: Sequence[str]) -> str:
 
 
 def fingerprint(config: Config) -> str:
-    """A hash of what a run depends on: the config but for names and places, the data's bytes, kpnet's version."""
+    """A hash of what a run depends on: the config but for names and places, the bytes of data and weights, the
+    skeleton, kpnet's version."""
     values: dict[str, Any] = config.model_dump(mode="json")
     for *sections, key in PLACES:
         inner = values
@@ -100,19 +111,19 @@ def fingerprint(config: Config) -> str:
             inner = inner[section]
         inner.pop(key)
     files = [entry.file for entry in config.data.train] + [config.data.val]
-    held = {name: _content(Path(config.data.root) / name) for name in files if isinstance(name, str)}
+    held: dict[str, Any] = {name: _content(Path(config.data.root) / name) for name in files if isinstance(name, str)}
     if isinstance(config.model.pretrained, str):
-        held[config.model.pretrained] = _content(Path(config.model.pretrained))
+        source = Path(config.model.pretrained)
+        held["pretrained"] = _content(model_folder(source) / WEIGHTS if source.is_dir() else source)
+    if config.data.skeleton is not None:
+        held["skeleton"] = Skeleton.load(config.data.skeleton).to_dict()
     text = json.dumps([__version__, values, held], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _content(path: Path) -> str:
-    """A hash of a file's bytes; of a folder's, of its files' names and sizes."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if path.is_dir():
-        listed = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*") if p.is_file())
-        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    raise KpnetError(f"{path}: no such file or folder")
+    """A hash of a file's bytes."""
+    if not path.is_file():
+        raise KpnetError(f"{path}: no such file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

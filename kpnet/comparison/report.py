@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kpnet.commands import run_config
-from kpnet.comparison.figures import COLOURS, Shown, draw_all, flat
+from kpnet.comparison.figures import COLOURS, Shown, draw_all
 from kpnet.comparison.gallery import build_gallery
+from kpnet.comparison.plan import unique
 from kpnet.comparison.result import FILE, load_result, measure_run
 from kpnet.comparison.table import HEADINGS, KEYS, Group, cells, tabulate
-from kpnet.config import to_yaml
+from kpnet.config import flatten, to_yaml
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 
@@ -31,14 +32,14 @@ def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> 
         key = to_yaml(_recipe(config.model_dump(mode="json")))
         if key not in rows:
             taken = [shown.name for shown, _ in rows.values()]
-            name = config.name if config.name not in taken else f"{config.name} ({run.name})"
-            rows[key] = Shown(name, [], []), Group(name)
+            name = unique(config.name, taken)
+            rows[key] = Shown(name, [], [], []), Group(name)
         shown, group = rows[key]
         result = load_result(run) if (run / FILE).is_file() else measure_run(run)
         shown.runs.append(run)
+        shown.configs.append(config)
         for held in (shown.results, group.results):
             held.append(result)
-        group.seeds.append(config.train.seed)
     if not rows:
         raise KpnetError("nothing to report: give run folders")
     return write_report([s for s, _ in rows.values()], tabulate([g for _, g in rows.values()]), Path(out))
@@ -68,9 +69,7 @@ def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: 
 
 
 def _config(row: Shown) -> dict[str, Any]:
-    config = run_config(row.runs[0])
-    assert config is not None
-    return config.model_dump(mode="json")
+    return row.configs[0].model_dump(mode="json")
 
 
 def _recipe(values: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _recipe(values: dict[str, Any]) -> dict[str, Any]:
 
 def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Of the keys in which not all agree, each config's value."""
-    flats = [flat(config) for config in configs]
+    flats = [flatten(config) for config in configs]
     keys = {key: None for each in flats for key in each if key != "name"}
     table = {key: [str(each.get(key, "")) for each in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values)) > 1}

@@ -18,6 +18,7 @@ import torchvision
 
 from kpnet import __version__
 from kpnet.commands import labelled, run_config
+from kpnet.data.build import build_splits
 from kpnet.engine.evaluation import answer_dataset, measure_answers
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
@@ -96,7 +97,8 @@ def _training_cost(run: Path) -> dict[str, Any]:
         raise KpnetError(f"{run / 'metrics.csv'}: no metrics of a run: {error}") from None
     config = run_config(run)
     assert config is not None
-    rate = steps * config.train.batch_size / seconds if seconds else None
+    seen = min(len(build_splits(config)[0]) * epochs, steps * config.train.batch_size)  # unless batches are limited
+    rate = seen / seconds if seconds else None
     return {"train_seconds": seconds, "epochs": epochs, "train_images_per_second": rate}
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from kpnet.comparison.result import FILE, Result, load_result, measure_run
 from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.files import write_atomic
 
-MARK = "comparison.json"  # by which a folder is known as a comparison's
+MARK = "comparison.json"
 PATIENCE = 30.0  # seconds for a killed comparison's training to notice
 
 
@@ -47,21 +47,21 @@ class Stopped(Exception):
 
 
 @contextmanager
-def comparison_folder(out: Path) -> Iterator[None]:
-    """The folder, made or taken up again, and nobody else's meanwhile.
+def own_folder(out: Path, mark: str) -> Iterator[None]:
+    """The folder, made or taken up again, and nobody else's meanwhile; it is known by the file `mark`.
 
     A KpnetError where it holds something else, or where another comparison is at work in it.
     """
-    if out.exists() and not (out.is_dir() and ((out / MARK).is_file() or not any(out.iterdir()))):
-        raise KpnetError(f"{out}: holds something else than a comparison; give another --out")
+    if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
+        raise KpnetError(f"{out}: holds something else; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARK).is_file():
-        write_atomic(out / MARK, b"{}\n")
+    if not (out / mark).is_file():
+        write_atomic(out / mark, b"{}\n")
     try:
         with FileLock(out / ".lock", timeout=0):
             yield
     except Timeout:
-        raise KpnetError(f"{out}: another comparison is at work in it; wait for it, or give another --out") from None
+        raise KpnetError(f"{out}: another kpnet is at work in it; wait for it, or give another --out") from None
 
 
 @contextmanager
@@ -84,16 +84,16 @@ def run_trials(rows: list[Row], out: Path, console: Console) -> Iterator[Outcome
 
 def run_trial(trial: Trial, out: Path, console: Console, title: str, watch: Watch | None = None) -> Outcome:
     """The outcome of one trial in a comparison's folder; `watch` is asked after each validation."""
-    folder = out / "runs" / trial.folder
+    folder = trial.folder(out / "runs")
     if finished(folder, trial):
-        console.print(f"{title}: finished, not repeated", highlight=False, soft_wrap=True)
+        console.print(f"{title}: finished, not repeated", markup=False, highlight=False, soft_wrap=True)
         return Outcome(trial, folder, load_result(folder))
-    console.print(title, highlight=False, soft_wrap=True)
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state, problem = train_apart(trial, folder, console, watch)
     if state == "done":
         return Outcome(trial, folder, load_result(folder))
-    console.print(f"{trial.row}: {problem}", style="red", highlight=False, soft_wrap=True)
+    console.print(f"{trial.row}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return Outcome(trial, folder, problem=problem, state=state)
 
 
@@ -115,7 +115,7 @@ def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | Non
     child.start()
     its.close()
     answer: tuple[State, str] | None = None
-    try:
+    with suppress(EOFError, ConnectionError):  # it may die without a word
         while answer is None:
             kind, *told = mine.recv()
             if kind == "epoch":
@@ -123,8 +123,6 @@ def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | Non
                 mine.send(watch(*told))
             else:
                 answer = told[0], told[1]
-    except EOFError:  # it died without a word
-        pass
     child.join()
     if answer is not None:
         return answer
@@ -135,7 +133,7 @@ def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | Non
 
 def _work(trial: Trial, folder: Path, pipe: Any, parent: int, terminal: bool, watched: bool) -> None:
     """In the child: train or go on, measure, and say what came of it."""
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    follow(parent)
 
     def ask(epoch: int, score: float) -> bool:
         pipe.send(("epoch", epoch, score))
@@ -166,7 +164,7 @@ def attempt(trial: Trial, folder: Path, console: Console, watch: Watch | None = 
 
 def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> None:
     from kpnet.comparison.watching import Watcher
-    from kpnet.engine.training import train
+    from kpnet.engine.training import on_gpu, train
 
     resume = (folder / "last.ckpt").is_file()
     if folder.exists() and not resume:  # killed before its first epoch's end
@@ -174,14 +172,14 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watc
     watchers = [] if watch is None else [Watcher(watch)]
     train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
     write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
-    measure_run(folder, peak_bytes=_peak_bytes()).save(folder)
+    measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer))).save(folder)
 
 
-def _peak_bytes() -> int | None:
-    """The most memory that the training held: of the GPU's where there is one, else of the process; None on Windows."""
+def _peak_bytes(gpu: bool) -> int | None:
+    """The most memory that the training held: the GPU's, or that of the process; None on Windows."""
     import torch
 
-    if torch.cuda.is_available():
+    if gpu:
         return torch.cuda.max_memory_allocated()
     try:
         import resource
@@ -190,8 +188,12 @@ def _peak_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _follow(parent: int) -> None:
+def follow(parent: int) -> None:
     """End with the parent: kill -9 gives it no chance to say so."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

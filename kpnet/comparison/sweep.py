@@ -6,25 +6,26 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from kpnet.comparison.plan import Trial, fingerprint
-from kpnet.comparison.runner import comparison_folder, resumable, run_trial
+from kpnet.comparison.runner import follow, own_folder, resumable, run_trial
 from kpnet.comparison.sweep_config import Span, SweepConfig, apply
 from kpnet.comparison.sweep_table import write_tables
 from kpnet.errors import KpnetError
 from kpnet.schema import Config
 
 SIGNATURE = "kpnet sweep"  # the study's attribute that says which sweep it is
-HEARTBEAT = 60  # seconds, by which another machine knows that a trial's is dead
-ASKED_FOR = {"asked_for": True}  # a cell of a grid, and not one that a sampler made up
-PENDING = (TrialState.WAITING, TrialState.RUNNING)
+MARK = "sweep.json"  # the sweep, by which a folder is known as one's
+CELL = "cell"  # of a grid: the values that were asked for, and not made up by a sampler
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,18 @@ class Study:
     def open(self) -> optuna.Study:
         """The study, made or taken up again; a KpnetError where another sweep wrote it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.RDBStorage(
-            self.url,
-            heartbeat_interval=HEARTBEAT if self.shared else None,
-            failed_trial_callback=optuna.storages.RetryFailedTrialCallback() if self.shared else None,
-        )
         study = optuna.create_study(
-            storage=storage,
+            storage=self.url,
             study_name=self.sweep.name,
             direction="maximize",
             load_if_exists=True,
-            sampler=_sampler(self.sweep),
+            sampler=_sampler(self.sweep, 0),
             pruner=optuna.pruners.MedianPruner() if self._prunes else optuna.pruners.NopPruner(),
         )
-        values = [self.sweep.model_dump(mode="json", exclude={"trials"}), fingerprint(self.config)]
+        values = [
+            self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials"}),
+            fingerprint(self.config),
+        ]
         mine = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         theirs = study.user_attrs.get(SIGNATURE, mine)
         if theirs != mine:
@@ -70,27 +69,32 @@ class Study:
         return self.sweep.prune and self.sweep.method == "bayes"
 
     def prepare(self) -> None:
-        """A grid's cells wait to be taken, and so do the trials that a killed process of this folder left."""
+        """A grid's cells wait to be taken; of a folder's own study, so do the trials that failed or were killed."""
         study = self.open()
         if self.sweep.method == "grid":
             keys, values = self.sweep.space.keys(), [_labels(v) for v in self.sweep.space.values()]
             for cell in itertools.product(*values):
-                study.enqueue_trial(dict(zip(keys, cell, strict=True)), ASKED_FOR, skip_if_exists=True)
-        if not self.shared:
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)
-                study.enqueue_trial(trial.params, ASKED_FOR)
+                _enqueue(study, dict(zip(keys, cell, strict=True)))
+        if self.shared:
+            return
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+        every = study.get_trials(deepcopy=False)
+        good = [_asked(trial) for trial in every if trial.state != TrialState.FAIL]
+        for trial in every:
+            if trial.state == TrialState.FAIL and _asked(trial) and _asked(trial) not in good:
+                _enqueue(study, _asked(trial), again=True)
+                good.append(_asked(trial))
 
     def work(self, terminal: bool) -> None:
         """Take trials and train them until there are enough."""
         console, study = Console(force_terminal=terminal or None), self.open()
         while (trial := self._next(study)) is not None:
+            study.sampler = _sampler(self.sweep, trial.number)
             self._run(study, trial, console)
             write_tables(self.sweep, finished_trials(study), self.out)
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
-        if self.shared:
-            optuna.storages.fail_stale_trials(study)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.sweep.trials is None:
             if not waiting:
@@ -101,7 +105,7 @@ class Study:
 
     def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console) -> None:
         values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
-        if self.sweep.method == "grid" and not ASKED_FOR.keys() <= trial.user_attrs.keys():
+        if self.sweep.method == "grid" and CELL not in trial.user_attrs:
             study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
             return
         config = apply(self.sweep, values).model_copy(update={"name": f"{self.sweep.name} {trial.number}"})
@@ -142,42 +146,68 @@ def sweep(
 
     `out` (`runs/<name>`) then holds `sweep.md`, `sweep.csv`, the study and the runs.
     storage: an URL of a database server, by which several machines share the study, each with a folder of its own;
-    None: a file in `out`. workers: trainings at once. Started again, it goes on where it was.
+    None: a file in `out`. workers: trainings at once. Started again, it goes on where it was; on a server, without the
+    trials that were running when a machine died.
     """
+    if storage is not None and storage.startswith("sqlite:"):
+        raise KpnetError(f"--storage {storage}: a file is one machine's: leave it out, or give a server's URL")
     console, out = console or Console(), Path(out or Path("runs") / settings.name)
-    with comparison_folder(out), resumable():
+    with own_folder(out, MARK), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()
         if workers == 1:
             study.work(console.is_terminal)
         else:
             context = multiprocessing.get_context("spawn")
-            crew = [context.Process(target=study.work, args=(False,)) for _ in range(workers)]
+            crew = [context.Process(target=_work, args=(study, os.getpid())) for _ in range(workers)]
             for process in crew:
                 process.start()
             for process in crew:
                 process.join()
+            if any(process.exitcode for process in crew):
+                raise KpnetError(f"{out}: a worker ended before its time; the same command goes on")
         found = finished_trials(study.open())
+        write_tables(settings, found, out)
     if not found:
         raise KpnetError(f"{out}: not one trial was finished; see what it said above")
     return found
 
 
+def _work(study: Study, parent: int) -> None:
+    """A worker; it ends with its parent."""
+    follow(parent)
+    study.work(False)
+
+
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All that came to an end and whose end says something, in the order of their numbers."""
-    return [trial for trial in study.get_trials(deepcopy=False) if "values" in trial.user_attrs]
+    """All that came to an end and whose end says something; of the same values, the last."""
+    found = {
+        json.dumps(t.user_attrs["values"]): t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs
+    }
+    return list(found.values())
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that the number of trials counts: all but those that a killed process left."""
-    trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state in PENDING or "values" in trial.user_attrs]
+    """The trials that the number of trials counts: all but those that failed."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
 
 
-def _sampler(settings: SweepConfig) -> optuna.samplers.BaseSampler:
+def _enqueue(study: optuna.Study, values: dict[str, Any], again: bool = False) -> None:
+    study.enqueue_trial(values, {CELL: values}, skip_if_exists=not again)
+
+
+def _asked(trial: FrozenTrial) -> dict[str, Any]:
+    """Its values as Optuna has them; of one that was killed early, those that it was to take."""
+    values: dict[str, Any] = trial.user_attrs.get(CELL) or trial.params
+    return values
+
+
+def _sampler(settings: SweepConfig, number: int) -> optuna.samplers.BaseSampler:
+    """Of the trial of that number: seeded by it, or each restart and each worker would draw the same again."""
+    seed = int(np.random.SeedSequence((settings.seed, number)).generate_state(1)[0])
     if settings.method == "bayes":
-        return optuna.samplers.TPESampler(seed=settings.seed)
-    return optuna.samplers.RandomSampler(seed=settings.seed)
+        return optuna.samplers.TPESampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _labels(values: list[Any] | Span) -> list[str]:

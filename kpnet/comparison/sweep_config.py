@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kpnet.config import load_as, load_config
+from kpnet.config import flatten, load_as, load_config
 from kpnet.errors import KpnetError, nearest
 from kpnet.model import build_model
 from kpnet.schema import Config, Positive, Recipe, Strict
@@ -97,16 +97,9 @@ def _check(sweep: SweepConfig, config: Config, key: str, values: list[Any]) -> N
             if key.startswith("model."):
                 build_model(tried, num_keypoints=tried.model.num_keypoints or 1)
         except KpnetError as error:
-            known = list(_keys(config.model_dump()))
+            known = list(flatten(config.model_dump()))
             hint = "" if key in known else nearest(key, known)
             raise KpnetError(f"sweep {sweep.name}: {key}{hint}: {error}") from None
-
-
-def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in values.items():
-        found += _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return found
 
 
 def _shipped(source: str) -> str:

@@ -33,10 +33,7 @@ def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str,
             }
         )
     if sweep.method == "grid":
-        lists = {
-            key: [json.dumps(v) for v in values] for key, values in sweep.space.items() if isinstance(values, list)
-        }
-        return sorted(rows, key=lambda row: [lists[key].index(json.dumps(row[key])) for key in sweep.space])
+        return sorted(rows, key=lambda row: [_place(sweep, key, row[key]) for key in sweep.space])
     return sorted(rows, key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True)
 
 

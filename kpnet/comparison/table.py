@@ -34,7 +34,6 @@ class Group:
 
     name: str
     results: list[Result] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)  # of the results
     problems: list[str] = field(default_factory=list)
 
 
@@ -42,7 +41,7 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """A flat record a row: each measure's mean over the runs and its standard deviation (`…_sd`; None of one run),
     the costs' means, and the score's difference to the first row's, with its 95 % interval and p over resampled images.
     """
-    first = next((group for group in groups if group.results), None)
+    first = groups[0]
     records = []
     for group in groups:
         record: dict[str, Any] = {"row": group.name, "runs": len(group.results)}
@@ -51,7 +50,7 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for name in COSTS:
             record[name] = _mean_sd([r.cost.get(name) for r in group.results])[0]
         record |= {"difference": None, "low": None, "high": None, "p": None, "note": "; ".join(group.problems)}
-        if first is not None and group is not first and group.results:
+        if group is not first and group.results:
             record |= _difference(first, group, record["note"])
         records.append(record)
     return records
@@ -66,36 +65,55 @@ def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None
 
 def _difference(first: Group, other: Group, note: str) -> dict[str, Any]:
     """The other's score less the first's; on the points that both have, where the images are the same."""
+    if not first.results:
+        return {"note": _join(note, f"{first.name} has no run: not compared with it")}
     a, b = first.results[0], other.results[0]
+    if a.input_size != b.input_size:
+        note = _join(note, f"px of its own input, {b.input_size[0]}x{b.input_size[1]}")
     shared = [name for name in a.names if name in b.names]
     if not shared:
         return {"note": _join(note, f"none of {first.name}'s points: not compared with it")}
-    mine, theirs = _by_seed(other, shared), _by_seed(first, shared)
-    if mine is None or theirs is None or not _same(mine[1], theirs[1]):
+    theirs, mine = _folds(first, shared), _folds(other, shared)
+    order = [next((m for m in mine if _same(m.truth, f.truth)), None) for f in theirs]
+    pairs = [(f, m) for f, m in zip(theirs, order, strict=True) if m is not None]
+    if len(pairs) != len(theirs) or len(theirs) != len(mine):
         return {"note": _join(note, f"other images or labels than {first.name}'s: not compared with it")}
-    found = paired_bootstrap(theirs[0], mine[0], 2 * np.isfinite(mine[1]).all(-1).sum(1))
     if shared != a.names or shared != b.names:
         note = _join(note, f"compared with {first.name} on {len(shared)} shared points")
-    return {**found, "note": note}
+    return {**paired_bootstrap([(f.squared, m.squared, f.counts) for f, m in pairs]), "note": note}
 
 
 def _join(note: str, more: str) -> str:
     return f"{note}; {more}" if note else more
 
 
-def _by_seed(group: Group, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Per seed and image the sum of squared errors (S, N), normalised, and the true points (N, K, 2), NaN if absent.
+@dataclass
+class _Fold:
+    """The runs that were measured on the same images: all, or those of one fold of a cross-validation.
 
-    The folds of one seed are one after another. None where the seeds saw other images.
+    Sums of squared errors (S, N) by run and image, normalised; true points (N, K, 2), NaN where absent.
     """
-    squared, truths = [], []
-    for seed in sorted(set(group.seeds)):
-        results = [r for r, s in zip(group.results, group.seeds, strict=True) if s == seed]
-        parts = [_points(r, names) for r in results]
-        truth = np.concatenate([p[1] for p in parts])
-        squared.append(np.nansum((np.concatenate([p[0] for p in parts]) - truth) ** 2, (1, 2)))
-        truths.append(truth)
-    return (np.stack(squared), truths[0]) if all(_same(truth, truths[0]) for truth in truths) else None
+
+    squared: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Coordinates of each image (N,)."""
+        return np.isfinite(self.truth).sum((1, 2))
+
+
+def _folds(group: Group, names: Sequence[str]) -> list[_Fold]:
+    folds: list[_Fold] = []
+    for result in group.results:
+        predicted, truth = _points(result, names)
+        squared = np.nansum((predicted - truth) ** 2, (1, 2))[None]
+        fold = next((f for f in folds if _same(f.truth, truth)), None)
+        if fold is None:
+            folds.append(_Fold(squared, truth))
+        else:
+            fold.squared = np.concatenate([fold.squared, squared])
+    return folds
 
 
 def _same(first: np.ndarray, other: np.ndarray) -> bool:
@@ -110,19 +128,23 @@ def _points(result: Result, names: Sequence[str]) -> tuple[np.ndarray, np.ndarra
     return result.predicted[:, columns].astype(float), truth.astype(float)
 
 
-def paired_bootstrap(first: np.ndarray, other: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """The difference of two scores, its 95 % interval and two-sided p over images drawn with replacement.
+def paired_bootstrap(folds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """The difference of two rows' scores, its 95 % interval and two-sided p over images drawn with replacement.
 
-    Squared errors per seed and image (S, N), normalised; coordinates per image (N,). A row's score is the mean of its
-    seeds', so the interval is of the images' chance alone: the seeds' is the spread beside the mean.
+    Of each fold: squared errors by run and image of the first row (S, N) and of the other (S', N), normalised, and
+    coordinates by image (N,). A row's score is the mean of its runs', so the interval is of the images' chance alone:
+    the seeds' is the spread beside the mean.
     """
     generator = np.random.default_rng(0)
-    images = len(counts)
-    drawn = generator.multinomial(images, np.full(images, 1 / images), RESAMPLES)  # how often each image is in each
-    everywhere = np.concatenate([np.ones((1, images)), drawn])
-    total = everywhere @ counts
-    scores = [(total[:, None] / (2 * everywhere @ squared.T)).mean(1) for squared in (first, other)]
-    difference = scores[1] - scores[0]
+    scores: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for *rows, counts in folds:
+        images = len(counts)
+        drawn = generator.multinomial(images, np.full(images, 1 / images), RESAMPLES)  # how often each image is in each
+        everywhere = np.concatenate([np.ones((1, images)), drawn])
+        for held, squared in zip(scores, rows, strict=True):
+            held.append((everywhere @ counts)[:, None] / (2 * everywhere @ squared.T))
+    first, other = (np.concatenate(held, 1).mean(1) for held in scores)
+    difference = other - first
     low, high = np.quantile(difference[1:], [0.025, 0.975])
     one_sided = min((difference[1:] <= 0).mean(), (difference[1:] >= 0).mean())
     p = max(2 * one_sided, 1 / RESAMPLES)

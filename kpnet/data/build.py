@@ -60,7 +60,9 @@ def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | Non
 def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
     """The validation data, or None where the config names none."""
     if config.data.fold is not None:
-        whole = build_train(config, augment=False)
+        # Synthetic faces are those of one seed, so that every seed of the training is held against the same.
+        train = config.train.model_copy(update={"seed": 0})
+        whole = build_train(config.model_copy(update={"train": train}), augment=False)
         return Subset(whole, split_fold(len(whole), config.data.fold)[1])
     if config.data.val is None:
         return None
@@ -71,7 +73,8 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
 def unlabelled_points(train: KeypointDataset) -> list[str]:
     """Names of the points that no sample has. A KpnetError for a file that has not one label."""
     labels = train.labels()
-    files = zip(train.parts, train.split(labels), strict=True) if isinstance(train, Joined) else ()
+    whole = train.dataset if isinstance(train, Subset) else train
+    files = zip(whole.parts, whole.split(whole.labels()), strict=True) if isinstance(whole, Joined) else ()
     for part, has in files:
         if not has.any():
             raise KpnetError(

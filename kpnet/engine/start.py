@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kpnet.config import load_as, to_yaml
+from kpnet.config import flatten, load_as, to_yaml
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.pretrain_config import PretrainConfig
@@ -40,7 +39,7 @@ def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, fo
 
 def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path) -> None:
     """A resumed run goes on with its own recipe."""
-    before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
+    before, after = (flatten(config.model_dump(mode="json")) for config in (old, new))
     changed = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k) and not _is_place(k)]
     if changed:
         listed = ", ".join(f"{key}: {before.get(key)} is now {after.get(key)}" for key in changed[:3])
@@ -50,14 +49,6 @@ def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, wher
 def _is_place(key: str) -> bool:
     """Where a run goes on may differ: the data's folder, the machine. num_keypoints it filled in from the data."""
     return key in ("name", "data.root", "data.workers", "model.num_keypoints") or key.startswith("trainer.")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _check_checkpoint(path: Path) -> None:

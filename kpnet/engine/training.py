@@ -160,7 +160,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
             raise KeyboardInterrupt from None
         raise
     except KpnetError as error:  # from a loader's worker it comes wrapped in the worker's traceback
-        raise KpnetError(str(error).strip().splitlines()[-1].split("KpnetError: ")[-1]) from None
+        raise type(error)(str(error).strip().splitlines()[-1].split("Error: ")[-1]) from None
     finally:
         for logger in trainer.loggers:  # or its thread outlives a training that failed
             logger.finalize("finished")

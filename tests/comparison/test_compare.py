@@ -16,6 +16,7 @@ import pytest
 import yaml
 from console import Run
 from filelock import FileLock
+from rich.console import Console
 
 from kpnet import KpnetError
 from kpnet.comparison import runner
@@ -109,6 +110,8 @@ def test_a_config_that_fails_is_a_row_that_says_why(
     found = records(out)
     assert "gone.csv: no such file" in found["no_file"]["note"]
     assert "seed 0: the loss is not finite" in found["diverged"]["note"]
+    (trial,) = plan([diverged], ["train.epochs=1"], 1, None)[0].trials
+    assert runner.attempt(trial, tmp_path / "again", Console(quiet=True))[0] == "diverged"
     assert "unreadable.yaml" in found["unreadable"]["note"]
     assert found["good"]["score"] > 0
     assert found["diverged"]["score"] is None
@@ -139,6 +142,52 @@ def test_what_a_run_is_known_by(config: Callable[..., Path], data: Path) -> None
     assert key() != first
 
 
+def test_a_run_is_found_by_its_key_whatever_its_name(
+    kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path, data: Path
+) -> None:
+    arguments = ("train.epochs=1", "--seeds", 1, "--out", tmp_path / "out")
+    kpnet("compare", config("a"), *arguments)
+    data.rename(tmp_path / "moved")
+    done = kpnet("compare", config("b"), f"data.root={tmp_path / 'moved'}", *arguments)
+    assert done.code == 0, done
+    assert here == ["a 0"], "the same recipe and data under another name and in another place"
+    assert list(records(tmp_path / "out")) == ["b"]
+
+
+def test_weights_and_skeleton_are_known_by_what_is_in_them(
+    config: Callable[..., Path], trained: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "source")
+    skeleton = tmp_path / "skeleton.yaml"
+    skeleton.write_text("names: [left_eye, right_eye, nose]")
+
+    def key() -> str:
+        return fingerprint(
+            load_config(config("a"), [f"model.pretrained={tmp_path / 'source'}", f"data.skeleton={skeleton}"])
+        )
+
+    first = key()
+    skeleton.write_text("names: [left_eye, right_eye, nose]\npairs: [[left_eye, right_eye]]")
+    second = key()
+    weights = tmp_path / "source" / "final" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert len({first, second, key()}) == 3
+
+
+def test_nothing_finished_is_an_error(kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path) -> None:
+    bad = config("bad", "train.optimizer={name: sgd, lr: 1.0e+30}", "model.head=regression")
+    done = kpnet("compare", bad, "--seeds", 1, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "not one run was finished; the first: the loss is not finite" in done.err
+    assert (tmp_path / "out" / "comparison.md").exists()
+
+
+def test_several_devices_are_refused(kpnet: Run, config: Callable[..., Path]) -> None:
+    kpnet("compare", config("a"), "trainer.devices=2", "--out", "out").refused("trainer.devices", "found 2")
+
+
 def test_names_that_two_configs_share(config: Callable[..., Path], tmp_path: Path) -> None:
     config("a")
     (tmp_path / "b.yaml").write_text((tmp_path / "a.yaml").read_text().replace("epochs: 2", "epochs: 3"))
@@ -159,7 +208,7 @@ def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / runner.MARK).write_text("{}")
     with FileLock(tmp_path / "other" / ".lock"):
-        kpnet("compare", path, "--out", "other").refused("other", "another comparison is at work")
+        kpnet("compare", path, "--out", "other").refused("other", "another kpnet is at work")
 
 
 def test_a_report_of_runs_that_exist(kpnet: Run, trained: Path, tmp_path: Path) -> None:
