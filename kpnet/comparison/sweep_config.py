@@ -40,18 +40,23 @@ Choices = Annotated[
 
 
 class SweepConfig(Recipe):
-    """Keys of a config, and what to try for each: lists, or ranges where the method is not grid."""
+    """Keys of a config, and what to try for each: lists, or ranges where the method is not grid.
+
+    overrides: of the config, as on the command line. method: bayes is Optuna's tree-structured Parzen estimator.
+    trials: how many, of random and bayes. prune: bayes stops what is worse than the median of the others at its epoch.
+    seed: of the draws. tables: a key with a list, for one table for each of its values.
+    """
 
     command: ClassVar[str] = "sweep"
 
     name: str = "sweep"
     config: str  # a YAML file, or a recipe's name
     overrides: list[str] = Field(default_factory=list)
-    method: Literal["grid", "random", "bayes"] = "grid"  # bayes: Optuna's TPE
-    trials: Positive | None = None  # of random and bayes
-    prune: bool = True  # bayes: what is worse than the median of the others at its epoch is stopped
-    seed: int = 0  # of the sampler
-    tables: str | None = None  # a key with a list: one table for each of its values
+    method: Literal["grid", "random", "bayes"] = "grid"
+    trials: Positive | None = None
+    prune: bool = True
+    seed: int = 0
+    tables: str | None = None
     space: dict[str, Choices]
 
     @model_validator(mode="after")
