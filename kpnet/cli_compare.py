@@ -19,16 +19,19 @@ def compare(
     folds: Annotated[
         int | None, typer.Option(min=2, help="Cross-validate on the training data, in place of the validation data.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs and table; taken up again where it is there.")] = Path(
-        "runs/comparison"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of runs and table, taken up again; else runs/compare_CONFIG_…."),
+    ] = None,
 ) -> None:
     """Train and measure several configs with several seeds: one table, and one page to look at."""
     from kpnet.comparison.compare import compare as run_comparison
+    from kpnet.comparison.compare import default_folder
 
     sources = [text for text in configs if "=" not in text]
     if not sources:
         raise KpnetError("nothing to compare: give configs")
+    out = out or default_folder(sources)
     run_comparison(sources, [text for text in configs if "=" in text], seeds=seeds, folds=folds, out=out)
     print(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import torch
 import yaml
 from console import Run
+from marker import Marker
 
 from kpnet import load_model
 from kpnet.calibration import fit_calibration
@@ -23,16 +22,6 @@ from kpnet.data import KaggleCSV
 from kpnet.engine.evaluation import answer_dataset
 
 Tree = Callable[[Path], dict[str, bytes | None]]
-
-
-class Marker:
-    """A pickle of it makes a folder when it is executed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
 
 
 # The main job

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +13,10 @@ import pytest
 import timm
 import torch
 from console import Run
+from marker import Marker
 from safetensors.torch import save_file
 
 Tree = Callable[[Path], dict[str, bytes | None]]
-
-
-class Marker:
-    """A pickle of it makes a folder when it is executed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
 
 
 # Bad recipes

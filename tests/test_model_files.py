@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -12,20 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from marker import Marker
 from recipes import SANDWICH, small
 from safetensors.torch import load_file, save_file
 
 from kpnet import KpnetError, build_model, load_model
-
-
-class Marker:
-    """A pickle of it makes a file when it is executed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize(

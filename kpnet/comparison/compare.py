@@ -27,16 +27,17 @@ def compare(
     *,
     seeds: int = 3,
     folds: int | None = None,
-    out: str | Path = "runs/comparison",
+    out: str | Path | None = None,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Train and measure each config with each seed; the table's records, as `table.tabulate` gives them.
 
-    `out` then holds `report.html`, `comparison.md`, `.csv` and `.json`, and the runs. What is finished there is not
-    repeated; what was interrupted goes on. folds: cross-validate on the training data in place of the validation data.
+    `out` (`default_folder`) then holds `report.html`, `comparison.md`, `.csv` and `.json`, and the runs. What is
+    finished there is not repeated; what was interrupted goes on. folds: cross-validate on the training data in place
+    of the validation data.
     A KpnetError for configs and folders that cannot be.
     """
-    console, out = console or Console(), Path(out)
+    console, out = console or Console(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
     with own_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
@@ -49,6 +50,11 @@ def compare(
     if not any(outcome.result for outcome in outcomes):
         raise KpnetError(f"{out}: not one run was finished; the first: {outcomes[0].problem}")
     return records
+
+
+def default_folder(sources: Sequence[str | Path]) -> Path:
+    """Of other configs, another one: a comparison's table is not overwritten by the next one's."""
+    return Path("runs") / "_".join(["compare", *(Path(source).stem for source in sources)])[:100]
 
 
 def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Group]:

@@ -86,11 +86,19 @@ def _folds(count: int | None) -> list[Fold | None]:
 def _trial(name: str, config: Config, seed: int, fold: Fold | None) -> Trial:
     train = config.train.model_copy(update={"seed": config.train.seed + seed})
     data = config.data if fold is None else config.data.model_copy(update={"fold": fold})
+    config = on_one_device(config).model_copy(update={"train": train, "data": data, "name": name})
+    return Trial(name, config, fingerprint(config))
+
+
+def on_one_device(config: Config) -> Config:
+    """The config with one device, as runs that are compared have it; a KpnetError where it asks for more.
+
+    Lightning starts the processes of further devices by the command line again, which would compare again.
+    """
     trainer = {"devices": 1, **config.trainer}
     if trainer["devices"] != 1:
-        raise KpnetError(f"{name}: trainer.devices: a comparison trains each run on one, found {trainer['devices']}")
-    config = config.model_copy(update={"train": train, "data": data, "name": name, "trainer": trainer})
-    return Trial(name, config, fingerprint(config))
+        raise KpnetError(f"{config.name}: trainer.devices: each run is trained on one, found {trainer['devices']}")
+    return config.model_copy(update={"trainer": trainer})
 
 
 def unique(name: str, taken: Sequence[str]) -> str:

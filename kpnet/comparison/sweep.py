@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from kpnet.comparison.plan import Trial, fingerprint
+from kpnet.comparison.plan import Trial, fingerprint, on_one_device
 from kpnet.comparison.runner import follow, own_folder, resumable, run_trial
 from kpnet.comparison.sweep_config import Span, SweepConfig, apply
 from kpnet.comparison.sweep_table import write_tables
@@ -108,7 +108,9 @@ class Study:
         if self.sweep.method == "grid" and CELL not in trial.user_attrs:
             study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
             return
-        config = apply(self.sweep, values).model_copy(update={"name": f"{self.sweep.name} {trial.number}"})
+        config = on_one_device(apply(self.sweep, values)).model_copy(
+            update={"name": f"{self.sweep.name} {trial.number}"}
+        )
         planned = Trial(config.name, config, fingerprint(config))
 
         def watch(epoch: int, score: float) -> bool:
@@ -152,6 +154,7 @@ def sweep(
     if storage is not None and storage.startswith("sqlite:"):
         raise KpnetError(f"--storage {storage}: a file is one machine's: leave it out, or give a server's URL")
     console, out = console or Console(), Path(out or Path("runs") / settings.name)
+    config = on_one_device(config)
     with own_folder(out, MARK), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()

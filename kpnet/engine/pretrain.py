@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning.pytorch as pl
 import pandas as pd
 import torch
@@ -24,7 +23,7 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.engine.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.engine.optim import build_optimizer, build_schedule
 from kpnet.engine.run_folder import RunLog
-from kpnet.engine.start import check_folder, is_main_process, prepare
+from kpnet.engine.start import begin, prepare
 from kpnet.engine.training import PROBES, Loaders, build_trainer, fit, resolved
 from kpnet.engine.transfer import TrainedPart
 from kpnet.errors import KpnetError, NotFiniteError
@@ -121,11 +120,7 @@ def pretrain(
     Nothing is written before data and model are built.
     """
     console = console or Console()
-    folder = Path(out) if out else Path("runs") / config.name
-    if is_main_process():
-        check_folder(folder, config, resume, force)
-    cv2.setNumThreads(0)
-    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    folder = begin(config, out, resume, force)
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)
     validates = val_set is not None and config.trainer.get("limit_val_batches", 1) != 0

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -19,6 +21,16 @@ from kpnet.schema import Config
 def is_main_process() -> bool:
     """Before Lightning has set up its processes: all but the first are started with their rank."""
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def begin(config: Config | PretrainConfig, out: str | Path | None, resume: bool, force: bool) -> Path:
+    """The run's folder, `out` or `runs/<name>`, checked and not written yet; from here on draws are the seed's."""
+    folder = Path(out) if out else Path("runs") / config.name
+    if is_main_process():  # a further DDP process finds the folder that the first one made
+        check_folder(folder, config, resume, force)
+    cv2.setNumThreads(0)  # the images are small, and the cores are the training's
+    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    return folder
 
 
 def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, force: bool) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
@@ -26,7 +25,7 @@ from kpnet.engine.averaging import weight_average
 from kpnet.engine.evaluation import evaluate
 from kpnet.engine.module import KeypointModule
 from kpnet.engine.run_folder import RunFolder, draw_samples, save_model
-from kpnet.engine.start import check_folder, is_main_process, prepare
+from kpnet.engine.start import begin, is_main_process, prepare
 from kpnet.engine.transfer import check_freeze
 from kpnet.errors import KpnetError, nearest
 from kpnet.model import KeypointModel, assemble
@@ -111,11 +110,7 @@ def train(
     callbacks: Lightning's, beside kpnet's own.
     """
     console = console or Console()
-    folder = Path(out) if out else Path("runs") / config.name
-    if is_main_process():  # a further DDP process finds the folder that the first one made
-        check_folder(folder, config, resume, force)
-    cv2.setNumThreads(0)  # the images are small, and the cores are the training's
-    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    folder = begin(config, out, resume, force)
     train_set, val_set = build_splits(config)
     _warn_unlabelled(unlabelled_points(train_set), console)
     model = assemble(config.model, train_set.skeleton)

@@ -157,6 +157,12 @@ def test_a_study_of_another_sweep(recipe: Callable[..., Path], scored: list[Any]
     assert len(scored) == 6
 
 
+def test_several_devices_are_refused(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match=r"trainer\.devices: each run is trained on one, found 2"):
+        sweep(*load_sweep(recipe(GRID), ["trainer.devices=2"]), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_slides_grid() -> None:
     settings, config = load_sweep("i2dl_grid", ["data.root=somewhere"])
     cells = 1
