@@ -14,6 +14,7 @@ from console import Run
 
 from kpnet import KpnetError
 from kpnet.comparison import runner
+from kpnet.comparison.plan import on_one_device
 from kpnet.comparison.sweep import Study, sweep
 from kpnet.comparison.sweep_config import load_sweep
 from kpnet.comparison.sweep_table import records, to_markdown
@@ -106,7 +107,8 @@ def test_bayes_is_optunas_and_stops_the_bad(recipe: Callable[..., Path], scored:
     assert rows[0]["score"] == max(row["score"] or 0 for row in rows)
     assert abs(rows[0][LR] - 0.01) < 0.003
     assert any(row["state"] == "pruned" and row["score"] is None for row in rows)
-    study = Study(settings, config, tmp_path / "out", f"sqlite:///{tmp_path / 'out' / 'study.db'}").open()
+    url = f"sqlite:///{tmp_path / 'out' / 'study.db'}"
+    study = Study(settings, on_one_device(config), tmp_path / "out", url).open()
     assert isinstance(study.sampler, optuna.samplers.TPESampler)
 
 
