@@ -68,6 +68,19 @@ def inside(xy: Points, size: Size) -> Points:
     return (xy[..., 0] >= -0.5) & (xy[..., 0] <= width - 0.5) & (xy[..., 1] >= -0.5) & (xy[..., 1] <= height - 0.5)
 
 
+def corner_size_to_box(boxes: np.ndarray) -> np.ndarray:
+    """COCO's boxes (..., 4), x, y, width, height on an image that begins at 0, as edges x0, y0, x1, y1 in pixels,
+    where it begins at -0.5. COCO's keypoints are pixel indices and stay as they are."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1) - 0.5
+
+
+def box_to_corner_size(boxes: np.ndarray) -> np.ndarray:
+    """The inverse of `corner_size_to_box`."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2] + 0.5, boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
 # Pixel-to-pixel mappings are 2x3 matrices, as cv2.warpAffine takes them (source to destination).
 
 

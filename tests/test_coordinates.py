@@ -197,3 +197,12 @@ def test_flip_keeps_leading_axes_and_gradients() -> None:
     assert torch.equal(flipped[:, :, 0, 0], -xy[:, :, 2, 0])
     assert torch.equal(flipped[:, :, 0, 1], xy[:, :, 2, 1])
     assert torch.autograd.gradcheck(lambda p: co.flip_normalized(p, [2, 1, 0]), xy)
+
+
+def test_cocos_boxes_as_edges() -> None:
+    """The box of all of an image begins at its left edge, and that of one pixel has the pixel in its middle."""
+    whole, pixel = co.corner_size_to_box(np.array([[0, 0, 640, 480], [7, 3, 1, 1]]))
+    assert whole.tolist() == [-0.5, -0.5, 639.5, 479.5]
+    assert pixel.reshape(2, 2).mean(0).tolist() == [7, 3]
+    boxes = np.random.default_rng(0).uniform(0, 500, (20, 4))
+    assert np.allclose(co.box_to_corner_size(co.corner_size_to_box(boxes)), boxes, atol=1e-9)

@@ -72,8 +72,24 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         return np.stack([np.isfinite(self.read(index)[1]).all(-1) for index in range(len(self))])
 
     def image_name(self, index: int) -> str:
-        """What predictions call this sample."""
+        """What predictions call this sample. Samples of one image share it."""
         return str(index)
+
+    def instance(self, index: int) -> int:
+        """The sample's number, from 0, among those of its image."""
+        return 0
+
+    def box(self, index: int) -> np.ndarray | None:
+        """The sample's box float64 (4,): the edges x0, y0, x1, y1 in the pixels of `read`, where an image reaches
+        from -0.5 to W - 0.5. None where the format has none."""
+        return None
+
+    def visibility(self, index: int) -> np.ndarray:
+        """Uint8 (K,): 0 for an absent point, 1 for a labelled one that something hides, 2 for one that is seen.
+
+        A format that does not tell hidden from seen says 2.
+        """
+        return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
 
     def set_epoch(self, epoch: int) -> None:
         """Augmentation draws change with the epoch."""

@@ -85,6 +85,21 @@ class Joined(KeypointDataset):
         name = self.parts[number].dataset.image_name(place)
         return name if len(self.parts) == 1 else f"{self.parts[number].source}:{name}"
 
+    def instance(self, index: int) -> int:
+        """The part's."""
+        number, place = self._find(index)
+        return self.parts[number].dataset.instance(place)
+
+    def box(self, index: int) -> np.ndarray | None:
+        """The part's."""
+        number, place = self._find(index)
+        return self.parts[number].dataset.box(place)
+
+    def visibility(self, index: int) -> np.ndarray:
+        """The part's, uint8 (K,), 0 for a point that it has not."""
+        number, place = self._find(index)
+        return self._match(number, self.parts[number].dataset.visibility(place), 0).astype(np.uint8)
+
     def _find(self, index: int) -> tuple[int, int]:
         """The number of the sample's part, and its index there."""
         index = range(len(self))[index]

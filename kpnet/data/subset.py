@@ -35,6 +35,15 @@ class Subset(KeypointDataset):
     def image_name(self, index: int) -> str:
         return self.dataset.image_name(int(self.indices[index]))
 
+    def instance(self, index: int) -> int:
+        return self.dataset.instance(int(self.indices[index]))
+
+    def box(self, index: int) -> np.ndarray | None:
+        return self.dataset.box(int(self.indices[index]))
+
+    def visibility(self, index: int) -> np.ndarray:
+        return self.dataset.visibility(int(self.indices[index]))
+
 
 def split_fold(count: int, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the samples that train and of those that are held out, of `count`; the same for every seed."""

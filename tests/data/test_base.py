@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from kpnet import coordinates
 from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
+from kpnet.data.joined import DataPart, Joined
+from kpnet.data.subset import Subset
 from kpnet.errors import KpnetError
 from kpnet.skeleton import Skeleton
 
@@ -172,3 +174,43 @@ def test_the_courses_evaluation_loop_on_synthetic_faces():
 def test_the_courses_evaluation_loop_on_the_courses_file():
     score = check_course_score(KaggleCSV(FACES / "val.csv"))
     assert 18 < score < 25  # the mean face; with the file's own mean a little better than with training's 21
+
+
+def test_what_a_format_does_not_say_of_a_sample():
+    data = Given(blob((8, 8), (4, 4)), [[3, 1], [np.nan, np.nan]])
+    assert data.box(0) is None
+    assert data.instance(0) == 0
+    assert data.visibility(0).tolist() == [2, 0]
+
+
+class Boxed(Given):
+    """Two samples an image, each with a box; the second point is hidden."""
+
+    def image_name(self, index):
+        return f"image {index // 2}"
+
+    def instance(self, index):
+        return index % 2
+
+    def box(self, index):
+        return np.array([index, 0, index + 3, 5.0])
+
+    def visibility(self, index):
+        return np.array([2, 1], np.uint8)
+
+
+def test_boxes_instances_and_visibility_come_through_joining_and_folds():
+    boxed = Boxed(blob((8, 8), (4, 4)), [[3, 1], [4, 2]])
+    plain = Given(blob((8, 8), (4, 4)), [[3, 1], [4, 2]], n=2)
+    skeleton = Skeleton(("p1", "p0"))
+    joined = Joined(skeleton, [DataPart("plain", plain), DataPart("boxed", boxed)])
+    assert joined.box(0) is None
+    assert joined.box(4).tolist() == [2, 0, 5, 5]
+    assert [joined.instance(i) for i in range(6)] == [0, 0, 0, 1, 0, 1]
+    assert joined.image_name(2) == joined.image_name(3) != joined.image_name(4)
+    assert [joined.visibility(i).tolist() for i in (0, 4)] == [[2, 2], [1, 2]]
+    fold = Subset(joined, np.array([5, 1]))
+    assert fold.box(0).tolist() == [3, 0, 6, 5]
+    assert fold.box(1) is None
+    assert fold.instance(0) == 1
+    assert fold.visibility(0).tolist() == [1, 2]
