@@ -12,17 +12,58 @@ from kpnet.errors import KpnetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# OpenCV 5 keeps it elsewhere than OpenCV 4.
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
 
-def read_image(path: str | Path) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a picture file, its EXIF rotation applied."""
+
+def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a picture file, as a viewer shows it: the EXIF rotation is applied.
+
+    exif False: a JPEG's or PNG's pixels as they are stored, which is what MATLAB, PIL and pycocotools see.
+    Of 16 bits the upper 8 are taken, CMYK becomes RGB, and alpha is dropped: what lay beneath it shows. A KpnetError
+    for a file that is none, or is damaged or cut short.
+    """
     path = Path(path)
     if not path.is_file():
         raise KpnetError(f"{path}: no such file")
     data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
+    level = _set_log_level(0)  # what is wrong is told below
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    finally:
+        _set_log_level(level)
+    if image is None and data.size and cv2.haveImageReader(str(path)):
+        raise KpnetError(f"{path}: a picture that is cut short, damaged, or neither of 8 nor of 16 bits; save it anew")
     if image is None:
         raise KpnetError(f"{path}: not a picture that can be read (expected one of {', '.join(IMAGE_SUFFIXES)})")
     return image
+
+
+def picture_trouble(path: Path) -> str | None:
+    """What is wrong with a picture file, in a line that names it; None for a good one.
+
+    A JPEG, PNG or WebP is judged by its two ends, as quick as a file is opened; what they leave open, by decoding.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 16))
+            tail = file.read()
+    except OSError as error:
+        return f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
+    whole = (
+        (head.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in tail)
+        or (head.startswith(b"\x89PNG\r\n") and b"IEND" in tail)
+        or (head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 <= size)
+    )
+    try:
+        if not whole:
+            read_image(path)
+    except KpnetError as error:
+        return str(error)
+    return None
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -1,0 +1,141 @@
+"""Picture files of every kind, each against what it was written from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from kpnet.data.images import picture_trouble, read_image
+from kpnet.errors import KpnetError
+
+ORIENTATION = 0x112
+# Tag to what a viewer does with the stored pixels
+SHOWN = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+def picture() -> np.ndarray:
+    """Four flat patches of different colours, 24 x 40."""
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:12, :20], image[:12, 20:], image[12:, :20], image[12:, 20:] = (
+        (220, 30, 40),
+        (40, 200, 60),
+        (30, 60, 210),
+        128,
+    )
+    return image
+
+
+@pytest.mark.parametrize("tag", SHOWN)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_exif_rotation(tmp_path: Path, suffix: str, tag: int) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    exif[ORIENTATION] = tag
+    Image.fromarray(picture()).save(path, exif=exif, quality=95)
+    assert close(read_image(path), SHOWN[tag](picture()))
+    assert close(read_image(path, exif=False), picture())
+    assert close(read_image(path, exif=False), np.asarray(Image.open(path)))  # what PIL sees
+
+
+def close(image: np.ndarray, expected: np.ndarray) -> bool:
+    """Within a few grey values, off the edges of the patches."""
+    if image.shape != expected.shape:
+        return False
+    return bool(np.median(np.abs(image.astype(int) - expected)) <= 2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_the_upper_eight_of_sixteen_bits(tmp_path: Path, suffix: str) -> None:
+    values = np.arange(0, 65536, 32, dtype=np.uint16).reshape(32, 64)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), values)
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.dtype == np.uint8
+    assert np.abs(image - (values / 256)[..., None]).max() <= 1
+    assert image.min() == 0
+    assert image.max() == 255
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tiff"])
+def test_cmyk(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(picture()).convert("CMYK").save(path, quality=95)
+    assert Image.open(path).mode == "CMYK"
+    assert close(read_image(path), picture())
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_alpha_is_dropped(tmp_path: Path, suffix: str) -> None:
+    alpha = np.full((24, 40), 0, np.uint8)
+    alpha[:, ::2] = 255
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(np.dstack([picture(), alpha])).save(tmp_path / f"a.{suffix}", **options)
+    assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), picture())
+
+
+def test_grey_and_palette(tmp_path: Path) -> None:
+    grey = cv2.cvtColor(picture(), cv2.COLOR_RGB2GRAY)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, 2))
+    Image.fromarray(picture()).quantize(8, dither=Image.Dither.NONE).save(tmp_path / "palette.png")
+    assert close(read_image(tmp_path / "palette.png"), picture())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tiff"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_truncated(tmp_path: Path, suffix: str, share: float, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), noise)
+    assert picture_trouble(path) is None
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(KpnetError, match=rf"a\.{suffix}: (a picture that is cut short|not a picture)") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+    assert picture_trouble(path) == str(caught.value)
+    assert "OpenCV" not in capfd.readouterr().err
+
+
+def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
+    for suffix in ("jpg", "png"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(picture()).save(path, quality=95)
+        path.write_bytes(path.read_bytes() + bytes(500))
+        assert picture_trouble(path) is None
+        assert close(read_image(path), picture())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.png", b"", "not a picture that can be read"),
+        ("a.jpg", b"<html>404</html>", "not a picture that can be read"),
+        ("gone.jpg", None, "no such file"),
+    ],
+)
+def test_no_picture(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(KpnetError, match=f"{name}: {message}"):
+        read_image(path)
+    assert picture_trouble(path) is not None
+    assert message in str(picture_trouble(path))
+
+
+def test_floating_point_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 8), np.float32))
+    with pytest.raises(KpnetError, match=r"a\.tiff: .*neither of 8 nor of 16 bits"):
+        read_image(tmp_path / "a.tiff")
