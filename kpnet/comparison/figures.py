@@ -20,7 +20,8 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.schema import Config
 
 INK = "#010203"  # becomes the page's text colour
-COLOURS = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab10"]]
+TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]
+COLOURS = TAB20[::2] + TAB20[1::2]  # the dark ones first
 
 
 @dataclass

@@ -41,7 +41,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     """(lr, stride) of what was tried. Not trained: the score is 100 at lr 0.01 and less beside it; 1.0 diverges."""
     tried: list[tuple[float, int]] = []
 
-    def run(trial: Any, out: Path, console: Any, title: str, watch: Any = None) -> runner.Outcome:
+    def run(trial: Any, out: Path, console: Any, title: str, workers: int, watch: Any = None) -> runner.Outcome:
         lr, head = trial.config.train.optimizer.lr, trial.config.model.head
         tried.append((lr, head["stride"]))
         if lr == 1.0:
@@ -84,10 +84,10 @@ def test_a_killed_sweep_goes_on(
     scored.clear()
     run = Study._run
 
-    def killed(self: Study, study: Any, trial: Any, console: Any) -> None:
+    def killed(self: Study, *taken: Any) -> None:
         if len(scored) == 2:
             raise SystemError("power")
-        run(self, study, trial, console)
+        run(self, *taken)
 
     with monkeypatch.context() as patch:
         patch.setattr(Study, "_run", killed)
