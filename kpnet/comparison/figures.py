@@ -39,8 +39,14 @@ class Shown:
         return [pd.read_csv(run / "metrics.csv") for run in self.runs]
 
 
+def paint(rows: Sequence[Shown]) -> None:
+    """Give each row its colour."""
+    for number, row in enumerate(rows):
+        row.colour = COLOURS[number % len(COLOURS)]
+
+
 def draw_all(rows: Sequence[Shown]) -> dict[str, str]:
-    """Title to SVG."""
+    """Title to SVG, of rows that are painted."""
     drawn = {
         "Learning curves (mean of the seeds, and their range)": _learning(rows),
         "Cumulative error": _cumulative(rows),
