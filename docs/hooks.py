@@ -55,6 +55,11 @@ def ablations() -> str:
     return printed.getvalue()
 
 
+def i2dl_grid() -> str:
+    """The tables of the sweep, as it wrote them."""
+    return (BENCHMARKS / "i2dl_grid" / "sweep.md").read_text(encoding="utf-8")
+
+
 def calibration() -> str:
     """Calibration error and coverage of the 90 % ellipse, before and after."""
     table = pd.read_csv(BENCHMARKS / "calibration.csv")
@@ -113,6 +118,7 @@ def _shown(parameter: Any) -> str:
 GENERATED = {
     "results": results,
     "ablations": ablations,
+    "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "transfer": transfer,
     "commands": commands,

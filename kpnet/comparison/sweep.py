@@ -54,7 +54,7 @@ class Study:
             pruner=optuna.pruners.MedianPruner() if self._prunes else optuna.pruners.NopPruner(),
         )
         values = [
-            self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials"}),
+            self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials", "tables", "columns"}),
             fingerprint(self.config),
         ]
         mine = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
