@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
