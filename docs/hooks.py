@@ -13,7 +13,6 @@ import pandas as pd
 import typer
 
 from kpnet.cli import app
-from kpnet.config import load_config
 from kpnet.config_reference import config_reference
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -24,35 +23,38 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"^<!-- generated: (\w+) -->$", lambda found: GENERATED[found[1]](), markdown, flags=re.MULTILINE)
 
 
-def results() -> str:
-    """The recipes as they are shipped, the best first."""
-    table = pd.read_csv(BENCHMARKS / "results.csv")
-    names = table.row.str.extract(r"^(?P<config>\w+)(?: seed (?P<seed>\d+))?$")
-    table = table.join(names).dropna(subset="config").sort_values("score", ascending=False)
+def shipped() -> str:
+    """The table of all recipes, as the comparison wrote it."""
+    return (BENCHMARKS / "shipped" / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_time() -> str:
+    """What views and decodings at test time are worth."""
+    table = pd.read_csv(BENCHMARKS / "test_time.csv").sort_values("plain", ascending=False)
     lines = [
-        "| recipe | head | seed | val score | with flip test | RMSE px | NME % | minutes |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+        "| recipe | seed | as it is | flip test | flips and shifts of 2 px | read by soft-argmax |",
+        "| --- | --: | --: | --: | --: | --: |",
     ]
-    for row in table.itertuples():
-        head = load_config(row.config).model.head
-        flipped = "" if pd.isna(row.score_flip) else f"{row.score_flip:.1f}"
-        cells = [f"`{row.config}`", f"`{head if isinstance(head, str) else head['name']}`"]
-        cells += ["0" if pd.isna(row.seed) else row.seed, f"{row.score:.1f}", flipped]
-        cells += [f"{row.rmse_px:.2f}", f"{row.nme_percent:.1f}", f"{row.train_minutes:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+    for row, seed, *scores in table.itertuples(index=False):
+        lines.append(f"| `{row}` | {seed} | {' | '.join('' if pd.isna(s) else f'{s:.1f}' for s in scores)} |")
     return "\n".join(lines)
 
 
 def ablations() -> str:
-    """What `python benchmarks/faces15.py --table` prints."""
+    """What `python benchmarks/ablations.py --table` prints."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        import faces15
+        import ablations as script
     finally:
         sys.path.remove(str(BENCHMARKS))
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        faces15.ablations()
+        script.ablations()
     return printed.getvalue()
+
+
+def i2dl_grid() -> str:
+    """The tables of the sweep, as it wrote them."""
+    return (BENCHMARKS / "i2dl_grid" / "sweep.md").read_text(encoding="utf-8")
 
 
 def calibration() -> str:
@@ -111,8 +113,10 @@ def _shown(parameter: Any) -> str:
 
 
 GENERATED = {
-    "results": results,
+    "shipped": shipped,
+    "test_time": test_time,
     "ablations": ablations,
+    "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "transfer": transfer,
     "commands": commands,

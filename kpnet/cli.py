@@ -279,7 +279,7 @@ def info(
 def config(
     name: Annotated[str | None, typer.Argument(help="A recipe; without it, their names.")] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="The JSON schema of the YAML for `train`, or NAME: pretrain.")
+        bool, typer.Option("--schema", help="The JSON schema of the YAML for `train`, or NAME: pretrain, sweep.")
     ] = False,
 ) -> None:
     """Print a recipe's YAML, to start your own from; or what a YAML may hold, for editors."""

@@ -20,11 +20,11 @@ PARTS: dict[str, tuple[str, Mapping[str, type], type[nn.Module]]] = {
     "decoder": ("Decoders", DECODERS, Decoder),
     "backbone": ("Backbones", BACKBONES, Backbone),
 }
-TITLES = {"train": "Training", "pretrain": "Pretraining"}
+TITLES = {"train": "Training", "pretrain": "Pretraining", "sweep": "Sweeps"}
 
 
 def config_reference() -> str:
-    """Markdown: every key of both YAMLs, then every part with its options: type, default, what it is."""
+    """Markdown: every key of each command's YAML, then every part with its options: type, default, what it is."""
     links = {kind: f"[{kind}](#{title.lower()})" for kind, (title, *_) in PARTS.items()} | {"transform": "transform"}
     lines: list[str] = []
     schemas = {command: json_schema(command) for command in RECIPES}
@@ -105,13 +105,15 @@ def _type(value: Mapping[str, Any], links: dict[str, str]) -> str:
         return links[value["$ref"].removeprefix("#/$defs/")]
     if "const" in value or "enum" in value:
         return ", ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
-    if "anyOf" in value:
-        return " or ".join(dict.fromkeys(_type(each, links) for each in value["anyOf"]))
+    choices = value.get("anyOf") or value.get("oneOf")
+    if choices:
+        return " or ".join(dict.fromkeys(_type(each, links) for each in choices))
     kind: Any = value.get("type", "anything")
     if kind == "array":
         if "prefixItems" in value:
             return f"[{', '.join(_type(each, links) for each in value['prefixItems'])}]"
-        return f"list of {_type(value.get('items', {}), links)}"
+        items = value.get("items")
+        return f"list of {_type(items, links) if items else 'values'}"
     if kind == "object" and value.get("properties"):
         return "weights of " + ", ".join(f"`{name}`" for name in value["properties"])
     if kind == "object":

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from kpnet.backbones import BACKBONES, Backbone
+from kpnet.comparison.sweep_config import SweepConfig
 from kpnet.data import DATASETS
 from kpnet.data.transforms import GROUPS, supported
 from kpnet.errors import KpnetError, nearest
@@ -23,11 +24,11 @@ from kpnet.schema_types import Recipe
 from kpnet.skeleton import SkeletonFile
 
 Json = dict[str, Any]
-RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig)}
+RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig, SweepConfig)}
 
 
 def json_schema(command: str = "train") -> Json:
-    """JSON schema (2020-12) of what `kpnet train` or `kpnet pretrain` takes, every short form included.
+    """JSON schema (2020-12) of the YAML that `kpnet <command>` takes, every short form included.
 
     A head, decoder, backbone or data format of one's own is in it once it is registered. Raises KpnetError for a
     command without a YAML.
@@ -36,7 +37,8 @@ def json_schema(command: str = "train") -> Json:
         raise KpnetError(f'no schema of "{command}"{nearest(command, RECIPES)}; there are: {", ".join(RECIPES)}')
     schema = RECIPES[command].model_json_schema()
     models: dict[str, Json] = schema["$defs"]
-    models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
+    if command in ("train", "pretrain"):
+        models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
     if command == "train":
         models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
         formats, skeletons = {"enum": sorted(DATASETS)}, [_TEXT, _list(_TEXT), _ref("skeleton")]
@@ -45,7 +47,7 @@ def json_schema(command: str = "train") -> Json:
             models["DataConfig"], format=formats, transforms=_list(_ref("transform")), skeleton={"anyOf": skeletons}
         )
         _narrow(models["TrainFile"], format=formats, transforms=_list(_ref("transform")))
-    else:
+    elif command == "pretrain":
         _narrow(models["AutoencoderConfig"], backbone=_ref("backbone"))
         _narrow(models["ImagesConfig"], transforms=_list(_ref("transform")))
     for model in (schema, *models.values()):

@@ -87,7 +87,7 @@ def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training is data, model, and one loss with its gradients; its run is the small one."""
     monkeypatch.setattr(training, "train", one_step)
     monkeypatch.setattr(pretrain, "pretrain", one_pretraining_step)
-    monkeypatch.setattr(runner, "train_apart", runner.attempt)
+    monkeypatch.setattr(runner, "train_apart", here)
     monkeypatch.setattr(sweep, "run_trial", no_trial)
     monkeypatch.setattr(overfit, "STEPS", 2)
     monkeypatch.setattr(overfit, "TARGET_PX", 1e3)
@@ -109,6 +109,11 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
     if folder != small:
         shutil.copytree(small, folder, dirs_exist_ok=True)
     return folder, model, {}
+
+
+def here(trial: Trial, folder: Path, output: runner.Output, watch: runner.Watch | None) -> tuple[runner.State, str]:
+    """In place of `kpnet.comparison.runner.train_apart`: in this process."""
+    return runner.attempt(trial, folder, output.console(), watch)
 
 
 def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:

@@ -13,7 +13,8 @@ import yaml
 from console import Run
 from recipes import TRAINED, loader
 
-from kpnet.config import _Loader, config_text, list_configs
+from kpnet.comparison.sweep_config import SweepConfig, load_sweep
+from kpnet.config import _Loader, config_text, list_configs, load_as
 from kpnet.config_reference import config_reference
 from kpnet.config_schema import RECIPES, json_schema, schema_text
 from kpnet.data import DATASETS
@@ -147,6 +148,20 @@ def test_a_pretraining() -> None:
     for wrong in ({"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}):
         assert refused({**values, **wrong}, "pretrain")
         assert marked({**values, **wrong}, "pretrain")
+
+
+def test_a_sweep(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "sweeps" / "i2dl_grid.yaml").read_text()
+    span = {"space": {"train.optimizer.lr": {"low": 1e-4, "high": 0.1, "log": True}}}
+    good = [read(text), {"config": "demo", "method": "random", "trials": 3, **span}]
+    for number, values in enumerate(good):
+        VALIDATORS["sweep"].validate(values)
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(values))
+        load_sweep(tmp_path / f"{number}.yaml")
+        for wrong in ({"wrods": 1}, {"method": "grit"}, {"space": {"train.optimizer.lr": {"low": 1}}}):
+            assert marked({**values, **wrong}, "sweep")
+            with pytest.raises(KpnetError):
+                load_as(SweepConfig, {**values, **wrong})
 
 
 def test_every_part_has_its_options() -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpnet.comparison.figures import Shown
-from kpnet.comparison.plan import Row, plan
+from kpnet.comparison.plan import Row, plan, split_seeds
 from kpnet.comparison.report import write_report
 from kpnet.comparison.runner import MARK, Outcome, own_folder, resumable, run_trials
 from kpnet.comparison.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
@@ -27,21 +27,22 @@ def compare(
     *,
     seeds: int = 3,
     folds: int | None = None,
+    workers: int = 1,
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Train and measure each config with each seed; the table's records, as `table.tabulate` gives them.
 
     `out` (`default_folder`) then holds `report.html`, `comparison.md`, `.csv` and `.json`, and the runs. What is
-    finished there is not repeated; what was interrupted goes on. folds: cross-validate on the training data in place
-    of the validation data.
+    finished there is not repeated; what was interrupted goes on. sources: `CONFIG:5` has five seeds, whatever `seeds`
+    says. folds: cross-validate on the training data in place of the validation data. workers: trainings at once.
     A KpnetError for configs and folders that cannot be.
     """
     console, out = console or Console(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
     with own_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
-        for outcome in run_trials(rows, out, console):
+        for outcome in run_trials(rows, out, console, workers):
             outcomes.append(outcome)
             records = _write(rows, outcomes, out)
         if any(outcome.result for outcome in outcomes):
@@ -54,7 +55,7 @@ def compare(
 
 def default_folder(sources: Sequence[str | Path]) -> Path:
     """Of other configs, another one: a comparison's table is not overwritten by the next one's."""
-    return Path("runs") / "_".join(["compare", *(Path(source).stem for source in sources)])[:100]
+    return Path("runs") / "_".join(["compare", *(Path(split_seeds(source)[0]).stem for source in sources)])[:100]
 
 
 def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Group]:

@@ -20,7 +20,8 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.schema import Config
 
 INK = "#010203"  # becomes the page's text colour
-COLOURS = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab10"]]
+TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]
+COLOURS = TAB20[::2] + TAB20[1::2]  # the dark ones first
 
 
 @dataclass
@@ -38,8 +39,14 @@ class Shown:
         return [pd.read_csv(run / "metrics.csv") for run in self.runs]
 
 
+def paint(rows: Sequence[Shown]) -> None:
+    """Give each row its colour."""
+    for number, row in enumerate(rows):
+        row.colour = COLOURS[number % len(COLOURS)]
+
+
 def draw_all(rows: Sequence[Shown]) -> dict[str, str]:
-    """Title to SVG."""
+    """Title to SVG, of rows that are painted."""
     drawn = {
         "Learning curves (mean of the seeds, and their range)": _learning(rows),
         "Cumulative error": _cumulative(rows),

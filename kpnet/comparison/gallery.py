@@ -43,10 +43,14 @@ class Answer:
     heatmap: str | None
 
 
+def comparable(rows: Sequence[Shown]) -> list[Shown]:
+    """The rows of the first one's images and points."""
+    return [row for row in rows if _alike(row, rows[0])]
+
+
 def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
-    """The best, the median and the worst image of each row's first run, shown for all rows with the same images."""
+    """The best, the median and the worst image of each row's first run, shown for all rows; they are `comparable`."""
     first = rows[0].results[0]
-    rows = [row for row in rows if _alike(row, rows[0])]
     chosen: dict[int, list[str]] = {}
     for row in rows:
         order = np.argsort(_errors(row))

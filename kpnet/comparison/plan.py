@@ -52,20 +52,23 @@ class Row:
 
 
 def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, folds: int | None) -> list[Row]:
-    """The rows of these configs: each with `seeds` seeds from its own on, and, if asked for, so many folds.
+    """The rows of these configs: each with `seeds` seeds from its own on (`CONFIG:5`: with five), and, if asked for, so
+    many folds.
 
     A config that cannot be read, or whose data is not there, is a row with a problem. A KpnetError for one that is
     given twice, and for a comparison of which nothing can be trained.
     """
     rows: list[Row] = []
     seen: dict[str, str] = {}
-    for source in sources:
+    for source, own in map(split_seeds, sources):
         try:
             config = load_config(source, overrides)
             if folds is None and config.data.val is None and config.data.fold is None:
                 raise KpnetError(f"{source}: data.val is missing: there is nothing to compare on; or give --folds")
             row = Row(unique(config.name, [row.name for row in rows]))
-            row.trials = [_trial(row.name, config, seed, fold) for seed in range(seeds) for fold in _folds(folds)]
+            row.trials = [
+                _trial(row.name, config, seed, fold) for seed in range(own or seeds) for fold in _folds(folds)
+            ]
         except KpnetError as error:
             rows.append(Row(unique(Path(source).stem, [row.name for row in rows]), problem=str(error)))
             continue
@@ -77,6 +80,12 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
     if not any(row.trials for row in rows):
         raise KpnetError(rows[0].problem or "nothing to compare")
     return rows
+
+
+def split_seeds(source: str | Path) -> tuple[str | Path, int | None]:
+    """`CONFIG:5` as CONFIG and 5; None where it has no number of its own."""
+    match = re.fullmatch(r"(.+):([1-9]\d*)", str(source))
+    return (source, None) if match is None else (match[1], int(match[2]))
 
 
 def _folds(count: int | None) -> list[Fold | None]:

@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kpnet.commands import run_config
-from kpnet.comparison.figures import COLOURS, Shown, draw_all
-from kpnet.comparison.gallery import build_gallery
+from kpnet.comparison.figures import Shown, draw_all, paint
+from kpnet.comparison.gallery import build_gallery, comparable
 from kpnet.comparison.plan import unique
 from kpnet.comparison.result import FILE, load_result, measure_run
 from kpnet.comparison.table import HEADINGS, KEYS, Group, cells, tabulate
@@ -24,44 +24,45 @@ def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> 
 
     A KpnetError for a folder that is no run with metrics.
     """
-    rows: dict[str, tuple[Shown, Group]] = {}
+    rows = group_runs(runs)
+    if not rows:
+        raise KpnetError("nothing to report: give run folders")
+    return write_report(rows, tabulate([Group(row.name, row.results) for row in rows]), Path(out))
+
+
+def group_runs(runs: Sequence[str | Path]) -> list[Shown]:
+    """Rows of the runs' recipes, in the order in which they come."""
+    rows: dict[str, Shown] = {}
     for run in map(Path, runs):
         config = run_config(run)
         if config is None:
             raise KpnetError(f"{run}: no run: it has no config.yaml")
         key = to_yaml(_recipe(config.model_dump(mode="json")))
         if key not in rows:
-            taken = [shown.name for shown, _ in rows.values()]
-            name = unique(config.name, taken)
-            rows[key] = Shown(name, [], [], []), Group(name)
-        shown, group = rows[key]
-        result = load_result(run) if (run / FILE).is_file() else measure_run(run)
-        shown.runs.append(run)
-        shown.configs.append(config)
-        for held in (shown.results, group.results):
-            held.append(result)
-    if not rows:
-        raise KpnetError("nothing to report: give run folders")
-    return write_report([s for s, _ in rows.values()], tabulate([g for _, g in rows.values()]), Path(out))
+            rows[key] = Shown(unique(config.name, [row.name for row in rows.values()]), [], [], [])
+        rows[key].runs.append(run)
+        rows[key].configs.append(config)
+        rows[key].results.append(load_result(run) if (run / FILE).is_file() else measure_run(run))
+    return list(rows.values())
 
 
 def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: Path) -> Path:
     """The page of these rows and the table's records, to `out`."""
-    for number, row in enumerate(rows):
-        row.colour = COLOURS[number % len(COLOURS)]
-    configs = [_recipe(_config(row)) for row in rows]
+    paint(rows)
+    configs, alike = [_recipe(_config(row)) for row in rows], comparable(rows)
     page = Environment(loader=PackageLoader("kpnet.comparison", "page"), autoescape=True, undefined=StrictUndefined)
     text = page.get_template("report.html.j2").render(
         title=" · ".join(row.name for row in rows),
         headings=HEADINGS,
         table=_table(records, {row.name: row.colour for row in rows}),
         charts=draw_all(rows),
-        pictures=build_gallery(rows),
+        pictures=build_gallery(alike),
+        left_out=[row.name for row in rows if row.name not in {a.name for a in alike}],
         differences=_differences(configs),
         rows=[
             {"name": row.name, "runs": [run.name for run in row.runs], "config": to_yaml(_config(row))} for row in rows
         ],
-        versions=rows[0].results[0].versions,
+        versions=_versions(rows),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, text.encode())
@@ -85,6 +86,12 @@ def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     keys = {key: None for each in flats for key in each if key != "name"}
     table = {key: [str(each.get(key, "")) for each in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values)) > 1}
+
+
+def _versions(rows: Sequence[Shown]) -> dict[str, str]:
+    """What the runs were made with; where they differ, each in the order of the rows."""
+    every = [result.versions for row in rows for result in row.results]
+    return {name: " and ".join(dict.fromkeys(versions[name] for versions in every)) for name in every[0]}
 
 
 def _table(records: Sequence[dict[str, Any]], colours: dict[str, str]) -> list[list[dict[str, Any]]]:

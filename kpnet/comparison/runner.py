@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -40,6 +41,26 @@ class Outcome:
     result: Result | None = None
     problem: str | None = None
     state: State = "done"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a training says: by itself, as `train` does; beside other workers, lines with its title before each."""
+
+    title: str
+    terminal: bool
+    workers: int
+
+    def console(self) -> Console:
+        if self.workers == 1:
+            return Console(force_terminal=self.terminal or None)
+        return Console(file=cast(TextIO, self), force_terminal=False, width=200)
+
+    def write(self, text: str) -> None:
+        sys.stdout.write("".join(f"{self.title}: {line}" for line in text.splitlines(keepends=True)))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 class Stopped(Exception):
@@ -73,24 +94,34 @@ def resumable() -> Iterator[None]:
         raise KpnetError("interrupted; the same command goes on where it was") from None
 
 
-def run_trials(rows: list[Row], out: Path, console: Console) -> Iterator[Outcome]:
+def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> Iterator[Outcome]:
     """Every trial's outcome, those of the first seed first: trained, gone on with, or found finished."""
     rounds = max(len(row.trials) for row in rows)
     order = [row.trials[i] for i in range(rounds) for row in rows if i < len(row.trials)]
-    for number, trial in enumerate(order, 1):
+
+    def run(number: int, trial: Trial) -> Outcome:
         title = f"[{number}/{len(order)}] {trial.row}, seed {trial.config.train.seed}"
-        yield run_trial(trial, out, console, title)
+        return run_trial(trial, out, console, title, workers)
+
+    if workers == 1:
+        yield from map(run, range(1, len(order) + 1), order)
+    else:
+        with ThreadPoolExecutor(workers) as pool:  # each waits for a training's process
+            yield from pool.map(run, range(1, len(order) + 1), order)
 
 
-def run_trial(trial: Trial, out: Path, console: Console, title: str, watch: Watch | None = None) -> Outcome:
-    """The outcome of one trial in a comparison's folder; `watch` is asked after each validation."""
+def run_trial(
+    trial: Trial, out: Path, console: Console, title: str, workers: int = 1, watch: Watch | None = None
+) -> Outcome:
+    """The outcome of one trial in a comparison's folder, which so many workers share; `watch` is asked after each
+    validation."""
     folder = trial.folder(out / "runs")
     if finished(folder, trial):
         console.print(f"{title}: finished, not repeated", markup=False, highlight=False, soft_wrap=True)
         return Outcome(trial, folder, load_result(folder))
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    state, problem = train_apart(trial, folder, console, watch)
+    state, problem = train_apart(trial, folder, Output(title, console.is_terminal, workers), watch)
     if state == "done":
         return Outcome(trial, folder, load_result(folder))
     console.print(f"{trial.row}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -105,13 +136,11 @@ def finished(folder: Path, trial: Trial) -> bool:
         return False
 
 
-def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> tuple[State, str]:
+def train_apart(trial: Trial, folder: Path, output: Output, watch: Watch | None) -> tuple[State, str]:
     """`attempt` in a process of its own: its memory is its own, and what kills it kills it alone."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    child = context.Process(
-        target=_work, args=(trial, folder, its, os.getpid(), console.is_terminal, watch is not None)
-    )
+    child = context.Process(target=_work, args=(trial, folder, its, os.getpid(), output, watch is not None))
     child.start()
     its.close()
     answer: tuple[State, str] | None = None
@@ -131,9 +160,12 @@ def train_apart(trial: Trial, folder: Path, console: Console, watch: Watch | Non
     return "failed", f"the training ended with {why}" + ("; is there enough memory?" if code == -9 else "")
 
 
-def _work(trial: Trial, folder: Path, pipe: Any, parent: int, terminal: bool, watched: bool) -> None:
+def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, watched: bool) -> None:
     """In the child: train or go on, measure, and say what came of it."""
+    import torch
+
     follow(parent)
+    torch.set_num_threads(max(1, torch.get_num_threads() // output.workers))
 
     def ask(epoch: int, score: float) -> bool:
         pipe.send(("epoch", epoch, score))
@@ -141,8 +173,7 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, terminal: bool, wa
 
     try:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=PATIENCE):
-            console = Console(force_terminal=terminal or None)
-            pipe.send(("end", *attempt(trial, folder, console, ask if watched else None)))
+            pipe.send(("end", *attempt(trial, folder, output.console(), ask if watched else None)))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -170,9 +201,17 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watc
     if folder.exists() and not resume:  # killed before its first epoch's end
         shutil.rmtree(folder)
     watchers = [] if watch is None else [Watcher(watch)]
+    before = _epochs(folder)
     train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
     write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
-    measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer))).save(folder)
+    trained = _epochs(folder) > before  # and not only measured: a training's memory cannot be told from that
+    measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer)) if trained else None).save(folder)
+
+
+def _epochs(run: Path) -> int:
+    """Lines of its metrics."""
+    path = run / "metrics.csv"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
 def _peak_bytes(gpu: bool) -> int | None:

@@ -54,7 +54,7 @@ class Study:
             pruner=optuna.pruners.MedianPruner() if self._prunes else optuna.pruners.NopPruner(),
         )
         values = [
-            self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials"}),
+            self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials", "tables", "columns"}),
             fingerprint(self.config),
         ]
         mine = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -86,12 +86,12 @@ class Study:
                 _enqueue(study, _asked(trial), again=True)
                 good.append(_asked(trial))
 
-    def work(self, terminal: bool) -> None:
-        """Take trials and train them until there are enough."""
-        console, study = Console(force_terminal=terminal or None), self.open()
+    def work(self, console: Console, workers: int) -> None:
+        """Take trials and train them, as one of so many workers, until there are enough."""
+        study = self.open()
         while (trial := self._next(study)) is not None:
             study.sampler = _sampler(self.sweep, trial.number)
-            self._run(study, trial, console)
+            self._run(study, trial, console, workers)
             write_tables(self.sweep, finished_trials(study), self.out)
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
@@ -103,7 +103,7 @@ class Study:
             return None
         return study.ask()
 
-    def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console) -> None:
+    def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> None:
         values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
         if self.sweep.method == "grid" and CELL not in trial.user_attrs:
             study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
@@ -119,7 +119,7 @@ class Study:
 
         shown = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
         title = f"[{trial.number + 1}] {shown}"
-        outcome = run_trial(planned, self.out, console, title, watch if self._prunes else None)
+        outcome = run_trial(planned, self.out, console, title, workers, watch if self._prunes else None)
         trial.set_user_attr("run", outcome.folder.name)
         trial.set_user_attr("values", values)
         trial.set_user_attr("note", outcome.problem or "")
@@ -159,10 +159,10 @@ def sweep(
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()
         if workers == 1:
-            study.work(console.is_terminal)
+            study.work(console, 1)
         else:
             context = multiprocessing.get_context("spawn")
-            crew = [context.Process(target=_work, args=(study, os.getpid())) for _ in range(workers)]
+            crew = [context.Process(target=_work, args=(study, os.getpid(), workers)) for _ in range(workers)]
             for process in crew:
                 process.start()
             for process in crew:
@@ -176,10 +176,10 @@ def sweep(
     return found
 
 
-def _work(study: Study, parent: int) -> None:
+def _work(study: Study, parent: int, workers: int) -> None:
     """A worker; it ends with its parent."""
     follow(parent)
-    study.work(False)
+    study.work(Console(), workers)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -17,11 +17,14 @@ from kpnet.schema import Config, Positive, Recipe, Strict
 
 
 class Span(Strict):
-    """A range: whole numbers where both ends are."""
+    """A range of numbers."""
 
     low: int | float
+    """The least; whole numbers alone are tried where both ends are whole."""
     high: int | float
+    """The greatest."""
     log: bool = False
+    """Drawn by ratios, as learning rates are."""
 
     @model_validator(mode="after")
     def _rises(self) -> Span:
@@ -40,24 +43,30 @@ Choices = Annotated[
 
 
 class SweepConfig(Recipe):
-    """Keys of a config, and what to try for each: lists, or ranges where the method is not grid.
-
-    overrides: of the config, as on the command line. method: bayes is Optuna's tree-structured Parzen estimator.
-    trials: how many, of random and bayes. prune: bayes stops what is worse than the median of the others at its epoch.
-    seed: of the draws. tables: a key with a list, for one table for each of its values.
-    """
+    """Keys of a config, and what to try for each."""
 
     command: ClassVar[str] = "sweep"
 
     name: str = "sweep"
-    config: str  # a YAML file, or a recipe's name
+    """The study's, and its folder's: `runs/<name>`."""
+    config: str
+    """A YAML file, or a recipe's name."""
     overrides: list[str] = Field(default_factory=list)
+    """Of the config, as on the command line."""
     method: Literal["grid", "random", "bayes"] = "grid"
+    """`bayes` is Optuna's tree-structured Parzen estimator."""
     trials: Positive | None = None
+    """How many, of `random` and `bayes`."""
     prune: bool = True
+    """Does `bayes` stop what is worse than the median of the others at its epoch?"""
     seed: int = 0
+    """Of the draws."""
     tables: str | None = None
+    """A key with a list, for one table for each of its values."""
+    columns: list[str] | None = None
+    """Of the table, from the left; null: the order of `space`."""
     space: dict[str, Choices]
+    """Each key's list of values, or range where the method is not `grid`."""
 
     @model_validator(mode="after")
     def _fits(self) -> SweepConfig:
@@ -65,6 +74,9 @@ class SweepConfig(Recipe):
             raise PydanticCustomError("empty", "space is empty: name keys and what to try for each")
         if self.tables is not None and not isinstance(self.space.get(self.tables), list):
             raise PydanticCustomError("tables", "tables: expected a key of space that has a list")
+        shown = sorted(set(self.space) - {self.tables})
+        if self.columns is not None and sorted(self.columns) != shown:
+            raise PydanticCustomError("columns", "columns: expected each of {keys}, once", {"keys": ", ".join(shown)})
         if self.method != "grid":
             if self.trials is None:
                 raise PydanticCustomError("trials", "trials is missing: how many are to be tried?")

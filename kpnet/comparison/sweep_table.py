@@ -45,11 +45,11 @@ def _place(sweep: SweepConfig, key: str, value: Any) -> int:
 
 def to_markdown(sweep: SweepConfig, rows: Sequence[dict[str, Any]]) -> str:
     """Columns of the keys, by their last words, and the score; `tables` makes one table for each of a key's values."""
+    keys = sweep.columns or [key for key in sweep.space if key != sweep.tables]
     if sweep.tables is None:
-        return _table(sweep, list(sweep.space), rows)
+        return _table(sweep, keys, rows)
     values = sweep.space[sweep.tables]
     assert isinstance(values, list)
-    keys = [key for key in sweep.space if key != sweep.tables]
     parts = []
     for value in values:
         held = [row for row in rows if row[sweep.tables] == value]

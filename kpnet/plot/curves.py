@@ -85,9 +85,11 @@ def draw_reliability(measured: dict[str, Any]) -> Figure:
     for axes in (right, ellipses):
         axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
     right.legend()
-    predicted, actual = ([row[key] for row in measured["deciles"]] for key in ("predicted_px", "px"))
-    errors.loglog(predicted, actual, "o-")
-    errors.loglog(predicted, predicted, "--", color="grey", zorder=0)
+    pairs = [(row["predicted_px"], row["px"]) for row in measured["deciles"]]
+    drawn = np.array([pair for pair in pairs if min(pair) > 0])  # on logarithmic axes
+    if len(drawn):
+        errors.loglog(drawn[:, 0], drawn[:, 1], "o-")
+        errors.loglog(drawn[:, 0], drawn[:, 0], "--", color="grey", zorder=0)
     errors.set(
         xlabel="predicted RMS error, px", ylabel="actual RMS error, px", title="tenths of the points, surest first"
     )

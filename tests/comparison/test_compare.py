@@ -44,9 +44,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs are trained in this process; their rows and seeds in order."""
     made: list[str] = []
 
-    def train(trial: Any, folder: Path, console: Any, watch: Any) -> tuple[str, str]:
+    def train(trial: Any, folder: Path, output: Any, watch: Any) -> tuple[str, str]:
         made.append(f"{trial.row} {trial.config.train.seed}")
-        return runner.attempt(trial, folder, console, watch)
+        return runner.attempt(trial, folder, output.console(), watch)
 
     monkeypatch.setattr(runner, "train_apart", train)
     return made
@@ -116,6 +116,63 @@ def test_a_config_that_fails_is_a_row_that_says_why(
     assert found["good"]["score"] > 0
     assert found["diverged"]["score"] is None
     assert "the loss is not finite" in (out / "comparison.md").read_text()
+
+
+def test_a_config_with_seeds_of_its_own(config: Callable[..., Path]) -> None:
+    three, one = plan([f"{config('a')}:3", config("b", "train.epochs=3")], [], 1, None)
+    assert [trial.config.train.seed for trial in three.trials] == [0, 1, 2]
+    assert [trial.config.train.seed for trial in one.trials] == [0]
+    (absent,) = [row for row in plan([config("c"), "nothing.yaml:0"], [], 1, None) if row.problem]
+    assert "nothing.yaml:0" in str(absent.problem)
+
+
+def test_what_was_trained_before_has_no_peak_memory(
+    config: Callable[..., Path], here: list[str], kpnet: Run, tmp_path: Path
+) -> None:
+    arguments = (config("a"), "train.epochs=1", "--seeds", 1, "--out", tmp_path / "out")
+    kpnet("compare", *arguments)
+    whole = records(tmp_path / "out")["a"]
+    (result,) = (tmp_path / "out").glob("runs/*/result.json")
+    result.unlink()
+    kpnet("compare", *arguments)
+    again = records(tmp_path / "out")["a"]
+    assert here == ["a 0", "a 0"]
+    assert whole["peak_bytes"] is not None
+    assert again["peak_bytes"] is None
+    assert again["score"] == whole["score"]
+
+
+@pytest.mark.slow
+def test_two_at_once_make_the_same_table(config: Callable[..., Path], tmp_path: Path) -> None:
+    regression = config("b", "model.head=regression")
+
+    def compare(out: str, *more: str) -> str:
+        command = [
+            "compare",
+            f"{config('a')}:2",
+            str(regression),
+            "train.epochs=1",
+            "--seeds",
+            "1",
+            "--out",
+            out,
+            *more,
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "kpnet.cli", *command], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    compare("one")
+    said = compare("two", "--workers", "2")
+    one, two = (records(tmp_path / out) for out in ("one", "two"))
+    assert list(one) == list(two) == ["a", "b"]
+    assert [row["runs"] for row in two.values()] == [2, 1]
+    kept = [[{k: v for k, v in row.items() if k not in TIMES} for row in rows.values()] for rows in (one, two)]
+    assert kept[0] == kept[1]
+    for title in ("[1/3] a, seed 0", "[2/3] b, seed 0", "[3/3] a, seed 1"):
+        assert re.search(rf"^{re.escape(title)}: epoch +1/1", said, re.MULTILINE), "a line says whose it is"
 
 
 def test_folds_hold_each_sample_out_once(
@@ -219,6 +276,22 @@ def test_a_report_of_runs_that_exist(kpnet: Run, trained: Path, tmp_path: Path) 
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text), "it needs no other file"
     kpnet("report", tmp_path).refused(str(tmp_path), "no run")
     assert not (trained / "result.json").exists(), "another's run is left as it is"
+
+
+def test_a_row_of_other_images_and_versions_is_said_to_be(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "other")
+    values = yaml.safe_load((trained / "config.yaml").read_text())
+    values["name"], values["data"]["val"] = "other", "train.csv"
+    (tmp_path / "other" / "config.yaml").write_text(yaml.safe_dump(values))
+    result = runner.measure_run(tmp_path / "other")
+    result.versions["torch"] = "1.0"
+    result.save(tmp_path / "other")
+    assert kpnet("report", trained, "other").code == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "Not shown, as their images or points are others: other." in text
+    assert re.search(r"torch [\d.+a-z]+ and 1\.0", text)
 
 
 def test_a_run_without_metrics(kpnet: Run, trained: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     """(lr, stride) of what was tried. Not trained: the score is 100 at lr 0.01 and less beside it; 1.0 diverges."""
     tried: list[tuple[float, int]] = []
 
-    def run(trial: Any, out: Path, console: Any, title: str, watch: Any = None) -> runner.Outcome:
+    def run(trial: Any, out: Path, console: Any, title: str, workers: int, watch: Any = None) -> runner.Outcome:
         lr, head = trial.config.train.optimizer.lr, trial.config.model.head
         tried.append((lr, head["stride"]))
         if lr == 1.0:
@@ -76,6 +76,18 @@ def test_a_grid_tries_every_cell_once(recipe: Callable[..., Path], scored: list[
     assert len(scored) == 6, "a finished grid is not tried again"
 
 
+def test_columns_order_the_table_and_leave_the_study(
+    recipe: Callable[..., Path], scored: list[Any], tmp_path: Path
+) -> None:
+    sweep(*load_sweep(recipe(GRID)), out=tmp_path / "out")
+    sweep(*load_sweep(recipe(GRID, columns=[LR, "model.head.stride"])), out=tmp_path / "out")
+    assert len(scored) == 6
+    table = (tmp_path / "out" / "sweep.md").read_text()
+    assert table.startswith(
+        "| lr | stride | score |\n| --- | --- | --- |\n| 0.01 | 4 | 100.00 |\n| 1 | 4 | diverged |\n"
+    )
+
+
 def test_a_killed_sweep_goes_on(
     recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,10 +96,10 @@ def test_a_killed_sweep_goes_on(
     scored.clear()
     run = Study._run
 
-    def killed(self: Study, study: Any, trial: Any, console: Any) -> None:
+    def killed(self: Study, *taken: Any) -> None:
         if len(scored) == 2:
             raise SystemError("power")
-        run(self, study, trial, console)
+        run(self, *taken)
 
     with monkeypatch.context() as patch:
         patch.setattr(Study, "_run", killed)
@@ -142,6 +154,7 @@ def test_whole_numbers_stay_whole(recipe: Callable[..., Path]) -> None:
         ({LR: [0.1]}, {"method": "random"}, "trials is missing"),
         ({LR: [0.1]}, {"trials": 3}, "a grid tries every cell"),
         ({LR: [0.1]}, {"tables": "train.epochs"}, "tables: expected a key of space"),
+        ({LR: [0.1]}, {"columns": ["train.epochs"]}, f"columns: expected each of {LR}, once"),
         ({LR: [0.1]}, {"config": "facial_heatmop"}, 'did you mean "facial_heatmap"'),
     ],
 )

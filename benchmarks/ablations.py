@@ -1,10 +1,10 @@
-"""Trains and measures the rows of `benchmarks/results.csv` that are not in it yet.
+"""What of the default recipe matters: one thing is other, two seeds, a shortened schedule.
 
-    python benchmarks/faces15.py data.root=data/faces15 [--threads 1] [--list] [--table] [ROW ...]
+    python benchmarks/ablations.py data.root=data/faces15 [--threads 1] [--list] [--table] [NAME ...]
 
 A row is one training on training.csv and its measures on val.csv, of the model at the end of its training: as
-shipped, with the flip test, and with the other decoding that the row names, if any. Each is written as it comes, so
-that none is made twice. Without ROW: every row of the table; `ablation` for all ablations.
+shipped, with the flip test, and read by soft-argmax. Each is written into `benchmarks/ablations.csv` as it comes, so
+that none is made twice. Without NAME: all that are not there yet.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from pathlib import Path
 
 import pandas as pd
 
-RESULTS = Path(__file__).parent / "results.csv"
-RUNS = Path("runs/benchmarks")
+RESULTS = Path(__file__).parent / "ablations.csv"
+RUNS = Path("runs/ablations")
 SHORT = 12  # epochs of an ablation
 
 
 @dataclass
 class Row:
-    config: str
-    seed: int = 0
-    overrides: tuple[str, ...] = ()
-    other: str | None = None  # decoding, beside the recipe's own
+    seed: int
+    overrides: tuple[str, ...]
 
 
 FLIP, LIGHT = "{HorizontalFlip: {p: 0.5}}", "{RandomBrightnessContrast: {p: 0.5}}"
@@ -72,25 +70,9 @@ ABLATIONS = {
 }
 
 ROWS = {
-    "facial_regression_i2dl": Row("facial_regression_i2dl"),
-    "facial_regression": Row("facial_regression"),
-    "facial_rle": Row("facial_rle"),
-    "facial_heatmap": Row("facial_heatmap", 0, other="soft_argmax"),
-    "facial_heatmap seed 1": Row("facial_heatmap", 1, other="soft_argmax"),
-    "facial_heatmap seed 2": Row("facial_heatmap", 2, other="soft_argmax"),
-    "facial_heatmap_large": Row("facial_heatmap_large", other="soft_argmax"),
-    "facial_simcc": Row("facial_simcc"),
-    "facial_offset": Row("facial_offset", other="argmax"),
-    "facial_multi": Row("facial_multi"),
-    "facial_resnet18_heatmap": Row("facial_resnet18_heatmap", other="soft_argmax"),
-    "facial_resnet18_regression": Row("facial_resnet18_regression"),
-    **{
-        f"ablation {name} seed {seed}": Row(
-            "facial_heatmap", seed, (f"train.epochs={SHORT}", NARROW, *overrides), other="soft_argmax"
-        )
-        for seed in (0, 1)
-        for name, overrides in ABLATIONS.items()
-    },
+    f"{name} seed {seed}": Row(seed, (f"train.epochs={SHORT}", NARROW, *overrides))
+    for seed in (0, 1)
+    for name, overrides in ABLATIONS.items()
 }
 
 
@@ -104,34 +86,34 @@ def kpnet(*arguments: str, threads: int) -> str:
 def measure(name: str, row: Row, root: str, threads: int) -> dict[str, object]:
     folder = RUNS / name.replace(" ", "_")
     overrides = [f"data.root={root}", f"train.seed={row.seed}", *row.overrides]
-    kpnet("train", row.config, *overrides, "--out", str(folder), "--force", threads=threads)
+    kpnet("train", "facial_heatmap", *overrides, "--out", str(folder), "--force", threads=threads)
 
-    def evaluate(*options: str) -> dict[str, object]:
-        found: dict[str, object] = json.loads(kpnet("evaluate", str(folder), *options, "--json", threads=threads))
+    def evaluate(*options: str) -> dict[str, float]:
+        found: dict[str, float] = json.loads(kpnet("evaluate", str(folder), *options, "--json", threads=threads))
         return found
 
     shipped, flipped = evaluate(), evaluate("--flip-test")
-    other = evaluate("--decoding", row.other)["score"] if row.other else None
+    read = evaluate("--decoding", "soft_argmax")
     history = pd.read_csv(folder / "metrics.csv")
     shown = " ".join(f'"{o}"' if " " in o else o for o in (f"train.seed={row.seed}", *row.overrides))
     return {
         "row": name,
         "epochs": len(history),
-        "score": round(float(shipped["score"]), 2),  # type: ignore[arg-type]
-        "rmse_px": round(float(shipped["rmse_px"]), 3),  # type: ignore[arg-type]
-        "nme_percent": round(100 * float(shipped["nme"]), 2),  # type: ignore[arg-type]
-        "score_flip": round(float(flipped["score"]), 2),  # type: ignore[arg-type]
-        "score_other": other and round(float(other), 2),  # type: ignore[arg-type]
+        "score": round(shipped["score"], 2),
+        "rmse_px": round(shipped["rmse_px"], 3),
+        "nme_percent": round(100 * shipped["nme"], 2),
+        "score_flip": round(flipped["score"], 2),
+        "score_soft_argmax": round(read["score"], 2),
         "train_minutes": round(history.seconds.sum() / 60, 1),
         "threads": threads,
-        "command": f"kpnet train {row.config} data.root=data/faces15 {shown}",
+        "command": f"kpnet train facial_heatmap data.root=data/faces15 {shown}",
     }
 
 
 def ablations() -> None:
     """The ablations as a Markdown table: the difference of each to the default of the same seed."""
     table = pd.read_csv(RESULTS)
-    names = table.row.str.extract(r"ablation (?P<name>\S+) seed (?P<seed>\d)")
+    names = table.row.str.extract(r"(?P<name>\S+) seed (?P<seed>\d)")
     table = table.join(names).dropna(subset="name").set_index(["name", "seed"])
     print("| what is other | score | difference | with flip test |\n| --- | --- | --- | --- |")
     for name in ABLATIONS:
@@ -147,7 +129,7 @@ def ablations() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | ROW")
+    parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | NAME")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="names of the rows that are not measured yet")
     parser.add_argument("--table", action="store_true", help="print the ablations that are measured, and end")
@@ -159,7 +141,7 @@ def main() -> None:
     chosen = [n for n in ROWS if any(n == a or n.startswith(f"{a} ") for a in asked)] if asked else list(ROWS)
     unknown = [a for a in asked if not any(n == a or n.startswith(f"{a} ") for n in ROWS)]
     if unknown:
-        parser.error(f'no row "{unknown[0]}"; there are: {", ".join(n for n in ROWS if "ablation" not in n)}, ablation')
+        parser.error(f'no ablation "{unknown[0]}"; there are: {", ".join(ABLATIONS)}')
     for name in chosen:
         done = set(pd.read_csv(RESULTS).row)
         if name in done or given.list:

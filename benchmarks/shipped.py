@@ -1,0 +1,57 @@
+"""All shipped recipes on faces15, in one comparison: the tables and pictures of README and docs.
+
+    python benchmarks/shipped.py data.root=data/faces15 [key=value ...] [--workers 2]
+
+Three seeds of the two default recipes, one of the others. Runs go to `runs/shipped`; finished ones are not repeated.
+The table goes to `benchmarks/shipped/`, its pictures to `docs/`. The report stays in `runs/shipped`: it shows faces.
+`facial_squeezenet` takes ImageNet weights, downloaded or from torch's cache (`TORCH_HOME`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from kpnet.comparison.compare import compare
+from kpnet.comparison.figures import draw_all, paint
+from kpnet.comparison.report import group_runs
+
+RECIPES = (
+    "facial_heatmap:3",
+    "facial_regression:3",
+    "facial_heatmap_large",
+    "facial_simcc",
+    "facial_offset",
+    "facial_multi",
+    "facial_rle",
+    "facial_resnet18_heatmap",
+    "facial_resnet18_regression",
+    "facial_squeezenet",
+    "facial_mlp",
+    "facial_regression_i2dl",
+)
+OUT = Path("runs/shipped")
+TABLES, PICTURES = Path("benchmarks/shipped"), Path("docs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    records = compare(RECIPES, given.overrides, seeds=1, workers=given.workers, out=OUT)
+    TABLES.mkdir(exist_ok=True)
+    for name in ("comparison.md", "comparison.csv", "comparison.json"):
+        shutil.copy(OUT / name, TABLES / name)
+    order = [record["row"] for record in records]
+    done = group_runs(sorted(path.parent for path in OUT.glob("runs/*/result.json")))
+    rows = sorted((row for row in done if row.name in order), key=lambda row: order.index(row.name))
+    paint(rows)
+    charts = draw_all(rows)
+    for title, file in (("Accuracy against cost", "shipped_cost.svg"), ("Cumulative error", "shipped_errors.svg")):
+        (PICTURES / file).write_text(charts[title].replace("currentColor", "#808080"))  # on light and dark pages
+
+
+if __name__ == "__main__":
+    main()
