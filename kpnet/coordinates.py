@@ -8,6 +8,7 @@ arrays and tensors both do, and come back as what they were.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -111,6 +112,28 @@ def after_crop(matrix: np.ndarray, left: int, top: int) -> np.ndarray:
     moved = matrix.copy()
     moved[:, 2] -= matrix[:, :2] @ (left, top)
     return moved
+
+
+def crop_region(
+    box: Sequence[float] | np.ndarray, scale: float, source: Size, target: Size
+) -> tuple[int, int, int, int]:
+    """Whole pixels [left, right) x [top, bottom) about a box of an image, as (left, top, right, bottom).
+
+    The box (edges x0, y0, x1, y1; what lies outside the image of size `source` does not count) is made `scale` times as
+    large and then wide or high enough for the aspect of `target` (H, W); it may reach beyond the image. A ValueError
+    for a box with no area on the image.
+    """
+    edges = np.clip(np.asarray(box, np.float64).reshape(2, 2), -0.5, (source[1] - 0.5, source[0] - 0.5))
+    sides = edges[1] - edges[0]
+    if not (sides > 0).all():
+        raise ValueError(
+            f"box {list(map(float, box))}: no area on an image of {source[1]}x{source[0]} (width x height)"
+        )
+    aspect = target[1] / target[0]
+    width, height = scale * max(sides[0], sides[1] * aspect), scale * max(sides[1], sides[0] / aspect)
+    whole = np.maximum(np.round((width, height)), 1).astype(int)
+    left, top = np.round(edges.mean(0) + 0.5 - whole / 2).astype(int)
+    return int(left), int(top), int(left + whole[0]), int(top + whole[1])
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:

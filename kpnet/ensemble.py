@@ -32,6 +32,7 @@ class Ensemble(nn.Module):
                 ("points", first.skeleton.names, model.skeleton.names),
                 ("input size", first.config.input_size, model.config.input_size),
                 ("channels", first.config.in_channels, model.config.in_channels),
+                ("box scale", first.config.box_scale, model.config.box_scale),
             ):
                 if own != other:
                     raise KpnetError(f"models of an ensemble must have the same {what}: found {own} and {other}")

@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 
 from kpnet import coordinates
-from kpnet.data.images import letterbox, read_image, to_channels
+from kpnet.coordinates import crop_region
+from kpnet.data.images import crop, letterbox, read_image, to_channels
 from kpnet.ensemble import Ensemble, Model, load_ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel, best_device
 from kpnet.testtime import TestTime
 
-Box = Sequence[float]  # x0, y0, x1, y1 in pixels of the image
+Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Prediction:
 
 
 class Predictor:
-    """Letterboxes an image (or each box of it) into the model's input and maps the answer back.
+    """Fits an image, or what lies about each box of it, into the model's input and maps the answer back.
 
     `model` is a KeypointModel or the path of a run, or a list of them, whose answers are averaged. test_time:
     mirrored, scaled and shifted views too. `device` None: a GPU where there is one.
@@ -140,20 +141,15 @@ def input_views(
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
     image = to_channels(image, model.config.in_channels)
+    size, source = model.config.input_size, (image.shape[0], image.shape[1])
     if boxes is None:
-        return [letterbox(image, model.config.input_size)]
+        return [letterbox(image, size)]
     views = []
     for box in boxes:
         if len(box) != 4 or not all(math.isfinite(value) for value in box):
             raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
-        x0, y0, x1, y1 = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
-        left, top = max(x0, 0), max(y0, 0)
-        height, width = image.shape[:2]
-        if box[2] < box[0] or box[3] < box[1] or x1 < left or y1 < top or left >= width or top >= height:
-            raise KpnetError(
-                f"box {list(box)}: expected x0 < x1 and y0 < y1 on an image of {width}x{height} (width x height)"
-            )
-        crop = image[top : y1 + 1, left : x1 + 1]
-        pixels, matrix = letterbox(crop, model.config.input_size)
-        views.append((pixels, coordinates.after_crop(matrix, left, top)))
+        try:
+            views.append(crop(image, crop_region(box, model.config.box_scale, source, size), size))
+        except ValueError as error:
+            raise KpnetError(str(error)) from None
     return views

@@ -39,6 +39,8 @@ class ModelConfig(Strict):
     """H, W; or one number for both."""
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
     """true: the library's own download; or the path of a weight file, a run or a pretraining."""
+    box_scale: Rate = 1.25
+    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among."""
     mean: list[float] | None = None
     """Of images in [0, 1], per channel or one for all; null: the backbone's."""
     std: list[Rate] | None = None
@@ -110,6 +112,22 @@ class Fold(Strict):
         return self
 
 
+class Crop(Strict):
+    """Top-down: each sample is what lies about its box, `model.box_scale` times as large, the aspect kept."""
+
+    by: Literal["box", "points"]
+    """The format's boxes, or those about each sample's labelled points."""
+    shift: Fraction = 0.0
+    """In training, the crop's centre moves by up to this share of its side, each way."""
+    scale: Fraction = 0.0
+    """In training, the crop's sides grow or shrink by up to this share: from 1 / (1 + scale) to 1 + scale."""
+
+
+def _crop(value: Any) -> Any:
+    """`box` for `{by: box}`."""
+    return {"by": value} if isinstance(value, str) else value
+
+
 class DataConfig(Strict):
     """Where samples come from."""
 
@@ -129,6 +147,10 @@ class DataConfig(Strict):
     """A shipped name, a YAML file, a list of names, or a mapping with `names`; null: the file's own points."""
     complete_only: bool = False
     """Leave out samples that lack a point."""
+    crop: Annotated[
+        Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points"] | None)
+    ] = None
+    """What of the image the model sees: null for all of it, fitted into the input, or what lies about a box."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order. Left and right labels swap with a mirror."""
     workers: Annotated[int, Field(ge=0)] = 0

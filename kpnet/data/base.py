@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from kpnet import coordinates
-from kpnet.data.images import letterbox, to_channels
+from kpnet.data.cropping import Cropper
+from kpnet.data.images import crop, letterbox, to_channels
+from kpnet.errors import KpnetError
 from kpnet.registry import Registry
 from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
@@ -27,10 +29,12 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     stable `index`. The model normalises the image itself.
 
     `image_size` (H, W) letterboxes every image to one size (None: as it is), `in_channels` converts
-    between grey and colour, `transform` augments with draws from (seed, epoch, index) alone.
+    between grey and colour, `transform` augments with draws from (seed, epoch, index) alone. A `cropper`, once
+    it is set, fits what lies about the sample's box in place of the whole image.
     """
 
     skeleton: Skeleton
+    cropper: Cropper | None = None
 
     def __init__(
         self,
@@ -99,24 +103,34 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """The augmentation of this sample."""
         return self.transform
 
-    def sample_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sample_pixels(
+        self, index: int, draws: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The model's view before normalisation: image uint8, keypoints in its pixels, and the 2x3
-        mapping from the original image's pixels to it (of the letterbox alone)."""
+        mapping from the original image's pixels to it (of letterbox or crop alone). draws: of the crop's jitter,
+        if it has one; None for the crop as it is."""
         image, xy = self.read(index)
         matrix = np.eye(2, 3)
         if self.in_channels is not None:
             image = to_channels(image, self.in_channels)
-        if self.image_size is not None and image.shape[:2] != self.image_size:
+        if self.image_size is not None and self.cropper is not None:
+            try:
+                region = self.cropper.region(self.box(index), xy, image.shape, self.image_size, draws)
+            except KpnetError as error:
+                raise KpnetError(f"{self.image_name(index)}: {error}") from None
+            image, matrix = crop(image, region, self.image_size)
+            xy = coordinates.transform(xy, matrix)
+        elif self.image_size is not None and image.shape[:2] != self.image_size:
             image, matrix = letterbox(image, self.image_size)
             xy = coordinates.transform(xy, matrix)
         return image, xy, matrix
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
-        image, xy, _ = self.sample_pixels(index)
+        seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(2)
+        image, xy, _ = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
         weight, transform = self.point_weights(index), self.transform_of(index)
         if transform is not None:
-            seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1)[0]
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
             xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
             visible = coordinates.inside(xy, image.shape[:2])  # False for NaN

@@ -7,6 +7,7 @@ from typing import Any
 
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import Transform
+from kpnet.data.cropping import Cropper
 from kpnet.data.joined import DataPart, Joined
 from kpnet.data.subset import Subset, split_fold
 from kpnet.errors import KpnetError
@@ -24,9 +25,10 @@ def build_dataset(
     skeleton = _configured(data) if skeleton is None else skeleton
     common = _common(model, seed)
     dataset = DATASETS.find(data.format).open(data, source, skeleton, **common)
-    if skeleton is None or dataset.skeleton.names == skeleton.names:
-        return dataset
-    return Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
+    if skeleton is not None and dataset.skeleton.names != skeleton.names:
+        dataset = Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
+    dataset.cropper = _cropper(data, model, jitter=False)
+    return dataset
 
 
 def build_train(config: Config, *, augment: bool = True) -> Joined:
@@ -45,7 +47,9 @@ def build_train(config: Config, *, augment: bool = True) -> Joined:
         transform = _augmentation(settings, skeleton) if augment else None
         parts.append(DataPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
     assert skeleton is not None
-    return Joined(skeleton, parts, **common)
+    joined = Joined(skeleton, parts, **common)
+    joined.cropper = _cropper(data, config.model, jitter=augment)
+    return joined
 
 
 def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | None]:
@@ -95,6 +99,13 @@ def _called(data: DataConfig, source: str | int) -> str:
 
 def _common(model: ModelConfig, seed: int) -> dict[str, Any]:
     return {"image_size": model.input_size, "in_channels": model.in_channels, "seed": seed}
+
+
+def _cropper(data: DataConfig, model: ModelConfig, *, jitter: bool) -> Cropper | None:
+    if data.crop is None:
+        return None
+    shift, scale = (data.crop.shift, data.crop.scale) if jitter else (0.0, 0.0)
+    return Cropper(data.crop.by, model.box_scale, shift, scale)
 
 
 def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:

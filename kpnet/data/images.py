@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.coordinates import Size, letterbox_matrix
+from kpnet.coordinates import Size, after_crop, letterbox_matrix, resize_matrix
 from kpnet.errors import KpnetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -80,6 +80,23 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     raise KpnetError(f"an image has {found} channels, expected {channels}: set model.in_channels to {found}")
 
 
+def crop(image: np.ndarray, region: tuple[int, int, int, int], size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Whole pixels [left, right) x [top, bottom) of an image, black beyond it, resized to `size` (H, W).
+
+    Returns the image and the 2x3 mapping from the old image's pixels to its new ones.
+    """
+    left, top, right, bottom = region
+    cut = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    source = (bottom - top, right - left)
+    if cut.shape[:2] != source:
+        y, x = max(-top, 0), max(-left, 0)
+        padded = np.zeros((*source, *image.shape[2:]), image.dtype)
+        padded[y : y + cut.shape[0], x : x + cut.shape[1]] = cut
+        cut = padded
+    matrix = after_crop(resize_matrix(source, size), left, top)
+    return _resize(cut, size), matrix
+
+
 def letterbox(image: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Fit an image into `size` (H, W), aspect kept, centred, black around it.
 
@@ -87,12 +104,18 @@ def letterbox(image: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """
     source = (image.shape[0], image.shape[1])
     matrix, inner = letterbox_matrix(source, size)
-    if inner != source:
-        smaller = inner[0] < source[0] or inner[1] < source[1]
-        image = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    image = _resize(image, inner)
     if inner == size:
         return image, matrix
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     padded = np.zeros((*size, *image.shape[2:]), image.dtype)
     padded[top : top + inner[0], left : left + inner[1]] = image
     return padded, matrix
+
+
+def _resize(image: np.ndarray, size: Size) -> np.ndarray:
+    source = image.shape[:2]
+    if source == size:
+        return image
+    smaller = size[0] < source[0] or size[1] < source[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

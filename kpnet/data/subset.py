@@ -15,7 +15,7 @@ class Subset(KeypointDataset):
     def __init__(self, dataset: KeypointDataset, indices: np.ndarray) -> None:
         super().__init__(image_size=dataset.image_size, in_channels=dataset.in_channels, seed=dataset.seed)
         self.dataset, self.indices = dataset, indices
-        self.skeleton = dataset.skeleton
+        self.skeleton, self.cropper = dataset.skeleton, dataset.cropper
 
     def __len__(self) -> int:
         return len(self.indices)
