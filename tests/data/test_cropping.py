@@ -140,7 +140,7 @@ def test_a_prediction_sees_what_the_training_saw() -> None:
     data.cropper = Cropper("box", 1.5)
     model = build_model(
         backbone={"name": "conv_sandwich", "channels": [4]},
-        head="heatmap",
+        head={"name": "heatmap", "stride": 2},
         num_keypoints=1,
         in_channels=1,
         input_size=(48, 32),
