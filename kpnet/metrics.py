@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from kpnet.coordinates import normalized_to_pixel
+from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
 from kpnet.errors import KpnetError, nearest
 from kpnet.skeleton import Skeleton
 
@@ -178,6 +178,38 @@ def evaluate_points(
         "pck_curve": _curve(errors / side, PCK_CURVE),
         "ced_curve": _curve(per_image, [failure * (step / 20) for step in range(1, 21)]),
     }
+
+
+def evaluate_original(
+    predicted: Tensor,
+    target: Tensor,
+    visible: Tensor,
+    skeleton: Skeleton,
+    size: tuple[int, int],
+    matrix: Tensor,
+    sure: Tensor | None = None,
+) -> dict[str, Any]:
+    """Errors in pixels of the original images, which mappings (N, 2, 3) brought to the model's input of `size`.
+
+    rmse_px, mre_px and points, over all and per_point; with `sure` bool (N, K), `sure` has the same of those points
+    alone (DeepLabCut's likelihood cut-off).
+    """
+    _check(predicted, target, visible)
+    back = matrix[:, :, :2].cpu().double().inverse()
+    delta = normalized_distance_to_pixel((predicted - target).cpu().double(), size) @ back.mT
+    visible = visible.cpu()
+    errors = point_errors(delta, torch.zeros_like(delta), visible)
+    measures = _in_pixels(errors, skeleton)
+    if sure is not None:
+        measures["sure"] = _in_pixels(torch.where(sure.cpu(), errors, torch.nan), skeleton)
+    return measures
+
+
+def _in_pixels(errors: Tensor, skeleton: Skeleton) -> dict[str, Any]:
+    def row(part: Tensor) -> dict[str, Any]:
+        return {"rmse_px": float(rmse(part)), "mre_px": float(part.nanmean()), "points": int((~part.isnan()).sum())}
+
+    return {**row(errors), "per_point": {name: row(errors[:, k]) for k, name in enumerate(skeleton.names)}}
 
 
 def _image_numbers(nme: Tensor, failure: float) -> dict[str, Any]:

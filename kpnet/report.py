@@ -41,6 +41,24 @@ def print_measures(console: Console, measures: dict[str, Any], what: str) -> Non
     )
 
 
+def print_original(console: Console, original: dict[str, Any]) -> None:
+    """The measures of `metrics.evaluate_original`: a line, and a row per keypoint."""
+    sure = original.get("sure")
+    lines = [("", original)] + ([] if sure is None else [(", of the points that are sure enough", sure)])
+    for what, row in lines:
+        console.print(
+            f"in px of the original images{what}: RMSE {row['rmse_px']:.3f} px, MRE {row['mre_px']:.3f} px, "
+            f"{row['points']} points",
+            highlight=False,
+            soft_wrap=True,
+        )
+    table = Table("point", "RMSE px", "MRE px", "points", *(["sure: RMSE px", "MRE px", "points"] if sure else []))
+    for name in original["per_point"]:
+        rows = [held["per_point"][name] for _, held in lines]
+        table.add_row(name, *(c for r in rows for c in (f"{r['rmse_px']:.3f}", f"{r['mre_px']:.3f}", str(r["points"]))))
+    console.print(table)
+
+
 def print_points(console: Console, per_point: dict[str, dict[str, Any]]) -> None:
     """A row per keypoint."""
     table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")

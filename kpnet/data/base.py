@@ -25,8 +25,9 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     """Base of every format. A subclass fills `skeleton`, `__len__` and `read`.
 
     Items: `image` float (C, H, W) in [0, 1], `keypoints` float (K, 2) in [-1, 1] (0 where not visible),
-    `visible` bool (K,), `weight` float (K,), what each point counts in the loss (0 where not visible), and the
-    stable `index`. The model normalises the image itself.
+    `visible` bool (K,), `weight` float (K,), what each point counts in the loss (0 where not visible), the stable
+    `index`, and `matrix` float (2, 3), from the original image's pixels to the model's by letterbox or crop
+    alone. The model normalises the image itself.
 
     `image_size` (H, W) letterboxes every image to one size (None: as it is), `in_channels` converts
     between grey and colour, `transform` augments with draws from (seed, epoch, index) alone. A `cropper`, once
@@ -128,7 +129,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
         seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(2)
-        image, xy, _ = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
+        image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
         weight, transform = self.point_weights(index), self.transform_of(index)
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
@@ -145,6 +146,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             "visible": torch.from_numpy(visible),
             "weight": torch.from_numpy(np.where(visible, weight, 0).astype(np.float32)),
             "index": index,
+            "matrix": torch.from_numpy(matrix.astype(np.float32)),
         }
 
 

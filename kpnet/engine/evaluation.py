@@ -13,7 +13,7 @@ from kpnet.data import KeypointDataset
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.heads import Keypoints
-from kpnet.metrics import evaluate_points
+from kpnet.metrics import FAILURE, evaluate_original, evaluate_points
 from kpnet.model import KeypointModel
 from kpnet.reliability import measure_reliability
 from kpnet.testtime import TestTime
@@ -21,11 +21,13 @@ from kpnet.testtime import TestTime
 
 @dataclass
 class Answers:
-    """A model's answer to N samples, without its maps, beside the truth (N, K, 2) and visible (N, K); on the CPU."""
+    """A model's answer to N samples, without its maps, beside the truth (N, K, 2), visible (N, K) and the mappings
+    (N, 2, 3) of the original pixels to the model's; on the CPU."""
 
     answer: Keypoints
     target: Tensor
     visible: Tensor
+    matrix: Tensor
 
 
 def answer_dataset(
@@ -36,11 +38,12 @@ def answer_dataset(
 ) -> Answers:
     """A KpnetError where the data has no labelled point."""
     device = next(model.parameters()).device
-    answers, targets, visible = [], [], []
+    answers, targets, visible, matrices = [], [], [], []
     for batch in DataLoader(dataset, batch_size=batch_size):
         answers.append(model.infer(batch["image"].to(device), test_time))
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
+        matrices.append(batch["matrix"])
     if not any(v.any() for v in visible):
         raise KpnetError("nothing to evaluate: the data has no labelled point")
     xy, confidence, covariance = (
@@ -49,7 +52,7 @@ def answer_dataset(
     )
     assert xy is not None
     whole = Keypoints(xy, confidence, covariance, tail=answers[0].tail)
-    return Answers(whole, torch.cat(targets), torch.cat(visible))
+    return Answers(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
 
 
 def evaluate(
@@ -58,20 +61,33 @@ def evaluate(
     batch_size: int = 64,
     test_time: TestTime | None = None,
     nme: str | tuple[str, str] | None = None,
+    failure: float = FAILURE,
+    min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """`metrics.evaluate_points` of a model on labelled data; pixels are those of the model's input.
 
-    With `reliability`, as `reliability.measure_reliability` gives it, where the model has a covariance.
+    With `reliability`, as `reliability.measure_reliability` gives it, where the model has a covariance; and with
+    `original`, as `metrics.evaluate_original` gives it, where images were resized or cropped, or with
+    `min_confidence`: of the points of at least that too.
     """
-    return measure_answers(answer_dataset(model, dataset, batch_size, test_time), model, nme)
+    return measure_answers(answer_dataset(model, dataset, batch_size, test_time), model, nme, failure, min_confidence)
 
 
 def measure_answers(
-    result: Answers, model: KeypointModel | Ensemble, nme: str | tuple[str, str] | None = None
+    result: Answers,
+    model: KeypointModel | Ensemble,
+    nme: str | tuple[str, str] | None = None,
+    failure: float = FAILURE,
+    min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`, of answers that are there."""
-    size = model.config.input_size
-    measures = evaluate_points(result.answer.keypoints, result.target, result.visible, model.skeleton, size, nme=nme)
+    size, points = model.config.input_size, (result.answer.keypoints, result.target, result.visible)
+    measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure=failure)
+    if min_confidence is not None and result.answer.confidence is None:
+        raise KpnetError("--min-confidence: this head gives no confidence; see kpnet calibrate")
+    if min_confidence is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
+        sure = None if min_confidence is None else result.answer.confidence >= min_confidence  # type: ignore[operator]
+        measures["original"] = evaluate_original(*points, model.skeleton, size, result.matrix, sure)
     if result.answer.covariance is not None:
         measures["reliability"] = measure_reliability(result.answer, result.target, result.visible, size)
     return measures

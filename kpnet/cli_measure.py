@@ -1,0 +1,121 @@
+"""Commands of `kpnet.cli` that measure a model on labelled data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpnet.errors import KpnetError
+from kpnet.options import (
+    BatchOption,
+    DataArg,
+    DecodingOption,
+    FlipOption,
+    RunArg,
+    ScalesOption,
+    ShiftOption,
+    WithOption,
+)
+
+
+def evaluate(
+    run: RunArg,
+    data: DataArg = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw here how true the confidence is (a PNG), where the head has one.")
+    ] = None,
+    nme: Annotated[
+        str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
+    ] = None,
+    failure_at: Annotated[
+        float,
+        typer.Option(min=0.001, help="NME above which an image failed, and up to which the AUC goes: 300-W's 0.08."),
+    ] = 0.10,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Measure the points of at least this confidence by themselves too."),
+    ] = None,
+    also: WithOption = None,
+    decoding: DecodingOption = None,
+    flip_test: FlipOption = False,
+    scales: ScalesOption = "1",
+    shift: ShiftOption = 0.0,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Score, RMSE, NME, PCK, how true the confidence is, and a table per point."""
+    from rich.console import Console
+
+    from kpnet.commands import labelled, parse_test_time
+    from kpnet.engine.evaluation import evaluate as run_evaluation
+    from kpnet.ensemble import load_ensemble
+    from kpnet.model import best_device
+    from kpnet.report import (
+        plain,
+        print_groups,
+        print_measures,
+        print_original,
+        print_points,
+        print_reliability,
+    )
+
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
+    model = load_ensemble([run, *(also or [])], decoding=decoding).to(best_device())
+    views = parse_test_time(flip_test, scales, shift)
+    first, comma, second = (nme or "").partition(",")
+    divisor = (first.strip(), second.strip()) if comma else nme
+    measures = run_evaluation(model, labelled(run, data, model), batch_size, views, divisor, failure_at, min_confidence)
+    reliability = measures.get("reliability")
+    if plot is not None:
+        if reliability is None:
+            raise KpnetError(f"--plot: {run} has no confidence to draw: its head gives none; see kpnet calibrate")
+        from kpnet.plot import draw_reliability, save_figure
+
+        save_figure(draw_reliability(reliability), plot)
+    if as_json:
+        print(json.dumps(plain(measures), indent=2))
+        return
+    console = Console()
+    print_measures(console, measures, str(data or "validation data"))
+    if reliability is not None:
+        print_reliability(console, reliability)
+    print_points(console, measures["per_point"])
+    print_groups(console, measures["per_group"])
+    if "original" in measures:
+        print_original(console, measures["original"])
+
+
+def calibrate(
+    run: RunArg,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A labelled CSV that was neither trained nor reported.")],
+    flip_test: FlipOption = False,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Make a model's confidence agree with its errors on data it has not seen; written into the model."""
+    from rich.console import Console
+
+    from kpnet.calibration import fit_calibration
+    from kpnet.commands import check_unseen, labelled, parse_test_time
+    from kpnet.engine.evaluation import answer_dataset
+    from kpnet.model import best_device, load_model, model_folder
+    from kpnet.reliability import measure_reliability
+    from kpnet.report import print_reliability
+
+    model = load_model(run).to(best_device())
+    check_unseen(run, data)
+    model.calibration = None
+    dataset, size, test_time = labelled(run, data, model), model.config.input_size, parse_test_time(flip_test, "1", 0.0)
+    result = answer_dataset(model, dataset, batch_size, test_time)
+    model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
+    console = Console()
+    for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
+        if answer.covariance is not None:
+            console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
+            print_reliability(console, measure_reliability(answer, result.target, result.visible, size))
+    folder = model_folder(run)
+    model.save(folder)
+    console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)
