@@ -7,25 +7,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from torch import nn
 
 from kpnet.backbones import BACKBONES, Backbone
 from kpnet.config_schema import RECIPES, Json, described, json_schema
+from kpnet.data import DATASETS, KeypointDataset
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import Decoder
 
-PARTS: dict[str, tuple[str, Mapping[str, type], type[nn.Module]]] = {
+PARTS: dict[str, tuple[str, Mapping[str, type], type]] = {
     "head": ("Heads", HEADS, Head),
     "decoder": ("Decoders", DECODERS, Decoder),
     "backbone": ("Backbones", BACKBONES, Backbone),
+    "format": ("Data formats", DATASETS, KeypointDataset),
 }
 TITLES = {"train": "Training", "pretrain": "Pretraining", "sweep": "Sweeps"}
 
 
 def config_reference() -> str:
     """Markdown: every key of each command's YAML, then every part with its options: type, default, what it is."""
-    links = {kind: f"[{kind}](#{title.lower()})" for kind, (title, *_) in PARTS.items()} | {"transform": "transform"}
+    links = {kind: f"[{kind}](#{title.lower().replace(' ', '-')})" for kind, (title, *_) in PARTS.items()} | {
+        "transform": "transform"
+    }
     lines: list[str] = []
     schemas = {command: json_schema(command) for command in RECIPES}
     for command, schema in schemas.items():
@@ -40,7 +43,8 @@ def config_reference() -> str:
             options = schemas["train"]["$defs"][f"{kind}.{name}"]
             lines += ["", f"### `{name}` {{ #{kind}-{name} }}", ""]
             keys = "|".join(options["properties"])
-            for text in described(cls, base):
+            texts = list(described(cls, base))
+            for text in texts[:1] if kind == "format" else texts:  # a format's own says all of its options
                 lines += [re.sub(rf"(?<![`\w])({keys})(?=: )", r"`\1`", text), ""]
             lines += _table(options, links, names=False)
     return "\n".join(lines) + "\n"

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
-
 from kpnet.backbones import BACKBONES, Backbone
 from kpnet.comparison.sweep_config import SweepConfig
-from kpnet.data import DATASETS
+from kpnet.data import DATASETS, KeypointDataset
+from kpnet.data.base import GIVEN
 from kpnet.data.transforms import GROUPS, supported
 from kpnet.errors import KpnetError, nearest
 from kpnet.heads import HEADS, Head
@@ -41,7 +40,8 @@ def json_schema(command: str = "train") -> Json:
         models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
     if command == "train":
         models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
-        formats, skeletons = {"enum": sorted(DATASETS)}, [_TEXT, _list(_TEXT), _ref("skeleton")]
+        models |= _parts("format", DATASETS, KeypointDataset, given=GIVEN)
+        formats, skeletons = _ref("format"), [_TEXT, _list(_TEXT), _ref("skeleton")]
         _narrow(models["ModelConfig"], backbone=_ref("backbone"), head=_ref("head"), heads=_mapping(_ref("head")))
         _narrow(
             models["DataConfig"], format=formats, transforms=_list(_ref("transform")), skeleton={"anyOf": skeletons}
@@ -62,7 +62,7 @@ def schema_text(command: str = "train") -> str:
     return json.dumps(json_schema(command), indent=1, ensure_ascii=False) + "\n"
 
 
-def described(cls: type, base: type[nn.Module]) -> Iterator[str]:
+def described(cls: type, base: type) -> Iterator[str]:
     """The docstrings that say what the options of `cls` do: its own, and of what it inherits below `base`."""
     for each in cls.__mro__[: cls.__mro__.index(base)]:
         if each.__doc__ and issubclass(each, base):
@@ -94,13 +94,18 @@ def _narrow(model: Json, **properties: Json) -> None:
 
 
 def _parts(
-    kind: str, registry: Mapping[str, type], base: type[nn.Module], *, libraries: bool = False
+    kind: str,
+    registry: Mapping[str, type],
+    base: type,
+    *,
+    libraries: bool = False,
+    given: frozenset[str] = frozenset(),
 ) -> dict[str, Json]:
     """`kind`: a name alone, or a mapping with the name and its options; `kind.NAME`: the latter.
 
-    libraries: names of other libraries too, with options that they check.
+    libraries: names of other libraries too, with options that they check. given: parameters that are no options.
     """
-    found = {f"{kind}.{name}": _options(name, cls, base) for name, cls in sorted(registry.items())}
+    found = {f"{kind}.{name}": _options(name, cls, base, given) for name, cls in sorted(registry.items())}
     alone = [name for name in sorted(registry) if found[f"{kind}.{name}"]["required"] == ["name"]]
     choices: list[Json] = [{"enum": alone}, *map(_ref, found)]
     if libraries:
@@ -109,9 +114,9 @@ def _parts(
     return {kind: {"anyOf": choices}, **found}
 
 
-def _options(name: str, cls: type, base: type[nn.Module]) -> Json:
+def _options(name: str, cls: type, base: type, given: frozenset[str]) -> Json:
     """A part's mapping: its name and its keyword-only parameters."""
-    options = options_model(cls).model_json_schema()
+    options = options_model(cls, given).model_json_schema()
     options["description"] = " ".join(next(described(cls, base), "").split())
     options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
     options["required"] = ["name", *options.get("required", ())]

@@ -63,8 +63,8 @@ def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str,
 
 
 @functools.cache
-def options_model(cls: type) -> type[BaseModel]:
-    """The keyword-only parameters of a class's constructor as a pydantic model."""
+def options_model(cls: type, given: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """The keyword-only parameters of a class's constructor as a pydantic model, but for those that kpnet gives."""
     fields: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -72,16 +72,18 @@ def options_model(cls: type) -> type[BaseModel]:
         hints = typing.get_type_hints(base.__init__, include_extras=True)  # type: ignore[misc]
         parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
         for p in parameters:
-            if p.kind is p.KEYWORD_ONLY:
+            if p.kind is p.KEYWORD_ONLY and p.name not in given:
                 fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
 
 
-def check_options(cls: type, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+def check_options(
+    cls: type, options: Mapping[str, Any], where: str, given: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Options converted to the annotated types; a KpnetError names a wrong or unknown one."""
-    model = options_model(cls)
+    model = options_model(cls, given)
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:

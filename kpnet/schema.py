@@ -74,7 +74,7 @@ class TrainFile(Strict):
     """Of each of its points in the loss."""
     limit: Positive | None = None
     """Its first so many samples alone."""
-    format: str | None = None
+    format: Part | None = None
     """null: that of the data section; so too the next two."""
     complete_only: bool | None = None
     """Leave out samples that lack a point."""
@@ -131,8 +131,8 @@ def _crop(value: Any) -> Any:
 class DataConfig(Strict):
     """Where samples come from."""
 
-    format: str = "kaggle_csv"
-    """A data format's name."""
+    format: Part = "kaggle_csv"
+    """A data format's name, or `{name: …}` with its options."""
     root: str = "."
     """The folder of the files, relative to the working directory."""
     train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
@@ -151,6 +151,8 @@ class DataConfig(Strict):
         Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points"] | None)
     ] = None
     """What of the image the model sees: null for all of it, fitted into the input, or what lies about a box."""
+    strict: bool = False
+    """A sample that cannot be used is an error; else it is left out, and one warning names it."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order. Left and right labels swap with a mirror."""
     workers: Annotated[int, Field(ge=0)] = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kpnet.errors import KpnetError, nearest
 from kpnet.registry import describe
 
+NME_LENGTHS = ("box", "diagonal")  # what NME may divide by besides the distance of two points
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # A side is a word of its own: between underscores, hyphens, dots, spaces, or where camelCase begins a word.
 _WORDS = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
@@ -34,9 +36,10 @@ class SkeletonFile(BaseModel):
     names: list[str]
     pairs: list[tuple[str, str]] | None = None
     edges: list[tuple[str, str]] | None = None
-    nme: tuple[str, str] | None = None
+    nme: tuple[str, str] | Literal["box", "diagonal"] | None = None
     sigmas: list[float] | None = None
     groups: dict[str, list[str]] | None = None
+    means: dict[str, list[str]] | None = None
     name: str | None = None
 
 
@@ -45,17 +48,19 @@ class Skeleton:
     """What a set of K keypoints is called and how it behaves under a mirror.
 
     `pairs` are (left, right) names, `edges` name pairs to draw, `nme` the two names whose
-    distance normalises the NME (the image's diagonal where it is None), `sigmas` the OKS constants.
+    distance normalises the NME, or "box" or "diagonal" (None: the image's diagonal), `sigmas` the OKS constants.
     `groups` are names by the part they belong to, for measures by part; None: told from the names.
+    `means` are points that it has not but tells, for other skeletons: each the mean of the points named.
     """
 
     names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...] = ()
     edges: tuple[tuple[str, str], ...] = ()
-    nme: tuple[str, str] | None = None
+    nme: tuple[str, str] | str | None = None
     sigmas: tuple[float, ...] | None = None
     name: str | None = None
     groups: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
+    means: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -63,7 +68,10 @@ class Skeleton:
         if len(set(self.names)) != len(self.names):
             twice = sorted({n for n in self.names if self.names.count(n) > 1})
             raise KpnetError(f"{self._where}: names appear twice: {', '.join(twice)}")
-        for key, groups in (("pairs", self.pairs), ("edges", self.edges), ("nme", [self.nme] if self.nme else [])):
+        nme = [] if self.nme is None or isinstance(self.nme, str) else [self.nme]
+        if isinstance(self.nme, str) and self.nme not in NME_LENGTHS:
+            raise KpnetError(f'{self._where}: nme: expected two names, "box" or "diagonal", found "{self.nme}"')
+        for key, groups in (("pairs", self.pairs), ("edges", self.edges), ("nme", nme)):
             for group in groups:
                 if len(group) != 2:
                     raise KpnetError(f"{self._where}: {key}: expected two names, found {list(group)}")
@@ -73,10 +81,14 @@ class Skeleton:
             raise KpnetError(f"{self._where}: pairs: a keypoint stands in two pairs")
         if self.sigmas is not None and len(self.sigmas) != len(self.names):
             raise KpnetError(f"{self._where}: {len(self.sigmas)} sigmas for {len(self.names)} keypoints")
-        for key, members in (self.groups or {}).items():
-            if not members or len(set(members)) != len(members):
-                raise KpnetError(f"{self._where}: groups.{key}: expected different names, found {list(members)}")
-            self._check_known(f"groups.{key}", members)
+        for what, named in (("groups", self.groups), ("means", self.means)):
+            for key, members in (named or {}).items():
+                if not members or len(set(members)) != len(members):
+                    raise KpnetError(f"{self._where}: {what}.{key}: expected different names, found {list(members)}")
+                self._check_known(f"{what}.{key}", members)
+        for key in self.means or ():
+            if key in self.names:
+                raise KpnetError(f"{self._where}: means.{key}: it is one of the names already")
 
     def _check_known(self, key: str, names: Sequence[str]) -> None:
         for name in names:
@@ -123,6 +135,11 @@ class Skeleton:
                 pairs.append((first, partner))
         return cls(tuple(names), tuple(pairs), name=name)
 
+    @classmethod
+    def of_names(cls, names: Sequence[str]) -> Skeleton:
+        """The shipped skeleton of just these names in this order; of others `from_names`."""
+        return _shipped().get(tuple(names)) or cls.from_names(names)
+
     @property
     def unpaired_sides(self) -> list[str]:
         """Names that say left or right but stand in no pair: a mirror would make them wrong."""
@@ -151,8 +168,7 @@ class Skeleton:
         elif shipped.is_file():
             text = shipped.read_text(encoding="utf-8")
         else:
-            folder = resources.files("kpnet") / "skeletons"
-            known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+            known = _shipped_names()
             raise KpnetError(
                 f'unknown skeleton "{spec}"{nearest(spec, known)}; shipped: {", ".join(known)}; '
                 "or give a .yaml file or a list of names"
@@ -179,6 +195,7 @@ class Skeleton:
             nme=file.nme,
             sigmas=None if file.sigmas is None else tuple(file.sigmas),
             groups=None if file.groups is None else {key: tuple(names) for key, names in file.groups.items()},
+            means=None if file.means is None else {key: tuple(names) for key, names in file.means.items()},
             name=file.name or name,
         )
 
@@ -190,11 +207,23 @@ class Skeleton:
         if self.edges:
             values["edges"] = [list(e) for e in self.edges]
         if self.nme:
-            values["nme"] = list(self.nme)
+            values["nme"] = self.nme if isinstance(self.nme, str) else list(self.nme)
         if self.sigmas:
             values["sigmas"] = list(self.sigmas)
-        if self.groups is not None:
-            values["groups"] = {key: list(names) for key, names in self.groups.items()}
+        for key, named in (("groups", self.groups), ("means", self.means)):
+            if named is not None:
+                values[key] = {name: list(members) for name, members in named.items()}
         if self.name:
             values["name"] = self.name
         return values
+
+
+def _shipped_names() -> list[str]:
+    folder = resources.files("kpnet") / "skeletons"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+@functools.cache
+def _shipped() -> dict[tuple[str, ...], Skeleton]:
+    """Those that come with kpnet, by their points."""
+    return {skeleton.names: skeleton for skeleton in map(Skeleton.load, _shipped_names())}

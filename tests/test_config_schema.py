@@ -18,9 +18,11 @@ from kpnet.config import _Loader, config_text, list_configs, load_as
 from kpnet.config_reference import config_reference
 from kpnet.config_schema import RECIPES, json_schema, schema_text
 from kpnet.data import DATASETS
+from kpnet.data.base import GIVEN
 from kpnet.errors import KpnetError
 from kpnet.heads import HEADS
 from kpnet.heads.decoders import DECODERS
+from kpnet.registry import check_options, split_spec
 
 ROOT = Path(__file__).parent.parent
 VALIDATORS = {command: jsonschema.Draft202012Validator(json_schema(command)) for command in RECIPES}
@@ -45,7 +47,8 @@ def refused(values: Any, command: str = "train") -> bool:
         config = loader("facial_heatmap" if command == "train" else "pretrain_autoencoder")(values)
         Augment(config.data.transforms, Skeleton.from_names(["left", "right"]))
         if command == "train":
-            DATASETS.find(config.data.format)
+            name, options = split_spec(config.data.format, "data.format")
+            check_options(DATASETS.find(name), options, name, GIVEN)
             if config.data.skeleton is not None:
                 Skeleton.load(config.data.skeleton)
             build_model({**config.model.model_dump(), "num_keypoints": 3, "pretrained": False})
@@ -87,6 +90,8 @@ SHORT: list[dict[str, Any]] = [
     {"model": {"backbone": "conv_sandwich", "heads": {"a": "rle", "b": {"name": "heatmap", "stride": 2}}}},
     *[config(data={"train": given}) for given in ("a.csv", 50, {"file": "a.csv"}, ["a.csv", {"file": 9}], None)],
     config(data={"format": "synthetic", "val": 20, "skeleton": "facial15"}),
+    config(data={"format": {"name": "pts", "first": 0}, "strict": True}),
+    config(data={"train": {"file": "a.json", "format": {"name": "coco", "images": "pictures", "exif": None}}}),
     config(data={"skeleton": ["a", "b"]}),
     config(data={"skeleton": {"names": [1, 2], "pairs": [[1, 2]]}}),
     config(data={"transforms": ["HorizontalFlip", {"Affine": {"rotate": [-3, 3]}}, {"GaussianBlur": None}]}),
@@ -101,6 +106,10 @@ SHORT: list[dict[str, Any]] = [
 WRONG: list[dict[str, Any]] = [
     config(modle={}),
     config(model={"head": "heatmpa"}),
+    config(data={"format": {"name": "pts", "frist": 0}}),
+    config(data={"format": {"name": "pts", "first": 2}}),
+    config(data={"format": {"name": "pts", "seed": 2}}),
+    config(data={"format": {"name": "kaggle_csv", "exif": True}}),
     config(model={"head": {"name": "heatmap", "strid": 4}}),
     config(model={"head": {"name": "heatmap", "decoder": {"name": "unet", "rates": [1]}}}),
     config(model={"head": {"name": "heatmap", "loss": {"crossentropy": 1}}}),
@@ -191,6 +200,7 @@ def test_the_reference_has_every_key_and_its_links_lead_somewhere() -> None:
         "heads",
         "decoders",
         "backbones",
+        "data-formats",
         *re.findall(r"{ #(.*?) }", text),
     }
     sections = {part.partition("`")[0]: part for part in text.split("\n### `")}

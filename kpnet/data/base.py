@@ -54,7 +54,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class.
+        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class, and
+        the format's own options.
 
         skeleton: the points that are asked for, or None. A source that has not all of them is opened with its own:
         the caller matches them by name.
@@ -149,5 +150,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             "matrix": torch.from_numpy(matrix.astype(np.float32)),
         }
 
+
+# What kpnet gives a format's constructor. Its other keyword-only parameters are its options in `data.format`.
+GIVEN = frozenset({"skeleton", "complete_only", "strict", "image_size", "in_channels", "transform", "seed"})
 
 DATASETS: Registry[type[KeypointDataset]] = Registry("data format")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kpnet.data import DATASETS, KeypointDataset
-from kpnet.data.base import Transform
+from kpnet.data.base import GIVEN, Transform
 from kpnet.data.cropping import Cropper
 from kpnet.data.joined import DataPart, Joined
 from kpnet.data.subset import Subset, split_fold
 from kpnet.errors import KpnetError
+from kpnet.registry import check_options, split_spec
 from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.skeleton import Skeleton
 
@@ -24,7 +26,7 @@ def build_dataset(
     """
     skeleton = _configured(data) if skeleton is None else skeleton
     common = _common(model, seed)
-    dataset = DATASETS.find(data.format).open(data, source, skeleton, **common)
+    dataset = _open(data, source, skeleton, common)
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
         dataset = Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
     dataset.cropper = _cropper(data, model, jitter=False)
@@ -42,7 +44,7 @@ def build_train(config: Config, *, augment: bool = True) -> Joined:
     for entry in data.train:
         own = {key: getattr(entry, key) for key in ("format", "complete_only", "transforms")}
         settings = data.model_copy(update={key: value for key, value in own.items() if value is not None})
-        dataset = DATASETS.find(settings.format).open(settings, entry.file, skeleton, **common)
+        dataset = _open(settings, entry.file, skeleton, common)
         skeleton = dataset.skeleton if skeleton is None else skeleton
         transform = _augmentation(settings, skeleton) if augment else None
         parts.append(DataPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
@@ -88,13 +90,23 @@ def unlabelled_points(train: KeypointDataset) -> list[str]:
     return [name for name, column in zip(train.skeleton.names, labels.T, strict=True) if not column.any()]
 
 
+def _open(data: DataConfig, source: str | int, skeleton: Skeleton | None, common: Mapping[str, Any]) -> KeypointDataset:
+    name, options = split_spec(data.format, "data.format")
+    cls = DATASETS.find(name)
+    return cls.open(data, source, skeleton, **check_options(cls, options, f'data format "{name}"', GIVEN), **common)
+
+
 def _configured(data: DataConfig) -> Skeleton | None:
     return None if data.skeleton is None else Skeleton.load(data.skeleton)
 
 
 def _called(data: DataConfig, source: str | int) -> str:
     """A file or count in messages."""
-    return str(Path(data.root) / source) if isinstance(source, str) else f"{data.format} {source}"
+    return (
+        str(Path(data.root) / source)
+        if isinstance(source, str)
+        else f"{split_spec(data.format, 'data.format')[0]} {source}"
+    )
 
 
 def _common(model: ModelConfig, seed: int) -> dict[str, Any]:
@@ -120,7 +132,7 @@ def _check_once(data: DataConfig) -> None:
     """A file that is listed twice is rather a slip than a wish to count it double."""
     seen: dict[tuple[str, Path], TrainFile] = {}
     for entry in data.train:
-        key = (entry.format or data.format, (Path(data.root) / str(entry.file)).resolve())
+        key = (split_spec(entry.format or data.format, "data.format")[0], (Path(data.root) / str(entry.file)).resolve())
         if key in seen:
             raise KpnetError(f"data.train lists {entry.file} twice: drop one; to count it more, give it a weight")
         seen[key] = entry

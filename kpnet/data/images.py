@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -46,11 +47,12 @@ def picture_trouble(path: Path) -> str | None:
     A JPEG, PNG or WebP is judged by its two ends, as quick as a file is opened; what they leave open, by decoding.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(12)
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 16))
-            tail = file.read()
+        file = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(file).st_size
+            head, tail = os.pread(file, 12, 0), os.pread(file, 16, max(0, size - 16))
+        finally:
+            os.close(file)
     except OSError as error:
         return f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
     whole = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class DataPart:
 
 
 class Joined(KeypointDataset):
-    """The samples of the parts, one after another. Points are matched by name: what a part has not is missing.
+    """The samples of the parts, one after another. Points are matched by name: what a part has not is missing, but
+    for what its skeleton tells as the mean of others.
 
     A KpnetError for a part that has not so many samples or not one of the skeleton's points, and for a point
     that no part has. `common` are the arguments of the base class.
@@ -44,12 +45,13 @@ class Joined(KeypointDataset):
         self._ends = np.cumsum([len(part) for part in parts])
         for part in parts:
             _check(part, skeleton)
-        known = {name: None for part in parts for name in part.dataset.skeleton.names}  # in their order
+        known = {name: None for part in parts for name in _known(part)}  # in their order
         for name in skeleton.names:
             if name not in known:
                 sources = " or ".join(part.source for part in parts)
                 raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{nearest(name, known)}')
         self._columns = [_columns(part, skeleton) for part in parts]
+        self._means = [_means(part, skeleton) for part in parts]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -58,18 +60,18 @@ class Joined(KeypointDataset):
         """The part's image, and its points (K, 2) in the skeleton's order, NaN where it has none."""
         number, place = self._find(index)
         image, xy = self.parts[number].dataset.read(place)
-        return image, self._match(number, xy, np.nan)
+        return image, self._match(number, xy, np.nan, np.mean)
 
     def point_weights(self, index: int) -> np.ndarray:
         """The part's own, times its weight."""
         number, place = self._find(index)
         part = self.parts[number]
-        return part.weight * self._match(number, part.dataset.point_weights(place), 1.0)
+        return part.weight * self._match(number, part.dataset.point_weights(place), 1.0, np.min)
 
     def labels(self) -> np.ndarray:
         """Which points each sample has, bool (N, K)."""
         every = [part.dataset.labels()[: len(part)] for part in self.parts]
-        return np.concatenate([self._match(number, has.T, False).T for number, has in enumerate(every)])
+        return np.concatenate([self._match(number, has.T, False, np.min).T for number, has in enumerate(every)])
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values of the samples (N, …) as one array a part."""
@@ -98,7 +100,7 @@ class Joined(KeypointDataset):
     def visibility(self, index: int) -> np.ndarray:
         """The part's, uint8 (K,), 0 for a point that it has not."""
         number, place = self._find(index)
-        return self._match(number, self.parts[number].dataset.visibility(place), 0).astype(np.uint8)
+        return self._match(number, self.parts[number].dataset.visibility(place), 0, np.min).astype(np.uint8)
 
     def _find(self, index: int) -> tuple[int, int]:
         """The number of the sample's part, and its index there."""
@@ -106,11 +108,15 @@ class Joined(KeypointDataset):
         number = int(np.searchsorted(self._ends, index, "right"))
         return number, index - (int(self._ends[number - 1]) if number else 0)
 
-    def _match(self, number: int, values: np.ndarray, absent: Any) -> np.ndarray:
-        """Values of a part's points (points, …) as those of the skeleton's (K, …)."""
+    def _match(self, number: int, values: np.ndarray, absent: Any, combine: Callable[..., Any]) -> np.ndarray:
+        """Values of a part's points (points, …) as those of the skeleton's (K, …), combined where one is told by
+        several."""
         columns = self._columns[number]
         shape = (-1, *[1] * (values.ndim - 1))
-        return np.where((columns < 0).reshape(shape), absent, values[columns])
+        matched = np.where((columns < 0).reshape(shape), absent, values[columns])
+        for k, members in self._means[number].items():
+            matched[k] = combine(values[members], axis=0)
+        return matched
 
 
 def _columns(part: DataPart, skeleton: Skeleton) -> np.ndarray:
@@ -119,8 +125,19 @@ def _columns(part: DataPart, skeleton: Skeleton) -> np.ndarray:
     return np.array([place.get(name, -1) for name in skeleton.names])
 
 
+def _known(part: DataPart) -> list[str]:
+    """The points that a part has, and those that its skeleton tells as means of them."""
+    return [*part.dataset.skeleton.names, *(part.dataset.skeleton.means or ())]
+
+
+def _means(part: DataPart, skeleton: Skeleton) -> dict[int, list[int]]:
+    """The skeleton's points that are means of the part's: index there to indices in the part."""
+    names, means = part.dataset.skeleton.names, part.dataset.skeleton.means or {}
+    return {k: [names.index(each) for each in means[name]] for k, name in enumerate(skeleton.names) if name in means}
+
+
 def _check(part: DataPart, skeleton: Skeleton) -> None:
-    names, count = part.dataset.skeleton.names, len(part.dataset)
+    names, count = _known(part), len(part.dataset)
     if len(part) > count:
         raise KpnetError(f"{part.source}: limit is {part.count}, but it has {count} samples")
     if not set(names) & set(skeleton.names):

@@ -27,8 +27,8 @@ class KaggleCSV(KeypointDataset):
     False and every point of `skeleton` (None: `facial15`, as in Kaggle's test.csv) missing.
 
     `images` uint8 (N, H, W), `keypoints` float64 (N, K, 2) pixels, NaN where missing, `weights` float64 (N, K).
-    A sample's name is its `ImageId`, else its data row in the file, from 0. Raises KpnetError for anything that is
-    not this layout.
+    A sample's name is its `ImageId`, else its data row in the file, from 0. Raises KpnetError for any other
+    layout.
     """
 
     def __init__(

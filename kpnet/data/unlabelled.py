@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 
 from kpnet.data.base import KeypointDataset
-from kpnet.data.images import IMAGE_SUFFIXES, read_image
+from kpnet.data.folder import picture_paths
+from kpnet.data.images import read_image
+from kpnet.data.npz import IMAGES, check_images, read_npz
 from kpnet.data.pixel_csv import read_pixel_csv
-from kpnet.errors import KpnetError, nearest
+from kpnet.errors import KpnetError
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.skeleton import Skeleton
-
-KEY = "images"  # of the array in an npz
 
 
 class Images(Protocol):
@@ -94,14 +94,12 @@ def open_images(path: Path) -> Images:
     if path.suffix.lower() == ".csv":
         return read_pixel_csv(path).images
     if path.suffix.lower() == ".npz":
-        return _of_npz(path)
+        return check_images(path, read_npz(path, [IMAGES])[IMAGES])
     raise KpnetError(f"{path}: expected a folder of pictures, an .npz or a .csv")
 
 
 def _of_folder(path: Path) -> Pictures:
-    paths = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    if not paths:
-        raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
+    paths = picture_paths(path)
     # By their first bytes alone: what is no picture at all is told before a training begins.
     bad = [f for f in paths if not cv2.haveImageReader(str(f))]
     if bad:
@@ -109,24 +107,3 @@ def _of_folder(path: Path) -> Pictures:
             f"{bad[0]}: not a picture that can be read ({len(bad)} of {len(paths)} in {path}); mend or remove it"
         )
     return Pictures(paths)
-
-
-def _of_npz(path: Path) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if KEY not in file:
-                names = ", ".join(file.files) or "nothing"
-                close = nearest(KEY, file.files)
-                raise KpnetError(f'{path}: no array "{KEY}" in it{close}; found {names}')
-            images: np.ndarray = file[KEY]
-    except KpnetError:
-        raise
-    except Exception as error:  # a damaged archive can raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise KpnetError(f"{path}: not a readable npz file of plain arrays: {reason}") from None
-    fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
-    if images.dtype != np.uint8 or not fits or not images.size:
-        raise KpnetError(
-            f'{path}: "{KEY}": expected uint8 (N, H, W) or (N, H, W, 1 or 3), found {images.dtype} {images.shape}'
-        )
-    return images

@@ -223,5 +223,5 @@ def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> N
     path = tmp_path / "pictures" / "000.png"
     path.write_bytes(path.read_bytes()[:40])
     images = open_images(tmp_path / "pictures")
-    with pytest.raises(KpnetError, match=r"000\.png: not a picture that can be read"):
+    with pytest.raises(KpnetError, match=r"000\.png: a picture that is cut short"):
         images[0]

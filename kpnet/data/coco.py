@@ -1,0 +1,236 @@
+"""COCO keypoints: one JSON file of images, annotations and categories (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpnet.coordinates import corner_size_to_box
+from kpnet.data.base import DATASETS
+from kpnet.data.instances import Instances, numbered
+from kpnet.data.picture_files import PictureFiles, find_folder, read_text
+from kpnet.data.skipped import Skipped
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+Json = dict[str, Any]
+_EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
+
+
+@DATASETS.register("coco")
+class COCO(PictureFiles):
+    """A sample for each annotated instance that is no crowd and has a labelled point.
+
+    images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
+    category: of several with points, the one to take. empty: instances without a labelled point too.
+    exif: pictures as a viewer shows them (true) or as they are stored (false); null: whichever has the width and height
+    that the file says, and stored where both do, as pycocotools has it.
+
+    Names, edges and, by their left and right, pairs are the category's. `annotation_ids`, `image_ids` int64 (N,) and
+    `areas` float64 (N,), NaN where the file has none, are those of the samples.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        images: str | None = None,
+        category: str | None = None,
+        empty: bool = False,
+        exif: bool | None = None,
+        skeleton: Skeleton | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> None:
+        path = Path(path)
+        skipped = Skipped(path, strict)
+        index = _Index(path, category, empty, skeleton, skipped)
+        folder = find_folder(path, index.instances.images, images)
+        super().__init__(folder, index.instances, skipped, skeleton=skeleton, exif=exif, **options)
+        self.annotation_ids, self.image_ids = index.ids[self.kept], index.image_ids[self.kept]
+        self.areas = index.areas[self.kept]
+
+
+class _Index:
+    """What a file holds, as arrays; the JSON itself is gone once they are made."""
+
+    def __init__(
+        self, path: Path, category: str | None, empty: bool, skeleton: Skeleton | None, skipped: Skipped
+    ) -> None:
+        self.path, self.skipped = path, skipped
+        values = _load(path)
+        chosen = self._categories(values["categories"], category)
+        images = {
+            image["id"]: image for image in values["images"] if isinstance(image, dict) and _is_id(image.get("id"))
+        }
+        found = [a for a in values["annotations"] if self._counts(a, chosen)]
+        own = self._skeleton(list(chosen.values()), found, skeleton)
+        found = [a for a in found if self._is_whole(a, images, len(own))]
+        points = self._numbers([a["keypoints"] for a in found], 3 * len(own)).reshape(-1, len(own), 3)
+        good = self._check_points(found, points)
+        if not empty:
+            good &= (points[..., 2] > 0).any(-1)
+        found, points = [a for a, keep in zip(found, good.tolist(), strict=True) if keep], points[good]
+        points[points[..., 2] == 0, :2] = np.nan
+        place: dict[Any, int] = {}
+        picture = np.array([place.setdefault(a["image_id"], len(place)) for a in found], np.int64)
+        taken = [images[each] for each in place]
+        self.ids = np.array([a["id"] for a in found], np.int64)
+        self.image_ids = np.array([a["image_id"] for a in found])
+        self.areas = np.array([_number(a.get("area")) for a in found], np.float64)
+        self.instances = Instances(
+            own,
+            np.array([str(image["file_name"]) for image in taken]),
+            picture,
+            points[..., :2].copy(),
+            np.char.add("annotation ", self.ids.astype(str)),
+            points[..., 2].astype(np.uint8),
+            self._boxes(found),
+            np.nan_to_num([(_number(i.get("height")), _number(i.get("width"))) for i in taken])
+            .reshape(-1, 2)
+            .astype(int),
+        )
+        _check_corners(path, self.instances)
+
+    def _categories(self, categories: list[Any], wanted: str | None) -> dict[Any, Json]:
+        """Id to category of those to take: all with the same points, or the one of that name."""
+        known = [c for c in categories if isinstance(c, dict) and _is_id(c.get("id"))]
+        names = [str(c.get("name", c["id"])) for c in known]
+        if wanted is not None:
+            if wanted not in names:
+                raise KpnetError(f'{self.path}: no category "{wanted}"{nearest(wanted, names)}; it has {_list(names)}')
+            known = [c for c, name in zip(known, names, strict=True) if name == wanted]
+        pointed = [c for c in known if c.get("keypoints")] or known
+        if len({tuple(map(str, c.get("keypoints") or ())) for c in pointed}) > 1:
+            names = [str(c.get("name", c["id"])) for c in pointed]
+            raise KpnetError(f"{self.path}: categories {_list(names)} have different points; set category to one")
+        return {c["id"]: c for c in pointed}
+
+    def _counts(self, annotation: Any, categories: dict[Any, Json]) -> bool:
+        if not isinstance(annotation, dict):
+            return False
+        category = annotation.get("category_id")
+        ours = _is_id(category) and category in categories and not annotation.get("iscrowd")
+        return ours and bool(annotation.get("keypoints"))
+
+    def _skeleton(self, categories: list[Json], found: list[Json], asked: Skeleton | None) -> Skeleton:
+        category: Json = categories[0] if categories else {}
+        names = [str(name) for name in category.get("keypoints") or ()]
+        if not names:
+            lengths = [len(a["keypoints"]) for a in found if isinstance(a["keypoints"], list)]
+            return numbered(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
+        own = Skeleton.of_names(names)
+        edges = category.get("skeleton") or ()
+        fits = all(isinstance(e, list) and len(e) == 2 and set(e) <= set(range(1, len(names) + 1)) for e in edges)
+        if not fits:
+            self.skipped.add(f"the category's skeleton: expected pairs of numbers from 1 to {len(names)}; not drawn")
+            return own
+        named = tuple((names[a - 1], names[b - 1]) for a, b in edges)
+        return own if own.name else Skeleton(own.names, own.pairs, named)
+
+    def _is_whole(self, annotation: Json, images: dict[Any, Json], count: int) -> bool:
+        """Has it an id, an image that the file knows, and numbers for every point?"""
+        called, keypoints = f"annotation {annotation.get('id')}", annotation["keypoints"]
+        if not isinstance(annotation.get("id"), int):
+            self.skipped.add(f"{called}: expected a whole number as id")
+        elif not _is_id(image := annotation.get("image_id")) or "file_name" not in images.get(image, ()):
+            self.skipped.add(f"{called}: no image {image} with a file_name in the file")
+        elif not isinstance(keypoints, list) or len(keypoints) != 3 * count:
+            length = len(keypoints) if isinstance(keypoints, list) else "no list of"
+            self.skipped.add(
+                f"{called}: {length} numbers as keypoints, expected {3 * count}: x, y, v of {count} points"
+            )
+        else:
+            return True
+        return False
+
+    def _numbers(self, lists: list[list[Any]], length: int) -> np.ndarray:
+        """Float64 (n, length); NaN for what is no number."""
+        try:
+            return np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * length).reshape(-1, length)
+        except (TypeError, ValueError):
+            return np.array([[_number(v) for v in each] for each in lists]).reshape(-1, length)
+
+    def _check_points(self, found: list[Json], points: np.ndarray) -> np.ndarray:
+        """Bool (n,): visibility 0, 1 or 2, and coordinates where it is not 0."""
+        known = np.isin(points[..., 2], (0, 1, 2))
+        finite = np.isfinite(points[..., :2]).all(-1) | (points[..., 2] == 0)
+        good: np.ndarray = (known & finite).all(-1)
+        for index in np.flatnonzero(~good):
+            x, y, v = points[index, (~(known & finite)[index]).argmax()]
+            expected = "expected finite x, y and v of 0, 1 or 2"
+            self.skipped.add(f"annotation {found[index]['id']}: a point is {x:g}, {y:g}, {v:g}; {expected}")
+        return good
+
+    def _boxes(self, found: list[Json]) -> np.ndarray | None:
+        """Edges (n, 4), NaN where an annotation has no box; None where none has."""
+        given = [a.get("bbox") or () for a in found]
+        if not any(given):
+            return None
+        none, bad = [np.nan] * 4, [np.inf] * 4
+        boxes = [(box if isinstance(box, list) and len(box) == 4 else bad) if box else none for box in given]
+        return corner_size_to_box(self._numbers(boxes, 4))
+
+
+def _load(path: Path) -> Json:
+    with _no_collection():
+        try:
+            values = json.loads(read_text(path, _EXPECTED))
+        except (json.JSONDecodeError, RecursionError) as error:
+            line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise KpnetError(f"{path}{line}: not JSON: {getattr(error, 'msg', error)}; expected {_EXPECTED}") from None
+    for key in ("images", "annotations", "categories"):
+        held = values.get(key) if isinstance(values, dict) else None
+        if not isinstance(held, list):
+            what = type(values).__name__ if not isinstance(values, dict) else f"keys {_list(list(values))}"
+            raise KpnetError(f'{path}: no list "{key}" in it, found {what}; expected {_EXPECTED}')
+    return dict(values)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of new objects, none of them garbage: the collector would look through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _check_corners(path: Path, instances: Instances) -> None:
+    """Boxes that leave their images as x, y, width, height, and all fit as x0, y0, x1, y1, are corners."""
+    if instances.boxes is None or instances.sizes is None:
+        return
+    size = instances.sizes[instances.image][:, ::-1]
+    known = size.all(-1) & np.isfinite(instances.boxes).all(-1)
+    low, high = instances.boxes[known, :2], instances.boxes[known, 2:]
+    beyond = (high > size[known] + 0.5).any(-1)
+    second = high - low  # what stands third and fourth in the file
+    as_corners = ((second > low + 0.5) & (second <= size[known] + 1)).all()
+    if beyond.any() and beyond.mean() > 0.1 and as_corners:
+        called = np.asarray(instances.called)[known][beyond][0]
+        raise KpnetError(
+            f"{path}: {called}: its bbox ends outside its image as x, y, width, height, as do {beyond.sum()} of "
+            f"{len(beyond)}, and all fit as corners x0, y0, x1, y1; write x, y, x1 - x0, y1 - y0"
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else np.nan
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(map(str, names[:5])) + (f", … {len(names)} in all" if len(names) > 5 else "") or "none"

@@ -1,0 +1,194 @@
+"""DeepLabCut projects: config.yaml and labeled-data/VIDEO/CollectedData_SCORER.csv (or .h5) beside the frames."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from kpnet.data.base import DATASETS
+from kpnet.data.instances import Instances
+from kpnet.data.picture_files import PictureFiles, read_text
+from kpnet.data.skipped import Skipped
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+_EXPECTED = "a DeepLabCut config.yaml with bodyparts"
+_HEADER = ("scorer", "individuals", "bodyparts", "coords")
+
+
+@DATASETS.register("deeplabcut")
+class DeepLabCut(PictureFiles):
+    """The labelled frames of a project folder, those of its videos one after another.
+
+    videos: folders beneath labeled-data to take; null: all. exif: frames as a viewer shows them.
+
+    Points and edges are the config's, in its order; a cell that is empty is a missing point. Of several scorers the
+    config's is taken. In a project of several animals, each one that has a point on a frame is a sample.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        videos: list[str] | None = None,
+        exif: bool = True,
+        skeleton: Skeleton | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> None:
+        path = Path(path)
+        folder = path.parent if path.name == "config.yaml" else path
+        skipped = Skipped(folder, strict)
+        instances = _read_project(folder, videos, skipped)
+        super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
+
+
+@dataclass
+class _Columns:
+    """What a table's header says: the column of each (individual, body part, x or y), in the file's order."""
+
+    place: dict[tuple[str, str, str], int]
+    index: int  # so many columns name the frame
+
+    @property
+    def individuals(self) -> list[str]:
+        return list(dict.fromkeys(individual for individual, _, _ in self.place))
+
+
+@dataclass
+class _Rows:
+    """What has been read: of each labelled animal the frame, its points and how a message names it."""
+
+    paths: list[str] = field(default_factory=list)
+    picture: list[int] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+
+
+def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) -> Instances:
+    config = _read_config(folder / "config.yaml")
+    skeleton = _skeleton(folder, config, skipped)
+    rows = _Rows()
+    for table in _tables(folder, videos, str(config.get("scorer"))):
+        _read_table(folder, table, skeleton, rows, skipped)
+    if not rows.points:
+        skipped.tell(0)
+    return Instances(skeleton, np.array(rows.paths), np.array(rows.picture), np.stack(rows.points), rows.called)
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(read_text(path, _EXPECTED))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise KpnetError(f"{path}:{mark.line + 1 if mark else ''} not YAML; expected {_EXPECTED}") from None
+    if not isinstance(values, Mapping) or not (values.get("bodyparts") or values.get("multianimalbodyparts")):
+        raise KpnetError(f"{path}: no bodyparts in it; expected {_EXPECTED}")
+    return values
+
+
+def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skeleton:
+    """Body parts of a project of one animal, or of several, in which those that an arena has once come last."""
+    parts = config.get("multianimalbodyparts") if config.get("multianimalproject") else config.get("bodyparts")
+    if not isinstance(parts, list) or not parts:
+        raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: expected a list of names, found {parts!r}")
+    unique = config.get("uniquebodyparts") if config.get("multianimalproject") else None
+    names = [str(part) for part in [*parts, *(unique or ())]]
+    try:
+        own = Skeleton.of_names(names)
+    except KpnetError as error:  # a name that stands twice
+        raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: {error}") from None
+    edges = [tuple(map(str, edge)) for edge in config.get("skeleton") or () if isinstance(edge, list)]
+    known = tuple((edge[0], edge[1]) for edge in edges if len(edge) == 2 and set(edge) <= set(names))
+    if len(known) != len(edges) and edges != [("bodypart1", "bodypart2"), ("objectA", "bodypart3")]:
+        skipped.add("config.yaml: skeleton: pairs with a name that is no body part are not drawn")
+    return Skeleton(own.names, own.pairs, known) if known else own
+
+
+def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Path]:
+    """A table of each video's folder: the config's scorer's, or the only one. CSV where there is one, else HDF5."""
+    labelled = folder / "labeled-data"
+    there = sorted(f for f in labelled.iterdir() if f.is_dir()) if labelled.is_dir() else []
+    names = [f.name for f in there]
+    for video in videos or ():
+        if video not in names:
+            raise KpnetError(f'{labelled}: no folder "{video}"{nearest(video, names)}')
+    tables = []
+    for video_folder in there if videos is None else [labelled / video for video in videos]:
+        files = [*sorted(video_folder.glob("CollectedData_*.csv")), *sorted(video_folder.glob("CollectedData_*.h5"))]
+        scorers = list(dict.fromkeys(file.stem.removeprefix("CollectedData_") for file in files))
+        if len(scorers) > 1 and scorer not in scorers:
+            raise KpnetError(
+                f"{video_folder}: labels of {', '.join(scorers)}, and the config's scorer is {scorer}: name one of them"
+            )
+        chosen = scorer if scorer in scorers else next(iter(scorers), None)
+        tables += [file for file in files if file.stem == f"CollectedData_{chosen}"][:1]
+    if not tables:
+        raise KpnetError(f"{labelled}: found no VIDEO/CollectedData_{scorer}.csv (or .h5) in it")
+    return tables
+
+
+def _read_table(folder: Path, table: Path, skeleton: Skeleton, rows: _Rows, skipped: Skipped) -> None:
+    if table.suffix == ".h5":
+        from kpnet.data.deeplabcut_h5 import read_h5
+
+        lines = read_h5(table)
+    else:
+        lines = list(csv.reader(read_text(table, "a DeepLabCut table of labels").splitlines()))
+    columns, start = _header(table, lines)
+    where = table.parent.relative_to(folder)
+    unknown = {part: nearest(part, skeleton.names) for _, part, _ in columns.place if part not in skeleton.names}
+    for part, close in unknown.items():
+        skipped.add(
+            f'{where / table.name}: body part "{part}"{close}, which the config lacks; add it there, or drop it'
+        )
+    for number, cells in enumerate(lines[start:], start=start + 1):
+        if any(cells):
+            _read_row(where, f"{where / table.name}, line {number}", cells, columns, skeleton, rows, skipped)
+
+
+def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
+    """Columns and the first line of data. A frame's name is one cell, or three: labeled-data, VIDEO, FRAME."""
+    heads = {line[0]: line for line in lines[:4] if line and line[0] in _HEADER}
+    if not {"bodyparts", "coords"} <= set(heads):
+        found = ", ".join(lines[0][:3]) if lines else "nothing"
+        raise KpnetError(f"{table}: expected header lines scorer, bodyparts and coords, found {found}")
+    parts, coords = heads["bodyparts"], heads["coords"]
+    index = next((k for k, cell in enumerate(coords) if k and cell), len(coords))
+    individuals = heads.get("individuals", [""] * len(coords))
+    if not len(parts) == len(coords) == len(individuals):
+        raise KpnetError(f"{table}: header lines of {len(parts)} and {len(coords)} cells, expected equally many")
+    place = {(individuals[k], parts[k], coords[k]): k for k in range(index, len(coords)) if coords[k] in ("x", "y")}
+    lonely = [part for who, part, axis in place if (who, part, {"x": "y", "y": "x"}[axis]) not in place]
+    if lonely or not place:
+        raise KpnetError(f"{table}: {lonely[0] if lonely else 'coords'}: expected a column x and a column y")
+    return _Columns(place, index), len(heads)
+
+
+def _read_row(
+    where: Path, called: str, cells: list[str], columns: _Columns, skeleton: Skeleton, rows: _Rows, skipped: Skipped
+) -> None:
+    width = columns.index + len(columns.place)
+    if len(cells) < width:
+        return skipped.add(f"{called}: {len(cells)} cells, expected {width}; is the line cut short?")
+    frame = PureWindowsPath("/".join(cells[: columns.index])).name  # either kind of slash
+    try:
+        values = {key: float(cells[k] or "nan") for key, k in columns.place.items()}
+    except ValueError as error:
+        return skipped.add(f"{called}: {error}; expected pixels, or an empty cell for a missing point")
+    rows.paths.append(str(where / frame))
+    for individual in columns.individuals:
+        absent = np.nan
+        xy = np.array([[values.get((individual, name, axis), absent) for axis in "xy"] for name in skeleton.names])
+        xy[np.isnan(xy).any(-1)] = np.nan
+        if len(columns.individuals) > 1 and np.isnan(xy).all():
+            continue
+        rows.points.append(xy)
+        rows.picture.append(len(rows.paths) - 1)
+        rows.called.append(f"{called}, {individual}" if individual else called)

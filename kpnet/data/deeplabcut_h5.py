@@ -1,0 +1,51 @@
+"""DeepLabCut's labels as HDF5, where a project has no CSV of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from kpnet.errors import KpnetError
+
+
+def read_h5(path: Path) -> list[list[str]]:
+    """Lines of cells, as in the CSV. A KpnetError without PyTables, and for a file that is no table of labels."""
+    try:
+        import tables  # noqa: F401
+    except ImportError:
+        raise KpnetError(
+            f"{path}: reading HDF5 needs PyTables: pip install tables; or export the labels as CSV"
+        ) from None
+    import pandas as pd
+
+    try:
+        with _plain_pickles():
+            frame = pd.read_hdf(path)
+    except Exception as error:  # whatever a damaged file makes PyTables or pandas raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise KpnetError(f"{path}: not a readable HDF5 table of labels: {reason}") from None
+    return list(csv.reader(frame.to_csv().splitlines()))
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it holds a {module}.{name}, expected names and numbers alone")
+
+
+@contextmanager
+def _plain_pickles() -> Iterator[None]:
+    """PyTables keeps lists of names as pickles, and a pickle may run anything; here it names no class or function."""
+
+    def loads(data: bytes, **options: Any) -> Any:
+        return _Plain(io.BytesIO(data), **options).load()
+
+    confined = SimpleNamespace(**{name: getattr(pickle, name) for name in pickle.__all__} | {"loads": loads})
+    with patch("tables.attributeset.pickle", confined), patch("tables.atom.pickle", confined):
+        yield

@@ -1,0 +1,100 @@
+"""Images and points as the arrays of one npz file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpnet.data.base import DATASETS
+from kpnet.data.instances import InstanceDataset, Instances, numbered
+from kpnet.data.skipped import Skipped
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+IMAGES = "images"
+_OPTIONAL = ("names", "visibility", "boxes", "image_names")
+
+
+@DATASETS.register("npz")
+class NPZ(InstanceDataset):
+    """`images` uint8 (N, H, W) or (N, H, W, 1 or 3) and `keypoints` (N, K, 2) in their pixels, NaN where missing.
+
+    Optional: `names` (K,), `visibility` (N, K) of 0, 1 and 2, `boxes` (N, 4) as edges x0, y0, x1, y1, and
+    `image_names` (N,), equal for instances of one image. Points without names are those of the skeleton, if it has as
+    many, or called 0, 1, 2, …
+    """
+
+    def __init__(
+        self, path: str | Path, *, skeleton: Skeleton | None = None, strict: bool = False, **options: Any
+    ) -> None:
+        path = Path(path)
+        arrays = read_npz(path, (IMAGES, "keypoints"), _OPTIONAL)
+        self.pixels = check_images(path, arrays[IMAGES])
+        points = _array(path, arrays, "keypoints", (len(self.pixels), None, 2))
+        assert points is not None
+        points[np.isnan(points).any(-1)] = np.nan
+        count, points_count = points.shape[:2]
+        names = _array(path, arrays, "names", (points_count,), text=True)
+        own = numbered(points_count, skeleton) if names is None else Skeleton.of_names(names.tolist())
+        called = np.arange(count).astype(str)
+        image_names = _array(path, arrays, "image_names", (count,), text=True)
+        images, image = np.unique(called if image_names is None else image_names, return_inverse=True)
+        visibility = _array(path, arrays, "visibility", (count, points_count))
+        sizes = np.full((len(images), 2), self.pixels.shape[1:3])
+        instances = Instances(own, images, image, points, np.char.add("row ", called), sizes=sizes)
+        instances.boxes = _array(path, arrays, "boxes", (count, 4))
+        if visibility is not None:
+            instances.visibility = np.where(np.isnan(points).any(-1), 0, visibility).astype(np.uint8)
+        super().__init__(instances, Skipped(path, strict), skeleton=skeleton, **options)
+
+    def image(self, index: int) -> np.ndarray:
+        """Uint8 (H, W) or (H, W, C); a copy."""
+        return np.array(self.pixels[self.kept[index]])
+
+
+def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an npz. A KpnetError for a file that is none, lacks a required one, or holds more than plain arrays."""
+    if not path.is_file():
+        raise KpnetError(f"{path}: no such file; expected an npz with {' and '.join(required)}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in required:
+                if key not in file:
+                    names = ", ".join(file.files) or "nothing"
+                    raise KpnetError(f'{path}: no array "{key}" in it{nearest(key, file.files)}; found {names}')
+            return {key: file[key] for key in (*required, *optional) if key in file}
+    except KpnetError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise KpnetError(f"{path}: not a readable npz file of plain arrays: {reason}") from None
+
+
+def check_images(path: Path, images: np.ndarray) -> np.ndarray:
+    """The same; a KpnetError for what is not uint8 (N, H, W) or (N, H, W, 1 or 3)."""
+    fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    if images.dtype != np.uint8 or not fits or not images.size:
+        raise KpnetError(
+            f'{path}: "{IMAGES}": expected uint8 (N, H, W) or (N, H, W, 1 or 3), found {images.dtype} {images.shape}'
+        )
+    return images
+
+
+def _array(
+    path: Path, arrays: dict[str, np.ndarray], key: str, shape: tuple[int | None, ...], *, text: bool = False
+) -> np.ndarray | None:
+    """An array as float64, or as text, of that shape (None: any length above 0); None where the file has it not."""
+    if key not in arrays:
+        return None
+    values = arrays[key]
+    fits = values.ndim == len(shape) and all(
+        f == s or (s is None and f) for f, s in zip(values.shape, shape, strict=True)
+    )
+    if not fits or values.dtype.kind not in ("U" if text else "fiub"):
+        wanted = ", ".join("K" if s is None else str(s) for s in shape)
+        kind = "text" if text else "numbers"
+        raise KpnetError(f'{path}: "{key}": expected {kind} ({wanted}), found {values.dtype} {values.shape}')
+    return values if text else values.astype(np.float64)

@@ -1,0 +1,173 @@
+"""A CSV or Parquet file with a picture's file name and its points in each row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpnet.data.base import DATASETS
+from kpnet.data.instances import Instances, numbered
+from kpnet.data.picture_files import PictureFiles, find_folder, read_text
+from kpnet.data.pixel_csv import clip
+from kpnet.data.skipped import Skipped
+from kpnet.errors import KpnetError, nearest
+from kpnet.skeleton import Skeleton
+
+BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
+PARQUET = (".parquet", ".pq")
+_EXPECTED = "a header line image,NAME_x,NAME_y,… and one row an instance"
+
+
+@DATASETS.register("points_csv")
+class PointsCSV(PictureFiles):
+    """Columns `image`, the picture's path, and `NAME_x`, `NAME_y`, or `x_0`, `y_0`, `x_1`, …, in any order.
+
+    images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
+    exif: pictures as a viewer shows them.
+
+    Several rows may have one picture: its instances. An empty cell is a missing point. Optional columns:
+    `NAME_visibility` of 0, 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of a box in pixels. Numbered
+    points are those of the skeleton, if it has as many, or called 0, 1, 2, … `.parquet` needs pyarrow.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        images: str | None = None,
+        exif: bool = True,
+        skeleton: Skeleton | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> None:
+        path = Path(path)
+        skipped = Skipped(path, strict)
+        instances = _read(path, skeleton, skipped)
+        folder = find_folder(path, instances.images, images)
+        super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
+
+
+def _read(path: Path, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+    table = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path, skipped)
+    own, xy_columns = _points(path, list(table), skeleton)
+    names = table.pop("image")
+    count, called = len(names), table.pop("")
+    good = np.array([bool(name) for name in names], bool)
+    for row in np.flatnonzero(~good):
+        skipped.add(f"{called[row]}: no image named")
+    seen = [f"{name}_visibility" if f"{name}_visibility" in table else None for name in own.names]
+    wanted = [
+        *(column for pair in xy_columns for column in pair),
+        *(c for c in seen if c),
+        *(BOX if _boxed(path, table) else ()),
+    ]
+    numbers = {column: _numbers(table[column], column, called, good, skipped) for column in wanted}
+    xy = np.stack([np.stack([numbers[x], numbers[y]], -1) for x, y in xy_columns], 1).reshape(count, len(own), 2)
+    xy[np.isnan(xy).any(-1)] = np.nan
+    images, image = np.unique(names[good], return_inverse=True)
+    instances = Instances(own, images, image, xy[good], called[good])
+    if any(seen):
+        level = np.stack([numbers[c] if c else np.full(count, 2.0) for c in seen], 1)
+        instances.visibility = np.where(np.isnan(xy).any(-1), 0, np.nan_to_num(level, nan=2).clip(1, 2)).astype(
+            np.uint8
+        )[good]
+    if BOX[0] in numbers:
+        instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
+    return instances
+
+
+def _csv(path: Path, skipped: Skipped) -> dict[str, np.ndarray]:
+    """Columns (N,) of text, and under "" how a message names each row; rows that are too short are left out."""
+    lines = list(csv.reader(read_text(path, _EXPECTED).splitlines(), skipinitialspace=True))
+    header = [name.strip() for name in lines[0]] if lines else []
+    _check_header(path, header)
+    rows, called = [], []
+    for number, row in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(header):
+            skipped.add(f"line {number}: {len(row)} cells, expected {len(header)} as in the header")
+            continue
+        rows.append([cell.strip() for cell in row])
+        called.append(f"line {number}")
+    cells = np.array(rows, dtype=str).reshape(len(rows), len(header))
+    return dict(zip(header, cells.T, strict=True)) | {"": np.array(called, dtype=str)}
+
+
+def _parquet(path: Path) -> dict[str, np.ndarray]:
+    import pandas as pd
+
+    if not path.is_file():
+        raise KpnetError(f"{path}: no such file; expected a Parquet file")
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise KpnetError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow; or save it as CSV") from None
+    except Exception as error:  # whatever a damaged file makes pyarrow raise
+        raise KpnetError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+    _check_header(path, list(columns))
+    columns["image"] = np.array(["" if pd.isna(name) else str(name) for name in columns["image"]], dtype=str)
+    return columns | {"": np.char.add("row ", np.arange(1, len(frame) + 1).astype(str))}
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if "image" not in header:
+        found = clip(", ".join(header)) or "nothing"
+        raise KpnetError(f'{path}: no column "image"{nearest("image", header)} among {found}; expected {_EXPECTED}')
+    for name in header:
+        if header.count(name) > 1:
+            raise KpnetError(f'{path}: column "{clip(name)}" stands {header.count(name)} times, expected once')
+
+
+def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[Skeleton, list[tuple[str, str]]]:
+    """The points, and the names of their columns x and y. A KpnetError for a column that is none of the expected."""
+    numbers = sorted(int(c[2:]) for c in columns if c.startswith("x_") and c[2:].isdecimal())
+    if numbers:
+        pairs = [(f"x_{k}", f"y_{k}") for k in numbers]
+        own = numbered(len(pairs), skeleton)
+    else:
+        names = [c[:-2] for c in columns if c.endswith("_x") and len(c) > 2]
+        pairs = [(f"{name}_x", f"{name}_y") for name in names]
+        if not names:
+            raise KpnetError(
+                f"{path}: no point in it: {clip(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
+            )
+        own = Skeleton.of_names(names)
+    expected = (
+        [each for pair in pairs for each in pair] + [f"{name}_visibility" for name in own.names] + [*BOX, "image", ""]
+    )
+    missing = next((y for _, y in pairs if y not in columns), None)
+    if missing is not None:
+        raise KpnetError(f'{path}: no column "{missing}"{nearest(missing, columns)}; every point has an x and a y')
+    unknown = next((c for c in columns if c not in expected), None)
+    if unknown is not None:
+        close = nearest(unknown, [e for e in expected if e not in columns])
+        raise KpnetError(f'{path}: column "{clip(unknown)}"{close} is no point, visibility or box; rename or drop it')
+    return own, pairs
+
+
+def _boxed(path: Path, columns: Sequence[str] | dict[str, Any]) -> bool:
+    there = [name for name in BOX if name in columns]
+    if there and len(there) < len(BOX):
+        raise KpnetError(f"{path}: of a box's columns it has {', '.join(there)} alone; expected {', '.join(BOX)}")
+    return bool(there)
+
+
+def _numbers(cells: np.ndarray, column: str, called: np.ndarray, good: np.ndarray, skipped: Skipped) -> np.ndarray:
+    """A column as float64 (N,), NaN where empty; a row with another text in it is no longer `good`."""
+    if cells.dtype.kind in "fiub":
+        return cells.astype(np.float64)
+    values = np.full(len(cells), np.nan)
+    for row, cell in enumerate(cells):
+        try:
+            values[row] = float(cell or "nan") if cell is not None else np.nan
+        except ValueError:
+            if good[row]:
+                good[row] = False
+                skipped.add(f'{called[row]}: {column} is "{clip(str(cell))}"; expected a number or an empty cell')
+    return values

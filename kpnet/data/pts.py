@@ -1,0 +1,105 @@
+"""The layout of 300-W: a `.pts` text file beside each picture, of the same stem, with the points of one face."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kpnet.data.base import DATASETS
+from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.instances import Instances, numbered
+from kpnet.data.picture_files import PictureFiles, read_text
+from kpnet.data.skipped import Skipped
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+
+@DATASETS.register("pts")
+class PTS(PictureFiles):
+    """A folder, and those beneath it, of pictures with a `.pts` file each: `version: 1`, `n_points: 68`, and a line
+    `x y` a point, between braces or without.
+
+    first: 1 or 0, the coordinates of the upper left pixel's centre: 1 as 300-W publishes them.
+    exif: the points are on the picture as a viewer turns it, not on its stored pixels.
+
+    68 points are those of ibug68, others those of the skeleton, if it has as many, or else called 0, 1, 2, …
+    `nan nan` is a missing point. Files with another number of points than most are left out.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        first: Literal[0, 1] = 1,
+        exif: bool = False,
+        skeleton: Skeleton | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> None:
+        path = Path(path)
+        skipped = Skipped(path, strict)
+        instances = _read_folder(path, first, skeleton, skipped)
+        super().__init__(path, instances, skipped, skeleton=skeleton, exif=exif, **options)
+
+
+def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+    if not folder.is_dir():
+        raise KpnetError(f"{folder}: no such folder; expected one with pictures and .pts files")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".pts", *IMAGE_SUFFIXES)]
+    pictures: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() != ".pts":
+            pictures.setdefault(path.with_suffix(""), []).append(path)
+    labels = [path for path in files if path.suffix.lower() == ".pts"]
+    if not labels:
+        raise KpnetError(f"{folder}: found no .pts file in it")
+    found: list[tuple[str, np.ndarray]] = []
+    for path in labels:
+        name, there = str(path.relative_to(folder)), pictures.get(path.with_suffix(""), [])
+        try:
+            points = read_pts(path) - first
+        except KpnetError as error:
+            skipped.add(str(error).removeprefix(f"{folder}/"))
+            continue
+        if len(there) != 1:
+            which = f"{len(there)} pictures of that name: {', '.join(p.name for p in there)}"
+            skipped.add(f"{name}: {which if there else 'no picture of that name beside it'}")
+            continue
+        found.append((str(there[0].relative_to(folder)), points))
+    count = Counter(len(points) for _, points in found).most_common(1)[0][0] if found else 0
+    for name, points in found:
+        if len(points) != count:
+            skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
+    found = [(name, points) for name, points in found if len(points) == count]
+    if not found:
+        skipped.tell(0)
+    names = np.array([name for name, _ in found])
+    own = Skeleton.load("ibug68") if count == 68 else numbered(count, skeleton)
+    return Instances(own, names, np.arange(len(found)), np.stack([points for _, points in found]), names)
+
+
+def read_pts(path: Path) -> np.ndarray:
+    """Float64 (K, 2) as the file has them; nan nan for a missing one. A KpnetError for what is no such file."""
+    expected = "lines `n_points: K` and `x y`"
+    head: dict[str, str] = {}
+    rows: list[tuple[float, float]] = []
+    for number, line in enumerate(read_text(path, expected).splitlines(), start=1):
+        key, colon, value = line.partition(":")
+        if colon and not rows:
+            head[key.strip().lower()] = value.strip()
+            continue
+        if not (words := line.strip().strip("{}").split()):
+            continue
+        try:
+            x, y = map(float, words)
+        except ValueError:
+            raise KpnetError(f'{path}: line {number}: "{line.strip()[:40]}"; expected x y of a point') from None
+        rows.append((x, y))
+    if not rows or str(len(rows)) != head.get("n_points", str(len(rows))):
+        raise KpnetError(f"{path}: {len(rows)} points, expected {head.get('n_points', 'at least 1')}; is it cut short?")
+    xy = np.array(rows)
+    xy[np.isnan(xy).any(-1)] = np.nan
+    return xy
