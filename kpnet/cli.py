@@ -197,8 +197,10 @@ def calibrate(
 def predict(
     run: RunArg,
     inputs: InputsArg,
-    out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
-    draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the pictures.")] = Path("predictions"),
+    draw: Annotated[
+        bool | None, typer.Option("--draw/--no-draw", help="Copies with points drawn: of pictures no, of videos yes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
     wide: Annotated[
         bool, typer.Option("--wide", help="labels.csv instead: a file to train on, missing labels filled in.")
@@ -210,24 +212,29 @@ def predict(
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 32,
 ) -> None:
-    """Keypoints of pictures, in pixels of the original images."""
-    from kpnet.commands import parse_test_time, predict_pictures
+    """Keypoints of pictures and videos, in pixels of the originals."""
+    from kpnet.commands import parse_test_time, predict_inputs
     from kpnet.ensemble import load_ensemble
     from kpnet.pictures import find_pictures
     from kpnet.predictor import Predictor
     from kpnet.tables import LongTable, WideTable
+    from kpnet.video import find_videos
 
     if wide and as_json:
         raise KpnetError("--wide writes a CSV to train on, --json a JSON: give one of them")
-    pictures = find_pictures(inputs)
+    others, videos = find_videos(inputs)
+    if videos and (wide or as_json):
+        first = next(iter(videos.values()))
+        raise KpnetError(f"{first}: --json and --wide are for pictures; a video's tables are CSVs: leave them out")
+    pictures = find_pictures(others)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
     )
     model = predictor.model
     table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
-    target, count, bad = predict_pictures(predictor, pictures, table, out, draw)
-    print(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
+    told, bad = predict_inputs(predictor, pictures, table, videos, out, draw)
+    print("\n".join(told))
     for message in bad:
         print(f"kpnet: {message}", file=sys.stderr)
     if bad:

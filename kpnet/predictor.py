@@ -83,6 +83,10 @@ class Predictor:
         while group := list(itertools.islice(iterator, self.batch_size)):
             yield from self._predict(group)
 
+    def track(self, frames: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Predictions of a video's frames, RGB uint8 (H, W, 3), in their order; no more than a batch is in memory."""
+        return self.stream(("", frame, None) for frame in frames)
+
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         views = [input_views(image, boxes, self.model) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]

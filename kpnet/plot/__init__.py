@@ -6,6 +6,7 @@ from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
 from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
 from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
+from kpnet.plot.tracks import draw_tracks
 
 __all__ = [
     "Figure",
@@ -20,6 +21,7 @@ __all__ = [
     "draw_predictions",
     "draw_reliability",
     "draw_spread",
+    "draw_tracks",
     "save_figure",
     "show_keypoint_predictions",
 ]
