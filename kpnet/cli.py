@@ -205,6 +205,9 @@ def predict(
     wide: Annotated[
         bool, typer.Option("--wide", help="labels.csv instead: a file to train on, missing labels filled in.")
     ] = False,
+    smooth: Annotated[
+        str | None, typer.Option(help="Of videos: one_euro or savgol, with options as in savgol:window=15,degree=3.")
+    ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
     flip_test: FlipOption = False,
@@ -213,9 +216,10 @@ def predict(
     batch_size: BatchOption = 32,
 ) -> None:
     """Keypoints of pictures and videos, in pixels of the originals."""
-    from kpnet.commands import parse_test_time, predict_inputs
+    from kpnet.commands import parse_test_time
     from kpnet.ensemble import load_ensemble
     from kpnet.pictures import find_pictures
+    from kpnet.predicting import check_videos, predict_inputs
     from kpnet.predictor import Predictor
     from kpnet.tables import LongTable, WideTable
     from kpnet.video import find_videos
@@ -223,9 +227,7 @@ def predict(
     if wide and as_json:
         raise KpnetError("--wide writes a CSV to train on, --json a JSON: give one of them")
     others, videos = find_videos(inputs)
-    if videos and (wide or as_json):
-        first = next(iter(videos.values()))
-        raise KpnetError(f"{first}: --json and --wide are for pictures; a video's tables are CSVs: leave them out")
+    check_videos(videos, wide or as_json, smooth)
     pictures = find_pictures(others)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
@@ -233,7 +235,7 @@ def predict(
     )
     model = predictor.model
     table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
-    told, bad = predict_inputs(predictor, pictures, table, videos, out, draw)
+    told, bad = predict_inputs(predictor, pictures, table, videos, out, draw, smooth)
     print("\n".join(told))
     for message in bad:
         print(f"kpnet: {message}", file=sys.stderr)

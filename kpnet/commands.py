@@ -23,8 +23,6 @@ from kpnet.schema import Config, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
 
-BAND = 0.9  # probability that the plot of a video's tracks draws
-
 
 def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
     """The run's folder, once trained; measures and files go to the terminal."""
@@ -119,79 +117,6 @@ def check_unseen(run: Path, data: Path) -> None:
     for split, name in (*trained, ("validated with", config.data.val)):
         if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
             raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
-
-
-def predict_inputs(
-    predictor: Predictor,
-    pictures: list[Picture],
-    table: Table,
-    videos: dict[str, Path],
-    out: Path,
-    draw: bool | None,
-) -> tuple[list[str], list[str]]:
-    """What was written into `out`, a line for all pictures and one a video, and what was wrong with the others.
-
-    draw: None is yes for videos and no for pictures. A KpnetError where nothing could be read.
-    """
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    told: list[str] = []
-    bad: list[str] = []
-    try:
-        if pictures:
-            with _noted(bad):
-                target, count, unread = predict_pictures(predictor, pictures, table, out, bool(draw))
-                told.append(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
-                bad += unread
-        for name, path in videos.items():
-            with _noted(bad):
-                told.append(predict_video(predictor, path, out / name, draw is not False, bad))
-        if not told:
-            raise KpnetError(bad[0])
-        return told, bad
-    finally:
-        if made and not any(out.iterdir()):
-            out.rmdir()
-
-
-@contextmanager
-def _noted(bad: list[str]) -> Iterator[None]:
-    """An input that cannot be read does not keep the others from being read."""
-    try:
-        yield
-    except KpnetError as error:
-        bad.append(str(error))
-
-
-def predict_video(predictor: Predictor, path: Path, target: Path, draw: bool, bad: list[str]) -> str:
-    """Files that begin with `target`: tables, a picture of the tracks and, with `draw`, the annotated video.
-
-    The line that says so; one for a video that ends early goes to `bad`.
-    """
-    from kpnet import plot
-    from kpnet.tracks import predict_tracks, write_annotated, write_tables
-    from kpnet.uncertainty import ellipse_radius
-    from kpnet.video import Video
-
-    video = Video(path)
-    table, deeplabcut, picture, annotated = (
-        target.with_name(f"{target.name}_{what}")
-        for what in ("tracks.csv", "deeplabcut.csv", "tracks.png", "annotated.mp4")
-    )
-    with predict_tracks(predictor, video, target.parent) as tracks:
-        write_tables(tracks, table, deeplabcut)
-        radius = ellipse_radius(BAND, tracks.tail)
-        title = f"{path.name}; bands: the points' {100 * BAND:g} % ellipses" * bool(np.isfinite(tracks.spread[0]).any())
-        figure = plot.draw_tracks(
-            tracks.names, tracks.fps, tracks.xy, tracks.confidence, tracks.spread, radius, title or path.name
-        )
-        plot.save_figure(figure, picture)
-        if draw:
-            write_annotated(tracks, video, predictor.model.skeleton, annotated)
-        early = video.early_end(len(tracks))
-        bad += [early] if early else []
-        others = [file.name for file in (deeplabcut, picture, *([annotated] if draw else []))]
-        return f"{path}, {len(tracks)} frame(s): {table}, {', '.join(others)}"
 
 
 def predict_pictures(

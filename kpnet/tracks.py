@@ -17,9 +17,11 @@ from kpnet.files import replacing
 from kpnet.plot import draw_points
 from kpnet.predictor import Prediction, Predictor
 from kpnet.skeleton import Skeleton
+from kpnet.smoothing import Smoother
 from kpnet.video import Video, write_video
 
 CHUNK = 1024  # frames that are in memory at once, as numbers
+HELD = 1_000_000  # places of points over time that are smoothed at once: 16 MB
 SCORER = "kpnet"  # what DeepLabCut's header calls who labelled
 T = TypeVar("T")
 
@@ -27,7 +29,8 @@ T = TypeVar("T")
 @dataclass
 class Tracks:
     """K points over T frames, in pixels: xy (T, K, 2), confidence (T, K) and spread (T, K, 2), the standard deviations
-    along x and y, NaN where the head has none. tail: as in Keypoints. The arrays may lie on disk.
+    along x and y, NaN where the head has none. tail: as in Keypoints. smooth (T, K, 2): xy smoothed, if it was asked
+    for. The arrays may lie on disk.
     """
 
     names: Sequence[str]
@@ -36,28 +39,51 @@ class Tracks:
     confidence: np.ndarray
     spread: np.ndarray
     tail: float
+    smooth: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.xy)
 
+    @property
+    def best(self) -> np.ndarray:
+        """(T, K, 2): smoothed where there is such, else as predicted."""
+        return self.xy if self.smooth is None else self.smooth
+
 
 @contextmanager
-def predict_tracks(predictor: Predictor, video: Video, folder: Path) -> Iterator[Tracks]:
-    """The tracks of a video. They lie in a nameless file in `folder`, so that an hour takes no more memory than a
-    second; it is gone afterwards."""
+def predict_tracks(
+    predictor: Predictor, video: Video, folder: Path, smoother: Smoother | None = None
+) -> Iterator[Tracks]:
+    """The tracks of a video. They lie in nameless files in `folder`, so that an hour takes no more memory than a
+    minute; the files are gone afterwards."""
     names = predictor.model.skeleton.names
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
         count, tail = 0, float("inf")
         for prediction in predictor.track(_progress(video.frames(), "frames", video.promised)):
             file.write(_numbers(prediction).tobytes())
             count, tail = count + 1, prediction.tail
         rows = _mapped(file, (count, len(names), 5))
-        yield Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], tail)
+        tracks = Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], tail)
+        if smoother is not None:
+            second.truncate(count * len(names) * 2 * np.dtype(np.float64).itemsize)
+            tracks.smooth = _mapped(second, (count, len(names), 2))
+            smooth_tracks(tracks, smoother, tracks.smooth)
+        yield tracks
+
+
+def smooth_tracks(tracks: Tracks, smoother: Smoother, out: np.ndarray) -> None:
+    """The tracks smoothed into `out` (T, K, 2), by their confidence where there is one; a few points at a time."""
+    together = max(1, HELD // len(tracks))
+    for start in range(0, len(tracks.names), together):
+        at = slice(start, start + together)
+        confidence = tracks.confidence[:, at]
+        out[:, at] = smoother(tracks.xy[:, at], np.ones_like(confidence) if np.isnan(confidence).all() else confidence)
 
 
 def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
-    """`table` has a row per frame and point: frame, time in seconds, instance, name, x, y, confidence; `deeplabcut` a
-    row per frame under three header rows, scorer, bodyparts and coords, as DeepLabCut writes what it analysed."""
+    """`table` has a row per frame and point: frame, time in seconds, instance, name, x, y, confidence
+    and, of smoothed tracks, x_smooth, y_smooth. `deeplabcut` has a row per frame under three header rows (scorer,
+    bodyparts, coords), as DeepLabCut writes what it analysed; x and y are smoothed ones where there are."""
     with replacing(table) as beside, beside.open("w", newline="") as file:
         for start in range(0, len(tracks), CHUNK):
             rows = _long_rows(tracks, slice(start, start + CHUNK))
@@ -70,7 +96,7 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
         header.writerow(["coords", *["x", "y", "likelihood"] * len(tracks.names)])
         for start in range(0, len(tracks), CHUNK):
             at = slice(start, start + CHUNK)
-            values = np.concatenate([tracks.xy[at], tracks.confidence[at, :, None]], axis=-1).reshape(-1, count)
+            values = np.concatenate([tracks.best[at], tracks.confidence[at, :, None]], axis=-1).reshape(-1, count)
             wide = pd.DataFrame(values, index=range(start, start + len(values)))
             wide.to_csv(file, header=False, float_format="%.4f", lineterminator="\n")
 
@@ -80,13 +106,14 @@ def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path
     edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
     with write_video(path, video.fps) as add:
         frames = _progress(video.frames(), "drawing", len(tracks))
-        for frame, xy, confidence in zip(frames, tracks.xy, tracks.confidence, strict=False):
+        for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
             add(draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
 
 
 def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
     xy, confidence = tracks.xy[at], tracks.confidence[at]
     frames = np.repeat(np.arange(at.start, at.start + len(xy)), len(tracks.names))
+    smooth = () if tracks.smooth is None else (("x_smooth", 0), ("y_smooth", 1))
     return pd.DataFrame(
         {
             "frame": frames,
@@ -96,6 +123,7 @@ def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
             "x": xy[..., 0].ravel(),
             "y": xy[..., 1].ravel(),
             "confidence": confidence.ravel(),
+            **{column: tracks.best[at, :, axis].ravel() for column, axis in smooth},
         }
     )
 

@@ -21,13 +21,15 @@ def draw_tracks(
     confidence: np.ndarray | None = None,
     spread: np.ndarray | None = None,
     radius: float = 1.0,
+    raw: np.ndarray | None = None,
     title: str = "",
 ) -> Figure:
     """x, y and confidence of K points over time, a colour each.
 
     xy (T, K, 2) in pixels; confidence (T, K); spread (T, K, 2): standard deviations, `radius` of which the band reaches
-    to either side of a line. What is None, or NaN throughout, is left out. Tracks of more than 2000 frames are drawn by
-    the means over as many stretches.
+    to either side of a line; raw (T, K, 2): what they were before they were smoothed, drawn pale. What
+    is None, or NaN throughout, is left out. Tracks of more than 2000 frames are drawn by the means over as many
+    stretches.
     """
     with_confidence = confidence is not None and bool(np.isfinite(confidence[:1]).any())
     ratios = [3, 3, 1.6][: 3 if with_confidence else 2]
@@ -41,6 +43,8 @@ def draw_tracks(
         colour = colours(k if len(names) <= 10 else k / (len(names) - 1))
         for axis, axes in enumerate(panels[:2]):
             line = _means(xy[:, k, axis], starts)
+            if raw is not None:
+                axes.plot(time, _means(raw[:, k, axis], starts), color=colour, linewidth=0.6, alpha=0.45)
             axes.plot(time, line, color=colour, linewidth=0.9, label=name)
             if spread is not None and np.isfinite(spread[:1, k]).any():
                 half = radius * _means(spread[:, k, axis], starts)
