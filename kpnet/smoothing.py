@@ -36,9 +36,9 @@ def one_euro(
     1); a missing one leaves the answer where it was.
     """
     xy, weight = _checked(xy, weight)
-    for name, value in (("rate", rate), ("min_cutoff", min_cutoff), ("speed_cutoff", speed_cutoff)):
-        if not 0 < value < math.inf:
-            raise KpnetError(f"one_euro: {name}: expected a number above 0, found {value}")
+    for name, number in (("rate", rate), ("min_cutoff", min_cutoff), ("speed_cutoff", speed_cutoff)):
+        if not 0 < number < math.inf:
+            raise KpnetError(f"one_euro: {name}: expected a number above 0, found {number}")
     if not 0 <= beta < math.inf:
         raise KpnetError(f"one_euro: beta: expected a number of at least 0, found {beta}")
     share = np.minimum(weight, 1)[..., None]

@@ -95,12 +95,20 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             xy = coordinates.transform(xy, matrix)
         return image, xy, matrix
 
+    def clips(self) -> np.ndarray:
+        """The clip that each sample is a frame of, int (N,); frames follow one another. Each sample its own: stills."""
+        return np.arange(len(self))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
+        return self.sample(index, index)
+
+    def sample(self, index: int, draws: int) -> dict[str, Any]:
+        """The item `index`, augmented as the item `draws` is: frames of a clip move as one."""
         image, xy, _ = self.sample_pixels(index)
         weight, transform = self.point_weights(index), self.transform_of(index)
         if transform is not None:
-            seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1)[0]
+            seed = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(1)[0]
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
             xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
             visible = coordinates.inside(xy, image.shape[:2])  # False for NaN
