@@ -111,12 +111,17 @@ def pretrain(
 def predict(
     run: RunArg,
     inputs: InputsArg,
-    out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")] = Path("predictions"),
-    draw: Annotated[bool, typer.Option("--draw", help="Write each picture with its points drawn.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the pictures.")] = Path("predictions"),
+    draw: Annotated[
+        bool | None, typer.Option("--draw/--no-draw", help="Copies with points drawn: of pictures no, of videos yes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
     wide: Annotated[
         bool, typer.Option("--wide", help="labels.csv instead: a file to train on, missing labels filled in.")
     ] = False,
+    smooth: Annotated[
+        str | None, typer.Option(help="Of videos: one_euro or savgol, with options as in savgol:window=15,degree=3.")
+    ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
     flip_test: FlipOption = False,
@@ -124,24 +129,28 @@ def predict(
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 32,
 ) -> None:
-    """Keypoints of pictures, in pixels of the original images."""
-    from kpnet.commands import parse_test_time, predict_pictures
+    """Keypoints of pictures and videos, in pixels of the originals."""
+    from kpnet.commands import parse_test_time
     from kpnet.ensemble import load_ensemble
     from kpnet.pictures import find_pictures
+    from kpnet.predicting import check_videos, predict_inputs
     from kpnet.predictor import Predictor
     from kpnet.tables import LongTable, WideTable
+    from kpnet.video import find_videos
 
     if wide and as_json:
         raise KpnetError("--wide writes a CSV to train on, --json a JSON: give one of them")
-    pictures = find_pictures(inputs)
+    others, videos = find_videos(inputs)
+    check_videos(videos, wide or as_json, smooth)
+    pictures = find_pictures(others)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
     )
     model = predictor.model
     table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
-    target, count, bad = predict_pictures(predictor, pictures, table, out, draw)
-    print(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
+    told, bad = predict_inputs(predictor, pictures, table, videos, out, draw, smooth)
+    print("\n".join(told))
     for message in bad:
         print(f"kpnet: {message}", file=sys.stderr)
     if bad:

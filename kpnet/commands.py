@@ -123,25 +123,18 @@ def predict_pictures(
     predictor: Predictor, pictures: list[Picture], table: Table, out: Path, draw: bool
 ) -> tuple[Path, int, list[str]]:
     """The file that `table` writes into `out`, how many pictures are in it, and what was wrong with the others."""
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
     bad: list[str] = []
     loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
     count = 0
-    try:
-        for prediction in predictor.stream(_load(pictures, bad, loaded)):
-            count += 1
-            picture, image = loaded.popleft()
-            table.add(prediction, picture, image)
-            if draw:
-                write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
-        if not count:
-            raise KpnetError(bad[0])
-        return table.save(out), count, bad
-    except KpnetError:
-        if made and not any(out.iterdir()):
-            out.rmdir()
-        raise
+    for prediction in predictor.stream(_load(pictures, bad, loaded)):
+        count += 1
+        picture, image = loaded.popleft()
+        table.add(prediction, picture, image)
+        if draw:
+            write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
+    if not count:
+        raise KpnetError(bad[0])
+    return table.save(out), count, bad
 
 
 def _load(

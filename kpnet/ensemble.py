@@ -31,6 +31,7 @@ class Ensemble(nn.Module):
             for what, own, other in (
                 ("points", first.skeleton.names, model.skeleton.names),
                 ("input size", first.config.input_size, model.config.input_size),
+                ("window of frames", first.context, model.context),
                 ("channels", first.config.in_channels, model.config.in_channels),
                 ("box scale", first.config.box_scale, model.config.box_scale),
             ):
@@ -41,7 +42,7 @@ class Ensemble(nn.Module):
                 "some models of the ensemble are calibrated and some are not: calibrate all of them or none"
             )
         self.models = nn.ModuleList(models)
-        self.config, self.skeleton = first.config, first.skeleton
+        self.config, self.skeleton, self.context = first.config, first.skeleton, first.context
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([model(images) for model in self.models]).mean(0)

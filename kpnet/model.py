@@ -55,9 +55,19 @@ class KeypointModel(nn.Module):
             self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone is not `normed`."""
+        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone is not `normed`.
+
+        Of clips (B, T, C, H, W), for a head that looks at a window, they are (B, T, C, h, w).
+        """
         if images.ndim == 3:
             images = images[None]
+        if images.ndim == 5 and self.context != (0, 0):
+            if images.shape[1] <= sum(self.context):
+                needed = 1 + sum(self.context)
+                raise KpnetError(
+                    f"expected clips of at least {needed} frames, the head's window, got {images.shape[1]}"
+                )
+            return [each.unflatten(0, images.shape[:2]) for each in self.features(images.flatten(0, 1))]
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:
             raise KpnetError(f"expected images (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}")
         if not images.is_floating_point():
@@ -71,8 +81,17 @@ class KeypointModel(nn.Module):
         # Statistics over batches would explode where fine-tuning lets channels die.
         return maps if self.backbone.normed else [F.layer_norm(each, each.shape[1:]) for each in maps]
 
+    @property
+    def context(self) -> tuple[int, int]:
+        """How many frames before and after the answered one the head looks at; (0, 0) but for a temporal one."""
+        return self.head.context
+
     def output(self, images: Tensor) -> HeadOutput:
-        """What the head makes of images (B, C, H, W): the coordinates and what its loss needs."""
+        """What the head makes of images (B, C, H, W): the coordinates and what its loss needs.
+
+        A temporal head takes clips (B, T, C, H, W) too, and answers every frame whose window is inside:
+        B (T - past - future) rows.
+        """
         return self.head(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from kpnet.model import KeypointModel, best_device
 from kpnet.testtime import TestTime
 
 Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
+T = TypeVar("T")
 
 
 @dataclass
@@ -84,6 +86,32 @@ class Predictor:
         while group := list(itertools.islice(iterator, self.batch_size)):
             yield from self._predict(group)
 
+    def track(self, frames: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Predictions of a video's frames, RGB uint8 (H, W, 3), in their order; no more than a batch is in memory.
+
+        A temporal head sees each among its neighbours; before the first and after the last the picture stands still.
+        """
+        past, future = self.model.context
+        if not past + future:
+            yield from self.stream(("", frame, None) for frame in frames)
+            return
+        held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are answered next, and the windows around them
+        for view in _still_at_the_ends((input_views(frame, None, self.model)[0] for frame in frames), past, future):
+            held.append(view)
+            if len(held) == past + self.batch_size + future:
+                yield from self._answer_clip(held)
+                held = held[self.batch_size :]
+        if len(held) > past + future:
+            yield from self._answer_clip(held)
+
+    def _answer_clip(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Prediction]:
+        """Of the frames whose window lies inside."""
+        past, future = self.model.context
+        xy, confidence, covariance, tail = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
+        for i, (_, matrix) in enumerate(views[past : len(views) - future]):
+            answer = (None if a is None else a[i : i + 1] for a in (xy, confidence, covariance))
+            yield replace(self._back("", [matrix], *answer), tail=tail)
+
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         views = [input_views(image, boxes, self.model) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
@@ -102,9 +130,12 @@ class Predictor:
             answer = (None if a is None else a[rows] for a in (xy, confidence, covariance))
             yield replace(self._back(name, [m for _, m in view], *answer), tail=tail)
 
-    def _infer(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
+    def _infer(
+        self, pixels: np.ndarray, clip: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        images = images[None] if clip else images
         answer = self.model.infer(images.to(self.device).float() / 255, self.test_time)
         size = self.model.config.input_size
         xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
@@ -132,6 +163,15 @@ class Predictor:
             linear = np.stack([m[:, :2] for m in inverses])[:, None]
             covariance = linear @ covariance @ linear.swapaxes(-1, -2)
         return Prediction(name, names, points, confidence, covariance)
+
+
+def _still_at_the_ends(items: Iterable[T], past: int, future: int) -> Iterator[T]:
+    """The items, the first one `past` times more and the last one `future` times."""
+    item: T | None = None
+    for i, item in enumerate(items):
+        yield from itertools.repeat(item, 1 if i else 1 + past)
+    if item is not None:
+        yield from itertools.repeat(item, future)
 
 
 def input_views(

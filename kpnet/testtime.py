@@ -57,7 +57,9 @@ class View:
         return self.scale != 1 or self.shift != (0.0, 0.0)
 
     def show(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) as this view has them; what lies outside repeats the border."""
+        """Images (B, C, H, W), or clips of them, as this view has them; what lies outside repeats the border."""
+        if images.ndim == 5:
+            return self.show(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         if self.warps:
             tx, ty = self._shift(images).tolist()
             inverse = [[1 / self.scale, 0, -tx / self.scale], [0, 1 / self.scale, -ty / self.scale]]

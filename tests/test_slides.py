@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kpnet.backbones import build_backbone
+from kpnet.plot import draw_gradients, input_gradients
 
 
 def batch_norm(
@@ -92,3 +93,35 @@ def test_spatial_dropout_drops_whole_maps_and_scales_the_others(p: float) -> Non
     torch.testing.assert_close(share[~gone], torch.full_like(share[~gone], 1 / (1 - p)))
     assert gone.float().mean().item() == pytest.approx(p, abs=0.05)  # 2048 draws: four standard deviations or more
     assert not torch.equal(gone[0], gone[1])  # each image draws its own
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_gradient_of_a_plain_rnn_over_time(batch_first: bool) -> None:
+    """The slides' recursion by hand: d h_T / d x_t = v (1 - h_t^2) times w (1 - h_s^2) for every step s after it."""
+    torch.manual_seed(0)
+    rnn = nn.RNN(1, 1, batch_first=batch_first).double()
+    found = input_gradients(rnn, steps=12, seed=3)
+    x = torch.randn(12, generator=torch.Generator().manual_seed(3), dtype=torch.float64).tolist()
+    v, w = rnn.weight_ih_l0.item(), rnn.weight_hh_l0.item()
+    bias = rnn.bias_ih_l0.item() + rnn.bias_hh_l0.item()
+    states = [0.0]
+    for value in x:
+        states.append(np.tanh(w * states[-1] + v * value + bias))
+    slopes = [1 - h**2 for h in states[1:]]
+    expected = [abs(v * slopes[t] * np.prod([w * slope for slope in slopes[t + 1 :]])) for t in range(12)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_an_lstm_keeps_what_a_plain_rnn_loses() -> None:
+    torch.manual_seed(0)
+    layers = {"RNN": nn.RNN(4, 16), "LSTM": nn.LSTM(4, 16)}
+    with torch.no_grad():
+        for bias in (layers["LSTM"].bias_ih_l0, layers["LSTM"].bias_hh_l0):
+            bias[16:32] = 2.0  # type: ignore[index]  # the forget gate's
+    figure = draw_gradients(layers, steps=40, draws=3)
+    rnn, lstm = (np.asarray(line.get_ydata()) for line in figure.axes[0].get_lines())
+    np.testing.assert_allclose(rnn, input_gradients(layers["RNN"], 40, 3).numpy())
+    assert len(rnn) == 40
+    assert figure.axes[0].get_yscale() == "log"
+    assert rnn[0] < 1e-4 * rnn[-1]
+    assert lstm[0] > 0.01 * lstm[-1]

@@ -11,6 +11,7 @@ from kpnet.data.npz import NPZ
 from kpnet.data.points_csv import PointsCSV
 from kpnet.data.pts import PTS
 from kpnet.data.synthetic import SyntheticFaces
+from kpnet.data.synthetic_clips import SyntheticClips
 
 __all__ = [
     "COCO",
@@ -22,5 +23,6 @@ __all__ = [
     "KaggleCSV",
     "KeypointDataset",
     "PointsCSV",
+    "SyntheticClips",
     "SyntheticFaces",
 ]

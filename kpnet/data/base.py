@@ -127,9 +127,17 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             xy = coordinates.transform(xy, matrix)
         return image, xy, matrix
 
+    def clips(self) -> np.ndarray:
+        """The clip that each sample is a frame of, int (N,); frames follow one another. Each sample its own: stills."""
+        return np.arange(len(self))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
-        seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(2)
+        return self.sample(index, index)
+
+    def sample(self, index: int, draws: int) -> dict[str, Any]:
+        """The item `index`, cropped and augmented as the item `draws` is: frames of a clip move as one."""
+        seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(2)
         image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
         weight, transform = self.point_weights(index), self.transform_of(index)
         if transform is not None:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import GIVEN, Transform
 from kpnet.data.cropping import Cropper
 from kpnet.data.joined import DataPart, Joined
 from kpnet.data.subset import Subset, split_fold
+from kpnet.data.windows import Windows
 from kpnet.errors import KpnetError
+from kpnet.heads import HEADS
 from kpnet.registry import check_options, split_spec
 from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.skeleton import Skeleton
@@ -60,11 +64,11 @@ def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | Non
     val = build_val(config, train.skeleton)
     if config.data.fold is not None:
         train = Subset(train, split_fold(len(train), config.data.fold)[0])
-    return train, val
+    return _windows(train, config, must=True), val
 
 
 def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
-    """The validation data, or None where the config names none."""
+    """The validation data, or None where the config names none. Clips, for a temporal head, as windows."""
     if config.data.fold is not None:
         # Synthetic faces are those of one seed, so that every seed of the training is held against the same.
         train = config.train.model_copy(update={"seed": 0})
@@ -73,7 +77,26 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
     if config.data.val is None:
         return None
     # Synthetic faces other than the training's, and the same for every seed of the training.
-    return build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
+    val = build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
+    return _windows(val, config, must=False)
+
+
+def _windows(dataset: KeypointDataset, config: Config, must: bool) -> KeypointDataset:
+    """As windows of clips, for a head that looks at several frames; else as it is, or a KpnetError where it must be."""
+    name, options = split_spec(config.model.head, "head")
+    window = HEADS.find(name).context_of(options)
+    if not sum(window):
+        return dataset
+    if config.data.fold is not None:
+        raise KpnetError(f'head "{name}": data.fold would tear clips apart: give data.val')
+    if (np.diff(dataset.clips()) != 0).all():
+        if must:
+            raise KpnetError(
+                f'head "{name}" learns from frames that follow one another, and data.train has single images: '
+                "use format: synthetic_clips, or one of your own with `clips`"
+            )
+        return dataset
+    return Windows(dataset, window)
 
 
 def unlabelled_points(train: KeypointDataset) -> list[str]:

@@ -73,6 +73,11 @@ class Joined(KeypointDataset):
         every = [part.dataset.labels()[: len(part)] for part in self.parts]
         return np.concatenate([self._match(number, has.T, False, np.min).T for number, has in enumerate(every)])
 
+    def clips(self) -> np.ndarray:
+        """The parts' own, one after another."""
+        every = [part.dataset.clips()[: len(part)] for part in self.parts]
+        return np.concatenate([ids + start for ids, start in zip(every, np.r_[0, self._ends], strict=False)])
+
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values of the samples (N, …) as one array a part."""
         return np.split(values, self._ends[:-1])

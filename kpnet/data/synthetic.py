@@ -58,11 +58,11 @@ class SyntheticFaces(KeypointDataset):
             raise IndexError(f"face {index} of {self.n}")
         rng = np.random.default_rng((self.seed, index))
         face = random_face(rng, self.size)
-        canvas = Canvas(self.size, _background(rng))
-        tones = _tones(rng)
+        canvas = Canvas(self.size, background(rng))
+        tones = random_tones(rng)
         draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
-        _occlude(canvas, face, tones, rng)
-        return _photograph(canvas.image(), face, rng), face.keypoints
+        occlude(canvas, face, tones, rng)
+        return photograph(canvas.image(), face, rng), face.keypoints
 
 
 def random_face(rng: np.random.Generator, size: int) -> Face:
@@ -76,7 +76,7 @@ def random_face(rng: np.random.Generator, size: int) -> Face:
     return Face(size, weights, rotation(yaw, pitch, roll), scale, (x, y + 0.02 * size))
 
 
-def _tones(rng: np.random.Generator) -> Tones:
+def random_tones(rng: np.random.Generator) -> Tones:
     skin = rng.uniform(95, 215)
     return Tones(
         skin=skin,
@@ -88,14 +88,14 @@ def _tones(rng: np.random.Generator) -> Tones:
     )
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
+def background(rng: np.random.Generator) -> np.ndarray:
     """A few soft patches: small, to be stretched over the image."""
     cells = rng.integers(3, 9)
     level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)
     return np.clip(level + contrast * rng.standard_normal((cells, cells)), 0, 255).astype(np.uint8)
 
 
-def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
+def occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
     """Glasses, or a bar, or fingers, each on a few faces."""
     kind, value = rng.random(), rng.uniform(0, 255)
     if kind < 0.15:
@@ -117,7 +117,7 @@ def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator)
             canvas.line(np.stack([start, start + lean]), tones.skin * 0.95, face.scale * 0.15)
 
 
-def _photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
+def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
     """Light from one side, contrast, blur and noise; moves no pixel."""
     size = len(image)
     if rng.random() < 0.5:

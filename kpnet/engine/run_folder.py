@@ -153,4 +153,5 @@ def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:
     predicted = model.infer(images.to(device)).keypoints.cpu()
     truth = torch.stack([item["keypoints"] for item in items])
     visible = torch.stack([item["visible"] for item in items])
-    return plot.draw_predictions(images, truth, predicted, visible)
+    shown = images if images.ndim == 4 else images[:, model.context[0]]
+    return plot.draw_predictions(shown, truth, predicted, visible)

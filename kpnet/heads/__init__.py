@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc  # noqa: F401 (they register themselves)
+from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
 from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
 
 __all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "Pyramid", "list_heads"]

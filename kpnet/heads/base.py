@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -68,6 +68,14 @@ class Head(nn.Module):
     """Names of the terms that its option `loss` may weight."""
     loss_weights: dict[str, float]
     """Of the terms, where there is such an option."""
+    context: tuple[int, int] = (0, 0)
+    """How many frames before and after the answered one it looks at. Where there are any, it takes maps
+    (B, T, C, h, w) of clips as well."""
+
+    @classmethod
+    def context_of(cls, options: Mapping[str, Any]) -> tuple[int, int]:
+        """The `context` of a head with these options, before there is a model to build it for."""
+        return cls.context
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         raise NotImplementedError

@@ -54,6 +54,8 @@ class MultiHead(Head):
                     f'head "multi": there is no head "{name}"{nearest(str(name), heads)}; there are: {", ".join(heads)}'
                 )
         self.heads = nn.ModuleDict({name: HEADS.build(spec, pyramid, num_keypoints) for name, spec in heads.items()})
+        if any(sum(head.context) for head in self._heads().values()):
+            raise KpnetError('head "multi": a temporal head goes around the others: {name: temporal, head: …}')
         self.weights = {name: weights.get(name, 1.0) for name in heads}
         self.image_size = pyramid.image_size
         self.answer = answer or list(heads)[-1]

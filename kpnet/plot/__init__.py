@@ -6,6 +6,8 @@ from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
 from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
 from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
+from kpnet.plot.recurrent import draw_gradients, input_gradients
+from kpnet.plot.tracks import draw_tracks
 
 __all__ = [
     "Figure",
@@ -13,6 +15,7 @@ __all__ = [
     "draw_curves",
     "draw_features",
     "draw_filters",
+    "draw_gradients",
     "draw_heatmaps",
     "draw_lr_curve",
     "draw_mosaic",
@@ -20,6 +23,8 @@ __all__ = [
     "draw_predictions",
     "draw_reliability",
     "draw_spread",
+    "draw_tracks",
+    "input_gradients",
     "save_figure",
     "show_keypoint_predictions",
 ]

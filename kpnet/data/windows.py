@@ -1,0 +1,43 @@
+"""Samples among their neighbours in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from kpnet.data.base import KeypointDataset
+from kpnet.data.subset import Subset
+
+
+class Windows(Subset):
+    """Every sample of a dataset with the frames around it: `image` is (T, C, H, W), all else of the sample itself.
+
+    window: how many frames before and after; past an end of the clip its last frame stands still. Augmentation draws
+    once for the whole window.
+    """
+
+    def __init__(self, dataset: KeypointDataset, window: tuple[int, int]) -> None:
+        super().__init__(dataset, np.arange(len(dataset)))
+        self.window = window
+        ends = np.flatnonzero(np.diff(dataset.clips())) + 1
+        self._starts, self._ends = np.r_[0, ends], np.r_[ends, len(dataset)]
+
+    def clips(self) -> np.ndarray:
+        return self.dataset.clips()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataset.set_epoch(epoch)
+
+    def frames(self, index: int) -> np.ndarray:
+        """Indices (T,) of the window's samples."""
+        clip = np.searchsorted(self._starts, index, "right") - 1
+        past, future = self.window
+        return np.arange(index - past, index + future + 1).clip(self._starts[clip], self._ends[clip] - 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        items = {int(i): self.dataset.sample(int(i), index) for i in np.unique(self.frames(index))}
+        images = torch.stack([items[int(i)]["image"] for i in self.frames(index)])
+        return {**items[index], "image": images}

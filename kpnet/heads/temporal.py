@@ -1,0 +1,179 @@
+"""A head that looks at the frames around: recurrent or convolutional over time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kpnet.errors import KpnetError
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.losses import COORDINATE_LOSSES
+
+SCALE = 20.0  # of differences of points: a twentieth of the image's half is 1 to the layer
+RECURRENT: dict[str, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+@dataclass
+class TemporalOutput(HeadOutput):
+    """frame: what the inner head says of the answered frames; offset (B, K, 2): what is added to its points."""
+
+    frame: HeadOutput
+    offset: Tensor
+
+
+class Convolution(nn.Module):
+    """Two convolutions over time, then one layer over the whole window: (B, T, inputs) to (B, width)."""
+
+    def __init__(self, inputs: int, width: int, frames: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv1d(inputs, width, 3, padding=1), nn.ReLU(), nn.Conv1d(width, width, 3, padding=1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(width * frames, width), nn.ReLU()),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        answer: Tensor = self.layers(tokens.transpose(1, 2))
+        return answer
+
+
+@HEADS.register("temporal")
+class TemporalHead(Head):
+    """Another head's points of each frame, corrected by what the frames around it say.
+
+    head: of a single frame, any other. layer: `lstm`, `gru`, `rnn` (tanh, as on the slides) or `conv`, over the window
+    of `past` frames before the answered one and `future` ones after it (0: no delay). Per frame it gets the inner
+    points relative to the answered frame's, their log spread where the head has one, and the mean of the coarsest map,
+    through a linear layer to `appearance` numbers (0: without). width: of the layer. loss: weights of l1, smooth_l1,
+    mse, wing on the corrected points; the inner head's own terms are trained beside it. hardest: as elsewhere (OHKM).
+
+    Maps are (B, C, h, w) of single images, which stand still, or (B, T, C, h, w) of clips; of a clip it answers the
+    T - past - future frames whose window lies inside, as B (T - past - future) rows. The correction begins at 0.
+    """
+
+    known: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        num_keypoints: int,
+        *,
+        head: str | dict[str, Any] = "heatmap",
+        layer: Literal["lstm", "gru", "rnn", "conv"] = "lstm",
+        past: Annotated[int, Field(ge=0)] = 8,
+        future: Annotated[int, Field(ge=0)] = 0,
+        width: Annotated[int, Field(gt=0)] = 128,
+        appearance: Annotated[int, Field(ge=0)] = 16,
+        loss: Losses = {"l1": 1.0},  # noqa: B006 (read only)
+        hardest: Hardest = None,
+    ) -> None:
+        super().__init__()
+        check_losses(loss, self.known, "temporal")
+        if not past + future:
+            raise KpnetError('head "temporal": past and future are 0: there is no other frame to look at')
+        self.loss_weights, self.reduce = loss, reducer(hardest)
+        self.context = (past, future)
+        self.head: Head = HEADS.build(head, pyramid, num_keypoints)
+        if sum(self.head.context):
+            raise KpnetError('head "temporal": head: expected one of single frames, found another temporal one')
+        self.multiple, self.has_spread = self.head.multiple, self.head.has_spread
+        self.appearance = nn.Linear(pyramid.channels[-1], appearance) if appearance else None
+        inputs = (3 if self.has_spread else 2) * num_keypoints + appearance
+        recurrent = RECURRENT.get(layer)
+        self.layer = (
+            Convolution(inputs, width, 1 + past + future)
+            if recurrent is None
+            else recurrent(inputs, width, batch_first=True)
+        )
+        self.last = nn.Linear(width, 2 * num_keypoints)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    @classmethod
+    def context_of(cls, options: Mapping[str, Any]) -> tuple[int, int]:
+        return int(options.get("past", 8)), int(options.get("future", 0))
+
+    def forward(self, features: list[Tensor]) -> TemporalOutput:
+        past, future = self.context
+        clips = features[0].ndim == 5
+        inner = self.head([each.flatten(0, 1) for each in features] if clips else features)
+        batch, frames = features[0].shape[:2] if clips else (len(features[0]), 1)
+        answered = range(past, frames - future) if clips else range(1)
+        rows = torch.arange(batch * frames, device=inner.xy.device).view(batch, frames)[:, answered].flatten()
+        with torch.autocast(inner.xy.device.type, enabled=False):  # half precision would round to a fifth of a pixel
+            tokens = self.tokens(inner, features[-1]).view(batch, frames, -1)
+            if not clips:
+                tokens = tokens.expand(-1, 1 + past + future, -1)
+            windows = tokens.unfold(1, 1 + past + future, 1).flatten(0, 1).transpose(1, 2)  # (B answers, T, D)
+            offset = self.correct(windows)
+        frame = _rows(inner, rows)
+        return TemporalOutput(frame.xy + offset, frame, offset)
+
+    def tokens(self, inner: HeadOutput, coarsest: Tensor) -> Tensor:
+        """What is known of each frame by itself, (frames, D): points, their log spread, the mean of the coarsest map.
+
+        inner: what the inner head says of the frames.
+        """
+        dtype = self.last.weight.dtype
+        parts = [inner.xy.to(dtype).flatten(1)]
+        if self.has_spread:
+            with torch.no_grad():
+                covariance = self.head.infer(inner).covariance
+                assert covariance is not None
+                variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+                parts.append(variance.to(dtype).clamp(min=1e-8).log() / 2 + 4)  # about 0 for 2 % of half the image
+        if self.appearance is not None:
+            parts.append(coarsest.to(dtype).mean((-2, -1)).flatten(0, -2))
+        return torch.cat(parts, 1)
+
+    def correct(self, windows: Tensor) -> Tensor:
+        """What is added to the answered frame's points, (N, K, 2), of the tokens of windows (N, T, D)."""
+        points = self.last.out_features // 2
+        xy, spread, mean = windows.tensor_split((2 * points, (2 + self.has_spread) * points), -1)
+        tokens = torch.cat([SCALE * (xy - xy[:, self.context[0], None]), spread], -1)
+        if self.appearance is not None:
+            tokens = torch.cat([tokens, self.appearance(mean)], -1)
+        if isinstance(self.layer, nn.RNNBase):
+            hidden = self.layer(tokens)[0][:, -1] if len(tokens) else tokens.new_zeros(0, self.layer.hidden_size)
+        else:
+            hidden = self.layer(tokens)
+        offset: Tensor = self.last(hidden) / SCALE
+        return offset.unflatten(1, (points, 2))
+
+    def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The inner head's terms as `frame.TERM`, and those of the corrected points."""
+        assert isinstance(output, TemporalOutput)
+        terms = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
+        for name, w in self.loss_weights.items():
+            if w:
+                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+        return terms
+
+    def points(self, output: HeadOutput) -> Tensor:
+        """As the inner head decodes them, corrected."""
+        assert isinstance(output, TemporalOutput)
+        return self.head.points(output.frame) + output.offset
+
+    def infer(self, output: HeadOutput) -> Keypoints:
+        """The inner head's answer about each answered frame, with the corrected points."""
+        assert isinstance(output, TemporalOutput)
+        return dataclasses.replace(self.head.infer(output.frame), keypoints=self.points(output))
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    """Rows of every tensor in an output, however nested."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, list):
+        return [_rows(each, rows) for each in value]
+    if isinstance(value, dict):
+        return {key: _rows(each, rows) for key, each in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _rows(getattr(value, field.name), rows) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value

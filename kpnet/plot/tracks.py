@@ -1,0 +1,80 @@
+"""Points over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+
+from kpnet.plot.figure import Figure
+
+MOST = 2000  # values along a line; a longer track is drawn by its means
+NAMED = 24  # points that a legend has room for
+
+
+def draw_tracks(
+    names: Sequence[str],
+    fps: float,
+    xy: np.ndarray,
+    confidence: np.ndarray | None = None,
+    spread: np.ndarray | None = None,
+    radius: float = 1.0,
+    raw: np.ndarray | None = None,
+    title: str = "",
+) -> Figure:
+    """x, y and confidence of K points over time, a colour each.
+
+    xy (T, K, 2) in pixels; confidence (T, K); spread (T, K, 2): standard deviations, `radius` of which the band reaches
+    to either side of a line; raw (T, K, 2): what they were before they were smoothed, drawn pale. What
+    is None, or NaN throughout, is left out. Tracks of more than 2000 frames are drawn by the means over as many
+    stretches.
+    """
+    with_confidence = confidence is not None and bool(np.isfinite(confidence[:1]).any())
+    ratios = [3, 3, 1.6][: 3 if with_confidence else 2]
+    figure = Figure(figsize=(11, 2.2 + 0.9 * sum(ratios)), dpi=130, layout="constrained")
+    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+    ends = np.linspace(0, len(xy), min(len(xy), MOST) + 1).astype(int)
+    starts = ends[:-1]
+    time = (starts + ends[1:] - 1) / 2 / fps
+    colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "turbo"]
+    for k, name in enumerate(names):
+        colour = colours(k if len(names) <= 10 else k / (len(names) - 1))
+        for axis, axes in enumerate(panels[:2]):
+            line = _means(xy[:, k, axis], starts)
+            if raw is not None:
+                axes.plot(time, _means(raw[:, k, axis], starts), color=colour, linewidth=0.6, alpha=0.45)
+            axes.plot(time, line, color=colour, linewidth=0.9, label=name)
+            if spread is not None and np.isfinite(spread[:1, k]).any():
+                half = radius * _means(spread[:, k, axis], starts)
+                axes.fill_between(time, line - half, line + half, color=colour, alpha=0.18, linewidth=0)
+        if confidence is not None and with_confidence:
+            panels[2].plot(time, _means(confidence[:, k], starts), color=colour, linewidth=0.8)
+    _finish(panels, len(names), title)
+    return figure
+
+
+def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Of values (T,) from each start to the next, NaN left out."""
+    values = np.asarray(values)
+    there = np.isfinite(values)
+    count = np.add.reduceat(there.astype(float), starts)
+    total = np.add.reduceat(np.where(there, values, 0), starts)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _finish(panels: Sequence[Axes], points: int, title: str) -> None:
+    panels[0].set_title(title, fontsize=9)
+    panels[1].invert_yaxis()  # as in the picture, down is more
+    for axes, label in zip(panels, ("x, px", "y, px", "confidence"), strict=False):
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25, linewidth=0.5)
+        axes.margins(x=0.01)
+    if len(panels) > 2:
+        panels[2].set_ylim(-0.03, 1.03)
+    panels[-1].set_xlabel("time, s")
+    if points <= NAMED:
+        legend = panels[0].figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        for handle in legend.get_lines():
+            handle.set_linewidth(2.5)

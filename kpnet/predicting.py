@@ -1,0 +1,110 @@
+"""`kpnet predict`: pictures and videos in one call, each to files of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from kpnet import plot
+from kpnet.commands import predict_pictures
+from kpnet.errors import KpnetError
+from kpnet.pictures import Picture
+from kpnet.predictor import Predictor
+from kpnet.smoothing import parse_smoother
+from kpnet.tables import Table
+from kpnet.tracks import predict_tracks, write_annotated, write_tables
+from kpnet.uncertainty import ellipse_radius
+from kpnet.video import Video
+
+BAND = 0.9  # probability that the plot of a video's tracks draws
+
+
+def check_videos(videos: dict[str, Path], not_theirs: bool, smooth: str | None) -> None:
+    """A KpnetError for options that do not fit the inputs, before anything is read.
+
+    not_theirs: is there an option of pictures alone? smooth: the value of --smooth.
+    """
+    if videos and not_theirs:
+        first = next(iter(videos.values()))
+        raise KpnetError(f"{first}: --json and --wide are for pictures; a video's tables are CSVs: leave them out")
+    if smooth is not None:
+        parse_smoother(smooth, rate=1.0)
+        if not videos:
+            raise KpnetError("--smooth is for videos, and there is none among the inputs")
+
+
+def predict_inputs(
+    predictor: Predictor,
+    pictures: list[Picture],
+    table: Table,
+    videos: dict[str, Path],
+    out: Path,
+    draw: bool | None,
+    smooth: str | None = None,
+) -> tuple[list[str], list[str]]:
+    """What was written into `out`, a line for all pictures and one a video, and what was wrong with the others.
+
+    draw: None is yes for videos and no for pictures. smooth: a filter for videos, as `kpnet.smoothing.parse_smoother`
+    takes it. A KpnetError where nothing could be read.
+    """
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    told: list[str] = []
+    bad: list[str] = []
+    try:
+        if pictures:
+            with _noted(bad):
+                target, count, unread = predict_pictures(predictor, pictures, table, out, bool(draw))
+                told.append(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
+                bad += unread
+        for name, path in videos.items():
+            with _noted(bad):
+                told.append(predict_video(predictor, path, out / name, draw is not False, smooth, bad))
+        if not told:
+            raise KpnetError(bad[0])
+        return told, bad
+    finally:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+
+
+@contextmanager
+def _noted(bad: list[str]) -> Iterator[None]:
+    """An input that cannot be read does not keep the others from being read."""
+    try:
+        yield
+    except KpnetError as error:
+        bad.append(str(error))
+
+
+def predict_video(
+    predictor: Predictor, path: Path, target: Path, draw: bool, smooth: str | None, bad: list[str]
+) -> str:
+    """Files that begin with `target`: tables, a picture of the tracks and, with `draw`, the annotated video.
+
+    The line that says so; one for a video that ends early goes to `bad`.
+    """
+    video = Video(path)
+    table, deeplabcut, picture, annotated = (
+        target.with_name(f"{target.name}_{what}")
+        for what in ("tracks.csv", "deeplabcut.csv", "tracks.png", "annotated.mp4")
+    )
+    smoother = None if smooth is None else parse_smoother(smooth, video.fps)
+    with predict_tracks(predictor, video, target.parent, smoother) as tracks:
+        write_tables(tracks, table, deeplabcut)
+        radius = ellipse_radius(BAND, tracks.tail)
+        title = f"{path.name}; bands: the points' {100 * BAND:g} % ellipses" * bool(np.isfinite(tracks.spread[0]).any())
+        raw = None if tracks.smooth is None else tracks.xy
+        figure = plot.draw_tracks(
+            tracks.names, tracks.fps, tracks.best, tracks.confidence, tracks.spread, radius, raw, title or path.name
+        )
+        plot.save_figure(figure, picture)
+        if draw:
+            write_annotated(tracks, video, predictor.model.skeleton, annotated)
+        early = video.early_end(len(tracks))
+        bad += [early] if early else []
+        others = [file.name for file in (deeplabcut, picture, *([annotated] if draw else []))]
+        return f"{path}, {len(tracks)} frame(s): {table}, {', '.join(others)}"

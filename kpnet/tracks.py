@@ -1,0 +1,154 @@
+"""A model's points over the frames of a video: kept on disk, written as tables, drawn into a copy of the video."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from kpnet.files import replacing
+from kpnet.plot import draw_points
+from kpnet.predictor import Prediction, Predictor
+from kpnet.skeleton import Skeleton
+from kpnet.smoothing import Smoother
+from kpnet.video import Video, write_video
+
+CHUNK = 1024  # frames that are in memory at once, as numbers
+HELD = 1_000_000  # places of points over time that are smoothed at once: 16 MB
+SCORER = "kpnet"  # what DeepLabCut's header calls who labelled
+T = TypeVar("T")
+
+
+@dataclass
+class Tracks:
+    """K points over T frames, in pixels: xy (T, K, 2), confidence (T, K) and spread (T, K, 2), the standard deviations
+    along x and y, NaN where the head has none. tail: as in Keypoints. smooth (T, K, 2): xy smoothed, if it was asked
+    for. The arrays may lie on disk.
+    """
+
+    names: Sequence[str]
+    fps: float
+    xy: np.ndarray
+    confidence: np.ndarray
+    spread: np.ndarray
+    tail: float
+    smooth: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @property
+    def best(self) -> np.ndarray:
+        """(T, K, 2): smoothed where there is such, else as predicted."""
+        return self.xy if self.smooth is None else self.smooth
+
+
+@contextmanager
+def predict_tracks(
+    predictor: Predictor, video: Video, folder: Path, smoother: Smoother | None = None
+) -> Iterator[Tracks]:
+    """The tracks of a video. They lie in nameless files in `folder`, so that an hour takes no more memory than a
+    minute; the files are gone afterwards."""
+    names = predictor.model.skeleton.names
+    with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
+        count, tail = 0, float("inf")
+        for prediction in predictor.track(_progress(video.frames(), "frames", video.promised)):
+            file.write(_numbers(prediction).tobytes())
+            count, tail = count + 1, prediction.tail
+        rows = _mapped(file, (count, len(names), 5))
+        tracks = Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], tail)
+        if smoother is not None:
+            second.truncate(count * len(names) * 2 * np.dtype(np.float64).itemsize)
+            tracks.smooth = _mapped(second, (count, len(names), 2))
+            smooth_tracks(tracks, smoother, tracks.smooth)
+        yield tracks
+
+
+def smooth_tracks(tracks: Tracks, smoother: Smoother, out: np.ndarray) -> None:
+    """The tracks smoothed into `out` (T, K, 2), by their confidence where there is one; a few points at a time."""
+    together = max(1, HELD // len(tracks))
+    for start in range(0, len(tracks.names), together):
+        at = slice(start, start + together)
+        confidence = tracks.confidence[:, at]
+        out[:, at] = smoother(tracks.xy[:, at], np.ones_like(confidence) if np.isnan(confidence).all() else confidence)
+
+
+def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
+    """`table` has a row per frame and point: frame, time in seconds, instance, name, x, y, confidence
+    and, of smoothed tracks, x_smooth, y_smooth. `deeplabcut` has a row per frame under three header rows (scorer,
+    bodyparts, coords), as DeepLabCut writes what it analysed; x and y are smoothed ones where there are."""
+    with replacing(table) as beside, beside.open("w", newline="") as file:
+        for start in range(0, len(tracks), CHUNK):
+            rows = _long_rows(tracks, slice(start, start + CHUNK))
+            rows.to_csv(file, index=False, header=not start, float_format="%.4f", lineterminator="\n")
+    with replacing(deeplabcut) as beside, beside.open("w", newline="") as file:
+        header = csv.writer(file, lineterminator="\n")
+        count = 3 * len(tracks.names)
+        header.writerow(["scorer", *[SCORER] * count])
+        header.writerow(["bodyparts", *np.repeat(tracks.names, 3)])
+        header.writerow(["coords", *["x", "y", "likelihood"] * len(tracks.names)])
+        for start in range(0, len(tracks), CHUNK):
+            at = slice(start, start + CHUNK)
+            values = np.concatenate([tracks.best[at], tracks.confidence[at, :, None]], axis=-1).reshape(-1, count)
+            wide = pd.DataFrame(values, index=range(start, start + len(values)))
+            wide.to_csv(file, header=False, float_format="%.4f", lineterminator="\n")
+
+
+def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path) -> None:
+    """The video with its points and edges, red where unsure to green where sure."""
+    edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
+    with write_video(path, video.fps) as add:
+        frames = _progress(video.frames(), "drawing", len(tracks))
+        for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
+            add(draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
+
+
+def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
+    xy, confidence = tracks.xy[at], tracks.confidence[at]
+    frames = np.repeat(np.arange(at.start, at.start + len(xy)), len(tracks.names))
+    smooth = () if tracks.smooth is None else (("x_smooth", 0), ("y_smooth", 1))
+    return pd.DataFrame(
+        {
+            "frame": frames,
+            "time": frames / tracks.fps,
+            "instance": 0,
+            "name": list(tracks.names) * len(xy),
+            "x": xy[..., 0].ravel(),
+            "y": xy[..., 1].ravel(),
+            "confidence": confidence.ravel(),
+            **{column: tracks.best[at, :, axis].ravel() for column, axis in smooth},
+        }
+    )
+
+
+def _numbers(prediction: Prediction) -> np.ndarray:
+    """Of its first instance: x, y, confidence and the standard deviations along x and y, (K, 5)."""
+    rows = np.full((len(prediction.names), 5), np.nan)
+    rows[:, :2] = prediction.keypoints[0]
+    if prediction.confidence is not None:
+        rows[:, 2] = prediction.confidence[0]
+    if prediction.covariance is not None:
+        rows[:, 3:] = np.sqrt(prediction.covariance[0].diagonal(axis1=-2, axis2=-1))
+    return rows
+
+
+def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
+    """What was written into a file, as float64 of that shape; changes to it stay in the file."""
+    file.flush()
+    return np.memmap(file, np.float64, "r+", shape=shape)
+
+
+def _progress(items: Iterable[T], what: str, count: int) -> Iterable[T]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    options: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    return track(items, what, total=count or None, **options)

@@ -1,0 +1,294 @@
+"""Videos at the command line: the same points as in pictures of the frames, and nothing that is half there."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import NAMES, dot_image
+from console import Run
+from torch import Tensor
+
+from kpnet import KpnetError, Predictor, plot, tracks
+from kpnet.heads import Keypoints
+from kpnet.model import KeypointModel
+from kpnet.plot import draw_points
+from kpnet.video import Video, write_video
+
+SIZE = (48, 64)
+RATE = 20.0
+
+
+def frames(count: int, seed: int = 0) -> list[np.ndarray]:
+    """RGB, with three dots that move, in yellow."""
+    draw = np.random.default_rng(seed)
+    start, step = draw.uniform((15, 8), (48, 40), (3, 2)), draw.uniform(-0.9, 0.9, (3, 2))
+    grey = [dot_image(start + step * t, 64)[: SIZE[0]] for t in range(count)]
+    return [np.stack([image, image, image // 3], axis=-1) for image in grey]
+
+
+def write(path: Path, pictures: list[np.ndarray], codec: str = "FFV1") -> Path:
+    """Without loss: what is read is what was written."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), RATE, SIZE[::-1])
+    for picture in pictures:
+        writer.write(picture[..., ::-1])
+    writer.release()
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+@pytest.fixture
+def seeing(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose model answers with the centre of the light, sooner than a training would."""
+
+    def infer(self: KeypointModel, images: Tensor, test_time: object = None) -> Keypoints:
+        light, (height, width) = images.sum(1), images.shape[-2:]
+        x = (light.sum(-2) * (2 * torch.arange(width) + 1)).sum(-1) / light.sum((-2, -1)) / width - 1
+        y = (light.sum(-1) * (2 * torch.arange(height) + 1)).sum(-1) / light.sum((-2, -1)) / height - 1
+        points = torch.stack([x, y], -1)[:, None] + torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]])
+        return Keypoints(points, (points[..., 0] + 1) / 2)
+
+    monkeypatch.setattr(KeypointModel, "infer", infer)
+    return trained
+
+
+def test_a_video_is_predicted_as_its_frames_are(kpnet: Run, seeing: Path, tmp_path: Path) -> None:
+    pictures = frames(7)
+    write(tmp_path / "clip.avi", pictures)
+    for i, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), picture[..., ::-1])
+    done = kpnet("predict", seeing, "clip.avi", "--batch-size", 3, "--out", "video")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("clip.avi, 7 frame(s): video/clip_tracks.csv")
+    files = {"clip_annotated.mp4", "clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
+    assert {path.name for path in (tmp_path / "video").iterdir()} == files
+    kpnet("predict", seeing, *[f"{i}.png" for i in range(7)], "--out", "pictures")
+
+    table = pd.read_csv(tmp_path / "video" / "clip_tracks.csv")
+    expected = pd.read_csv(tmp_path / "pictures" / "predictions.csv")
+    assert list(table.columns) == ["frame", "time", "instance", "name", "x", "y", "confidence"]
+    assert table.frame.tolist() == np.repeat(range(7), 3).tolist()
+    np.testing.assert_allclose(table.time, table.frame / RATE, atol=1e-4)
+    assert table.name.tolist() == list(NAMES) * 7
+    assert set(table.instance) == {0}
+    np.testing.assert_allclose(table[["x", "y", "confidence"]], expected[["x", "y", "confidence"]], atol=2e-4)
+    assert (table.groupby("name").x.std() > 0.5).all()  # they move
+
+    wide = pd.read_csv(tmp_path / "video" / "clip_deeplabcut.csv", header=[0, 1, 2], index_col=0)
+    assert wide.columns.names == ["scorer", "bodyparts", "coords"]
+    assert wide.index.tolist() == list(range(7))
+    for name in NAMES:
+        mine = table[table.name == name]
+        for coord, column in (("x", "x"), ("y", "y"), ("likelihood", "confidence")):
+            assert wide["kpnet"][name][coord].tolist() == mine[column].tolist()
+
+
+def test_the_annotated_video_has_the_points_on_every_frame(kpnet: Run, seeing: Path, tmp_path: Path) -> None:
+    pictures = frames(6)
+    write(tmp_path / "clip.avi", pictures)
+    kpnet("predict", seeing, "clip.avi")
+    drawn = Video(tmp_path / "predictions" / "clip_annotated.mp4")
+    assert drawn.fps == RATE
+    predicted = Predictor(seeing)
+    shown = list(drawn.frames())
+    assert len(shown) == 6
+    for picture, frame in zip(pictures, shown, strict=True):
+        answer = predicted(picture)
+        assert answer.confidence is not None
+        expected = draw_points(picture, answer.keypoints[0], answer.confidence[0])
+        assert frame.shape == expected.shape  # small pictures are enlarged
+        bare = draw_points(picture, np.full((3, 2), np.nan))
+        marked = (np.abs(expected.astype(float) - bare) > 60).any(-1)
+        assert np.abs(frame[marked].astype(float) - expected[marked]).mean() < 25  # it is compressed
+        assert np.abs(frame[marked].astype(float) - bare[marked]).mean() > 50
+
+
+def test_no_annotated_video_where_none_is_wanted(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clip.avi", frames(2))
+    assert kpnet("predict", trained, "clip.avi", "--no-draw").code == 0
+    assert not list((tmp_path / "predictions").glob("*.mp4"))
+    assert (tmp_path / "predictions" / "clip_tracks.png").is_file()
+
+
+def test_a_video_that_ends_early_keeps_its_frames(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    cut(write(tmp_path / "clip.avi", frames(40)), 0.6)
+    done = kpnet("predict", trained, "clip.avi")
+    assert done.code == 1
+    table = pd.read_csv(tmp_path / "predictions" / "clip_tracks.csv")
+    found = table.frame.max() + 1
+    assert 10 < found < 39
+    assert done.err == (
+        f"kpnet: clip.avi: ends after {found} of the 40 frames that its header promises; those were read\n"
+    )
+    assert len(list(Video(tmp_path / "predictions" / "clip_annotated.mp4").frames())) == found
+
+
+BROKEN = {
+    "text.mp4": "not a video that can be decoded",
+    "empty.mkv": "not a video that can be decoded",
+    "cut.mp4": "cut short",
+    "none.avi": "without a frame",
+    "gone.mp4": "no such file",
+}
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.mkv").touch()
+    write(tmp_path / "none.avi", [], "MJPG")
+    with write_video(tmp_path / "cut.mp4", RATE) as add:
+        for picture in frames(3):
+            add(picture)
+    cut(tmp_path / "cut.mp4", 0.5)  # its index is at its end
+    return tmp_path
+
+
+def test_what_is_no_video_is_one_line_and_leaves_nothing(kpnet: Run, trained: Path, broken: Path) -> None:
+    for name, expected in BROKEN.items():
+        kpnet("predict", trained, name).refused(name, expected)
+        assert not (broken / "predictions").exists()
+
+
+def test_the_decoder_says_nothing_past_python(broken: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, expected in BROKEN.items():
+        with pytest.raises(KpnetError, match=expected):
+            Video(broken / name)
+    assert capfd.readouterr().err == ""
+
+
+def test_pictures_and_videos_in_one_call(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder" / "a").mkdir(parents=True)
+    (tmp_path / "videos").mkdir()
+    cv2.imwrite(str(tmp_path / "folder" / "still.png"), frames(1)[0])
+    write(tmp_path / "folder" / "a" / "clip.avi", frames(3))
+    write(tmp_path / "videos" / "clip.avi", frames(2))
+    (tmp_path / "bad.mp4").write_text("")
+    done = kpnet("predict", trained, "folder", "bad.mp4", "videos", "--draw")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("kpnet: bad.mp4: not a video")
+    first, second, third = done.out.splitlines()
+    assert first.startswith("1 image(s)")
+    assert second.startswith("folder/a/clip.avi, 3 frame(s): predictions/clip_tracks.csv")
+    assert third.startswith("videos/clip.avi, 2 frame(s): predictions/clip_2_tracks.csv")
+    assert (tmp_path / "predictions" / "still.png").is_file()
+    assert len(pd.read_csv(tmp_path / "predictions" / "clip_2_tracks.csv")) == 6
+    for option in ("--json", "--wide"):
+        kpnet("predict", trained, "videos", option).refused(option, "clip.avi")
+
+
+def test_only_a_batch_of_frames_is_in_memory(trained: Path) -> None:
+    seen: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def stream() -> Iterator[np.ndarray]:
+        nonlocal most
+        for frame in frames(2) * 20:
+            frame = frame.copy()
+            seen.append(weakref.ref(frame))
+            most = max(most, sum(each() is not None for each in seen))
+            yield frame
+
+    assert sum(1 for _ in Predictor(trained, batch_size=4).track(stream())) == 40
+    assert most <= 2 * 4
+
+
+def test_nothing_is_left_half_written(
+    kpnet: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "clip.avi", frames(5))
+    drawn = []
+
+    def fail(*given: object) -> np.ndarray:
+        drawn.append(given)
+        if len(drawn) == 3:
+            raise KpnetError("no more")
+        return np.zeros((96, 96, 3), np.uint8)
+
+    monkeypatch.setattr(tracks, "draw_points", fail)
+    kpnet("predict", trained, "clip.avi").refused("no more")
+    left = {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert left == {"clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
+
+
+def test_a_disk_that_is_full_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV drops frames without a word."""
+
+    def record() -> None:
+        with write_video(tmp_path / "out.mp4", RATE) as add:
+            for i, frame in enumerate(frames(5)):
+                if i == 3:
+                    monkeypatch.setattr(cv2, "cvtColor", lambda *_: np.zeros((2, 2, 3), np.uint8))  # of a wrong size
+                add(frame)
+
+    with pytest.raises(KpnetError, match=r"out\.mp4: 3 of 5 frames could be written"):
+        record()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_without_confidence_leaves_it_empty(tmp_path: Path) -> None:
+    xy = np.random.default_rng(0).normal(size=(3, 2, 2))
+    nothing = np.full((3, 2), np.nan)
+    bare = tracks.Tracks(("a", "b, c"), RATE, xy, nothing, np.full((3, 2, 2), np.nan), np.inf)
+    tracks.write_tables(bare, tmp_path / "long.csv", tmp_path / "wide.csv")
+    assert pd.read_csv(tmp_path / "long.csv").confidence.isna().all()
+    wide = pd.read_csv(tmp_path / "wide.csv", header=[0, 1, 2], index_col=0)
+    assert wide["kpnet"]["b, c"]["likelihood"].isna().all()
+    np.testing.assert_allclose(wide["kpnet"]["b, c"][["x", "y"]], xy[:, 1], atol=1e-4)
+    figure = plot.draw_tracks(bare.names, RATE, xy, nothing, bare.spread)
+    assert len(figure.axes) == 2
+    assert not figure.axes[0].collections
+
+
+def test_tracks_are_written_in_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    some = tracks.Tracks(
+        ("a", "b"), RATE, draw.normal(size=(10, 2, 2)), draw.random((10, 2)), draw.random((10, 2, 2)), 9
+    )
+    written = []
+    for size in (1024, 3):
+        monkeypatch.setattr(tracks, "CHUNK", size)
+        tracks.write_tables(some, tmp_path / "long.csv", tmp_path / "wide.csv")
+        written.append(((tmp_path / "long.csv").read_text(), (tmp_path / "wide.csv").read_text()))
+    assert written[0] == written[1]
+
+
+def test_the_picture_of_the_tracks() -> None:
+    time = np.arange(50)
+    xy = np.stack([np.stack([time + 5.0 * k, time**2 / 9 + k], -1) for k in range(3)], axis=1)
+    spread = np.broadcast_to([2.0, 3.0], (50, 3, 2))
+    figure = plot.draw_tracks(("a", "b", "c"), 10.0, xy, np.full((50, 3), 0.7), spread, 2.0)
+    across, down, sure = figure.axes
+    for axis, axes in enumerate((across, down)):
+        for k, line in enumerate(axes.get_lines()):
+            np.testing.assert_allclose(line.get_xdata(), time / 10)
+            np.testing.assert_allclose(line.get_ydata(), xy[:, k, axis])
+        band = axes.collections[1].get_paths()[0].get_extents()
+        reach = 2 * (2, 3)[axis]
+        assert band.y0 == pytest.approx(xy[:, 1, axis].min() - reach)
+        assert band.y1 == pytest.approx(xy[:, 1, axis].max() + reach)
+    assert down.yaxis_inverted()
+    assert [line.get_ydata()[0] for line in sure.get_lines()] == [0.7] * 3  # type: ignore[index]
+
+
+def test_a_long_track_is_drawn_by_means() -> None:
+    values = np.random.default_rng(0).normal(size=(9000, 1, 2))
+    values[4000] = np.nan
+    line = plot.draw_tracks(("a",), 30.0, values).axes[0].get_lines()[0]
+    drawn = np.asarray(line.get_ydata())
+    assert len(drawn) == 2000
+    assert np.isfinite(drawn).all()
+    assert drawn.mean() == pytest.approx(np.nanmean(values[:, 0, 0]), abs=0.01)
+    assert drawn.std() == pytest.approx(1 / np.sqrt(4.5), rel=0.05)
+    assert np.asarray(line.get_xdata())[-1] == pytest.approx(300, abs=0.2)
