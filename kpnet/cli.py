@@ -130,7 +130,7 @@ def predict(
     batch_size: BatchOption = 32,
 ) -> None:
     """Keypoints of pictures and videos, in pixels of the originals."""
-    from kpnet.commands import parse_test_time
+    from kpnet.commands import parse_test_time, run_config
     from kpnet.ensemble import load_ensemble
     from kpnet.pictures import find_pictures
     from kpnet.predicting import check_videos, predict_inputs
@@ -142,7 +142,8 @@ def predict(
         raise KpnetError("--wide writes a CSV to train on, --json a JSON: give one of them")
     others, videos = find_videos(inputs)
     check_videos(videos, wide or as_json, smooth)
-    pictures = find_pictures(others)
+    trained = run_config(run)
+    pictures = find_pictures(others, boxes=trained is not None and trained.data.crop is not None)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size

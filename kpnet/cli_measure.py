@@ -31,6 +31,7 @@ def evaluate(
     nme: Annotated[
         str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
     ] = None,
+    format: Annotated[str | None, typer.Option(help="The data's format, where its path does not tell.")] = None,
     failure_at: Annotated[
         float,
         typer.Option(min=0.001, help="NME above which an image failed, and up to which the AUC goes: 300-W's 0.08."),
@@ -68,7 +69,9 @@ def evaluate(
     views = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    measures = run_evaluation(model, labelled(run, data, model), batch_size, views, divisor, failure_at, min_confidence)
+    measures = run_evaluation(
+        model, labelled(run, data, model, format), batch_size, views, divisor, failure_at, min_confidence
+    )
     reliability = measures.get("reliability")
     if plot is not None:
         if reliability is None:

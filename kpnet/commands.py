@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
 from kpnet.pictures import Picture, dataset_pictures, write_drawn
-from kpnet.predictor import Predictor
+from kpnet.predictor import Box, Predictor
 from kpnet.pretrain_config import PretrainConfig
-from kpnet.schema import Config, DataConfig
+from kpnet.schema import Config
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
 
@@ -84,16 +84,17 @@ def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
     return None if settings == TestTime() else settings
 
 
-def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
-    """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
-    from kpnet.data.build import build_dataset, build_val
+def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble, format: str | None = None) -> Any:
+    """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data."""
+    from kpnet.data.build import build_val
+    from kpnet.data.opening import open_as_trained
 
-    if data is not None:
-        return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
     config = run_config(run)
+    if data is not None:
+        return open_as_trained(data, config, model.config, model.skeleton, format)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:
-        raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")
+        raise KpnetError(f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv")
     return dataset
 
 
@@ -139,8 +140,8 @@ def predict_pictures(
 
 def _load(
     pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray, None]]:
-    """(name, image, no boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
+) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
+    """(name, image, boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
     from rich.console import Console
     from rich.progress import track
 
@@ -152,7 +153,7 @@ def _load(
             bad.append(str(error))
             continue
         loaded.append((picture, image))
-        yield picture.name, image, None
+        yield picture.name, image, picture.boxes
 
 
 def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:

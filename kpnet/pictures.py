@@ -10,12 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.data import KaggleCSV, KeypointDataset
+from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.images import IMAGE_SUFFIXES, read_image
+from kpnet.data.opening import TABLES, guess_format
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.plot import draw_points
-from kpnet.predictor import Prediction
+from kpnet.predictor import Box, Prediction
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 
@@ -23,36 +25,62 @@ from kpnet.skeleton import Skeleton
 class Picture:
     """`name` is what predictions call it, `target` its drawn copy's place below the output folder.
 
-    `labels` gives the points that it came with: name to x, y in its pixels, and weight.
+    `labels` gives the points that it came with: name to x, y in its pixels, and weight. `boxes`: its instances', or
+    None where the whole picture is one.
     """
 
     name: str
     target: Path
     load: Callable[[], np.ndarray]
     labels: Callable[[], Mapping[str, list[float]]] = dict
+    boxes: tuple[Box, ...] | None = None
 
 
-def find_pictures(inputs: Sequence[Path]) -> list[Picture]:
-    """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none."""
+def find_pictures(inputs: Sequence[Path], boxes: bool = False) -> list[Picture]:
+    """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none.
+
+    boxes: with those of an input that has some, for a model that looks at boxes.
+    """
     pictures: list[Picture] = []
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
         # A table's points, if it has any, may be others than the model's.
-        is_table = path.suffix.lower() == ".csv"
-        pictures += dataset_pictures(KaggleCSV(path), str(path), path.stem) if is_table else _of_files(path)
+        if path.suffix.lower() in TABLES:
+            data = DATASETS.find(guess_format(path)).open(DataConfig(), str(path), None)
+            pictures += dataset_pictures(data, str(path), path.stem, boxes)
+        else:
+            pictures += _of_files(path)
     return _apart(pictures)
 
 
-def dataset_pictures(dataset: KeypointDataset, called: str, stem: str) -> list[Picture]:
-    """Every image of a dataset, none of them read yet; `called` and `stem` begin their names and targets."""
-    names = [dataset.image_name(i) for i in range(len(dataset))]
-    return _apart(
-        Picture(
-            f"{called}:{name}", Path(f"{stem}_{name}.png"), partial(_read, dataset, i), partial(_labels, dataset, i)
+def dataset_pictures(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[Picture]:
+    """Every image of a dataset once, none of them read yet; `called` and `stem` begin their names and targets.
+
+    boxes: with those of its instances, where it has them; an instance without one is left out there.
+    """
+    images: list[tuple[str, list[int]]] = []
+    last: dict[str, list[int]] = {}  # the instances of each image
+    for index in range(len(dataset)):
+        name = dataset.image_name(index)
+        if dataset.instance(index) == 0:
+            last[name] = []
+            images.append((name, last[name]))
+        last[name].append(index)
+    pictures = []
+    for name, indices in images:
+        target = Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png")
+        around = [box for i in indices if boxes and (box := dataset.box(i)) is not None]
+        pictures.append(
+            Picture(
+                f"{called}:{name}",
+                target,
+                partial(_read, dataset, indices[0]),
+                partial(_labels, dataset, indices[0]),
+                tuple(tuple(box.tolist()) for box in around) if around else None,
+            )
         )
-        for i, name in enumerate(names)
-    )
+    return _apart(pictures)
 
 
 def _apart(pictures: Iterable[Picture]) -> list[Picture]:
@@ -87,10 +115,12 @@ def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
 
 
 def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
-    """A PNG of the image with its first instance's points."""
+    """A PNG of the image with its instances' points."""
+    count, points = prediction.keypoints.shape[:2]
     edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
-    confidence = None if prediction.confidence is None else prediction.confidence[0]
-    drawn = draw_points(image, prediction.keypoints[0], confidence, edges)
+    each = [(points * n + a, points * n + b) for n in range(count) for a, b in edges]
+    confidence = None if prediction.confidence is None else prediction.confidence.ravel()
+    drawn = draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise KpnetError(f"{prediction.image}: its picture could not be encoded")
