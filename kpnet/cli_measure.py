@@ -32,6 +32,10 @@ def evaluate(
         str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="The data's format, where its path does not tell.")] = None,
+    coco_results: Annotated[
+        Path | None,
+        typer.Option(help="Of COCO JSON: write COCO's results JSON here, and print pycocotools' AP and AR."),
+    ] = None,
     failure_at: Annotated[
         float,
         typer.Option(min=0.001, help="NME above which an image failed, and up to which the AUC goes: 300-W's 0.08."),
@@ -51,7 +55,7 @@ def evaluate(
     from rich.console import Console
 
     from kpnet.commands import labelled, parse_test_time
-    from kpnet.engine.evaluation import evaluate as run_evaluation
+    from kpnet.engine.evaluation import answer_dataset, measure_answers
     from kpnet.ensemble import load_ensemble
     from kpnet.model import best_device
     from kpnet.report import (
@@ -69,9 +73,14 @@ def evaluate(
     views = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    measures = run_evaluation(
-        model, labelled(run, data, model, format), batch_size, views, divisor, failure_at, min_confidence
-    )
+    dataset = labelled(run, data, model, format)
+    answers = answer_dataset(model, dataset, batch_size, views)
+    measures = measure_answers(answers, model, divisor, failure_at, min_confidence)
+    if coco_results is not None:
+        from kpnet.coco_results import coco_measures, write_results
+
+        annotations = write_results(answers, dataset, model.config.input_size, coco_results)
+        measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
     reliability = measures.get("reliability")
     if plot is not None:
         if reliability is None:
@@ -90,6 +99,9 @@ def evaluate(
     print_groups(console, measures["per_group"])
     if "original" in measures:
         print_original(console, measures["original"])
+    if "coco" in measures:
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
+        console.print(f"COCO's {shown}; {coco_results}", highlight=False, soft_wrap=True)
 
 
 def calibrate(

@@ -33,8 +33,8 @@ class COCO(PictureFiles):
     exif: pictures as a viewer shows them (true) or as they are stored (false); null: whichever has the width and height
     that the file says, and stored where both do, as pycocotools has it.
 
-    Names, edges and, by their left and right, pairs are the category's. `annotation_ids`, `image_ids` int64 (N,) and
-    `areas` float64 (N,), NaN where the file has none, are those of the samples.
+    Names, edges and, by their left and right, pairs are the category's. `annotation_ids`, `image_ids`, `category_ids`
+    (N,) and `areas` float64 (N,), NaN where the file has none, are those of the samples, `source` the file.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class COCO(PictureFiles):
         index = _Index(path, category, empty, skeleton, skipped)
         folder = find_folder(path, index.instances.images, images)
         super().__init__(folder, index.instances, skipped, skeleton=skeleton, exif=exif, **options)
+        self.source = path
         self.annotation_ids, self.image_ids = index.ids[self.kept], index.image_ids[self.kept]
+        self.category_ids = index.category_ids[self.kept]
         self.areas = index.areas[self.kept]
 
 
@@ -84,6 +86,7 @@ class _Index:
         taken = [images[each] for each in place]
         self.ids = np.array([a["id"] for a in found], np.int64)
         self.image_ids = np.array([a["image_id"] for a in found])
+        self.category_ids = np.array([a["category_id"] for a in found])
         self.areas = np.array([_number(a.get("area")) for a in found], np.float64)
         self.instances = Instances(
             own,

@@ -1,0 +1,80 @@
+"""COCO's own evaluation of a model's answers: a results file, and pycocotools' AP and AR."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kpnet import coordinates
+from kpnet.data import COCO
+from kpnet.data.base import KeypointDataset
+from kpnet.data.joined import Joined
+from kpnet.engine.evaluation import Answers
+from kpnet.errors import KpnetError
+from kpnet.files import write_atomic
+from kpnet.skeleton import Skeleton
+
+MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
+
+def write_results(answers: Answers, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
+    """COCO's results JSON (https://cocodataset.org/#format-results): every sample's points in pixels of its image.
+
+    The score is the points' mean confidence, or 1 of a head that gives none. The annotation file's path. A KpnetError
+    for data that is not COCO's, or has other points than the model.
+    """
+    source = _source(dataset)
+    xy = coordinates.normalized_to_pixel(answers.answer.keypoints.double(), size)
+    linear, moved = answers.matrix[:, :, :2].double(), answers.matrix[:, :, 2].double()
+    places = torch.linalg.solve(linear, (xy - moved[:, None]).mT).mT
+    confidence = answers.answer.confidence
+    scores = torch.ones(len(xy)) if confidence is None else confidence.double().mean(-1)
+    ones = torch.ones(*places.shape[:2], 1, dtype=torch.float64)
+    rows = torch.cat([places, ones], -1).flatten(1).numpy().round(4)
+    results = [
+        {"image_id": image, "category_id": category, "keypoints": row, "score": score}
+        for image, category, row, score in zip(
+            source.image_ids.tolist(), source.category_ids.tolist(), rows.tolist(), scores.tolist(), strict=True
+        )
+    ]
+    write_atomic(path, json.dumps(results).encode())
+    return source.source
+
+
+def _source(dataset: KeypointDataset) -> COCO:
+    """The COCO file behind a dataset that has all of its samples and points."""
+    if isinstance(dataset, Joined) and len(dataset.parts) == 1 and dataset.parts[0].count is None:
+        inner = dataset.parts[0].dataset
+        if inner.skeleton.names == dataset.skeleton.names:
+            dataset = inner
+    if not isinstance(dataset, COCO):
+        raise KpnetError("--coco-results needs COCO JSON with the model's points, in their order, as DATA")
+    return dataset
+
+
+def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[str, float]:
+    """pycocotools' AP and AR over OKS of a results file, by the skeleton's sigmas.
+
+    A KpnetError where pycocotools is not installed, and for a skeleton without sigmas.
+    """
+    if skeleton.sigmas is None:
+        raise KpnetError("COCO's AP needs the skeleton's sigmas: see kpnet/skeletons/coco17.yaml")
+    try:
+        from pycocotools.coco import COCO as Truth
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise KpnetError("COCO's AP needs pycocotools: pip install kpnet[coco]") from None
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = Truth(str(annotations))
+        run: Any = COCOeval(truth, truth.loadRes(str(results)), "keypoints")
+        run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return dict(zip(MEASURES, map(float, run.stats), strict=True))
