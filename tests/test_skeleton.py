@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -126,3 +127,48 @@ def test_a_name_with_a_side_and_no_partner_is_told() -> None:
     assert Skeleton.from_names(["eye_left", "eye_right", "LeftEar", "RightEar"]).unpaired_sides == []
     assert Skeleton.from_names(["eye_left", "eye_right", "left_ear", "nose"]).unpaired_sides == ["left_ear"]
     assert Skeleton.load("facial15").unpaired_sides == []
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "unpaired"),
+    [("facial15", 15, 3), ("ibug68", 68, 10), ("coco17", 17, 1), ("mouse4", 4, 2), ("cat28", 28, 6)],
+)
+def test_shipped(name: str, count: int, unpaired: int) -> None:
+    skeleton = Skeleton.load(name)
+    assert len(skeleton) == count
+    assert count - 2 * len(skeleton.pairs) == unpaired
+    assert skeleton.can_mirror
+    assert skeleton.edges
+    assert skeleton.nme
+    assert Skeleton.load(skeleton.to_dict()) == skeleton
+    assert Skeleton.of_names(skeleton.names) is Skeleton.of_names(list(skeleton.names))
+    assert Skeleton.of_names(skeleton.names) == skeleton
+    # Mirroring takes every edge to an edge.
+    mirror = dict(zip(skeleton.names, [skeleton.names[k] for k in skeleton.flip_permutation], strict=True))
+    edges = {frozenset(edge) for edge in skeleton.edges}
+    assert {frozenset(mirror[point] for point in edge) for edge in edges} == edges
+
+
+def test_other_names_are_no_shipped_skeleton() -> None:
+    assert Skeleton.of_names(["tailbase", "snout", "leftear", "rightear"]).name is None
+
+
+def test_cocos_sigmas_are_the_published_ones() -> None:
+    from pycocotools.cocoeval import Params
+
+    assert np.allclose(Skeleton.load("coco17").sigmas, Params("keypoints").kpt_oks_sigmas)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"names": FACE, "nme": "bxo"}, "nme"),
+        ({"names": FACE, "means": {"nose": ["left_eye"]}}, "means.nose: it is one of the names already"),
+        ({"names": FACE, "means": {"eyes": ["left_eye", "rigth_eye"]}}, 'means.eyes: unknown keypoint "rigth_eye"'),
+        ({"names": FACE, "means": {"eyes": []}}, "means.eyes: expected different names"),
+    ],
+)
+def test_bad_means_and_lengths(values: object, message: str) -> None:
+    with pytest.raises(KpnetError, match=message) as caught:
+        Skeleton.load(values)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)

@@ -56,7 +56,7 @@ def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: S
     labels = [path for path in files if path.suffix.lower() == ".pts"]
     if not labels:
         raise KpnetError(f"{folder}: found no .pts file in it")
-    found: list[tuple[str, np.ndarray]] = []
+    found: list[tuple[str, str, np.ndarray]] = []  # label and picture, beneath the folder, and the points
     for path in labels:
         name, there = str(path.relative_to(folder)), pictures.get(path.with_suffix(""), [])
         try:
@@ -68,17 +68,16 @@ def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: S
             which = f"{len(there)} pictures of that name: {', '.join(p.name for p in there)}"
             skipped.add(f"{name}: {which if there else 'no picture of that name beside it'}")
             continue
-        found.append((str(there[0].relative_to(folder)), points))
-    count = Counter(len(points) for _, points in found).most_common(1)[0][0] if found else 0
-    for name, points in found:
-        if len(points) != count:
-            skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
-    found = [(name, points) for name, points in found if len(points) == count]
+        found.append((name, str(there[0].relative_to(folder)), points))
     if not found:
         skipped.tell(0)
-    names = np.array([name for name, _ in found])
+    count = Counter(len(points) for *_, points in found).most_common(1)[0][0]
+    for name, _, points in found:
+        if len(points) != count:
+            skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
+    called, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
     own = Skeleton.load("ibug68") if count == 68 else numbered(count, skeleton)
-    return Instances(own, names, np.arange(len(found)), np.stack([points for _, points in found]), names)
+    return Instances(own, np.array(names), np.arange(len(names)), np.stack(kept), called)
 
 
 def read_pts(path: Path) -> np.ndarray:

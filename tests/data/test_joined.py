@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from kpnet.config import load_config
 from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.build import build_splits, build_train, unlabelled_points
+from kpnet.data.joined import DataPart, Joined
 from kpnet.data.transforms import Augment
 from kpnet.errors import KpnetError
 from kpnet.schema import Config
@@ -214,3 +215,15 @@ def test_complete_is_a_row_with_those_of_the_skeletons_points_that_its_file_has(
     write(folder / "partly.csv", "nose_x,nose_y,ear_x,ear_y,right_x,right_y", "4,5,1,1,1,2", "4,5,,,1,2", "4,5,1,1,,")
     joined = build_train(config(folder, ["full.csv", {"file": "partly.csv", "complete_only": True}]))
     assert joined.labels()[3:].tolist() == [[False, True, True]] * 2
+
+
+def test_a_point_that_a_skeleton_tells_as_the_mean_of_others(folder: Path) -> None:
+    """Missing where one of them is; it weighs as the lightest of them."""
+    given = Skeleton.load({"names": ["nose", "ear", "right"], "means": {"middle": ["nose", "right"]}})
+    other = KaggleCSV(folder / "other.csv", skeleton=given)
+    data = Joined(Skeleton.load(["middle", "ear"]), [DataPart("other", other)])
+    assert data.read(0)[1].tolist() == [[5, 7], [1, 1]]
+    assert data.labels().tolist() == [[True, True], [True, True], [False, True], [False, True]]
+    assert np.isnan(data.read(2)[1][0]).all()
+    assert data.point_weights(0).tolist() == [0.5, 1]
+    assert data.visibility(2).tolist() == [0, 2]

@@ -1,0 +1,191 @@
+"""DeepLabCut projects, with tables as its versions write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from formats import PICTURES, dlc_lines, write_dlc, write_pictures
+
+from kpnet.data import DeepLabCut
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
+PROJECTS = SHARED / "data" / "deeplabcut"
+real_data = pytest.mark.skipif(not PROJECTS.is_dir(), reason=f"no {PROJECTS} (set KPNET_SHARED)")
+TABLE = "labeled-data/v1/CollectedData_me.csv"
+
+
+@real_data
+@pytest.mark.parametrize(("project", "count"), [("openfield", 116), ("reaching", 55)])
+def test_real_projects_as_pandas_reads_them(project: str, count: int) -> None:
+    data = DeepLabCut(PROJECTS / project)
+    (table,) = (PROJECTS / project).glob("labeled-data/*/CollectedData_*.csv")
+    frame = pd.read_csv(table, header=[0, 1, 2], index_col=0)
+    assert len(data) == len(frame) == count
+    for part in range(len(data.skeleton)):
+        name = data.skeleton.names[part]
+        xy = np.stack([data.keypoints(i)[part] for i in range(count)])
+        columns = frame.xs(name, axis=1, level=1)
+        assert np.allclose(xy, columns.to_numpy(), equal_nan=True)
+    assert [data.image_name(i) for i in range(count)] == frame.index.tolist()
+    if project == "openfield":
+        assert data.skeleton == Skeleton.load("mouse4")
+        assert data.skeleton.flip_permutation == [0, 2, 1, 3]
+    else:
+        assert data.skeleton.edges == (("Hand", "Finger1"), ("Joystick1", "Joystick2"))
+        assert not data.labels().all()
+
+
+@real_data
+@pytest.mark.parametrize("project", ["openfield", "reaching"])
+def test_hdf5_where_there_is_no_csv(project: str, tmp_path: Path) -> None:
+    pytest.importorskip("tables", reason="PyTables is not installed")
+    (table,) = (PROJECTS / project).glob("labeled-data/*/CollectedData_*.h5")
+    folder = tmp_path / "labeled-data" / table.parent.name
+    folder.mkdir(parents=True)
+    (tmp_path / "config.yaml").write_bytes((PROJECTS / project / "config.yaml").read_bytes())
+    for path in [table, *table.parent.glob("*.png")]:
+        (folder / path.name).symlink_to(path)
+    ours, theirs = DeepLabCut(tmp_path), DeepLabCut(PROJECTS / project)
+    for index in range(len(theirs)):
+        assert np.allclose(ours.keypoints(index), theirs.keypoints(index), equal_nan=True)
+        assert ours.image_name(index) == theirs.image_name(index)
+
+
+def test_hdf5_runs_nothing_that_a_file_holds(tmp_path: Path) -> None:
+    tables = pytest.importorskip("tables", reason="PyTables is not installed")
+    from kpnet.data.deeplabcut_h5 import read_h5
+
+    class Touch:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    frame = pd.DataFrame({("me", "nose", "x"): [1.0], ("me", "nose", "y"): [2.0]}, index=["a.png"])
+    for form in ("table", "fixed"):
+        path = tmp_path / f"{form}.h5"
+        frame.to_hdf(path, key="df_with_missing", format=form)
+        assert read_h5(path)[-1] == ["a.png", "1.0", "2.0"]
+        with tables.open_file(str(path), "a") as file:
+            group = file.root.df_with_missing
+            for name in ("info", "pandas_type", "non_index_axes"):
+                group._v_attrs[name] = Touch()
+        with pytest.raises(KpnetError, match=r"\.h5: not a readable HDF5 table of labels: "):
+            read_h5(path)
+        assert not (tmp_path / "ran").exists()
+
+
+def test_without_pytables_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tables", None)
+    table = write_dlc(tmp_path) / TABLE
+    table.rename(table.with_suffix(".h5"))
+    with pytest.raises(KpnetError, match=r"CollectedData_me\.h5: reading HDF5 needs PyTables: pip install tables"):
+        DeepLabCut(tmp_path)
+
+
+def test_several_videos_and_scorers(tmp_path: Path) -> None:
+    write_dlc(tmp_path)
+    write_pictures(tmp_path / "labeled-data" / "v2")
+    (tmp_path / "labeled-data" / "v2_labeled").mkdir()
+    table = tmp_path / "labeled-data" / "v2" / "CollectedData_you.csv"
+    table.write_text("\n".join(dlc_lines("v2", scorer="you")) + "\n")
+    data = DeepLabCut(tmp_path)  # the only scorer of that video
+    assert [data.image_name(i) for i in (0, 3)] == ["labeled-data/v1/a.png", "labeled-data/v2/a.png"]
+    assert len(DeepLabCut(tmp_path, videos=["v2"])) == 3
+    with pytest.raises(KpnetError, match=r'no folder "v3" \(did you mean "v[12]"\?\)'):
+        DeepLabCut(tmp_path, videos=["v3"])
+    table.with_name("CollectedData_they.csv").write_text(table.read_text())
+    with pytest.raises(KpnetError, match="v2: labels of they, you, and the config's scorer is me"):
+        DeepLabCut(tmp_path)
+
+
+def test_a_moved_project_and_backslashes(tmp_path: Path) -> None:
+    table = write_dlc(tmp_path) / TABLE
+    table.write_text(table.read_text().replace("labeled-data/v1/", "C:\\old\\labeled-data\\v1\\"))
+    assert DeepLabCut(tmp_path).image_name(0) == "labeled-data/v1/a.png"
+
+
+def test_several_animals(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "labeled-data" / "v1")
+    (tmp_path / "config.yaml").write_text(
+        "scorer: me\nmultianimalproject: true\nbodyparts: MULTI!\nindividuals: [one, two]\n"
+        "multianimalbodyparts: [nose, left_ear, right_ear]\nuniquebodyparts: [corner]\n"
+    )
+    parts = ["nose", "left_ear", "right_ear"]
+    who = [name for name in ("one", "two") for _ in range(6)] + ["single"] * 2
+    lines = [
+        ["scorer", "", "", *["me"] * 14], ["individuals", "", "", *who],
+        ["bodyparts", "", "", *[p for p in parts for _ in "xy"] * 2, "corner", "corner"], ["coords", "", "", *"xy" * 7],
+    ]  # fmt: skip
+    for name, _, instances in PICTURES:
+        given = [np.array(xy).ravel().tolist() for xy in instances] + [[np.nan] * 6]
+        corner = [5.0, 6.0] if name == "b.png" else [np.nan] * 2
+        lines.append(
+            ["labeled-data", "v1", name, *["" if np.isnan(v) else str(v) for v in [*given[0], *given[1], *corner]]]
+        )
+    (tmp_path / TABLE).write_text("\n".join(",".join(line) for line in lines))
+    data = DeepLabCut(tmp_path)
+    assert data.skeleton.names == ("nose", "left_ear", "right_ear", "corner")
+    named = [(Path(data.image_name(i)).name, data.instance(i)) for i in range(len(data))]
+    assert named == [("a.png", 0), ("a.png", 1), ("b.png", 0), ("b.png", 1), ("c.png", 0)]
+    assert data.keypoints(1)[0].tolist() == [64, 30.5]
+    assert data.keypoints(3)[3].tolist() == [5, 6]
+    assert data.labels()[3].tolist() == [False, False, False, True]
+
+
+CHANGED: dict[str, tuple[str, str, str, str]] = {
+    "a part that the config lacks": (
+        TABLE, "left_ear", "left_aer", 'body part "left_aer" (did you mean "left_ear"?), which the config lacks'),
+    "a short line": (TABLE, "10.0,10.0,", "", "CollectedData_me.csv, line 5: 5 cells, expected 7"),
+    "a word": (TABLE, "10.0,10.0", "10.0,ten", "line 5: could not convert string to float: 'ten'; expected pixels"),
+    "infinite": (TABLE, "10.0,10.0", "10.0,inf", "line 5: nose is at 10, inf"),
+    "a missing frame": (TABLE, "b.png", "z.png", "line 5: no picture"),
+    "an edge": ("config.yaml", "[[nose, left_ear]]", "[[nose, tail]]", "skeleton: pairs with a name that is no body"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_is_wrong_is_left_out_and_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    file, old, new, message = CHANGED[name]
+    path = write_dlc(tmp_path) / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    data = DeepLabCut(tmp_path)
+    assert len(data) == (3 if name.startswith(("a part", "an edge")) else 2)
+    (record,) = caplog.records
+    assert message in record.getMessage()
+    with pytest.raises(KpnetError):
+        DeepLabCut(tmp_path, strict=True)
+    if name.startswith("a part"):
+        assert data.labels().tolist() == [[True, False, True]] * 3
+
+
+REFUSED: dict[str, tuple[str, str | None, str]] = {
+    "no config": ("config.yaml", None, "config.yaml: no such file; expected a DeepLabCut config.yaml"),
+    "no YAML": ("config.yaml", "a: [", "config.yaml:.* not YAML"),
+    "no parts": ("config.yaml", "Task: x", "no bodyparts in it"),
+    "a part twice": ("config.yaml", "scorer: me\nbodyparts: [a, a]", "bodyparts: .*appear twice: a"),
+    "no table": (TABLE, None, "labeled-data: found no VIDEO/CollectedData_me.csv"),
+    "no header": (TABLE, "a,b,c\n1,2,3", "expected header lines scorer, bodyparts and coords, found a, b, c"),
+    "no rows": (TABLE, "\n".join(dlc_lines("v1")[:3]), "0 labelled instances to use"),
+    "x alone": (TABLE, "scorer,me\nbodyparts,nose\ncoords,x\na.png,1", "nose: expected a column x and a column y"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_project(tmp_path: Path, name: str) -> None:
+    file, text, message = REFUSED[name]
+    path = write_dlc(tmp_path) / file
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(KpnetError, match=message) as caught:
+        DeepLabCut(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,147 @@
+"""CSV and Parquet files of points, and npz files of arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from formats import NAMES, csv_lines, every_instance, write_points_csv
+
+from kpnet.data import NPZ, PointsCSV
+from kpnet.errors import KpnetError
+
+
+def write(folder: Path, lines: list[str]) -> Path:
+    path = write_points_csv(folder)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_boxes_and_visibility(tmp_path: Path) -> None:
+    lines = csv_lines()
+    more = ["box_x0,box_y0,box_x1,box_y1,nose_visibility", "1,2,30.5,40,1", ",,,,2", "0,0,5,5,", "0,0,5,5,0"]
+    data = PointsCSV(write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)]))
+    assert data.box(0).tolist() == [1, 2, 30.5, 40]  # type: ignore[union-attr]
+    assert data.box(1) is None
+    # A point with coordinates is labelled, whatever its visibility says.
+    assert [data.visibility(i).tolist() for i in range(4)] == [[1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 0, 2]]
+
+
+def test_numbered_columns_in_any_order(tmp_path: Path) -> None:
+    path = write_points_csv(tmp_path, numbers=True)
+    table = pd.read_csv(path)
+    table[list(reversed(table.columns))].to_csv(path, index=False)
+    assert np.array_equal(PointsCSV(path).keypoints(0), every_instance()[0][1])
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    path = write_points_csv(tmp_path)
+    frame = pd.read_csv(path)
+    frame.to_parquet(path.with_suffix(".parquet"))
+    ours, theirs = PointsCSV(path.with_suffix(".parquet")), PointsCSV(path)
+    assert ours.skeleton == theirs.skeleton
+    for index in range(4):
+        assert np.array_equal(ours.keypoints(index), theirs.keypoints(index), equal_nan=True)
+        assert ours.image_name(index) == theirs.image_name(index)
+    path.with_suffix(".parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(KpnetError, match=r"points\.parquet: not a readable Parquet file"):
+        PointsCSV(path.with_suffix(".parquet"))
+
+
+def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(path: Path) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(pd, "read_parquet", absent)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
+        PointsCSV(tmp_path / "a.parquet")
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "empty": ([], 'no column "image" among nothing; expected a header line image,NAME_x'),
+    "no image": (["imag,a_x,a_y"], r'no column "image" \(did you mean "imag"\?\)'),
+    "no point": (["image,a"], "no point in it: image, a; expected"),
+    "x alone": (["image,nose_x,nose_z"], r'no column "nose_y"'),
+    "twice": (["image,a_x,a_y,a_x"], 'column "a_x" stands 2 times'),
+    "unknown": (["image,a_x,a_y,weight"], 'column "weight" is no point, visibility or box'),
+    "misspelt": (["image,a_x,a_y,a_visiblity"], r'column "a_visiblity" \(did you mean "a_visibility"\?\)'),
+    "half a box": (["image,a_x,a_y,box_x0"], "of a box's columns it has box_x0 alone"),
+    "no rows": (["image,a_x,a_y"], "0 labelled instances to use"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_points_csv(tmp_path: Path, name: str) -> None:
+    lines, message = REFUSED[name]
+    with pytest.raises(KpnetError, match=message) as caught:
+        PointsCSV(write(tmp_path, lines))
+    assert "\n" not in str(caught.value)
+
+
+ROWS: dict[str, tuple[str, str]] = {
+    "short": ("a.png,1,2", "line 4: 3 cells, expected 7 as in the header"),
+    "word": ("a.png,1,2,3,4,5,six", 'line 4: right_ear_y is "six"; expected a number'),
+    "infinite": ("a.png,1,2,3,4,5,inf", "line 4: right_ear is at 5, inf"),
+    "no image": (",1,2,3,4,5,6", "line 4: no image named"),
+    "missing picture": ("z.png,1,2,3,4,5,6", "line 4: no picture"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_bad_row_is_left_out_and_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    row, message = ROWS[name]
+    lines = csv_lines()
+    path = write(tmp_path, [*lines[:3], row, *lines[3:]])
+    data = PointsCSV(path)
+    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "a.png", "b.png", "c.png"]
+    assert data.keypoints(2).tolist() == every_instance()[2][1].tolist()
+    (record,) = caplog.records
+    assert message in record.getMessage()
+    with pytest.raises(KpnetError, match="line 4"):
+        PointsCSV(path, strict=True)
+
+
+IMAGES, POINTS = np.zeros((2, 8, 9), np.uint8), np.ones((2, 3, 2))
+ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "no points": ({"images": IMAGES, "keypoint": POINTS}, r'no array "keypoints" in it \(did you mean "keypoint"\?\)'),
+    "other length": ({"images": IMAGES, "keypoints": POINTS[:1]}, r'"keypoints": expected numbers \(2, K, 2\), found'),
+    "flat": (
+        {"images": IMAGES, "keypoints": POINTS.reshape(2, 6)},
+        r"expected numbers \(2, K, 2\), found float64 \(2, 6\)",
+    ),
+    "objects": ({"images": IMAGES, "keypoints": np.array([{}, {}])}, "not a readable npz file of plain arrays"),
+    "float images": ({"images": IMAGES / 255, "keypoints": POINTS}, '"images": expected uint8'),
+    "names": ({"images": IMAGES, "keypoints": POINTS, "names": ["a"]}, r'"names": expected text \(3\), found'),
+    "boxes": ({"images": IMAGES, "keypoints": POINTS, "boxes": POINTS}, r'"boxes": expected numbers \(2, 4\)'),
+    "nothing": ({"images": IMAGES[:0], "keypoints": POINTS[:0]}, '"images": expected uint8'),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_no_npz(tmp_path: Path, name: str) -> None:
+    arrays, message = ARRAYS[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(KpnetError, match=message) as caught:
+        NPZ(tmp_path / "a.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = np.array([[[1, 2], [np.nan, 3]], [[4, 5], [6, 7]], [[8, np.inf], [1, 1]]])
+    given = {"visibility": [[1, 2], [2, 1], [2, 2]], "boxes": [[0, 0, 3, 3], [np.nan] * 4, [0, 0, 1, 1]]}
+    images = np.arange(3 * 8 * 9, dtype=np.uint8).reshape(3, 8, 9)
+    np.savez(tmp_path / "a.npz", images=images, keypoints=points, names=NAMES[:2], image_names=["b", "a", "a"], **given)
+    data = NPZ(tmp_path / "a.npz")
+    assert [data.image_name(i) for i in range(len(data))] == ["b", "a"]
+    assert data.visibility(0).tolist() == [1, 0]
+    assert data.visibility(1).tolist() == [2, 1]
+    assert data.box(0).tolist() == [0, 0, 3, 3]  # type: ignore[union-attr]
+    assert data.box(1) is None
+    assert np.array_equal(data.read(1)[0], images[1])
+    assert "row 2: left_ear" not in caplog.text
+    assert "row 2: nose is at 8, inf" in caplog.text
