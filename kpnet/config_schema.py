@@ -116,6 +116,8 @@ def _options(name: str, cls: type, base: type[nn.Module]) -> Json:
     properties, known = options["properties"], getattr(cls, "known", ())
     if "decoder" in properties:
         _narrow(options, decoder=_ref("decoder"))
+    if "head" in properties:
+        _narrow(options, head=_ref("head"))
     if "heads" in properties:
         _narrow(options, heads=_mapping(_ref("head")))
     if "loss" in properties and known:
