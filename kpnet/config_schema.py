@@ -16,6 +16,7 @@ from kpnet.errors import KpnetError, nearest
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import Decoder
+from kpnet.plugins import load_plugins
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.registry import options_model
 from kpnet.schema import Config
@@ -34,6 +35,7 @@ def json_schema(command: str = "train") -> Json:
     """
     if command not in RECIPES:
         raise KpnetError(f'no schema of "{command}"{nearest(command, RECIPES)}; there are: {", ".join(RECIPES)}')
+    load_plugins()
     schema = RECIPES[command].model_json_schema()
     models: dict[str, Json] = schema["$defs"]
     if command in ("train", "pretrain"):
@@ -123,6 +125,8 @@ def _options(name: str, cls: type, base: type, given: frozenset[str]) -> Json:
     properties, known = options["properties"], getattr(cls, "known", ())
     if "decoder" in properties:
         _narrow(options, decoder=_ref("decoder"))
+    if "head" in properties:
+        _narrow(options, head=_ref("head"))
     if "heads" in properties:
         _narrow(options, heads=_mapping(_ref("head")))
     if "loss" in properties and known:

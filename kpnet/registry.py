@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from kpnet.errors import KpnetError, nearest
+from kpnet.plugins import load_plugins
 
 T = TypeVar("T", bound=type)
 
@@ -39,7 +40,9 @@ class Registry(dict[str, T], Generic[T]):
         return add
 
     def find(self, name: str) -> T:
-        """The class of `name`; a KpnetError that lists what there is."""
+        """The class of `name`, of another package's too (`kpnet.plugins`); a KpnetError that lists what there is."""
+        if name not in self:
+            load_plugins()
         if name not in self:
             raise KpnetError(f'unknown {self.kind} "{name}"{nearest(name, self)}; there are: {", ".join(sorted(self))}')
         return self[name]

@@ -83,6 +83,7 @@ def test_every_recipe_is_valid_and_a_misspelt_key_in_any_section_is_not(name: st
 
 SHORT: list[dict[str, Any]] = [
     config(model={"head": "regression"}),
+    config(model={"head": {"name": "temporal", "head": {"name": "rle"}, "layer": "gru"}}),
     config(model={"head": {"name": "simcc", "decoder": "deconv"}}),
     config(model={"head": {"name": "heatmap", "decoder": {"name": "unet", "width": 4}, "temperature": "learned"}}),
     config(model={"backbone": "resnet18", "input_size": [32, 64], "pretrained": True}),
@@ -115,6 +116,7 @@ WRONG: list[dict[str, Any]] = [
     config(model={"head": {"name": "heatmap", "loss": {"crossentropy": 1}}}),
     config(model={"head": {"name": "regression", "loss": {"cross_entropy": 1}}}),
     config(model={"head": "multi"}),
+    config(model={"head": {"name": "temporal", "head": {"name": "simcc", "layer": "lstm"}}}),
     config(model={"heads": {"a": "rle"}}),  # head too
     config(model={"backbone": {"name": "conv_sandwich", "chanels": [8]}}),
     config(model={"backbone": {"channels": [8]}}),

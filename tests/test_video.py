@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import NAMES, dot_image
 from console import Run
 from torch import Tensor
 
-from kpnet import KpnetError, Predictor, plot, tracks
+from kpnet import KpnetError, Predictor, load_config, load_model, plot, tracks
+from kpnet.data.build import build_val
 from kpnet.heads import Keypoints
 from kpnet.model import KeypointModel
 from kpnet.plot import draw_points
@@ -292,3 +295,36 @@ def test_a_long_track_is_drawn_by_means() -> None:
     assert drawn.mean() == pytest.approx(np.nanmean(values[:, 0, 0]), abs=0.01)
     assert drawn.std() == pytest.approx(1 / np.sqrt(4.5), rel=0.05)
     assert np.asarray(line.get_xdata())[-1] == pytest.approx(300, abs=0.2)
+
+
+def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, tmp_path: Path) -> None:
+    head = {"name": "temporal", "head": {"name": "regression", "hidden": []}, "past": 2, "future": 1, "width": 8}
+    values = {
+        "name": "moving",
+        "model": {
+            "backbone": {"name": "conv_sandwich", "channels": [4, 8]},
+            "head": head,
+            "in_channels": 1,
+            "input_size": 32,
+        },
+        "data": {"format": "synthetic_clips", "train": 1, "val": 1},
+        "train": {"epochs": 1, "batch_size": 8},
+        "trainer": {"accelerator": "cpu"},
+    }
+    (tmp_path / "moving.yaml").write_text(yaml.safe_dump(values))
+    assert kpnet("train", "moving.yaml").code == 0
+    run = tmp_path / "runs" / "moving"
+    assert (run / "predictions.png").is_file()
+    measured = json.loads(kpnet("evaluate", run, "--json").out)
+    assert measured["rmse_px"] > 0
+    figure = plot.show_keypoint_predictions(
+        build_val(load_config(run / "config.yaml"), load_model(run).skeleton), load_model(run)
+    )
+    assert len(figure.axes) == 3
+    write(tmp_path / "clip.avi", frames(6))
+    assert kpnet("predict", run, "clip.avi", "--batch-size", 2).code == 0
+    table = pd.read_csv(tmp_path / "predictions" / "clip_tracks.csv")
+    assert len(table) == 6 * 15
+    assert table.confidence.isna().all()
+    cv2.imwrite("still.png", frames(1)[0])
+    assert kpnet("predict", run, "still.png").code == 0

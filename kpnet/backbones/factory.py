@@ -9,6 +9,7 @@ from typing import Any
 from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.backbones.sources import backbone_weights, read_source
 from kpnet.errors import KpnetError, nearest
+from kpnet.plugins import load_plugins
 from kpnet.registry import split_spec
 from kpnet.weights import MismatchError, fit_weights
 
@@ -44,6 +45,8 @@ def _build(
     spec: str | Mapping[str, Any], in_channels: int, pretrained: bool | str | Path, input_size: tuple[int, int] | None
 ) -> Backbone:
     name, options = split_spec(spec, "backbone")
+    if name not in BACKBONES:
+        load_plugins()
     if name in BACKBONES:
         fixed = BACKBONES[name].fixed_size
         backbone: Backbone = BACKBONES.build(spec, in_channels, *([input_size] if fixed else []))
@@ -71,5 +74,6 @@ def list_backbones(filter: str = "", *, pretrained: bool = False) -> list[str]:
     """
     from kpnet.backbones import pretrained as library
 
+    load_plugins()
     names = [*library.torchvision_names(pretrained), *library.timm_names(pretrained)]
     return [name for name in ([] if pretrained else sorted(BACKBONES)) + names if filter in name]

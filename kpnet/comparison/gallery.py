@@ -111,7 +111,7 @@ def _heatmaps(row: Shown, indices: Sequence[int]) -> dict[int, str]:
     model, dataset = load_model(row.runs[0]), _images(row)
     found = {}
     for index in indices:
-        maps = model.infer(dataset[index]["image"]).heatmaps
+        maps = model.infer(dataset[index]["image"][None]).heatmaps
         if maps is None:
             return {}
         relative: torch.Tensor = (maps[0] / maps[0].amax((-2, -1), keepdim=True)).amax(0)

@@ -106,7 +106,7 @@ class TemporalHead(Head):
         answered = range(past, frames - future) if clips else range(1)
         rows = torch.arange(batch * frames, device=inner.xy.device).view(batch, frames)[:, answered].flatten()
         with torch.autocast(inner.xy.device.type, enabled=False):  # half precision would round to a fifth of a pixel
-            tokens = self.tokens(inner, features[-1]).view(batch, frames, -1)
+            tokens = self.tokens(inner, features[-1]).unflatten(0, (batch, frames))
             if not clips:
                 tokens = tokens.expand(-1, 1 + past + future, -1)
             windows = tokens.unfold(1, 1 + past + future, 1).flatten(0, 1).transpose(1, 2)  # (B answers, T, D)

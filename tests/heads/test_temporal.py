@@ -245,7 +245,7 @@ def test_frames_of_a_window_are_augmented_alike() -> None:
         expected = torch.nn.functional.grid_sample(before, grid, align_corners=False)
         off = (after - expected).abs().mean((1, 2, 3))
         assert off.max() < 0.04, off  # noise, which is interpolated here and there
-        assert (after - before).abs().mean() > 0.1
+        assert (after - before).abs().mean() > 2 * off.max()
     first = train[5]["image"]
     train.set_epoch(1)
     assert not torch.equal(train[5]["image"], first)
