@@ -61,12 +61,12 @@ def test_a_package_trains_its_own_head_on_its_own_data(site: Path, kpnet: Run, t
 
 
 def test_without_the_package_the_part_is_unknown(kpnet: Run) -> None:
-    kpnet("train", EXAMPLE / "arrows.yaml").refused('"gated"')
+    kpnet("train", EXAMPLE / "arrows.yaml").refused('"arrows"')
 
 
 def test_a_package_that_cannot_be_imported_is_named(site: Path) -> None:
     install(site, "downstream_pose_gone")
     with pytest.raises(
-        KpnetError, match="downstream-pose: its parts for kpnet .* cannot be loaded: ModuleNotFoundError"
+        KpnetError, match=r"downstream-pose: its parts for kpnet .* cannot be loaded: ModuleNotFoundError"
     ):
         package.list_heads()
