@@ -1,0 +1,16 @@
+"""Trains on boxes, and measures as COCO does: OKS AP by pycocotools, on the boxes that the file has."""
+
+import sys
+from pathlib import Path
+
+from kpnet import load_config
+from kpnet.coco_results import coco_measures, write_results
+from kpnet.commands import labelled
+from kpnet.engine.evaluation import answer_dataset
+from kpnet.engine.training import train
+
+run, model, _ = train(load_config(Path(__file__).parent / "people.yaml", sys.argv[1:]))
+data = labelled(run, None, model)
+annotations = write_results(answer_dataset(model, data), data, model.config.input_size, run / "results.json")
+measures = coco_measures(annotations, run / "results.json", model.skeleton)
+print(f"AP {measures['AP']:.3f}, AR {measures['AR']:.3f}; {run / 'results.json'}")
