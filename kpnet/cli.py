@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpnet.cli_compare import compare, report, sweep
+from kpnet.cli_data import app as data_app
 from kpnet.cli_inside import tune, visualize
 from kpnet.errors import KpnetError
 from kpnet.options import (
@@ -234,6 +235,7 @@ def predict(
         raise typer.Exit(1)
 
 
+app.add_typer(data_app, name="data")
 app.command()(compare)
 app.command()(report)
 app.command()(sweep)

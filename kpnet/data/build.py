@@ -8,11 +8,13 @@ from typing import Any
 
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import GIVEN, Transform
+from kpnet.data.guess import guess_format
 from kpnet.data.joined import DataPart, Joined
 from kpnet.data.subset import Subset, split_fold
 from kpnet.errors import KpnetError
 from kpnet.registry import check_options, split_spec
 from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
+from kpnet.schema_types import Part
 from kpnet.skeleton import Skeleton
 
 
@@ -29,6 +31,15 @@ def build_dataset(
     if skeleton is None or dataset.skeleton.names == skeleton.names:
         return dataset
     return Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
+
+
+def open_data(
+    path: Path, form: Part | None = None, skeleton: str | None = None, *, strict: bool = False
+) -> KeypointDataset:
+    """A file or folder as samples of the format's own; form None: told from what it is."""
+    path, form = guess_format(path) if form is None else (path, form)
+    data = DataConfig(format=form, root="", strict=strict)
+    return _open(data, str(path), None if skeleton is None else Skeleton.load(skeleton), {})
 
 
 def build_train(config: Config, *, augment: bool = True) -> Joined:
