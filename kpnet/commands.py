@@ -19,6 +19,7 @@ from kpnet.model import KeypointModel
 from kpnet.pictures import Picture, dataset_pictures, write_drawn
 from kpnet.predictor import Predictor
 from kpnet.pretrain_config import PretrainConfig
+from kpnet.registry import split_spec
 from kpnet.schema import Config, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
@@ -85,12 +86,20 @@ def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
 
 
 def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
-    """The dataset to evaluate on: a file, or what the run's config calls its validation data."""
-    from kpnet.data.build import build_dataset, build_val
+    """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
-    if data is not None:
-        return build_dataset(DataConfig(), model.config, str(data), skeleton=model.skeleton)
+    A file's format is told from it, and has the options of the run's where that is the same. Points are those that
+    model and file share.
+    """
+    from kpnet.data.build import build_dataset, build_val
+    from kpnet.data.guess import guess_format
+
     config = run_config(run)
+    if data is not None:
+        path, form = guess_format(data) if data.exists() else (data, "kaggle_csv")
+        as_trained = config is not None and split_spec(config.data.format, "data.format")[0] == form
+        settings = DataConfig(format=config.data.format if config is not None and as_trained else form)
+        return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give a CSV: kpnet evaluate {run} val.csv")

@@ -21,8 +21,13 @@ _SHOWN = 20  # lines of a kind
 
 def check_and_tell(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
     """Prints the findings and draws the sheet. Is there a sample or an image that cannot be used?"""
-    logging.getLogger("kpnet").setLevel(logging.ERROR)  # what is left out is in the report
-    dataset = open_data(data, form, skeleton)
+    log = logging.getLogger("kpnet")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what is left out is in the report
+    try:
+        dataset = open_data(data, form, skeleton)
+    finally:
+        log.setLevel(level)
     bar = Console(stderr=True)
     indices = track(range(len(dataset)), "samples", console=bar, transient=True, disable=not bar.is_terminal)
     found = check_data(dataset, indices)

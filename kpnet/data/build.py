@@ -19,18 +19,24 @@ from kpnet.skeleton import Skeleton
 
 
 def build_dataset(
-    data: DataConfig, model: ModelConfig, source: str | int, *, skeleton: Skeleton | None = None, seed: int = 0
+    data: DataConfig,
+    model: ModelConfig,
+    source: str | int,
+    *,
+    skeleton: Skeleton | None = None,
+    seed: int = 0,
+    partial: bool = False,
 ) -> KeypointDataset:
     """One file (or count) of `data` as samples for a model, as they are; a KpnetError where it lacks a point.
 
-    skeleton None: the config's, or the file's own.
+    skeleton None: the config's, or the file's own. partial: a point that it lacks is missing, if it has another.
     """
     skeleton = _configured(data) if skeleton is None else skeleton
     common = _common(model, seed)
     dataset = _open(data, source, skeleton, common)
     if skeleton is None or dataset.skeleton.names == skeleton.names:
         return dataset
-    return Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
+    return Joined(skeleton, [DataPart(_called(data, source), dataset)], partial=partial, **common)
 
 
 def open_data(

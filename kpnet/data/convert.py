@@ -12,7 +12,7 @@ from kpnet.data.base import KeypointDataset
 from kpnet.data.write import WRITERS, Writer
 from kpnet.errors import KpnetError, nearest
 from kpnet.files import write_atomic
-from kpnet.registry import split_spec
+from kpnet.registry import check_options, split_spec
 from kpnet.schema_types import Part
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
@@ -28,7 +28,7 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         raise KpnetError(f"{target}: it is there already; give another name, or remove it first")
     if not target.parent.is_dir():
         raise KpnetError(f"{target}: there is no folder {target.parent}")
-    if bool(writer.suffix) != bool(target.suffix.lower() == writer.suffix != ""):
+    if writer.suffix and target.suffix.lower() != writer.suffix:
         raise KpnetError(f"{target}: {name} is a file that ends in {writer.suffix}")
     if writer.suffix:
         buffer = io.BytesIO()
@@ -46,11 +46,7 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
     if name not in WRITERS:
         raise KpnetError(f'no writer of "{name}"{nearest(name, WRITERS)}; there are: {", ".join(WRITERS)}')
     writer = WRITERS[name]
-    for key in options:
-        if key not in writer.options:
-            known = ", ".join(writer.options) or "none"
-            raise KpnetError(f'--to {name}: unknown key "{key}"{nearest(key, writer.options)}; known here: {known}')
-    return name, options, writer
+    return name, check_options(writer.write, options, f"--to {name}"), writer
 
 
 def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, options: dict[str, Any]) -> None:

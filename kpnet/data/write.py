@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,11 +26,13 @@ from kpnet.errors import KpnetError
 
 @dataclass(frozen=True)
 class Writer:
-    """`write(dataset, target, **options)`: target is an empty folder, or a file to write, by `suffix`."""
+    """`write(dataset, target, **options)`: target is an empty folder, or a file to write, by `suffix`.
+
+    Its keyword-only parameters are the options.
+    """
 
     write: Callable[..., None]
     suffix: str = ""  # of a file; empty: a folder
-    options: tuple[str, ...] = ()
     boxes: bool = True
     visibility: bool = True
 
@@ -59,7 +61,7 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
     (folder / "annotations.json").write_text(json.dumps(values), encoding="utf-8")
 
 
-def write_pts(dataset: KeypointDataset, folder: Path, *, first: int = 1) -> None:
+def write_pts(dataset: KeypointDataset, folder: Path, *, first: Literal[0, 1] = 1) -> None:
     """A .pts beside each picture; of several instances a picture each, with a number behind its name."""
     several = {dataset.image_name(index) for index in range(len(dataset)) if dataset.instance(index)}
     for index, path, _ in _pictures(dataset, folder):
@@ -166,9 +168,11 @@ def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:
 
 WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
-    "pts": Writer(write_pts, options=("first",), boxes=False, visibility=False),
-    "deeplabcut": Writer(write_deeplabcut, options=("scorer",), boxes=False, visibility=False),
-    "points_csv": Writer(write_points_csv, options=("parquet",)),
+    "pts": Writer(write_pts, boxes=False, visibility=False),
+    "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
+    "points_csv": Writer(
+        write_points_csv,
+    ),
     "npz": Writer(write_npz, ".npz"),
     "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),
 }
