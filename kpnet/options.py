@@ -12,7 +12,7 @@ OverridesArg = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. data.root=faces train.epochs=10")
 ]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that model.save wrote.")]
-DataArg = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A labelled CSV; else the run's own val data.")]
+DataArg = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Labelled data; else the run's own val data.")]
 InputsArg = Annotated[
     list[Path], typer.Argument(metavar="INPUT…", help="Pictures, folders of pictures, or CSVs with an Image column.")
 ]
