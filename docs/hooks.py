@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,25 @@ def commands() -> str:
     """Every command with its arguments and options, from the command line itself."""
     group: Any = typer.main.get_command(app)
     lines: list[str] = []
-    for name, command in sorted(group.commands.items()):
+    for name, command in _commands(group.commands):
         shown = {parameter: _shown(parameter) for parameter in command.params if parameter.name != "help"}
         arguments = [text for parameter, text in shown.items() if parameter.param_type_name == "argument"]
-        lines += [f"## `kpnet {' '.join([name, *arguments])}` {{ #{name} }}", "", command.help, ""]
+        lines += [f"## `kpnet {' '.join([name, *arguments])}` {{ #{name.replace(' ', '-')} }}", "", command.help, ""]
         lines += ["| | what it is | default |", "| --- | --- | --- |"]
         for parameter, text in shown.items():
             given = not getattr(parameter, "is_flag", True) and isinstance(parameter.default, (str, Path, float, int))
             lines.append(f"| `{text}` | {parameter.help} | {f'`{parameter.default}`' if given else ''} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _commands(commands: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and command, in order; those of a group after its name."""
+    for name, command in sorted(commands.items()):
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in _commands(command.commands))
+        else:
+            yield name, command
 
 
 def _shown(parameter: Any) -> str:

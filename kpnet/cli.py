@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpnet.cli_compare import compare, report, sweep
+from kpnet.cli_data import app as data_app
 from kpnet.cli_inside import tune, visualize
 from kpnet.cli_measure import calibrate, evaluate
 from kpnet.errors import KpnetError
@@ -160,6 +161,7 @@ def predict(
 
 app.command()(evaluate)
 app.command()(calibrate)
+app.add_typer(data_app, name="data")
 app.command()(compare)
 app.command()(report)
 app.command()(sweep)

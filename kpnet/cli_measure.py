@@ -31,7 +31,6 @@ def evaluate(
     nme: Annotated[
         str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
     ] = None,
-    format: Annotated[str | None, typer.Option(help="The data's format, where its path does not tell.")] = None,
     coco_results: Annotated[
         Path | None,
         typer.Option(help="Of COCO JSON: write COCO's results JSON here, and print pycocotools' AP and AR."),
@@ -73,7 +72,7 @@ def evaluate(
     views = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    dataset = labelled(run, data, model, format)
+    dataset = labelled(run, data, model)
     answers = answer_dataset(model, dataset, batch_size, views)
     measures = measure_answers(answers, model, divisor, failure_at, min_confidence)
     if coco_results is not None:

@@ -19,7 +19,8 @@ from kpnet.model import KeypointModel
 from kpnet.pictures import Picture, dataset_pictures, write_drawn
 from kpnet.predictor import Box, Predictor
 from kpnet.pretrain_config import PretrainConfig
-from kpnet.schema import Config
+from kpnet.registry import split_spec
+from kpnet.schema import Config, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
 
@@ -84,14 +85,22 @@ def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
     return None if settings == TestTime() else settings
 
 
-def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble, format: str | None = None) -> Any:
-    """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data."""
-    from kpnet.data.build import build_val
-    from kpnet.data.opening import open_as_trained
+def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
+    """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
+
+    A file's format is told from it, and has the options of the run's where that is the same; it is cropped as the run's
+    data is. Points are those that model and file share.
+    """
+    from kpnet.data.build import build_dataset, build_val
+    from kpnet.data.guess import guess_format
 
     config = run_config(run)
     if data is not None:
-        return open_as_trained(data, config, model.config, model.skeleton, format)
+        path, form = guess_format(data) if data.exists() else (data, "kaggle_csv")
+        trained = DataConfig() if config is None else config.data
+        own = trained.format if split_spec(trained.format, "data.format")[0] == form else form
+        settings = DataConfig(format=own, crop=trained.crop)
+        return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv")

@@ -10,15 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.data import DATASETS, KeypointDataset
+from kpnet.data import KeypointDataset
+from kpnet.data.build import open_data
 from kpnet.data.images import IMAGE_SUFFIXES, read_image
-from kpnet.data.opening import TABLES, guess_format
+from kpnet.data.points_csv import PARQUET
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.plot import draw_points
 from kpnet.predictor import Box, Prediction
-from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
+
+TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many pictures
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ def find_pictures(inputs: Sequence[Path], boxes: bool = False) -> list[Picture]:
             raise KpnetError(f"{path}: no such file or folder")
         # A table's points, if it has any, may be others than the model's.
         if path.suffix.lower() in TABLES:
-            data = DATASETS.find(guess_format(path)).open(DataConfig(), str(path), None)
-            pictures += dataset_pictures(data, str(path), path.stem, boxes)
+            pictures += dataset_pictures(open_data(path), str(path), path.stem, boxes)
         else:
             pictures += _of_files(path)
     return _apart(pictures)

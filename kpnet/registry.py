@@ -66,27 +66,27 @@ def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str,
 
 
 @functools.cache
-def options_model(cls: type, given: frozenset[str] = frozenset()) -> type[BaseModel]:
-    """The keyword-only parameters of a class's constructor as a pydantic model, but for those that kpnet gives."""
+def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """The keyword-only parameters of a class's constructor, or a function, as a pydantic model, but for those that
+    kpnet gives."""
     fields: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        hints = typing.get_type_hints(base.__init__, include_extras=True)  # type: ignore[misc]
-        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+    constructors = [vars(base)["__init__"] for base in getattr(part, "__mro__", ()) if "__init__" in vars(base)]
+    for function in constructors or [part]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
         for p in parameters:
             if p.kind is p.KEYWORD_ONLY and p.name not in given:
                 fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    return create_model(part.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
 
 
 def check_options(
-    cls: type, options: Mapping[str, Any], where: str, given: frozenset[str] = frozenset()
+    part: Callable[..., Any], options: Mapping[str, Any], where: str, given: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """Options converted to the annotated types; a KpnetError names a wrong or unknown one."""
-    model = options_model(cls, given)
+    model = options_model(part, given)
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:

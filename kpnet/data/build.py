@@ -11,6 +11,7 @@ import numpy as np
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import GIVEN, Transform
 from kpnet.data.cropping import Cropper
+from kpnet.data.guess import guess_format
 from kpnet.data.joined import DataPart, Joined
 from kpnet.data.subset import Subset, split_fold
 from kpnet.data.windows import Windows
@@ -18,23 +19,39 @@ from kpnet.errors import KpnetError
 from kpnet.heads import HEADS
 from kpnet.registry import check_options, split_spec
 from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
+from kpnet.schema_types import Part
 from kpnet.skeleton import Skeleton
 
 
 def build_dataset(
-    data: DataConfig, model: ModelConfig, source: str | int, *, skeleton: Skeleton | None = None, seed: int = 0
+    data: DataConfig,
+    model: ModelConfig,
+    source: str | int,
+    *,
+    skeleton: Skeleton | None = None,
+    seed: int = 0,
+    partial: bool = False,
 ) -> KeypointDataset:
     """One file (or count) of `data` as samples for a model, as they are; a KpnetError where it lacks a point.
 
-    skeleton None: the config's, or the file's own.
+    skeleton None: the config's, or the file's own. partial: a point that it lacks is missing, if it has another.
     """
     skeleton = _configured(data) if skeleton is None else skeleton
     common = _common(model, seed)
     dataset = _open(data, source, skeleton, common)
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
-        dataset = Joined(skeleton, [DataPart(_called(data, source), dataset)], **common)
+        dataset = Joined(skeleton, [DataPart(_called(data, source), dataset)], partial=partial, **common)
     dataset.cropper = _cropper(data, model, jitter=False)
     return dataset
+
+
+def open_data(
+    path: Path, form: Part | None = None, skeleton: str | None = None, *, strict: bool = False
+) -> KeypointDataset:
+    """A file or folder as samples of the format's own; form None: told from what it is."""
+    path, form = guess_format(path) if form is None else (path, form)
+    data = DataConfig(format=form, root="", strict=strict)
+    return _open(data, str(path), None if skeleton is None else Skeleton.load(skeleton), {})
 
 
 def build_train(config: Config, *, augment: bool = True) -> Joined:

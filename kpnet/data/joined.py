@@ -35,10 +35,10 @@ class Joined(KeypointDataset):
     for what its skeleton tells as the mean of others.
 
     A KpnetError for a part that has not so many samples or not one of the skeleton's points, and for a point
-    that no part has. `common` are the arguments of the base class.
+    that no part has, unless `partial`. `common` are the arguments of the base class.
     """
 
-    def __init__(self, skeleton: Skeleton, parts: Sequence[DataPart], **common: Any) -> None:
+    def __init__(self, skeleton: Skeleton, parts: Sequence[DataPart], *, partial: bool = False, **common: Any) -> None:
         super().__init__(**common)
         self.skeleton = skeleton
         self.parts = list(parts)
@@ -47,7 +47,7 @@ class Joined(KeypointDataset):
             _check(part, skeleton)
         known = {name: None for part in parts for name in _known(part)}  # in their order
         for name in skeleton.names:
-            if name not in known:
+            if name not in known and not partial:
                 sources = " or ".join(part.source for part in parts)
                 raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{nearest(name, known)}')
         self._columns = [_columns(part, skeleton) for part in parts]

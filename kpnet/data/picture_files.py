@@ -46,6 +46,11 @@ class PictureFiles(InstanceDataset):
             )
         return turned
 
+    def as_stored(self, index: int) -> bool:
+        """Are the file's own pixels, untouched by an EXIF rotation, those of `read`, for any reader?"""
+        stored, shown = read_image(self.path(index), exif=False), read_image(self.path(index))
+        return stored.shape == shown.shape and bool((stored == shown).all())
+
 
 def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | None) -> Path:
     """Where the pictures are: `given`, from the file's folder; else that folder or images/ in it, which has more."""

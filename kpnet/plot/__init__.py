@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kpnet.plot.contact import draw_contact_sheet
 from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
 from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
@@ -12,6 +13,7 @@ from kpnet.plot.tracks import draw_tracks
 __all__ = [
     "Figure",
     "NothingToDraw",
+    "draw_contact_sheet",
     "draw_curves",
     "draw_features",
     "draw_filters",

@@ -53,7 +53,7 @@ def centroid(image):
 @pytest.mark.parametrize("channels", [None, 1, 3])
 def test_dtypes_and_shapes(channels):
     item = Given(blob((40, 60), (20, 30), channels), [[20, 30], [np.nan, np.nan]])[2]
-    assert set(item) == {"image", "keypoints", "visible", "weight", "index"}
+    assert set(item) == {"image", "keypoints", "visible", "weight", "index", "matrix"}
     assert {key: value.dtype for key, value in item.items() if key != "index"} == {
         "image": torch.float32, "keypoints": torch.float32, "visible": torch.bool, "weight": torch.float32,
     }  # fmt: skip

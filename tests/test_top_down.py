@@ -1,4 +1,4 @@
-"""Data by its path alone, from the command line: samples, boxes and instances."""
+"""Boxes from the command line: training, evaluation and prediction of several instances an image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from console import Run
-
-from kpnet import KpnetError
-from kpnet.data.opening import guess_format
 
 PEOPLE = [("a.png", (20.0, 30.0)), ("a.png", (62.0, 28.0)), ("sub/b.png", (40.0, 20.0))]
 
@@ -82,25 +79,3 @@ def test_a_model_of_whole_images_leaves_boxes_alone(people: Path, trained: Path,
     assert kpnet("predict", trained, people, "--out", tmp_path / "out").code == 0
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(table.groupby("image", sort=False).instance.nunique()) == [1, 1]
-
-
-def test_formats_by_their_looks(people: Path, tmp_path: Path) -> None:
-    (tmp_path / "faces").mkdir()
-    (tmp_path / "faces" / "a.pts").write_text("version: 1")
-    (tmp_path / "project" / "labeled-data").mkdir(parents=True)
-    (tmp_path / "project" / "config.yaml").write_text("")
-    (tmp_path / "points.csv").write_text("image,x_0,y_0\n")
-    (tmp_path / "faces.csv").write_text("nose_x,nose_y,Image\n")
-    (tmp_path / "faces.npz").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("")
-    expected = {
-        people: "coco", tmp_path / "faces": "pts", tmp_path / "project": "deeplabcut", people.parent: "folder",
-        tmp_path / "points.csv": "points_csv", tmp_path / "faces.csv": "kaggle_csv", tmp_path / "faces.npz": "npz",
-    }  # fmt: skip
-    assert {path: guess_format(path) for path in expected} == expected
-    for path, message in (
-        (tmp_path / "notes.txt", "no data format that is known"),
-        (tmp_path / "gone", "no such file"),
-    ):
-        with pytest.raises(KpnetError, match=message):
-            guess_format(path)

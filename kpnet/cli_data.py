@@ -1,0 +1,73 @@
+"""Commands of `kpnet data`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kpnet.errors import KpnetError
+
+app = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="FORMAT", help="A name, or e.g. '{name: pts, first: 0}'; else told from the data."
+    ),
+]
+SkeletonOption = Annotated[str | None, typer.Option(help="For points without names: a shipped one or a YAML file.")]
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file or folder of labels, or a folder of pictures.")],
+    form: FormatOption = None,
+    skeleton: SkeletonOption = None,
+    sheet: Annotated[Path, typer.Option(help="The contact sheet, a PNG.")] = Path("contact_sheet.png"),
+    count: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 24,
+) -> None:
+    """Read everything: counts, missing points, points outside, duplicates, suspicious sides; and draw a contact sheet.
+
+    Exit code 1 where a sample or an image cannot be used.
+    """
+    from kpnet.data_report import check_and_tell
+
+    if sheet.suffix.lower() != ".png":
+        raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")
+    if check_and_tell(data, parse_format(form, "--format"), skeleton, sheet, count):
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="A", help="A file or folder of labels.")],
+    target: Annotated[Path, typer.Argument(metavar="B", help="A new folder; or a new file, .npz or .csv.")],
+    form: Annotated[
+        str | None, typer.Option("--from", metavar="FORMAT", help="A's, as for check; else told from the data.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="B's, e.g. coco or '{name: pts, first: 0}'.")] = None,
+    skeleton: SkeletonOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A sample that cannot be used is an error.")] = False,
+) -> None:
+    """Write labels and pictures in another format. Nothing is overwritten."""
+    from kpnet.data.build import open_data
+    from kpnet.data.convert import convert as run_conversion
+
+    dataset = open_data(source, parse_format(form, "--from"), skeleton, strict=strict)
+    lost = run_conversion(dataset, target, parse_format(to, "--to"))
+    print(f"{len(dataset)} samples: {target}")
+    if lost:
+        print(f"not in that format, so left out: {', '.join(lost)}", file=sys.stderr)
+
+
+def parse_format(text: str | None, option: str) -> Any:
+    """A format's name, or a mapping with its options, from the command line."""
+    import yaml
+
+    try:
+        return None if text is None else yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise KpnetError(f"{option}: not YAML: {text}; expected e.g. pts or '{{name: pts, first: 0}}'") from None

@@ -1,0 +1,72 @@
+"""From one format to another: written beside, then renamed; nothing is overwritten."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kpnet.data.base import KeypointDataset
+from kpnet.data.write import WRITERS, Writer
+from kpnet.errors import KpnetError, nearest
+from kpnet.files import write_atomic
+from kpnet.registry import check_options, split_spec
+from kpnet.schema_types import Part
+
+_BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
+
+
+def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) -> list[str]:
+    """Write all samples as `form` (None: by the target's suffix), and say what that format does not hold.
+
+    Formats with pictures make a folder, npz and kaggle_csv a file. A KpnetError for a target that is there already.
+    """
+    name, options, writer = _writer(target, form)
+    if target.exists():
+        raise KpnetError(f"{target}: it is there already; give another name, or remove it first")
+    if not target.parent.is_dir():
+        raise KpnetError(f"{target}: there is no folder {target.parent}")
+    if writer.suffix and target.suffix.lower() != writer.suffix:
+        raise KpnetError(f"{target}: {name} is a file that ends in {writer.suffix}")
+    if writer.suffix:
+        buffer = io.BytesIO()
+        writer.write(dataset, buffer, **options)
+        write_atomic(target, buffer.getvalue())
+    else:
+        _write_folder(dataset, target, writer, options)
+    return _lost(dataset, name, writer)
+
+
+def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Writer]:
+    if form is None and target.suffix.lower() not in _BY_SUFFIX:
+        raise KpnetError(f"{target}: say its format with --to; there are: {', '.join(WRITERS)}")
+    name, options = split_spec(_BY_SUFFIX[target.suffix.lower()] if form is None else form, "--to")
+    if name not in WRITERS:
+        raise KpnetError(f'no writer of "{name}"{nearest(name, WRITERS)}; there are: {", ".join(WRITERS)}')
+    writer = WRITERS[name]
+    return name, check_options(writer.write, options, f"--to {name}"), writer
+
+
+def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, options: dict[str, Any]) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        beside.mkdir()
+        writer.write(dataset, beside, **options)
+        os.rename(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _lost(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
+    """What the samples have and the format has no place for."""
+    every = range(len(dataset))
+    boxes = not writer.boxes and any(dataset.box(index) is not None for index in every)
+    hidden = not writer.visibility and any((dataset.visibility(index) == 1).any() for index in every)
+    names = name == "pts" and dataset.skeleton.name != "ibug68" and not dataset.skeleton.names[0].isdecimal()
+    groups = name in ("pts", "kaggle_csv") and any(dataset.instance(index) for index in every)
+    weights = any((dataset.point_weights(index) != 1).any() for index in every)
+    lost = {"boxes": boxes, "which points are hidden": hidden, "the points' names": names}
+    lost |= {"which instances share an image": groups, "the points' weights": weights}
+    return [what for what, is_lost in lost.items() if is_lost]

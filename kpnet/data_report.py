@@ -1,0 +1,92 @@
+"""What `kpnet data check` prints and draws."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from kpnet.data.base import KeypointDataset
+from kpnet.data.build import open_data
+from kpnet.data.check import Findings, check_data
+from kpnet.plot import draw_contact_sheet, save_figure
+
+_SHOWN = 20  # lines of a kind
+
+
+def check_and_tell(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
+    """Prints the findings and draws the sheet. Is there a sample or an image that cannot be used?"""
+    log = logging.getLogger("kpnet")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what is left out is in the report
+    try:
+        dataset = open_data(data, form, skeleton)
+    finally:
+        log.setLevel(level)
+    bar = Console(stderr=True)
+    indices = track(range(len(dataset)), "samples", console=bar, transient=True, disable=not bar.is_terminal)
+    found = check_data(dataset, indices)
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)
+    console.print(f"{data}: {type(dataset).__name__}", highlight=False, soft_wrap=True)
+    for line in _lines(dataset, found):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(_table(dataset, found))
+    if found.samples:
+        save_figure(draw_contact_sheet(dataset, _choose(found, len(dataset), count), found.suspicious), sheet)
+        console.print(f"contact sheet: {sheet}", highlight=False, soft_wrap=True)
+    return bool(found.unusable)
+
+
+def _choose(found: Findings, samples: int, count: int) -> list[int]:
+    """Those to look at first, and others from beginning to end."""
+    odd = [*found.suspicious, *found.outside_samples][: count // 2]
+    spread = np.linspace(0, samples - 1, min(count, samples)).round().astype(int).tolist()
+    return list(dict.fromkeys([*odd, *spread]))[:count]
+
+
+def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
+    lines = [f"  {found.samples} samples on {found.images} images, at most {found.most} an image; {found.boxes} boxes"]
+    if found.sizes is not None:
+        (w, h), (width, height) = found.sizes
+        lines.append(f"  images from {w}x{h} to {width}x{height}")
+    points = len(found.names) * found.samples
+    labelled = points - int(found.missing.sum())
+    lines.append(
+        f"  {labelled} of {points} points labelled, {found.hidden.sum()} hidden, {found.outside.sum()} outside"
+    )
+    lines += _several("left out", found.left_out)
+    lines += _several("images that cannot be read", found.failed)
+    where = [dataset.image_name(index) for index in found.outside_samples]
+    lines += _several("samples with points outside", where)
+    sides = [
+        f"{dataset.image_name(index)} #{dataset.instance(index)}: {what}" for index, what in found.suspicious.items()
+    ]
+    lines += _several("samples with suspicious sides", sides)
+    lines += _several("images that are there more than once", [" = ".join(names) for names in found.duplicates])
+    lines += _several("file names in several folders", [", ".join(paths) for paths in found.same_names])
+    mirror = dataset.skeleton.can_mirror
+    lines += [] if mirror else ["  left and right are not known: a transform that mirrors will be refused"]
+    return lines
+
+
+def _several(what: str, each: list[str]) -> list[str]:
+    if not each:
+        return []
+    more = [f"    … {len(each) - _SHOWN} more"] if len(each) > _SHOWN else []
+    return [f"  {len(each)} {what}:", *(f"    {line}" for line in each[:_SHOWN]), *more]
+
+
+def _table(dataset: KeypointDataset, found: Findings) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("point", "labelled", "missing", "hidden", "outside"):
+        table.add_column(title, justify="left" if title == "point" else "right")
+    for k, name in enumerate(found.names):
+        counts = (found.samples - found.missing[k], found.missing[k], found.hidden[k], found.outside[k])
+        table.add_row(name, *map(str, counts))
+    return table

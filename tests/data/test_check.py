@@ -1,0 +1,178 @@
+"""What `kpnet data check` finds, in data that was spoilt on purpose."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from console import Run
+from formats import coco_values, write_coco, write_dlc, write_pts
+
+from kpnet.data import COCO, DeepLabCut, PointsCSV, SyntheticFaces
+from kpnet.data.build import open_data
+from kpnet.data.check import check_data
+from kpnet.data.sides import suspicious_sides
+from kpnet.errors import KpnetError
+from kpnet.skeleton import Skeleton
+
+SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
+MICE = SHARED / "data" / "deeplabcut" / "openfield"
+
+
+def test_counts(tmp_path: Path) -> None:
+    found = check_data(COCO(write_coco(tmp_path)))
+    assert (found.samples, found.images, found.most, found.boxes) == (4, 3, 2, 4)
+    assert found.missing.tolist() == [0, 1, 0]
+    assert found.hidden.tolist() == [0, 0, 4]
+    assert found.outside.tolist() == [0, 0, 0]
+    assert found.sizes == ((64, 48), (80, 60))
+    assert not found.unusable
+    assert not found.duplicates
+    assert not found.same_names
+
+
+def test_what_is_wrong(tmp_path: Path) -> None:
+    values = coco_values()
+    values["annotations"][2]["keypoints"][:2] = [64, 10]  # the image is 64 wide: to 63.5
+    values["annotations"] += [{**values["annotations"][0], "id": 99, "keypoints": [1]}]
+    for name in ("copies/a.png", "copies/d.png", "broken.png"):
+        values["images"].append({"id": len(values["images"]), "file_name": name})
+        row = {**values["annotations"][0], "id": 50 + len(values["images"]), "image_id": len(values["images"]) - 1}
+        values["annotations"].append(row)
+    path = write_coco(tmp_path, values)
+    images = tmp_path / "images"
+    (images / "copies").mkdir()
+    shutil.copy(images / "a.png", images / "copies" / "a.png")
+    cv2.imwrite(str(images / "copies" / "d.png"), np.zeros((60, 80, 3), np.uint8))
+    whole = bytearray((images / "a.png").read_bytes())
+    whole[len(whole) // 2 - 40 : len(whole) // 2 + 40] = bytes(80)  # both ends are as they were
+    (images / "broken.png").write_bytes(whole)
+    found = check_data(COCO(path))
+    assert found.outside.tolist() == [1, 0, 0]
+    assert len(found.outside_samples) == 1
+    assert len(found.left_out) == 1
+    assert "annotation 99" in found.left_out[0]
+    assert len(found.failed) == 1
+    assert "broken.png" in found.failed[0]
+    assert found.duplicates == [["a.png", "copies/a.png"]]
+    assert found.same_names == [["a.png", "copies/a.png"]]
+    assert found.unusable == 2
+
+
+def faces(count: int = 40) -> tuple[np.ndarray, Skeleton]:
+    data = SyntheticFaces(count, seed=3)
+    return np.stack([data.read(index)[1] for index in range(count)]), data.skeleton
+
+
+def test_swapped_sides_are_found_and_others_are_left_alone() -> None:
+    xy, skeleton = faces()
+    assert suspicious_sides(xy, skeleton) == {}
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(xy))
+    turns = np.stack(
+        [np.stack([np.cos(angles), -np.sin(angles)], -1), np.stack([np.sin(angles), np.cos(angles)], -1)], -2
+    )
+    xy = np.einsum("nij,nkj->nki", turns, xy)  # any way up
+    xy[7] = xy[7, skeleton.flip_permutation]
+    a, b = (skeleton.names.index(name) for name in skeleton.pairs[2])
+    xy[9, [a, b]] = xy[9, [b, a]]
+    xy[11, 3] = np.nan
+    found = suspicious_sides(xy, skeleton)
+    assert list(found) == [7, 9]
+    assert found[7] == "left and right may be swapped"
+    assert " and ".join(skeleton.pairs[2]) in found[9]
+
+
+def test_sides_where_nothing_can_be_said() -> None:
+    xy, skeleton = faces(10)
+    assert suspicious_sides(np.full_like(xy, np.nan), skeleton) == {}
+    assert suspicious_sides(xy, Skeleton(skeleton.names)) == {}
+    assert suspicious_sides(np.zeros_like(xy), skeleton) == {}
+    assert suspicious_sides(xy[:2], skeleton) == {}
+
+
+@pytest.mark.skipif(not MICE.is_dir(), reason=f"no {MICE} (set KPNET_SHARED)")
+def test_the_one_mouse_whose_ears_are_swapped() -> None:
+    """Frame 102 of DeepLabCut's open field example, as the picture shows."""
+    data = DeepLabCut(MICE)
+    xy = np.stack([data.keypoints(index) for index in range(len(data))])
+    found = suspicious_sides(xy, data.skeleton)
+    assert [data.image_name(index) for index in found] == ["labeled-data/m4s1/img0102.png"]
+
+
+def test_the_command(kpnet: Run, tmp_path: Path) -> None:
+    write_coco(tmp_path / "data")
+    done = kpnet("data", "check", "data")
+    assert done.code == 0, done
+    assert "4 samples on 3 images, at most 2 an image; 4 boxes" in done.out
+    assert "11 of 12 points labelled, 4 hidden, 0 outside" in done.out
+    assert [line.split() for line in done.out.splitlines() if line.startswith("left_ear")] == [
+        ["left_ear", "3", "1", "0", "0"]
+    ]
+    sheet = cv2.imread(str(tmp_path / "contact_sheet.png"))
+    assert sheet is not None
+    # Orange for left, blue for right (BGR), on pictures that are black and white.
+    for colour in ((26, 140, 255), (255, 167, 63)):
+        assert (np.abs(sheet.astype(int) - colour).max(-1) < 6).sum() > 15
+
+
+def test_the_command_says_what_cannot_be_used_once(kpnet: Run, tmp_path: Path) -> None:
+    write_pts(tmp_path / "faces")
+    (tmp_path / "faces" / "a.pts").write_text("left [eye] right")
+    done = kpnet("data", "check", "faces", "--sheet", "x.png", "--count", "1")
+    assert done.code == 1
+    assert "1 left out:\n" in done.out
+    assert 'a.pts: line 1: "left [eye] right"; expected x y of a point' in done.out
+    assert done.err == ""
+    assert (tmp_path / "x.png").is_file()
+    kpnet("data", "check", "faces", "--sheet", "x.jpg").refused("--sheet: x.jpg: expected a file that ends in .png")
+    kpnet("data", "check", "faces", "--format", "coco").refused("faces: no such file; expected COCO")
+    kpnet("data", "check", "faces", "--format", "{name: pts, a: 1}").refused('unknown key "a"')
+
+
+def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
+    write_dlc(tmp_path / "dlc")
+    for path in (tmp_path / "dlc", tmp_path / "dlc" / "config.yaml"):
+        assert type(open_data(path)) is DeepLabCut
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "p.csv").write_text('"image",a_x,a_y\n')
+    with pytest.raises(KpnetError, match="0 labelled instances"):
+        open_data(tmp_path / "p")
+    unclear = {
+        "x.txt": ("", "of no known format"),
+        "x.csv": ("scorer,a,a\nbodyparts", "give its project's folder"),
+        "y.csv": ("a_x,a_y\n", "no Image column"),
+    }
+    for name, (text, message) in unclear.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(KpnetError, match=message):
+            open_data(tmp_path / name)
+    (tmp_path / "p" / "q.json").write_text(json.dumps({}))
+    with pytest.raises(KpnetError, match=r"several files of labels: p\.csv, q\.json; give one"):
+        open_data(tmp_path / "p")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(KpnetError, match="neither labels nor pictures"):
+        open_data(tmp_path / "none")
+
+
+def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:
+    """On a picture enlarged by matplotlib the marks' centroid is the dot's."""
+    from kpnet.plot import draw_contact_sheet, save_figure
+
+    image = np.zeros((40, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    (tmp_path / "p.csv").write_text("image,left_x,left_y\na.png,30,10\n")
+    figure = draw_contact_sheet(PointsCSV(tmp_path / "p.csv"), [0])
+    save_figure(figure, tmp_path / "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    rows, columns = np.nonzero((sheet < 30).all(-1))
+    low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
+    rows, columns = np.nonzero(np.abs(sheet.astype(int) - 242).max(-1) < 10)
+    inside = (columns > low[0]) & (columns < high[0]) & (rows > low[1]) & (rows < high[1])
+    mark = np.array([np.median(columns[inside]), np.median(rows[inside])])
+    shown = (mark - low + 0.5) / (high - low + 1) * 40 - 0.5
+    assert np.abs(shown - [30, 10]).max() < 2

@@ -1,0 +1,47 @@
+"""Commands on data of other formats than the run's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from console import Run
+from formats import write_coco, write_points_csv
+
+from kpnet import load_model
+from kpnet.data import PointsCSV
+from kpnet.data.build import build_dataset
+from kpnet.predictor import Predictor
+from kpnet.schema import DataConfig
+
+
+def test_evaluate_over_the_points_that_model_and_data_share(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    """The run knows left_eye, right_eye and nose; the data nose and two ears."""
+    path = write_points_csv(tmp_path / "points")
+    done = kpnet("evaluate", trained, path, "--json")
+    assert done.code == 0, done
+    measures = json.loads(done.out)
+    assert measures["images"] == 4
+    assert measures["points"] == 4
+    predictor, data = Predictor(trained), PointsCSV(path)
+    nose = predictor.model.skeleton.names.index("nose")
+    scale = [32 / max(data.read(index)[0].shape[:2]) for index in range(4)]
+    off = [predictor(data.path(i)).keypoints[0, nose] - data.keypoints(i)[0] for i in range(4)]
+    expected = np.mean([np.hypot(*d) * s for d, s in zip(off, scale, strict=True)])
+    assert measures["mre_px"] == pytest.approx(expected, rel=1e-3)
+    same = kpnet("evaluate", trained, write_coco(tmp_path / "coco"), "--json")
+    assert json.loads(same.out)["mre_px"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_nothing_shared_is_an_error(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+    path = write_points_csv(tmp_path / "points")
+    path.write_text(path.read_text().replace("nose", "tail"))
+    kpnet("evaluate", trained, path).refused("none of its points (tail, left_ear, right_ear) is one of the skeleton's")
+
+
+def test_a_missing_point_is_still_an_error_in_training(trained: Path, tmp_path: Path) -> None:
+    path, model = write_points_csv(tmp_path / "points"), load_model(trained)
+    with pytest.raises(ValueError, match='no point "left_eye", which the skeleton has'):
+        build_dataset(DataConfig(format="points_csv"), model.config, str(path), skeleton=model.skeleton)
