@@ -32,7 +32,7 @@ from kpnet.smoothing import one_euro, savgol
 RESULTS = Path(__file__).parent / "temporal.csv"
 SIDE, FRAMES, TRAIN_CLIPS, TEST_CLIPS = 64, 24, 100, 40
 FRAME_STEPS, LAYER_STEPS = 400, 600
-LAYERS = ("rnn", "lstm", "conv")
+LAYERS = ("rnn", "gru", "lstm", "conv")
 AROUND = {"past 8": (8, 0), "past 4, future 4": (4, 4)}
 FIRST, LAST = 8, FRAMES - 4  # frames that every row answers
 Clips = tuple[Tensor, Tensor]  # images (N, T, 1, H, W) and points (N, T, K, 2)
