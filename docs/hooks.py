@@ -90,6 +90,18 @@ def transfer() -> str:
     return "\n".join(lines)
 
 
+def temporal() -> str:
+    """Error and jitter on moving faces, of each seed."""
+    table = pd.read_csv(BENCHMARKS / "temporal.csv")
+    lines = ["| row | RMSE px, each seed | jitter px, each seed |", "| --- | --: | --: |"]
+    for name, rows in table.groupby("row", sort=False):
+        cells = [
+            " / ".join(f"{value:.2f}" for value in rows.sort_values("seed")[key]) for key in ("rmse_px", "jitter_px")
+        ]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
 def commands() -> str:
     """Every command with its arguments and options, from the command line itself."""
     group: Any = typer.main.get_command(app)
@@ -129,6 +141,7 @@ GENERATED = {
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "transfer": transfer,
+    "temporal": temporal,
     "commands": commands,
     "config_reference": config_reference,
 }

@@ -54,8 +54,8 @@ class Tracks:
 def predict_tracks(
     predictor: Predictor, video: Video, folder: Path, smoother: Smoother | None = None
 ) -> Iterator[Tracks]:
-    """The tracks of a video. They lie in nameless files in `folder`, so that an hour takes no more memory than a
-    minute; the files are gone afterwards."""
+    """The tracks of a video. They lie in nameless files in `folder`, mapped into memory, so that an hour is no
+    harder than a minute; the files are gone afterwards."""
     names = predictor.model.skeleton.names
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
         count, tail = 0, float("inf")

@@ -31,6 +31,7 @@ from kpnet.engine.transfer import check_freeze
 from kpnet.model import assemble
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.schema import Config
+from kpnet.video import write_video
 
 TRAINER = set(inspect.signature(pl.Trainer).parameters)
 SMALL = (
@@ -53,6 +54,9 @@ def make_world(folder: Path) -> Path:
     np.savez(folder / "data/faces_unlabelled/faces.npz", images=np.stack(images))
     for name in ("photo.jpg", "photos/a.png", "photos/b.png"):
         cv2.imwrite(str(folder / name), cv2.resize(images[0], (120, 130)))
+    with write_video(folder / "clip.mp4", 25.0) as add:
+        for image in images[:5]:
+            add(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
     with inside(folder), open(os.devnull, "w") as log:
         training.train(load_config("facial_heatmap", SMALL), console=Console(file=log))
     return folder

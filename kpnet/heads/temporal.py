@@ -49,8 +49,10 @@ class TemporalHead(Head):
     head: of a single frame, any other. layer: `lstm`, `gru`, `rnn` (tanh, as on the slides) or `conv`, over the window
     of `past` frames before the answered one and `future` ones after it (0: no delay). Per frame it gets the inner
     points relative to the answered frame's, their log spread where the head has one, and the mean of the coarsest map,
-    through a linear layer to `appearance` numbers (0: without). width: of the layer. loss: weights of l1, smooth_l1,
-    mse, wing on the corrected points; the inner head's own terms are trained beside it. hardest: as elsewhere (OHKM).
+    through a linear layer to `appearance` numbers (0: without). Beside it the points pass a linear filter over the
+    window, one for all, so that the layer need not learn to average. width: of the layer. loss: weights of l1,
+    smooth_l1, mse, wing on the corrected points; the inner head's own terms are trained beside it. hardest: as
+    elsewhere (OHKM).
 
     Maps are (B, C, h, w) of single images, which stand still, or (B, T, C, h, w) of clips; of a clip it answers the
     T - past - future frames whose window lies inside, as B (T - past - future) rows. The correction begins at 0.
@@ -67,7 +69,7 @@ class TemporalHead(Head):
         layer: Literal["lstm", "gru", "rnn", "conv"] = "lstm",
         past: Annotated[int, Field(ge=0)] = 8,
         future: Annotated[int, Field(ge=0)] = 0,
-        width: Annotated[int, Field(gt=0)] = 128,
+        width: Annotated[int, Field(gt=0)] = 32,
         appearance: Annotated[int, Field(ge=0)] = 16,
         loss: Losses = {"l1": 1.0},  # noqa: B006 (read only)
         hardest: Hardest = None,
@@ -93,6 +95,7 @@ class TemporalHead(Head):
         self.last = nn.Linear(width, 2 * num_keypoints)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.taps = nn.Parameter(torch.zeros(1 + past + future))
 
     @classmethod
     def context_of(cls, options: Mapping[str, Any]) -> tuple[int, int]:
@@ -135,14 +138,15 @@ class TemporalHead(Head):
         """What is added to the answered frame's points, (N, K, 2), of the tokens of windows (N, T, D)."""
         points = self.last.out_features // 2
         xy, spread, mean = windows.tensor_split((2 * points, (2 + self.has_spread) * points), -1)
-        tokens = torch.cat([SCALE * (xy - xy[:, self.context[0], None]), spread], -1)
+        moved = SCALE * (xy - xy[:, self.context[0], None])
+        tokens = torch.cat([moved, spread], -1)
         if self.appearance is not None:
             tokens = torch.cat([tokens, self.appearance(mean)], -1)
         if isinstance(self.layer, nn.RNNBase):
             hidden = self.layer(tokens)[0][:, -1] if len(tokens) else tokens.new_zeros(0, self.layer.hidden_size)
         else:
             hidden = self.layer(tokens)
-        offset: Tensor = self.last(hidden) / SCALE
+        offset: Tensor = (self.last(hidden) + torch.einsum("ntd,t->nd", moved, self.taps)) / SCALE
         return offset.unflatten(1, (points, 2))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:

@@ -37,7 +37,8 @@ def show_keypoint_predictions(dataset: Any, model: nn.Module, num_samples: int =
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad(), evaluation_mode(model):
         predicted = [model(item["image"][None].to(device)).reshape(-1, 2) for item in items]
-    answered = model.context[0] if items[0]["image"].ndim == 4 else None  # of a window: the frame that is answered
+    # Of a window: the frame that is answered.
+    answered = model.context[0] if items[0]["image"].ndim == 4 else None  # type: ignore[index]
     return draw_predictions(
         [item["image"] if answered is None else item["image"][answered] for item in items],
         [item["keypoints"] for item in items],

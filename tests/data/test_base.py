@@ -56,6 +56,7 @@ def test_dtypes_and_shapes(channels):
     assert set(item) == {"image", "keypoints", "visible", "weight", "index", "matrix"}
     assert {key: value.dtype for key, value in item.items() if key != "index"} == {
         "image": torch.float32, "keypoints": torch.float32, "visible": torch.bool, "weight": torch.float32,
+        "matrix": torch.float32,
     }  # fmt: skip
     assert item["image"].shape == (channels or 1, 40, 60)
     assert item["keypoints"].shape == (2, 2)

@@ -39,7 +39,7 @@ VARIANTS = [
     {"name": "simcc", "bins": 3, "hardest": 3, "loss": {"cross_entropy": 1.0, "wing": 0.5}},
     {"name": "rle", "pool": "avg", "hidden": [], "loss": {"nll": 0.5, "l1": 1.0}},
     {"name": "multi", "heads": {"coarse": {"name": "laplace_nll"}, "fine": {"name": "heatmap"}}},
-    {"name": "temporal", "layer": "conv", "past": 1, "future": 2, "head": "regression", "appearance": 0},
+    {"name": "temporal", "layer": "conv", "past": 1, "future": 2, "head": {"name": "gaussian_nll"}, "appearance": 0},
     {"name": "temporal", "layer": "rnn", "loss": {"mse": 2.0, "wing": 1.0}, "head": {"name": "rle"}, "hardest": 2},
     {"name": "multi", "heads": {"a": "rle", "b": "simcc"}, "weights": {"a": 0.1}, "answer": "fused"},
 ]

@@ -84,6 +84,17 @@ def test_it_begins_as_the_inner_head_and_a_still_image_stands_still() -> None:
     torch.testing.assert_close(temporal(maps).xy, temporal(still).xy)
 
 
+def test_the_taps_are_a_filter_of_the_points_over_time() -> None:
+    """With equal ones, the answer is the mean of the window's points."""
+    temporal = head()
+    torch.nn.init.zeros_(temporal.last.weight)
+    torch.nn.init.constant_(temporal.taps, 1 / 4)
+    maps = clip(7, batch=1)
+    inner = temporal.head([each[0] for each in maps]).xy
+    expected = torch.stack([inner[i : i + 4].mean(0) for i in range(4)])
+    torch.testing.assert_close(temporal(maps).xy, expected)
+
+
 def test_moving_all_frames_alike_moves_the_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """The layer sees points relative to the answered frame's."""
     temporal = head(appearance=0, head={"name": "regression", "activation": "none"})
