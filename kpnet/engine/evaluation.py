@@ -83,10 +83,12 @@ def measure_answers(
     """As `evaluate`, of answers that are there."""
     size, points = model.config.input_size, (result.answer.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure=failure)
-    if min_confidence is not None and result.answer.confidence is None:
-        raise KpnetError("--min-confidence: this head gives no confidence; see kpnet calibrate")
-    if min_confidence is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
-        sure = None if min_confidence is None else result.answer.confidence >= min_confidence  # type: ignore[operator]
+    confidence, sure = result.answer.confidence, None
+    if min_confidence is not None:
+        if confidence is None:
+            raise KpnetError("--min-confidence: this head gives no confidence; see kpnet calibrate")
+        sure = confidence >= min_confidence
+    if sure is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
         measures["original"] = evaluate_original(*points, model.skeleton, size, result.matrix, sure)
     if result.answer.covariance is not None:
         measures["reliability"] = measure_reliability(result.answer, result.target, result.visible, size)
