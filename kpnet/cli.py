@@ -144,7 +144,7 @@ def predict(
     others, videos = find_videos(inputs)
     check_videos(videos, wide or as_json, smooth)
     trained = run_config(run)
-    pictures = find_pictures(others, boxes=trained is not None and trained.data.crop is not None)
+    pictures = find_pictures(others, None if trained is None else trained.data)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size

@@ -58,6 +58,20 @@ def _source(dataset: KeypointDataset) -> COCO:
     return dataset
 
 
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """Annotations with what pycocotools takes for granted; kpnet does without."""
+    kept = [a for a in values["annotations"] if isinstance(a, dict) and a.get("keypoints")]
+    for annotation in kept:
+        points = np.reshape(annotation["keypoints"], (-1, 3))
+        known = points[points[:, 2] > 0, :2]
+        low, high = (known.min(0), known.max(0)) if len(known) else (np.zeros(2), np.zeros(2))
+        annotation.setdefault("bbox", [*low.tolist(), *(high - low).tolist()])
+        annotation.setdefault("area", float(np.prod(annotation["bbox"][2:])))
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("num_keypoints", len(known))
+    return {**values, "annotations": kept}
+
+
 def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[str, float]:
     """pycocotools' AP and AR over OKS of a results file, by the skeleton's sigmas.
 
@@ -71,7 +85,9 @@ def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[
     except ImportError:
         raise KpnetError("COCO's AP needs pycocotools: pip install kpnet[coco]") from None
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = Truth(str(annotations))
+        truth = Truth()
+        truth.dataset = _whole(json.loads(annotations.read_text(encoding="utf-8-sig")))
+        truth.createIndex()
         run: Any = COCOeval(truth, truth.loadRes(str(results)), "keypoints")
         run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         run.evaluate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kpnet.config import load_config
+from kpnet.coordinates import crop_region
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
@@ -23,6 +24,8 @@ from kpnet.registry import split_spec
 from kpnet.schema import Config, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
+
+FOLDERS = ("pts", "deeplabcut", "folder")  # data formats of folders
 
 
 def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
@@ -88,18 +91,24 @@ def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
 def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
     """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
-    A file's format is told from it, and has the options of the run's where that is the same; it is cropped as the run's
-    data is. Points are those that model and file share.
+    The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
+    is of folders and it is one, or where it cannot be told. It is cropped as the run's data is. Points are those that
+    model and file share.
     """
     from kpnet.data.build import build_dataset, build_val
     from kpnet.data.guess import guess_format
 
     config = run_config(run)
     if data is not None:
-        path, form = guess_format(data) if data.exists() else (data, "kaggle_csv")
         trained = DataConfig() if config is None else config.data
-        own = trained.format if split_spec(trained.format, "data.format")[0] == form else form
-        settings = DataConfig(format=own, crop=trained.crop)
+        own = split_spec(trained.format, "data.format")[0]
+        try:
+            path, form = (data, own) if data.is_dir() and own in FOLDERS else guess_format(data)
+        except KpnetError:
+            if not data.exists() or config is None:
+                raise
+            path, form = data, own
+        settings = DataConfig(format=trained.format if own == form else form, crop=trained.crop, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:
@@ -120,9 +129,13 @@ def val_pictures(run: Path, model: KeypointModel) -> list[Picture]:
 
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
+    from kpnet.data.guess import guess_format
+
     config = run_config(run)
     if config is None:
         return
+    with suppress(KpnetError):  # which a folder with one file of labels is
+        data = guess_format(data)[0]
     trained = [("trained on", entry.file) for entry in config.data.train]
     for split, name in (*trained, ("validated with", config.data.val)):
         if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
@@ -161,8 +174,24 @@ def _load(
         except KpnetError as error:
             bad.append(str(error))
             continue
+        bad += [picture.lost] if picture.lost else []
+        boxes = picture.boxes
+        if boxes is not None:
+            boxes = tuple(box for box in boxes if _lies_on(box, image, picture.name, bad))
+            if not boxes:
+                continue
         loaded.append((picture, image))
-        yield picture.name, image, picture.boxes
+        yield picture.name, image, boxes
+
+
+def _lies_on(box: Box, image: np.ndarray, name: str, bad: list[str]) -> bool:
+    """Has the box an area on the image? Else `bad` gets a line."""
+    try:
+        crop_region(box, 1.0, (image.shape[0], image.shape[1]), (1, 1))
+    except ValueError as error:
+        bad.append(f"{name}: {error}")
+        return False
+    return True
 
 
 def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:

@@ -12,12 +12,15 @@ import numpy as np
 
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_data
+from kpnet.data.guess import guess_format
 from kpnet.data.images import IMAGE_SUFFIXES, read_image
 from kpnet.data.points_csv import PARQUET
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.plot import draw_points
 from kpnet.predictor import Box, Prediction
+from kpnet.registry import split_spec
+from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many pictures
@@ -28,7 +31,7 @@ class Picture:
     """`name` is what predictions call it, `target` its drawn copy's place below the output folder.
 
     `labels` gives the points that it came with: name to x, y in its pixels, and weight. `boxes`: its instances', or
-    None where the whole picture is one.
+    None where the whole picture is one. `lost`: a line that says what of it is left out, or None.
     """
 
     name: str
@@ -36,12 +39,14 @@ class Picture:
     load: Callable[[], np.ndarray]
     labels: Callable[[], Mapping[str, list[float]]] = dict
     boxes: tuple[Box, ...] | None = None
+    lost: str | None = None
 
 
-def find_pictures(inputs: Sequence[Path], boxes: bool = False) -> list[Picture]:
+def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None) -> list[Picture]:
     """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none.
 
-    boxes: with those of an input that has some, for a model that looks at boxes.
+    trained: the data section of the model's run: its crops ask for the boxes of an input that has some, and the options
+    of its format are those of an input of the same one.
     """
     pictures: list[Picture] = []
     for path in inputs:
@@ -49,7 +54,11 @@ def find_pictures(inputs: Sequence[Path], boxes: bool = False) -> list[Picture]:
             raise KpnetError(f"{path}: no such file or folder")
         # A table's points, if it has any, may be others than the model's.
         if path.suffix.lower() in TABLES:
-            pictures += dataset_pictures(open_data(path), str(path), path.stem, boxes)
+            given, form = guess_format(path)
+            if trained is not None and split_spec(trained.format, "data.format")[0] == form:
+                form = trained.format
+            boxes = trained is not None and trained.crop is not None
+            pictures += dataset_pictures(open_data(given, form), str(path), path.stem, boxes)
         else:
             pictures += _of_files(path)
     return _apart(pictures)
@@ -64,21 +73,23 @@ def dataset_pictures(dataset: KeypointDataset, called: str, stem: str, boxes: bo
     last: dict[str, list[int]] = {}  # the instances of each image
     for index in range(len(dataset)):
         name = dataset.image_name(index)
-        if dataset.instance(index) == 0:
+        if dataset.instance(index) == 0 or name not in last:
             last[name] = []
             images.append((name, last[name]))
         last[name].append(index)
     pictures = []
     for name, indices in images:
-        target = Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png")
-        around = [box for i in indices if boxes and (box := dataset.box(i)) is not None]
+        around = [(i, tuple(box.tolist())) for i in indices if boxes and (box := dataset.box(i)) is not None]
+        first = around[0][0] if around else indices[0]
+        lost = len(indices) - len(around) if around else 0
         pictures.append(
             Picture(
                 f"{called}:{name}",
-                target,
-                partial(_read, dataset, indices[0]),
-                partial(_labels, dataset, indices[0]),
-                tuple(tuple(box.tolist()) for box in around) if around else None,
+                Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png"),
+                partial(_read, dataset, first),
+                partial(_labels, dataset, first),
+                tuple(box for _, box in around) if around else None,
+                f"{called}:{name}: {lost} of {len(indices)} instances have no box and are left out" if lost else None,
             )
         )
     return _apart(pictures)

@@ -116,7 +116,7 @@ class Crop(Strict):
     """Top-down: each sample is what lies about its box, `model.box_scale` times as large, the aspect kept."""
 
     by: Literal["box", "points"]
-    """The format's boxes, or those about each sample's labelled points."""
+    """The format's boxes, or those about each sample's labelled points, where it is measured too."""
     shift: Fraction = 0.0
     """In training, the crop's centre moves by up to this share of its side, each way."""
     scale: Fraction = 0.0

@@ -64,6 +64,8 @@ class WideTable:
     def add(self, prediction: Prediction, picture: Picture, image: np.ndarray) -> None:
         """A KpnetError for what the layout, grey square images of one size, cannot hold."""
         self._check(picture.name, image)
+        if len(prediction.keypoints) != 1:
+            raise KpnetError(f"{picture.name}: {len(prediction.keypoints)} instances; --wide writes one for each image")
         if prediction.confidence is None:
             raise KpnetError("--wide writes the confidence as weight, and this head gives none: see kpnet calibrate")
         predicted = np.column_stack([prediction.keypoints[0], prediction.confidence[0].astype(float)]).round(4)

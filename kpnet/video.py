@@ -13,6 +13,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
+from kpnet.data.images import IMAGE_SUFFIXES
 from kpnet.errors import KpnetError
 from kpnet.files import replacing
 
@@ -61,7 +62,7 @@ class Video:
 def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
     """The inputs that are no videos, and the videos: files, and those in folders, each under a name of its own.
 
-    A folder with videos alone is not among the former.
+    A folder with videos and no picture is not among the former.
     """
     others: list[Path] = []
     found: list[Path] = []
@@ -70,7 +71,8 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
             files = sorted(file for file in path.rglob("*") if file.is_file())
             inside = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
             found += inside
-            others += [] if inside and len(inside) == len(files) else [path]
+            pictures = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+            others += [path] if pictures or not inside else []
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             found.append(path)
         else:

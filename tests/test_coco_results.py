@@ -94,3 +94,18 @@ def test_other_data_and_skeletons_are_told(people: Any, tmp_path: Path) -> None:
         write_results(answers(people, 0), SyntheticFaces(2), SIZE, tmp_path / "results.json")
     with pytest.raises(KpnetError, match="sigmas"):
         coco_measures(tmp_path, tmp_path, Skeleton.from_names(["a"]))
+
+
+def test_what_pycocotools_takes_for_granted_is_filled_in(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    points = [20, 30, 2, 40, 35, 2]
+    values = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "keypoints": points}, {"id": 2, "image_id": 1}],
+        "categories": [{"id": 1, "name": "thing", "keypoints": ["a", "b"]}],
+    }
+    (tmp_path / "things.json").write_text(json.dumps(values))
+    result = {"image_id": 1, "category_id": 1, "keypoints": points, "score": 1.0}
+    (tmp_path / "results.json").write_text(json.dumps([result]))
+    skeleton = Skeleton(("a", "b"), sigmas=(0.05, 0.05))
+    assert coco_measures(tmp_path / "things.json", tmp_path / "results.json", skeleton)["AP"] == pytest.approx(1)

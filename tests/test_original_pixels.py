@@ -94,7 +94,7 @@ def test_images_of_the_models_size_are_the_originals() -> None:
     assert "original" not in evaluate(answering(data, (32, 32)), data)
 
 
-def test_a_head_without_confidence_has_none_to_cut_off(kpnet: Run, trained: Path, tmp_path: Path) -> None:
+def test_a_head_without_confidence_has_none_to_cut_off() -> None:
     model = build_model(backbone="conv_sandwich", head="regression", num_keypoints=2, in_channels=1, input_size=32)
     data = Images(image_size=(32, 32))
     model.skeleton = SKELETON

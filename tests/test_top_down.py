@@ -12,6 +12,13 @@ import pandas as pd
 import pytest
 from console import Run
 
+from kpnet.comparison.plan import fingerprint
+from kpnet.config import load_config
+from kpnet.data import COCO
+from kpnet.data.subset import Subset, split_fold
+from kpnet.pictures import dataset_pictures
+from kpnet.schema import Fold
+
 PEOPLE = [("a.png", (20.0, 30.0)), ("a.png", (62.0, 28.0)), ("sub/b.png", (40.0, 20.0))]
 
 
@@ -79,3 +86,61 @@ def test_a_model_of_whole_images_leaves_boxes_alone(people: Path, trained: Path,
     assert kpnet("predict", trained, people, "--out", tmp_path / "out").code == 0
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(table.groupby("image", sort=False).instance.nunique()) == [1, 1]
+
+
+def test_a_box_off_its_image_leaves_the_other_predictions(run: Path, people: Path, kpnet: Run, tmp_path: Path) -> None:
+    values = json.loads(people.read_text())
+    values["annotations"][0]["bbox"] = [200, 200, 10, 10]
+    for image in values["images"]:  # so that reading cannot tell
+        del image["width"], image["height"]
+    del values["annotations"][2]["bbox"]
+    people.write_text(json.dumps(values))
+    done = kpnet("predict", run, people, "--out", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert done.code in (0, 1), done
+    assert len(table[table.image.str.endswith(":a.png")]) == 2, "the second person of the first image"
+    if done.code:
+        assert "no area on an image of 90x60" in done.err
+
+
+def test_wide_writes_no_several_people(run: Path, people: Path, kpnet: Run) -> None:
+    done = kpnet("predict", run, people, "--wide", "--out", "wide")
+    assert done.code in (1, 2)
+    assert "--wide" in done.err
+
+
+def test_folds_keep_the_people_of_an_image_together(people: Path) -> None:
+    values = json.loads(people.read_text())
+    for number in range(3, 9):
+        values["images"].append({"id": number, "file_name": f"{number}.png", "width": 90, "height": 60})
+        cv2.imwrite(str(people.parent / f"{number}.png"), np.zeros((60, 90), np.uint8))
+        for _ in range(number % 3 + 1):
+            more = {**values["annotations"][0], "id": len(values["annotations"]) + 1, "image_id": number}
+            values["annotations"].append(more)
+    people.write_text(json.dumps(values))
+    data = COCO(people)
+    held: list[str] = []
+    for index in range(4):
+        train, val = split_fold(data, Fold(index=index, of=4))
+        names = [{data.image_name(int(i)) for i in part} for part in (train, val)]
+        assert names[0].isdisjoint(names[1])
+        assert sorted([*train, *val]) == list(range(len(data)))
+        held += sorted(names[1])
+    assert sorted(held) == sorted({data.image_name(i) for i in range(len(data))})
+    assert dataset_pictures(Subset(data, np.array([1, 2])), "val", "val"), "an image's second person alone"
+
+
+def test_comparisons_know_a_folder_of_data_by_what_is_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "faces"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), np.zeros((8, 8), np.uint8))
+    (folder / "a.pts").write_text("version: 1\nn_points: 1\n{\n3 4\n}\n")
+    model = {"backbone": "conv_sandwich", "head": "heatmap"}
+    data = {"format": "pts", "root": str(tmp_path / "data"), "train": "faces"}
+    config = load_config({"model": model, "data": data})
+    first = fingerprint(config)
+    assert fingerprint(config) == first
+    (folder / "a.pts").write_text("version: 1\nn_points: 1\n{\n3 5\n}\n")
+    second = fingerprint(config)
+    cv2.imwrite(str(folder / "a.png"), np.zeros((80, 8), np.uint8))
+    assert len({first, second, fingerprint(config)}) == 3

@@ -42,8 +42,9 @@ def compare(
     rows = plan(sources, overrides, seeds, folds)
     with own_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
+        place = {trial.key: (seed, row) for row, each in enumerate(rows) for seed, trial in enumerate(each.trials)}
         for outcome in run_trials(rows, out, console, workers):
-            outcomes.append(outcome)
+            outcomes = sorted([*outcomes, outcome], key=lambda each: place[each.trial.key])
             records = _write(rows, outcomes, out)
         if any(outcome.result for outcome in outcomes):
             write_report(_shown(rows, outcomes), records, out / "report.html")

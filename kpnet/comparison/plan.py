@@ -13,9 +13,11 @@ from typing import Any
 from kpnet import __version__
 from kpnet.backbones.sources import WEIGHTS, model_folder
 from kpnet.config import load_config
+from kpnet.data.images import IMAGE_SUFFIXES
 from kpnet.errors import KpnetError
 from kpnet.schema import Config, Fold
 from kpnet.skeleton import Skeleton
+from kpnet.video import VIDEO_SUFFIXES
 
 # Where a run lies and what it is called does not change what comes out; what `data.root` holds is hashed itself.
 PLACES = (("name",), ("data", "root"), ("data", "workers"))
@@ -139,7 +141,15 @@ def fingerprint(config: Config) -> str:
 
 
 def _content(path: Path) -> str:
-    """A hash of a file's bytes."""
+    """A hash of a file's bytes; of a folder, of its files' names and sizes, and of the bytes of those with labels."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        held = [
+            [file.relative_to(path).as_posix(), file.stat().st_size]
+            + ([] if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES else [_content(file)])
+            for file in files
+        ]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
     if not path.is_file():
         raise KpnetError(f"{path}: no such file")
     with path.open("rb") as file:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ def resumable() -> Iterator[None]:
 
 
 def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> Iterator[Outcome]:
-    """Every trial's outcome, those of the first seed first: trained, gone on with, or found finished."""
+    """Every trial's outcome as it comes, those of the first seed first: trained, gone on with, or found finished."""
     rounds = max(len(row.trials) for row in rows)
     order = [row.trials[i] for i in range(rounds) for row in rows if i < len(row.trials)]
 
@@ -105,9 +105,15 @@ def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> It
 
     if workers == 1:
         yield from map(run, range(1, len(order) + 1), order)
-    else:
-        with ThreadPoolExecutor(workers) as pool:  # each waits for a training's process
-            yield from pool.map(run, range(1, len(order) + 1), order)
+        return
+    with ThreadPoolExecutor(workers) as pool:  # each waits for a training's process
+        every = [pool.submit(run, number, trial) for number, trial in enumerate(order, 1)]
+        try:
+            for done in as_completed(every):
+                yield done.result()
+        finally:
+            for each in every:
+                each.cancel()
 
 
 def run_trial(

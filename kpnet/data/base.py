@@ -140,12 +140,12 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(2)
         image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
         weight, transform = self.point_weights(index), self.transform_of(index)
+        augmented = transform is not None or (self.cropper is not None and self.cropper.jitters)
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
             xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
-            visible = coordinates.inside(xy, image.shape[:2])  # False for NaN
-        else:
-            visible = np.isfinite(xy).all(-1)
+        # What was augmented off the image is not there; a label that lies outside is.
+        visible = coordinates.inside(xy, image.shape[:2]) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         size = (image.shape[0], image.shape[1])
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
         pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)

@@ -80,7 +80,7 @@ def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | Non
     train: KeypointDataset = build_train(config)
     val = build_val(config, train.skeleton)
     if config.data.fold is not None:
-        train = Subset(train, split_fold(len(train), config.data.fold)[0])
+        train = Subset(train, split_fold(train, config.data.fold)[0])
     return _windows(train, config, must=True), val
 
 
@@ -90,7 +90,7 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
         # Synthetic faces are those of one seed, so that every seed of the training is held against the same.
         train = config.train.model_copy(update={"seed": 0})
         whole = build_train(config.model_copy(update={"train": train}), augment=False)
-        return Subset(whole, split_fold(len(whole), config.data.fold)[1])
+        return Subset(whole, split_fold(whole, config.data.fold)[1])
     if config.data.val is None:
         return None
     # Synthetic faces other than the training's, and the same for every seed of the training.
@@ -101,9 +101,12 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
 def _windows(dataset: KeypointDataset, config: Config, must: bool) -> KeypointDataset:
     """As windows of clips, for a head that looks at several frames; else as it is, or a KpnetError where it must be."""
     name, options = split_spec(config.model.head, "head")
-    window = HEADS.find(name).context_of(options)
+    head = HEADS.find(name)
+    window = head.context_of(check_options(head, options, f'head "{name}"'))
     if not sum(window):
         return dataset
+    if config.data.crop is not None:
+        raise KpnetError(f'head "{name}": data.crop would cut each frame of a clip at another place: leave it out')
     if config.data.fold is not None:
         raise KpnetError(f'head "{name}": data.fold would tear clips apart: give data.val')
     if (np.diff(dataset.clips()) != 0).all():

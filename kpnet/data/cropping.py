@@ -23,6 +23,11 @@ class Cropper:
     shift: float = 0.0
     scale: float = 0.0
 
+    @property
+    def jitters(self) -> bool:
+        """Does it move about, as in training?"""
+        return bool(self.shift or self.scale)
+
     def region(
         self,
         box: np.ndarray | None,

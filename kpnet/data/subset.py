@@ -45,10 +45,20 @@ class Subset(KeypointDataset):
         return self.dataset.visibility(int(self.indices[index]))
 
 
-def split_fold(count: int, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the samples that train and of those that are held out, of `count`; the same for every seed."""
+def split_fold(dataset: KeypointDataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the samples that train and of those that are held out; the same for every seed. An image's instances
+    stay together."""
+    image: list[int] = []
+    last: dict[str, int] = {}
+    count = 0
+    for index in range(len(dataset)):
+        name, first = dataset.image_name(index), dataset.instance(index) == 0
+        if first or name not in last:
+            last[name] = count
+            count += 1
+        image.append(last[name])
     if fold.of > count:
-        raise KpnetError(f"data.fold: expected at most as many folds as samples ({count}), found {fold.of}")
+        raise KpnetError(f"data.fold: expected at most as many folds as images ({count}), found {fold.of}")
     order = np.random.default_rng(0).permutation(count)
-    held = np.sort(order[fold.index :: fold.of])
-    return np.setdiff1d(np.arange(count), held), held
+    held = np.isin(image, order[fold.index :: fold.of])
+    return np.flatnonzero(~held), np.flatnonzero(held)

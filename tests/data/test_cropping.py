@@ -65,8 +65,8 @@ def test_the_region_is_about_the_box_and_of_the_inputs_aspect(box: Any, scale: f
     left, top, right, bottom = coordinates.crop_region(edges, scale, source, target)
     middle = np.array([left + right - 1, top + bottom - 1]) / 2
     assert np.abs(middle - on.mean(0)).max() <= 0.5 + 1e-6, "its centre is the box's, to half a pixel"
-    assert right - left + 0.5 >= min(scale * sides[0], 1)
-    assert bottom - top + 0.5 >= min(scale * sides[1], 1)
+    assert right - left + 0.5 >= scale * sides[0] - 1e-9
+    assert bottom - top + 0.5 >= scale * sides[1] - 1e-9
     wide, high = (right - left) / target[1], (bottom - top) / target[0]
     assert abs(wide - high) <= 0.5 / target[1] + 0.5 / target[0] + 1e-9, "pixels stay square, but for the rounding"
     tight = max(scale * sides[0] / target[1], scale * sides[1] / target[0])
