@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import time
 from pathlib import Path
 from typing import Any
 
@@ -122,30 +121,26 @@ def measure(xy: Tensor, points: Tensor) -> dict[str, float]:
 def rows_of(seed: int, test: Clips) -> list[dict[str, Any]]:
     torch.manual_seed(seed)
     train = draw(TRAIN_CLIPS, seed=1000 + seed)
-    start = time.perf_counter()
     model = train_frames(train)
-    told = {"frame by frame": ({}, time.perf_counter() - start)}
     probe = build({"name": "temporal", "head": INNER}).head
     assert isinstance(probe, TemporalHead)
     tokens, seen = known(model, probe, train[0]), known(model, probe, test[0])
     xy = seen[..., :30].unflatten(-1, (15, 2))
-    told["frame by frame"] = (measure(xy, test[1]), told["frame by frame"][1])
+    told = {"frame by frame": measure(xy, test[1])}
     pixels = normalized_to_pixel(xy.double(), (SIDE, SIDE)).numpy()
     for name, smoother in (("one_euro", one_euro), ("savgol", savgol)):
         smooth = torch.from_numpy(np.stack([smoother(clip) for clip in pixels])).float()
-        told[f"frame by frame, {name}"] = (measure((2 * smooth + 1) / SIDE - 1, test[1]), 0.0)
+        told[f"frame by frame, {name}"] = measure((2 * smooth + 1) / SIDE - 1, test[1])
     for name, around in AROUND.items():
         for layer in LAYERS:
-            start = time.perf_counter()
             head = train_layer(model, layer, around, tokens, train[1])
-            seconds = time.perf_counter() - start
             with torch.no_grad():
                 offset = head.correct(windows(seen, *around).flatten(0, 1)).unflatten(0, (TEST_CLIPS, -1))
             answer = xy.clone()
             answer[:, around[0] : FRAMES - around[1]] += offset
-            told[f"temporal {layer}, {name}"] = (measure(answer, test[1]), seconds)
-            print(seed, layer, name, told["frame by frame"][0], measure(answer, test[1]), flush=True)
-    return [{"row": name, "seed": seed, **found, "train_seconds": round(s)} for name, (found, s) in told.items()]
+            told[f"temporal {layer}, {name}"] = measure(answer, test[1])
+            print(seed, layer, name, told["frame by frame"], measure(answer, test[1]), flush=True)
+    return [{"row": name, "seed": seed, **found} for name, found in told.items()]
 
 
 def main() -> None:
