@@ -124,7 +124,7 @@ def test_a_picture_that_exif_turns_is_written_upright(tmp_path: Path) -> None:
     """Another reader, which may or may not turn it, sees the pixels that the points were placed on."""
     folder = tmp_path / "a"
     folder.mkdir()
-    upright = dots((50, 70), np.array([[12.0, 9.0]]))
+    upright = dots((50, 70), np.array([[12.0, 9.0]])) // np.array([1, 2, 4], np.uint8)  # in colour
     tag = Image.Exif()
     tag[0x112] = 6
     Image.fromarray(np.rot90(upright).copy()).save(folder / "a.png", exif=tag)
