@@ -54,11 +54,11 @@ def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None) -> 
             raise KpnetError(f"{path}: no such file or folder")
         # A table's points, if it has any, may be others than the model's.
         if path.suffix.lower() in TABLES:
-            given, form = guess_format(path)
-            if trained is not None and split_spec(trained.format, "data.format")[0] == form:
-                form = trained.format
+            given, name = guess_format(path)
+            same = trained is not None and split_spec(trained.format, "data.format")[0] == name
+            data = open_data(given, trained.format if trained is not None and same else name)
             boxes = trained is not None and trained.crop is not None
-            pictures += dataset_pictures(open_data(given, form), str(path), path.stem, boxes)
+            pictures += dataset_pictures(data, str(path), path.stem, boxes)
         else:
             pictures += _of_files(path)
     return _apart(pictures)
