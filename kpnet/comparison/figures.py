@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpnet import plot
 from kpnet.comparison.result import Result
@@ -132,14 +133,14 @@ def _cost(rows: Sequence[Shown]) -> Figure:
                 continue
             cost = scale * float(np.mean([r.cost[name] for r in row.results]))
             mean, spread = float(np.mean(scores)), np.std(scores, ddof=1) if len(scores) > 1 else 0
-            axes.errorbar(cost, mean, spread, fmt="o", color=row.colour)
-            axes.annotate(row.name, (cost, mean), (6, 4), textcoords="offset points", fontsize="small")
+            axes.errorbar(cost, mean, spread, fmt="o", color=row.colour, label=row.name)
         axes.set(xlabel=label, ylabel="score", xscale="log")
-        axes.xaxis.set_major_formatter("{x:.3g}")
-        axes.xaxis.set_minor_formatter("{x:.3g}")
-        axes.tick_params(axis="x", which="minor", labelsize="x-small", rotation=45)
-        axes.grid(alpha=0.2, which="both")
-        axes.margins(x=0.4, y=0.2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.2)
+        axes.margins(x=0.1, y=0.1)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kpnet.metrics import PASS_MARK
 from kpnet.plot.figure import Figure
@@ -90,6 +90,10 @@ def draw_reliability(measured: dict[str, Any]) -> Figure:
     if len(drawn):
         errors.loglog(drawn[:, 0], drawn[:, 1], "o-")
         errors.loglog(drawn[:, 0], drawn[:, 0], "--", color="grey", zorder=0)
+        for axis in (errors.xaxis, errors.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
+            axis.set_major_formatter("{x:.3g}")
+            axis.set_minor_formatter(NullFormatter())
     errors.set(
         xlabel="predicted RMS error, px", ylabel="actual RMS error, px", title="tenths of the points, surest first"
     )
