@@ -30,7 +30,7 @@ class PointsCSV(PictureFiles):
     exif: pictures as a viewer shows them.
 
     Several rows may have one picture: its instances. An empty cell is a missing point. Optional columns:
-    `NAME_visibility` of 0, 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of a box in pixels. Numbered
+    `NAME_visibility` of 0 (absent, whatever its coordinates), 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of a box in pixels. Numbered
     points are those of the skeleton, if it has as many, or called 0, 1, 2, … `.parquet` needs pyarrow.
     """
 
@@ -71,10 +71,7 @@ def _read(path: Path, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
     images, image = np.unique(names[good], return_inverse=True)
     instances = Instances(own, images, image, xy[good], called[good])
     if any(seen):
-        level = np.stack([numbers[c] if c else np.full(count, 2.0) for c in seen], 1)
-        instances.visibility = np.where(np.isnan(xy).any(-1), 0, np.nan_to_num(level, nan=2).clip(1, 2)).astype(
-            np.uint8
-        )[good]
+        instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in seen], 1)[good]
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
     return instances

@@ -26,8 +26,20 @@ def test_boxes_and_visibility(tmp_path: Path) -> None:
     data = PointsCSV(write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)]))
     assert data.box(0).tolist() == [1, 2, 30.5, 40]  # type: ignore[union-attr]
     assert data.box(1) is None
-    # A point with coordinates is labelled, whatever its visibility says.
-    assert [data.visibility(i).tolist() for i in range(4)] == [[1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 0, 2]]
+    assert [data.visibility(i).tolist() for i in range(4)] == [[1, 2, 2], [2, 2, 2], [2, 2, 2], [0, 0, 2]]
+    assert data.labels().tolist() == [[True] * 3] * 3 + [[False, False, True]]
+
+
+@pytest.mark.parametrize("level", ["-1", "3", "0.5", "inf"])
+def test_an_unknown_visibility_leaves_the_sample_out(tmp_path: Path, level: str) -> None:
+    lines = csv_lines()
+    more = ["nose_visibility", "2", level, "1", "0"]
+    path = write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)])
+    data = PointsCSV(path)
+    assert data.skipped.messages == [f"line 3: nose has visibility {level}; expected 0, 1 or 2"]
+    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"]
+    with pytest.raises(KpnetError, match="line 3: nose has visibility"):
+        PointsCSV(path, strict=True)
 
 
 def test_numbered_columns_in_any_order(tmp_path: Path) -> None:
@@ -145,3 +157,15 @@ def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert np.array_equal(data.read(1)[0], images[1])
     assert "row 2: left_ear" not in caplog.text
     assert "row 2: nose is at 8, inf" in caplog.text
+
+
+def test_npz_points_that_are_told_to_be_absent(tmp_path: Path) -> None:
+    given = {"visibility": np.array([[0, 1], [2, 3], [np.nan, 2]])}
+    points = np.arange(12.0).reshape(3, 2, 2)
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 9), np.uint8), keypoints=points, names=NAMES[:2], **given)
+    data = NPZ(tmp_path / "a.npz")
+    assert data.skipped.messages == ["row 1: left_ear has visibility 3; expected 0, 1 or 2"]
+    assert [data.visibility(i).tolist() for i in range(2)] == [[0, 1], [2, 2]]
+    assert np.array_equal(data.read(0)[1], [[np.nan, np.nan], [2, 3]], equal_nan=True)
+    with pytest.raises(KpnetError, match="row 1: left_ear has visibility 3"):
+        NPZ(tmp_path / "a.npz", strict=True)
