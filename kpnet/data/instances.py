@@ -37,8 +37,9 @@ class InstanceDataset(KeypointDataset):
     """A subclass parses, hands over its `Instances`, and says in `image` how a sample's image is had.
 
     What cannot be used is left out and told once: a coordinate that is infinite, a visibility but 0, 1 and 2, a box
-    without area or outside its image, an image with one of `troubles` (M,). strict: the first such is a KpnetError. `kept` int (N,) are the
-    others' indices among what was handed over, `skipped.messages` has a line for each that was left out.
+    without area or outside its image, an image with one of `troubles` (M,). strict: the first such is a KpnetError.
+    `kept` int (N,) are the others' indices among what was handed over, `skipped.messages` has a line for each that was
+    left out.
 
     skeleton: taken where its points are the file's. complete_only: leave out samples that lack a point, of those that
     the skeleton asks for and the file has.

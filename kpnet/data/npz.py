@@ -22,9 +22,9 @@ _OPTIONAL = ("names", "visibility", "boxes", "image_names")
 class NPZ(InstanceDataset):
     """`images` uint8 (N, H, W) or (N, H, W, 1 or 3) and `keypoints` (N, K, 2) in their pixels, NaN where missing.
 
-    Optional: `names` (K,), `visibility` (N, K) of 0 (absent, whatever its coordinates), 1 and 2, `boxes` (N, 4) as edges x0, y0, x1, y1, and
-    `image_names` (N,), equal for instances of one image. Points without names are those of the skeleton, if it has as
-    many, or called 0, 1, 2, …
+    Optional: `names` (K,), `visibility` (N, K) of 0 (absent, whatever its coordinates), 1 and 2, `boxes` (N, 4) as
+    edges x0, y0, x1, y1, and `image_names` (N,), equal for instances of one image. Points without names are those of
+    the skeleton, if it has as many, or called 0, 1, 2, …
     """
 
     def __init__(

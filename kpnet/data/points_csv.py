@@ -30,8 +30,9 @@ class PointsCSV(PictureFiles):
     exif: pictures as a viewer shows them.
 
     Several rows may have one picture: its instances. An empty cell is a missing point. Optional columns:
-    `NAME_visibility` of 0 (absent, whatever its coordinates), 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of a box in pixels. Numbered
-    points are those of the skeleton, if it has as many, or called 0, 1, 2, … `.parquet` needs pyarrow.
+    `NAME_visibility` of 0 (absent, whatever its coordinates), 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the
+    edges of a box in pixels. Numbered points are those of the skeleton, if it has as many, or called 0, 1, 2, …
+    `.parquet` needs pyarrow.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
 
 
 def write_pts(dataset: KeypointDataset, folder: Path, *, first: Literal[0, 1] = 1) -> None:
-    """A .pts beside each picture; of several instances, or of one stem, a picture each, with a number behind its name."""
+    """A .pts beside each picture; of several instances or of one stem a picture each, with a number behind its name."""
     written: dict[str, Path] = {}
     for index, path in enumerate(_own_stems([path for _, path, _ in _pictures(dataset, None)])):
         target, name = folder / path, dataset.image_name(index)
@@ -208,8 +208,7 @@ def _pictures(
 
 
 def _own_stems(paths: list[Path]) -> list[Path]:
-    """Each with a stem that no other has, for a file of its own beside it: numbers are put behind those that share one.
-    """
+    """Each with a stem that no other has, for a file of its own beside it: those that share one get numbers."""
     shared = Counter(path.with_suffix("") for path in paths)
     taken = {stem for stem, count in shared.items() if count == 1}
     own = []
