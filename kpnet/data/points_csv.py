@@ -104,7 +104,9 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     try:
         frame = pd.read_parquet(path)
     except ImportError:
-        raise KpnetError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow; or save it as CSV") from None
+        raise KpnetError(
+            f"{path}: reading Parquet needs pyarrow: pip install kpnet[formats]; or save it as CSV"
+        ) from None
     except Exception as error:  # whatever a damaged file makes pyarrow raise
         raise KpnetError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}

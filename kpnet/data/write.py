@@ -134,7 +134,7 @@ def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = 
     try:
         pd.DataFrame(rows, columns=header).to_parquet(folder / "points.parquet", index=False)
     except ImportError:
-        raise KpnetError("writing Parquet needs pyarrow: pip install pyarrow; or write CSV") from None
+        raise KpnetError("writing Parquet needs pyarrow: pip install kpnet[formats]; or write CSV") from None
 
 
 def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:

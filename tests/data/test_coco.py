@@ -217,6 +217,11 @@ BAD_SAMPLES: dict[str, tuple[Change, str]] = {
         set_first(id=10**20, bbox=[3, 4, 10, 0]),
         f"annotation {10**20}: its box .* has no area",
     ),
+    "outside, no size": (
+        lambda v: (v["images"][2].pop("width"), set_first(bbox=[90, 4, 10, 10])(v)),
+        "annotation 7: its box .* lies outside the image of 80x60",
+    ),
+    "a NUL in a folder": (lambda v: v["images"][2].update(file_name="x\0y/a.png"), "annotation 7: no picture"),
     "three numbers": (set_first(bbox=[1, 2, 3]), "annotation 7: its box .* has no area"),
 }
 
@@ -229,7 +234,12 @@ def test_a_bad_sample_is_left_out_and_named_in_one_line(
     values = coco_values()
     change(values)
     path = write_coco(tmp_path, values)
-    both = name in ("missing picture", "endless picture", "negative picture")  # that picture has two
+    both = name in (
+        "missing picture",
+        "endless picture",
+        "negative picture",
+        "a NUL in a folder",
+    )  # that picture has two
     with caplog.at_level(logging.WARNING):
         data = COCO(path)
     assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"][both:]

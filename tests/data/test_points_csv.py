@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from formats import NAMES, csv_lines, every_instance, write_points_csv
+from PIL import ExifTags, Image
 
 from kpnet.data import NPZ, PointsCSV
 from kpnet.errors import KpnetError
@@ -42,6 +43,31 @@ def test_an_unknown_visibility_leaves_the_sample_out(tmp_path: Path, level: str)
         PointsCSV(path, strict=True)
 
 
+@pytest.mark.parametrize("exif", [True, False])
+def test_a_box_outside_the_picture_is_left_out_without_a_size_in_the_file(tmp_path: Path, exif: bool) -> None:
+    """Of 80x60 pixels, but a.png, which is turned: 60x80 as shown, 80x60 as stored."""
+    for name in "ab":
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 6 if name == "a" else 1
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / f"{name}.png", exif=turned)
+    boxes = {"a": ["65,5,75,15", "5,65,15,75"], "b": ["65,5,75,15", "5,65,15,75", ",,,"]}
+    rows = [f"{name}.png,3,4,{box}" for name, each in boxes.items() for box in each]
+    path = tmp_path / "points.csv"
+    path.write_text("\n".join(["image,nose_x,nose_y,box_x0,box_y0,box_x1,box_y1", *rows]))
+    data = PointsCSV(path, exif=exif)
+    assert data.skipped.messages == [
+        "line 2: its box [65, 5, 75, 15] lies outside the image of 60x80"
+        if exif
+        else "line 3: its box [5, 65, 15, 75] lies outside the image of 80x60",
+        "line 5: its box [5, 65, 15, 75] lies outside the image of 80x60",
+    ]
+    for index in range(3):
+        (height, width), box = data.read(index)[0].shape[:2], data.box(index)
+        assert box is None or (box[0] < width and box[1] < height)
+    with pytest.raises(KpnetError, match="lies outside the image"):
+        PointsCSV(path, exif=exif, strict=True)
+
+
 def test_numbered_columns_in_any_order(tmp_path: Path) -> None:
     path = write_points_csv(tmp_path, numbers=True)
     table = pd.read_csv(path)
@@ -70,7 +96,7 @@ def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(pd, "read_parquet", absent)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
+    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install kpnet\[formats\]"):
         PointsCSV(tmp_path / "a.parquet")
 
 
