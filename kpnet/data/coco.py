@@ -16,11 +16,13 @@ from kpnet.coordinates import corner_size_to_box
 from kpnet.data.base import DATASETS
 from kpnet.data.instances import Instances, numbered
 from kpnet.data.picture_files import PictureFiles, find_folder, read_text
+from kpnet.data.pixel_csv import clip
 from kpnet.data.skipped import Skipped
 from kpnet.errors import KpnetError, nearest
 from kpnet.skeleton import Skeleton
 
 Json = dict[str, Any]
+_LONGEST = 2**31  # no picture has a side of so many pixels
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 
@@ -33,8 +35,8 @@ class COCO(PictureFiles):
     exif: pictures as a viewer shows them (true) or as they are stored (false); null: whichever has the width and height
     that the file says, and stored where both do, as pycocotools has it.
 
-    Names, edges and, by their left and right, pairs are the category's. `annotation_ids`, `image_ids`, `category_ids`
-    (N,) and `areas` float64 (N,), NaN where the file has none, are those of the samples, `source` the file.
+    Names, edges and, by their left and right, pairs are the category's. `image_ids`, `category_ids` (N,) and
+    `areas` float64 (N,), NaN where the file has none, are those of the samples, `source` the file.
     """
 
     def __init__(
@@ -55,8 +57,7 @@ class COCO(PictureFiles):
         folder = find_folder(path, index.instances.images, images)
         super().__init__(folder, index.instances, skipped, skeleton=skeleton, exif=exif, **options)
         self.source = path
-        self.annotation_ids, self.image_ids = index.ids[self.kept], index.image_ids[self.kept]
-        self.category_ids = index.category_ids[self.kept]
+        self.image_ids, self.category_ids = index.image_ids[self.kept], index.category_ids[self.kept]
         self.areas = index.areas[self.kept]
 
 
@@ -84,21 +85,18 @@ class _Index:
         place: dict[Any, int] = {}
         picture = np.array([place.setdefault(a["image_id"], len(place)) for a in found], np.int64)
         taken = [images[each] for each in place]
-        self.ids = np.array([a["id"] for a in found], np.int64)
-        self.image_ids = np.array([a["image_id"] for a in found])
-        self.category_ids = np.array([a["category_id"] for a in found])
+        self.image_ids = np.array([a["image_id"] for a in found], object)  # numbers of any length, or text
+        self.category_ids = np.array([a["category_id"] for a in found], object)
         self.areas = np.array([_number(a.get("area")) for a in found], np.float64)
         self.instances = Instances(
             own,
             np.array([str(image["file_name"]) for image in taken]),
             picture,
             points[..., :2].copy(),
-            np.char.add("annotation ", self.ids.astype(str)),
+            np.array([f"annotation {a['id']}" for a in found], str),
             points[..., 2].astype(np.uint8),
             self._boxes(found),
-            np.nan_to_num([(_number(i.get("height")), _number(i.get("width"))) for i in taken])
-            .reshape(-1, 2)
-            .astype(int),
+            np.nan_to_num([_size(image) for image in taken]).reshape(-1, 2).astype(int),
         )
         _check_corners(path, self.instances)
 
@@ -111,6 +109,12 @@ class _Index:
                 raise KpnetError(f'{self.path}: no category "{wanted}"{nearest(wanted, names)}; it has {_list(names)}')
             known = [c for c, name in zip(known, names, strict=True) if name == wanted]
         pointed = [c for c in known if c.get("keypoints")] or known
+        for c in pointed:
+            if not isinstance(held := c.get("keypoints") or [], list):
+                raise KpnetError(
+                    f"{self.path}: category {c.get('name', c['id'])}: keypoints: expected a list of names, "
+                    f"found {clip(str(held))}"
+                )
         if len({tuple(map(str, c.get("keypoints") or ())) for c in pointed}) > 1:
             names = [str(c.get("name", c["id"])) for c in pointed]
             raise KpnetError(f"{self.path}: categories {_list(names)} have different points; set category to one")
@@ -129,10 +133,12 @@ class _Index:
         if not names:
             lengths = [len(a["keypoints"]) for a in found if isinstance(a["keypoints"], list)]
             return numbered(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
-        own = Skeleton.of_names(names)
-        edges = category.get("skeleton") or ()
-        fits = all(isinstance(e, list) and len(e) == 2 and set(e) <= set(range(1, len(names) + 1)) for e in edges)
-        if not fits:
+        try:
+            own = Skeleton.of_names(names)
+        except KpnetError as error:  # a name that stands twice
+            raise KpnetError(f"{self.path}: category {category.get('name', category['id'])}: {error}") from None
+        edges = category.get("skeleton") or []
+        if not _is_pairs(edges, len(names)):
             self.skipped.add(f"the category's skeleton: expected pairs of numbers from 1 to {len(names)}; not drawn")
             return own
         named = tuple((names[a - 1], names[b - 1]) for a, b in edges)
@@ -150,6 +156,9 @@ class _Index:
             self.skipped.add(
                 f"{called}: {length} numbers as keypoints, expected {3 * count}: x, y, v of {count} points"
             )
+        elif any(not 0 <= length < _LONGEST for length in _size(images[image]) if not np.isnan(length)):
+            height, width = _size(images[image])
+            self.skipped.add(f"{called}: the file says {width:g}x{height:g} of image {image}; expected pixels")
         else:
             return True
         return False
@@ -158,7 +167,7 @@ class _Index:
         """Float64 (n, length); NaN for what is no number."""
         try:
             return np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * length).reshape(-1, length)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return np.array([[_number(v) for v in each] for each in lists]).reshape(-1, length)
 
     def _check_points(self, found: list[Json], points: np.ndarray) -> np.ndarray:
@@ -183,10 +192,11 @@ class _Index:
 
 
 def _load(path: Path) -> Json:
+    text = read_text(path, _EXPECTED)
     with _no_collection():
         try:
-            values = json.loads(read_text(path, _EXPECTED))
-        except (json.JSONDecodeError, RecursionError) as error:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:  # ValueError: a number of more digits than Python takes
             line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             raise KpnetError(f"{path}{line}: not JSON: {getattr(error, 'msg', error)}; expected {_EXPECTED}") from None
     for key in ("images", "annotations", "categories"):
@@ -231,8 +241,24 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, (int, str))
 
 
+def _is_pairs(edges: Any, count: int) -> bool:
+    """Is it a list of pairs of whole numbers from 1 to count?"""
+    return isinstance(edges, list) and all(
+        isinstance(edge, list) and len(edge) == 2 and all(type(n) is int and 1 <= n <= count for n in edge)
+        for edge in edges
+    )
+
+
+def _size(image: Json) -> tuple[float, float]:
+    """H, W as the file has them; NaN for what is no number."""
+    return _number(image.get("height")), _number(image.get("width"))
+
+
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else np.nan
+    try:
+        return float(value) if isinstance(value, (int, float)) else np.nan
+    except OverflowError:  # JSON's whole numbers have any length
+        return np.inf
 
 
 def _list(names: list[str]) -> str:

@@ -164,7 +164,10 @@ def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
     individuals = heads.get("individuals", [""] * len(coords))
     if not len(parts) == len(coords) == len(individuals):
         raise KpnetError(f"{table}: header lines of {len(parts)} and {len(coords)} cells, expected equally many")
-    place = {(individuals[k], parts[k], coords[k]): k for k in range(index, len(coords)) if coords[k] in ("x", "y")}
+    place: dict[tuple[str, str, str], int] = {}
+    for k in range(index, len(coords)):
+        if coords[k] in ("x", "y") and place.setdefault((individuals[k], parts[k], coords[k]), k) != k:
+            raise KpnetError(f'{table}: body part "{parts[k]}" has two columns {coords[k]}, expected one')
     lonely = [part for who, part, axis in place if (who, part, {"x": "y", "y": "x"}[axis]) not in place]
     if lonely or not place:
         raise KpnetError(f"{table}: {lonely[0] if lonely else 'coords'}: expected a column x and a column y")
@@ -174,7 +177,7 @@ def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
 def _read_row(
     where: Path, called: str, cells: list[str], columns: _Columns, skeleton: Skeleton, rows: _Rows, skipped: Skipped
 ) -> None:
-    width = columns.index + len(columns.place)
+    width = 1 + max(columns.place.values())  # a table may have likelihoods between them
     if len(cells) < width:
         return skipped.add(f"{called}: {len(cells)} cells, expected {width}; is the line cut short?")
     frame = PureWindowsPath("/".join(cells[: columns.index])).name  # either kind of slash

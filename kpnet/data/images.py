@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from kpnet.coordinates import Size, after_crop, letterbox_matrix, resize_matrix
 from kpnet.errors import KpnetError
@@ -39,6 +40,19 @@ def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     if image is None:
         raise KpnetError(f"{path}: not a picture that can be read (expected one of {', '.join(IMAGE_SUFFIXES)})")
     return image
+
+
+def picture_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
+    """H, W as `read_image` gives them. The header tells, unless EXIF may turn the picture: then it is decoded."""
+    try:
+        with Image.open(path) as picture:
+            turned = "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if not turned and picture.format != "TIFF":  # whose tags are no EXIF block
+                return picture.height, picture.width
+    except Exception:  # PIL takes other pictures than OpenCV, which has the last word
+        pass
+    height, width = read_image(path, exif=exif).shape[:2]
+    return height, width
 
 
 def picture_trouble(path: Path) -> str | None:

@@ -28,7 +28,7 @@ class Instances:
     image: np.ndarray  # int (N,): which of them each instance is on
     keypoints: np.ndarray  # float64 (N, K, 2) in pixels, NaN where absent
     called: Sequence[str] | np.ndarray  # (N,): how a message names each
-    visibility: np.ndarray | None = None  # uint8 (N, K): 0 absent, 1 hidden, 2 seen; None: not told
+    visibility: np.ndarray | None = None  # (N, K): 0 absent, 1 hidden, 2 seen, NaN not told; None: none is told
     boxes: np.ndarray | None = None  # float64 (N, 4): edges in pixels, NaN where there is none
     sizes: np.ndarray | None = None  # int (M, 2): H, W as the file has them, 0 where it does not say
 
@@ -36,9 +36,10 @@ class Instances:
 class InstanceDataset(KeypointDataset):
     """A subclass parses, hands over its `Instances`, and says in `image` how a sample's image is had.
 
-    What cannot be used is left out and told once: a coordinate that is infinite, a box without area or outside its
-    image, an image with one of `troubles` (M,). strict: the first such is a KpnetError. `kept` int (N,) are the
-    others' indices among what was handed over, `skipped.messages` has a line for each that was left out.
+    What cannot be used is left out and told once: a coordinate that is infinite, a visibility but 0, 1 and 2, a box
+    without area or outside its image, an image with one of `troubles` (M,). strict: the first such is a KpnetError.
+    `kept` int (N,) are the others' indices among what was handed over, `skipped.messages` has a line for each that was
+    left out.
 
     skeleton: taken where its points are the file's. complete_only: leave out samples that lack a point, of those that
     the skeleton asks for and the file has.
@@ -58,6 +59,7 @@ class InstanceDataset(KeypointDataset):
         own = instances.skeleton
         self.skipped = skipped
         self.skeleton = skeleton if skeleton is not None and skeleton.names == own.names else own
+        _settle_visibility(instances)
         keep = _usable(instances, skipped, troubles)
         skipped.tell(int(keep.sum()))
         if complete_only:
@@ -65,7 +67,7 @@ class InstanceDataset(KeypointDataset):
         self.kept = np.flatnonzero(keep)
         self.images, self._sizes = instances.images, instances.sizes
         self._image, self._keypoints = instances.image[keep], instances.keypoints[keep]
-        self._visibility = None if instances.visibility is None else instances.visibility[keep]
+        self._visibility = None if instances.visibility is None else instances.visibility[keep].astype(np.uint8)
         self._boxes = None if instances.boxes is None else instances.boxes[keep]
         self._instance = _number(self._image)
 
@@ -123,6 +125,16 @@ def numbered(count: int, skeleton: Skeleton | None) -> Skeleton:
     return Skeleton(tuple(map(str, range(count))))
 
 
+def _settle_visibility(instances: Instances) -> None:
+    """A point of visibility 0 has no coordinates, and one without coordinates is 0; one that is not told is seen."""
+    level = instances.visibility
+    if level is None:
+        return
+    instances.keypoints[level == 0] = np.nan
+    absent = np.isnan(instances.keypoints).any(-1) & (np.isin(level, (1, 2)) | np.isnan(level))
+    instances.visibility = np.where(absent, 0, np.nan_to_num(level, nan=2, posinf=np.inf, neginf=-np.inf))
+
+
 def _usable(instances: Instances, skipped: Skipped, troubles: Sequence[str | None]) -> np.ndarray:
     """Bool (N,). An instance is told once, whatever else is wrong with it."""
     keep = np.ones(len(instances.image), bool)
@@ -135,6 +147,9 @@ def _usable(instances: Instances, skipped: Skipped, troubles: Sequence[str | Non
     for index, k in np.argwhere(np.isinf(instances.keypoints).any(-1)).tolist():
         x, y = instances.keypoints[index, k]
         drop(index, f"{instances.skeleton.names[k]} is at {x:g}, {y:g}; expected pixels")
+    level = np.zeros(0) if instances.visibility is None else instances.visibility
+    for index, k in np.argwhere(~np.isin(level, (0, 1, 2))).tolist():
+        drop(index, f"{instances.skeleton.names[k]} has visibility {level[index, k]:g}; expected 0, 1 or 2")
     for index, reason in _bad_boxes(instances):
         drop(index, reason)
     bad = [number for number, reason in enumerate(troubles) if reason is not None]

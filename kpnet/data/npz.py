@@ -22,9 +22,9 @@ _OPTIONAL = ("names", "visibility", "boxes", "image_names")
 class NPZ(InstanceDataset):
     """`images` uint8 (N, H, W) or (N, H, W, 1 or 3) and `keypoints` (N, K, 2) in their pixels, NaN where missing.
 
-    Optional: `names` (K,), `visibility` (N, K) of 0, 1 and 2, `boxes` (N, 4) as edges x0, y0, x1, y1, and
-    `image_names` (N,), equal for instances of one image. Points without names are those of the skeleton, if it has as
-    many, or called 0, 1, 2, …
+    Optional: `names` (K,), `visibility` (N, K) of 0 (absent, whatever its coordinates), 1 and 2, `boxes` (N, 4) as
+    edges x0, y0, x1, y1, and `image_names` (N,), equal for instances of one image. Points without names are those of
+    the skeleton, if it has as many, or called 0, 1, 2, …
     """
 
     def __init__(
@@ -42,12 +42,10 @@ class NPZ(InstanceDataset):
         called = np.arange(count).astype(str)
         image_names = _array(path, arrays, "image_names", (count,), text=True)
         images, image = np.unique(called if image_names is None else image_names, return_inverse=True)
-        visibility = _array(path, arrays, "visibility", (count, points_count))
         sizes = np.full((len(images), 2), self.pixels.shape[1:3])
         instances = Instances(own, images, image, points, np.char.add("row ", called), sizes=sizes)
         instances.boxes = _array(path, arrays, "boxes", (count, 4))
-        if visibility is not None:
-            instances.visibility = np.where(np.isnan(points).any(-1), 0, visibility).astype(np.uint8)
+        instances.visibility = _array(path, arrays, "visibility", (count, points_count))
         super().__init__(instances, Skipped(path, strict), skeleton=skeleton, **options)
 
     def image(self, index: int) -> np.ndarray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kpnet.data.images import picture_trouble, read_image
+from kpnet.data.images import picture_size, picture_trouble, read_image
 from kpnet.data.instances import InstanceDataset, Instances
 from kpnet.data.skipped import Skipped
 from kpnet.errors import KpnetError
@@ -24,7 +25,10 @@ class PictureFiles(InstanceDataset):
     def __init__(
         self, folder: Path, instances: Instances, skipped: Skipped, *, exif: bool | None = True, **options: Any
     ) -> None:
-        super().__init__(instances, skipped, list(_troubles(folder, instances.images)), **options)
+        troubles = list(_troubles(folder, instances.images))
+        sizes = _sizes_under_boxes(folder, instances, troubles, bool(exif))
+        super().__init__(replace(instances, sizes=sizes), skipped, troubles, **options)
+        self._sizes = instances.sizes  # as the file says, which `image` is held against
         self.folder, self.exif = folder, exif
 
     def path(self, index: int) -> Path:
@@ -78,6 +82,25 @@ def _troubles(folder: Path, names: np.ndarray) -> Iterator[str | None]:
         yield picture_trouble(folder / name) if there else f"no picture {folder / name}"
 
 
+def _sizes_under_boxes(folder: Path, instances: Instances, troubles: list[str | None], exif: bool) -> np.ndarray | None:
+    """The file's sizes (M, 2), and the pictures' own where it says none and there is a box to hold against it.
+
+    Only there, for it takes about 0.1 ms a picture. One that cannot be read is put among the `troubles`.
+    """
+    if instances.boxes is None:
+        return instances.sizes
+    count = len(instances.images)
+    sizes = np.zeros((count, 2), int) if instances.sizes is None else instances.sizes.copy()
+    boxed = np.isin(np.arange(count), instances.image[~np.isnan(instances.boxes).any(-1)])
+    for number in np.flatnonzero(boxed & ~sizes.all(-1)).tolist():
+        if troubles[number] is None:
+            try:
+                sizes[number] = picture_size(folder / instances.images[number], exif=exif)
+            except KpnetError as error:
+                troubles[number] = str(error)
+    return sizes
+
+
 def _exists(folder: Path, names: Iterable[str]) -> Iterator[bool]:
     """Is each a file beneath the folder? Folders are listed once, which is quicker than to ask for every file."""
     listed: dict[str, set[str]] = {}
@@ -86,6 +109,6 @@ def _exists(folder: Path, names: Iterable[str]) -> Iterator[bool]:
         if parent not in listed:
             try:
                 listed[parent] = {entry.name for entry in os.scandir(folder / parent) if entry.is_file()}
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name with a NUL
                 listed[parent] = set()
         yield name in listed[parent]

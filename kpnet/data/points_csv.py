@@ -30,8 +30,9 @@ class PointsCSV(PictureFiles):
     exif: pictures as a viewer shows them.
 
     Several rows may have one picture: its instances. An empty cell is a missing point. Optional columns:
-    `NAME_visibility` of 0, 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of a box in pixels. Numbered
-    points are those of the skeleton, if it has as many, or called 0, 1, 2, … `.parquet` needs pyarrow.
+    `NAME_visibility` of 0 (absent, whatever its coordinates), 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the
+    edges of a box in pixels. Numbered points are those of the skeleton, if it has as many, or called 0, 1, 2, …
+    `.parquet` needs pyarrow.
     """
 
     def __init__(
@@ -71,10 +72,7 @@ def _read(path: Path, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
     images, image = np.unique(names[good], return_inverse=True)
     instances = Instances(own, images, image, xy[good], called[good])
     if any(seen):
-        level = np.stack([numbers[c] if c else np.full(count, 2.0) for c in seen], 1)
-        instances.visibility = np.where(np.isnan(xy).any(-1), 0, np.nan_to_num(level, nan=2).clip(1, 2)).astype(
-            np.uint8
-        )[good]
+        instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in seen], 1)[good]
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
     return instances
@@ -106,7 +104,9 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     try:
         frame = pd.read_parquet(path)
     except ImportError:
-        raise KpnetError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow; or save it as CSV") from None
+        raise KpnetError(
+            f"{path}: reading Parquet needs pyarrow: pip install kpnet[formats]; or save it as CSV"
+        ) from None
     except Exception as error:  # whatever a damaged file makes pyarrow raise
         raise KpnetError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}

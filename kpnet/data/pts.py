@@ -25,7 +25,7 @@ class PTS(PictureFiles):
     first: 1 or 0, the coordinates of the upper left pixel's centre: 1 as 300-W publishes them.
     exif: the points are on the picture as a viewer turns it, not on its stored pixels.
 
-    68 points are those of ibug68, others those of the skeleton, if it has as many, or else called 0, 1, 2, …
+    The points are those of the skeleton, if it has as many; else 68 are ibug68's, and others are called 0, 1, 2, …
     `nan nan` is a missing point. Files with another number of points than most are left out.
     """
 
@@ -76,7 +76,8 @@ def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: S
         if len(points) != count:
             skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
     called, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
-    own = Skeleton.load("ibug68") if count == 68 else numbered(count, skeleton)
+    asked = skeleton is not None and len(skeleton) == count
+    own = Skeleton.load("ibug68") if count == 68 and not asked else numbered(count, skeleton)
     return Instances(own, np.array(names), np.arange(len(names)), np.stack(kept), called)
 
 

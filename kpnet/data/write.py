@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,18 +64,18 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
 
 
 def write_pts(dataset: KeypointDataset, folder: Path, *, first: Literal[0, 1] = 1) -> None:
-    """A .pts beside each picture; of several instances a picture each, with a number behind its name."""
-    several = {dataset.image_name(index) for index in range(len(dataset)) if dataset.instance(index)}
-    for index, path, _ in _pictures(dataset, folder):
-        target = folder / path
-        if dataset.image_name(index) in several:
-            target = target.with_stem(f"{target.stem}_{dataset.instance(index) + 1}")
-            shutil.copyfile(folder / path, target)
+    """A .pts beside each picture; of several instances or of one stem a picture each, with a number behind its name."""
+    written: dict[str, Path] = {}
+    for index, path in enumerate(_own_stems([path for _, path, _ in _pictures(dataset, None)])):
+        target, name = folder / path, dataset.image_name(index)
+        if name in written:
+            shutil.copyfile(written[name], target)
+        else:
+            _write_picture(dataset, index, target)
+            written[name] = target
         lines = [f"{x:.6f} {y:.6f}" for x, y in (_points(dataset, index) + first).tolist()]
         text = ["version: 1", f"n_points: {len(lines)}", "{", *lines, "}"]
         target.with_suffix(".pts").write_text("\n".join(text) + "\n", encoding="utf-8")
-    for path in {path for index, path, _ in _pictures(dataset, None) if dataset.image_name(index) in several}:
-        (folder / path).unlink()
 
 
 def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "kpnet") -> None:
@@ -132,7 +134,7 @@ def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = 
     try:
         pd.DataFrame(rows, columns=header).to_parquet(folder / "points.parquet", index=False)
     except ImportError:
-        raise KpnetError("writing Parquet needs pyarrow: pip install pyarrow; or write CSV") from None
+        raise KpnetError("writing Parquet needs pyarrow: pip install kpnet[formats]; or write CSV") from None
 
 
 def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:
@@ -203,6 +205,20 @@ def _pictures(
             size = (0, 0) if folder is None else _write_picture(dataset, index, folder / path)
             known[name] = path, size
         yield index, *known[name]
+
+
+def _own_stems(paths: list[Path]) -> list[Path]:
+    """Each with a stem that no other has, for a file of its own beside it: those that share one get numbers."""
+    shared = Counter(path.with_suffix("") for path in paths)
+    taken = {stem for stem, count in shared.items() if count == 1}
+    own = []
+    for path in paths:
+        if shared[path.with_suffix("")] > 1:
+            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in numbered if each.with_suffix("") not in taken)
+            taken.add(path.with_suffix(""))
+        own.append(path)
+    return own
 
 
 def _beneath(path: Path) -> Path:

@@ -37,7 +37,6 @@ def test_names_edges_pairs_boxes_visibility(tmp_path: Path) -> None:
     assert data.visibility(3).tolist() == [2, 0, 1]
     # The box was drawn 3 px about the points, in pixels whose centres are whole numbers.
     assert np.allclose(data.box(0), [14 - 3, 12.5 - 3, 50 + 3, 40 + 3])
-    assert data.annotation_ids.tolist() == [7, 8, 9, 10]
     assert data.image_ids.tolist() == [100, 100, 101, 102]
     assert data.areas[0] == pytest.approx(42 * 33.5 / 2)
 
@@ -47,7 +46,7 @@ def test_real_people_as_pycocotools_has_them() -> None:
     """All that pycocotools gives, but for its boxes, which begin half a pixel before the first pixel's centre."""
     data, published = COCO(MINI), Published(str(MINI))
     expected = [a for a in published.loadAnns(published.getAnnIds(iscrowd=False)) if a["num_keypoints"]]
-    assert data.annotation_ids.tolist() == [a["id"] for a in expected]
+    assert data.image_ids.tolist() == [a["image_id"] for a in expected]
     assert data.skeleton == Skeleton.load("coco17")
     category = published.loadCats(1)[0]
     assert list(data.skeleton.names) == category["keypoints"]
@@ -73,11 +72,28 @@ def test_crowds_are_left_out_and_the_unlabelled_too_unless_asked_for(tmp_path: P
     values["annotations"][0]["iscrowd"] = 1
     values["annotations"][1]["keypoints"] = [0] * 9
     path = write_coco(tmp_path, values)
-    assert COCO(path).annotation_ids.tolist() == [9, 10]
+    assert COCO(path).image_ids.tolist() == [101, 102]
     empty = COCO(path, empty=True)
-    assert empty.annotation_ids.tolist() == [8, 9, 10]
+    assert empty.image_ids.tolist() == [100, 101, 102]
     assert not empty.labels()[0].any()
     assert empty.box(0) is not None
+
+
+@pytest.mark.parametrize("edges", [[[1.0, 2.0]], [[[1], [2]]], [[1, 9]], [[1]], [True], [[True, 2]], 3, "ab", {"a": 1}])
+def test_edges_that_are_none_are_not_drawn(tmp_path: Path, edges: Any) -> None:
+    values = coco_values()
+    values["categories"][0]["skeleton"] = edges
+    data = COCO(write_coco(tmp_path, values))
+    assert len(data) == 4
+    assert data.skeleton.edges == ()
+    assert data.skipped.messages == ["the category's skeleton: expected pairs of numbers from 1 to 3; not drawn"]
+
+
+def test_ids_of_any_length_are_kept(tmp_path: Path) -> None:
+    values = coco_values()
+    values["annotations"][0]["id"] = 10**20
+    values["images"][0]["id"] = values["annotations"][3]["image_id"] = 2**63
+    assert COCO(write_coco(tmp_path, values)).image_ids.tolist() == [100, 100, 101, 2**63]
 
 
 def test_where_pictures_are(tmp_path: Path) -> None:
@@ -144,6 +160,15 @@ WRONG: list[tuple[str | Change, str]] = [
     (lambda v: v.update(annotations=[]), "0 labelled instances to use"),
     (lambda v: v.update(annotations=3), 'no list "annotations"'),
     (
+        lambda v: v["categories"][0].update(keypoints=2),
+        r"heads\.json: category head: keypoints: expected a list of names, f",
+    ),
+    (
+        lambda v: v["categories"][0].update(keypoints=["a", "b", "a"]),
+        r"heads\.json: category head: skeleton: names appear twice: a",
+    ),
+    ('{"images": [' + "1" * 5000 + "]}", r"heads\.json: not JSON: .*; expected COCO"),
+    (
         lambda v: [a.update(keypoints=[1, 2]) for a in v["annotations"]],
         "0 labelled instances to use; 4 cannot be used: an",
     ),
@@ -182,6 +207,21 @@ BAD_SAMPLES: dict[str, tuple[Change, str]] = {
     "no area": (set_first(bbox=[3, 4, 10, 0]), r"annotation 7: its box \[2.5, 3.5, 12.5, 3.5\] has no area"),
     "negative size": (set_first(bbox=[30, 40, -10, -10]), "annotation 7: its box .* has no area"),
     "outside": (set_first(bbox=[90, 4, 10, 10]), "annotation 7: its box .* lies outside the image of 80x60"),
+    "endless picture": (
+        lambda v: v["images"][2].update(width=10**400),
+        "annotation 7: the file says infx60 of image 100",
+    ),
+    "negative picture": (lambda v: v["images"][2].update(height=-5), "annotation 7: the file says 80x-5 of image 100"),
+    "endless point": (set_first(keypoints=[10**400, 1, 2] * 3), "annotation 7: a point is inf, 1, 2; expected finite"),
+    "endless id and no area": (
+        set_first(id=10**20, bbox=[3, 4, 10, 0]),
+        f"annotation {10**20}: its box .* has no area",
+    ),
+    "outside, no size": (
+        lambda v: (v["images"][2].pop("width"), set_first(bbox=[90, 4, 10, 10])(v)),
+        "annotation 7: its box .* lies outside the image of 80x60",
+    ),
+    "a NUL in a folder": (lambda v: v["images"][2].update(file_name="x\0y/a.png"), "annotation 7: no picture"),
     "three numbers": (set_first(bbox=[1, 2, 3]), "annotation 7: its box .* has no area"),
 }
 
@@ -194,10 +234,15 @@ def test_a_bad_sample_is_left_out_and_named_in_one_line(
     values = coco_values()
     change(values)
     path = write_coco(tmp_path, values)
-    both = name == "missing picture"  # that picture has two
+    both = name in (
+        "missing picture",
+        "endless picture",
+        "negative picture",
+        "a NUL in a folder",
+    )  # that picture has two
     with caplog.at_level(logging.WARNING):
         data = COCO(path)
-    assert data.annotation_ids.tolist() == ([9, 10] if both else [8, 9, 10])
+    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"][both:]
     (record,) = caplog.records
     text = record.getMessage()
     assert f"heads.json: {2 if both else 1} left out, {2 if both else 3} kept: " in text

@@ -148,6 +148,25 @@ def test_pictures_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
         assert len(list((tmp_path / form).rglob("*.png"))) == 6
 
 
+def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
+    """Where a number behind a name is another picture's name, and where two pictures have one stem."""
+    points = {"img.png": [(5, 6), (30, 20)], "img_1.png": [(12, 9)], "c.png": [(25, 7)], "c.bmp": [(8, 25)]}
+    rows = []
+    for name, xy in points.items():
+        cv2.imwrite(str(tmp_path / name), dots((40, 40), np.array(xy, float)))
+        rows += [f"{name},{x},{y}" for x, y in xy]
+    (tmp_path / "points.csv").write_text("\n".join(["image,nose_x,nose_y", *rows]))
+    convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", {"name": "pts", "first": 0})
+    data = open_data(tmp_path / "b", {"name": "pts", "first": 0})
+    assert {data.image_name(i) for i in range(len(data))} == {
+        "img_1.png", "img_2.png", "img_3.png", "c_1.png", "c_2.bmp"}  # fmt: skip
+    found = sorted(data.read(i)[1][0].tolist() for i in range(len(data)))
+    assert found == sorted(list(map(float, xy)) for each in points.values() for xy in each)
+    for i in range(len(data)):
+        image, xy = data.read(i)
+        assert np.abs(brightest(image, xy[0]) - xy[0]).max() < 0.1
+
+
 def test_pictures_that_would_fall_together_are_refused(tmp_path: Path, tree: Tree) -> None:
     write_pictures(tmp_path / "images")
     write_pictures(tmp_path / "images" / "images")
@@ -155,6 +174,11 @@ def test_pictures_that_would_fall_together_are_refused(tmp_path: Path, tree: Tre
     before = tree(tmp_path)
     with pytest.raises(KpnetError, match=r"a\.png would both be written as .*a\.png: rename one"):
         convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", "deeplabcut")
+    (tmp_path / "points.csv").write_text("image,nose_x,nose_y\nimages/a.png,1,2\n../images/a.png,3,4\n")
+    before = tree(tmp_path)
+    with pytest.raises(KpnetError, match=r"a\.png would both be written as .*a\.png: rename one"):
+        convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", "pts")
+    assert tree(tmp_path) == before
     assert tree(tmp_path) == before
 
 

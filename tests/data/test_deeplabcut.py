@@ -85,7 +85,9 @@ def test_without_pytables_one_line_says_what_to_do(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "tables", None)
     table = write_dlc(tmp_path) / TABLE
     table.rename(table.with_suffix(".h5"))
-    with pytest.raises(KpnetError, match=r"CollectedData_me\.h5: reading HDF5 needs PyTables: pip install tables"):
+    with pytest.raises(
+        KpnetError, match=r"CollectedData_me\.h5: reading HDF5 needs PyTables: pip install kpnet\[formats\]"
+    ):
         DeepLabCut(tmp_path)
 
 
@@ -167,6 +169,24 @@ def test_what_is_wrong_is_left_out_and_named(tmp_path: Path, name: str, caplog: 
         assert data.labels().tolist() == [[True, False, True]] * 3
 
 
+def test_likelihoods_between_the_points(tmp_path: Path) -> None:
+    """A column more a part, as in the tables of an older version; the last may be cut off, but no point."""
+    table = write_dlc(tmp_path) / TABLE
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    wide = [[*line[:1], *(c for k in (1, 3, 5) for c in (*line[k : k + 2], line[k + 1]))] for line in lines]
+    wide[2] = ["coords", *["x", "y", "likelihood"] * 3]
+    wide[4] = wide[4][:8]  # ends in the third point
+    wide[5] = wide[5][:9]  # ends before its likelihood
+    table.write_text("\n".join(",".join(line) for line in wide))
+    data = DeepLabCut(tmp_path)
+    assert data.skipped.messages == [
+        "labeled-data/v1/CollectedData_me.csv, line 5: 8 cells, expected 9; is the line cut short?"
+    ]
+    assert [data.image_name(i)[-5:] for i in range(len(data))] == ["a.png", "c.png"]
+    expected = [np.array(instances[0]) for name, _, instances in PICTURES if name != "b.png"]
+    assert all(np.array_equal(data.keypoints(i), expected[i], equal_nan=True) for i in range(2))
+
+
 REFUSED: dict[str, tuple[str, str | None, str]] = {
     "no config": ("config.yaml", None, "config.yaml: no such file; expected a DeepLabCut config.yaml"),
     "no YAML": ("config.yaml", "a: [", "config.yaml:.* not YAML"),
@@ -175,6 +195,11 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
     "no table": (TABLE, None, "labeled-data: found no VIDEO/CollectedData_me.csv"),
     "no header": (TABLE, "a,b,c\n1,2,3", "expected header lines scorer, bodyparts and coords, found a, b, c"),
     "no rows": (TABLE, "\n".join(dlc_lines("v1")[:3]), "0 labelled instances to use"),
+    "a column twice": (
+        TABLE,
+        "scorer,me,me,me,me\nbodyparts,nose,nose,nose,nose\ncoords,x,y,x,y\na.png,1,2,3,4",
+        'CollectedData_me.csv: body part "nose" has two columns x, expected one',
+    ),
     "x alone": (TABLE, "scorer,me\nbodyparts,nose\ncoords,x\na.png,1", "nose: expected a column x and a column y"),
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpnet.data.images import picture_trouble, read_image
+from kpnet.data.images import picture_size, picture_trouble, read_image
 from kpnet.errors import KpnetError
 
 ORIENTATION = 0x112
@@ -54,6 +54,30 @@ def close(image: np.ndarray, expected: np.ndarray) -> bool:
     if image.shape != expected.shape:
         return False
     return bool(np.median(np.abs(image.astype(int) - expected)) <= 2)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp"])
+@pytest.mark.parametrize("tag", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("exif", [True, False])
+def test_the_size_is_that_of_the_picture_as_it_is_read(
+    tmp_path: Path, suffix: str, tag: int | None, exif: bool
+) -> None:
+    path, given = tmp_path / f"a.{suffix}", Image.Exif()
+    given[ORIENTATION] = tag or 1
+    Image.fromarray(picture()).save(path, **({} if tag is None else {"exif": given}))
+    assert picture_size(path, exif=exif) == read_image(path, exif=exif).shape[:2]
+
+
+def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
+    """So a hundred thousand pictures are not decoded."""
+    for suffix in ("jpg", "png", "bmp"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(picture()).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+        assert picture_size(path) == picture().shape[:2]
+    path.write_bytes(b"BM and no more")
+    with pytest.raises(KpnetError, match=r"a\.bmp: a picture that is cut short"):
+        picture_size(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

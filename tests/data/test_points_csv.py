@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from formats import NAMES, csv_lines, every_instance, write_points_csv
+from PIL import ExifTags, Image
 
 from kpnet.data import NPZ, PointsCSV
 from kpnet.errors import KpnetError
@@ -26,8 +27,45 @@ def test_boxes_and_visibility(tmp_path: Path) -> None:
     data = PointsCSV(write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)]))
     assert data.box(0).tolist() == [1, 2, 30.5, 40]  # type: ignore[union-attr]
     assert data.box(1) is None
-    # A point with coordinates is labelled, whatever its visibility says.
-    assert [data.visibility(i).tolist() for i in range(4)] == [[1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 0, 2]]
+    assert [data.visibility(i).tolist() for i in range(4)] == [[1, 2, 2], [2, 2, 2], [2, 2, 2], [0, 0, 2]]
+    assert data.labels().tolist() == [[True] * 3] * 3 + [[False, False, True]]
+
+
+@pytest.mark.parametrize("level", ["-1", "3", "0.5", "inf"])
+def test_an_unknown_visibility_leaves_the_sample_out(tmp_path: Path, level: str) -> None:
+    lines = csv_lines()
+    more = ["nose_visibility", "2", level, "1", "0"]
+    path = write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)])
+    data = PointsCSV(path)
+    assert data.skipped.messages == [f"line 3: nose has visibility {level}; expected 0, 1 or 2"]
+    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"]
+    with pytest.raises(KpnetError, match="line 3: nose has visibility"):
+        PointsCSV(path, strict=True)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_a_box_outside_the_picture_is_left_out_without_a_size_in_the_file(tmp_path: Path, exif: bool) -> None:
+    """Of 80x60 pixels, but a.png, which is turned: 60x80 as shown, 80x60 as stored."""
+    for name in "ab":
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 6 if name == "a" else 1
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / f"{name}.png", exif=turned)
+    boxes = {"a": ["65,5,75,15", "5,65,15,75"], "b": ["65,5,75,15", "5,65,15,75", ",,,"]}
+    rows = [f"{name}.png,3,4,{box}" for name, each in boxes.items() for box in each]
+    path = tmp_path / "points.csv"
+    path.write_text("\n".join(["image,nose_x,nose_y,box_x0,box_y0,box_x1,box_y1", *rows]))
+    data = PointsCSV(path, exif=exif)
+    assert data.skipped.messages == [
+        "line 2: its box [65, 5, 75, 15] lies outside the image of 60x80"
+        if exif
+        else "line 3: its box [5, 65, 15, 75] lies outside the image of 80x60",
+        "line 5: its box [5, 65, 15, 75] lies outside the image of 80x60",
+    ]
+    for index in range(3):
+        (height, width), box = data.read(index)[0].shape[:2], data.box(index)
+        assert box is None or (box[0] < width and box[1] < height)
+    with pytest.raises(KpnetError, match="lies outside the image"):
+        PointsCSV(path, exif=exif, strict=True)
 
 
 def test_numbered_columns_in_any_order(tmp_path: Path) -> None:
@@ -58,7 +96,7 @@ def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(pd, "read_parquet", absent)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
+    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install kpnet\[formats\]"):
         PointsCSV(tmp_path / "a.parquet")
 
 
@@ -145,3 +183,15 @@ def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert np.array_equal(data.read(1)[0], images[1])
     assert "row 2: left_ear" not in caplog.text
     assert "row 2: nose is at 8, inf" in caplog.text
+
+
+def test_npz_points_that_are_told_to_be_absent(tmp_path: Path) -> None:
+    given = {"visibility": np.array([[0, 1], [2, 3], [np.nan, 2]])}
+    points = np.arange(12.0).reshape(3, 2, 2)
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 9), np.uint8), keypoints=points, names=NAMES[:2], **given)
+    data = NPZ(tmp_path / "a.npz")
+    assert data.skipped.messages == ["row 1: left_ear has visibility 3; expected 0, 1 or 2"]
+    assert [data.visibility(i).tolist() for i in range(2)] == [[0, 1], [2, 2]]
+    assert np.array_equal(data.read(0)[1], [[np.nan, np.nan], [2, 3]], equal_nan=True)
+    with pytest.raises(KpnetError, match="row 1: left_ear has visibility 3"):
+        NPZ(tmp_path / "a.npz", strict=True)

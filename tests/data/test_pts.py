@@ -60,6 +60,18 @@ def test_subfolders_and_names(tmp_path: Path) -> None:
     assert data.skeleton.names == ("0", "1", "2")
 
 
+def test_whose_points_sixty_eight_are(tmp_path: Path) -> None:
+    """The asked-for skeleton's, if it has as many; ibug68's without one, or with one of another number."""
+    write_pts(tmp_path)
+    points = "\n".join(f"{k % 40 + 1} {k // 40 + 1}" for k in range(68))
+    for path in tmp_path.glob("*.pts"):
+        path.write_text(f"version: 1\nn_points: 68\n{points}\n")
+    mine = Skeleton.load([f"p{k}" for k in range(68)])
+    assert PTS(tmp_path, skeleton=mine).skeleton == mine
+    assert PTS(tmp_path, skeleton=Skeleton.load("facial15")).skeleton == Skeleton.load("ibug68")
+    assert PTS(tmp_path).skeleton == Skeleton.load("ibug68")
+
+
 BAD: dict[str, tuple[str, str]] = {
     "cut short": ("version: 1\nn_points: 3\n{\n1 2\n3 4\n", "b.pts: 2 points, expected 3; is it cut short?"),
     "words": ("n_points: 3\n{\n1 2\nleft eye\n3 4\n}", 'b.pts: line 4: "left eye"; expected x y of a point'),
