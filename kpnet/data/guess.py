@@ -9,7 +9,7 @@ from kpnet.data.points_csv import PARQUET
 from kpnet.errors import KpnetError
 
 _TABLES = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
-_SAY = "say which with --format"
+_SAY = "name its format (kpnet data: --format, a YAML: data.format)"
 
 
 def guess_format(path: Path) -> tuple[Path, str]:
