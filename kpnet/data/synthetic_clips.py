@@ -43,7 +43,7 @@ class SyntheticClips(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of clips, of `frames` frames each; points are those of facial15, whatever the skeleton."""
+        """`source` is the number of clips, of `frames` frames each; points are facial15's, whatever the skeleton."""
         if not str(source).isdecimal():
             raise KpnetError(f'synthetic clips: found "{source}", expected their number, e.g. data.train=100')
         return cls(int(source), **common)
