@@ -146,7 +146,8 @@ def train_apart(trial: Trial, folder: Path, output: Output, watch: Watch | None)
     """`attempt` in a process of its own: its memory is its own, and what kills it kills it alone."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    child = context.Process(target=_work, args=(trial, folder, its, os.getpid(), output, watch is not None))
+    method = multiprocessing.get_start_method()
+    child = context.Process(target=_work, args=(trial, folder, its, os.getpid(), output, watch is not None, method))
     child.start()
     its.close()
     answer: tuple[State, str] | None = None
@@ -166,11 +167,12 @@ def train_apart(trial: Trial, folder: Path, output: Output, watch: Watch | None)
     return "failed", f"the training ended with {why}" + ("; is there enough memory?" if code == -9 else "")
 
 
-def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, watched: bool) -> None:
+def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, watched: bool, method: str) -> None:
     """In the child: train or go on, measure, and say what came of it."""
     import torch
 
     follow(parent)
+    multiprocessing.set_start_method(method, force=True)  # or loaders' workers would be spawned too, six seconds each
     torch.set_num_threads(max(1, torch.get_num_threads() // output.workers))
 
     def ask(epoch: int, score: float) -> bool:

@@ -161,8 +161,8 @@ def sweep(
         if workers == 1:
             study.work(console, 1)
         else:
-            context = multiprocessing.get_context("spawn")
-            crew = [context.Process(target=_work, args=(study, os.getpid(), workers)) for _ in range(workers)]
+            context, method = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
+            crew = [context.Process(target=_work, args=(study, os.getpid(), workers, method)) for _ in range(workers)]
             for process in crew:
                 process.start()
             for process in crew:
@@ -176,9 +176,10 @@ def sweep(
     return found
 
 
-def _work(study: Study, parent: int, workers: int) -> None:
+def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """A worker; it ends with its parent."""
     follow(parent)
+    multiprocessing.set_start_method(method, force=True)
     study.work(Console(), workers)
 
 
