@@ -15,7 +15,7 @@ from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, write_m
 from kpnet.errors import KpnetError
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.pretrain_config import AutoencoderConfig, Mask
-from kpnet.schema import Strict
+from kpnet.schema_types import Strict
 from kpnet.weights import fit_weights, load_weights
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers

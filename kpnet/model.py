@@ -20,7 +20,8 @@ from kpnet.config import load_config
 from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
-from kpnet.schema import Config, ModelConfig, Strict
+from kpnet.schema import Config, ModelConfig
+from kpnet.schema_types import Strict
 from kpnet.skeleton import Skeleton
 from kpnet.testtime import TestTime, infer_views
 from kpnet.weights import fit_weights, load_weights

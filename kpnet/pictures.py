@@ -129,8 +129,7 @@ def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
 def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
     """A PNG of the image with its instances' points."""
     count, points = prediction.keypoints.shape[:2]
-    edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
-    each = [(points * n + a, points * n + b) for n in range(count) for a, b in edges]
+    each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
     confidence = None if prediction.confidence is None else prediction.confidence.ravel()
     drawn = draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))

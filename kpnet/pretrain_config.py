@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from kpnet.config import load_as
-from kpnet.schema import AdamW, OneCycle, Optimizer, Part, Positive, Rate, Recipe, Schedule, Sides, Strict
+from kpnet.schema_optim import AdamW, OneCycle, Optimizer, Schedule
+from kpnet.schema_types import Part, Positive, Rate, Recipe, Sides, Strict
 
 
 class DecoderConfig(Strict):

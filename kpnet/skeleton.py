@@ -109,6 +109,11 @@ class Skeleton:
         return [self.names.index(swap.get(name, name)) for name in self.names]
 
     @property
+    def edge_indices(self) -> list[tuple[int, int]]:
+        """The edges' ends, as indices of the points."""
+        return [(self.names.index(a), self.names.index(b)) for a, b in self.edges]
+
+    @property
     def group_indices(self) -> dict[str, list[int]]:
         """Indices of each group's points.
 

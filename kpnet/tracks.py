@@ -103,7 +103,7 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
 
 def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path) -> None:
     """The video with its points and edges, red where unsure to green where sure."""
-    edges = [(skeleton.names.index(a), skeleton.names.index(b)) for a, b in skeleton.edges]
+    edges = skeleton.edge_indices
     with write_video(path, video.fps) as add:
         frames = _progress(video.frames(), "drawing", len(tracks))
         for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):

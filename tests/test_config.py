@@ -11,7 +11,8 @@ from recipes import loader
 
 from kpnet.config import config_text, list_configs, load_config, to_yaml
 from kpnet.errors import KpnetError
-from kpnet.schema import Adam, AdamW, Config, TrainFile
+from kpnet.schema import Config, TrainFile
+from kpnet.schema_optim import Adam, AdamW
 
 BASE: dict[str, Any] = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}}
 FULL = """

@@ -17,7 +17,8 @@ from kpnet.config import to_yaml
 from kpnet.errors import KpnetError
 from kpnet.files import write_atomic
 from kpnet.registry import describe, split_spec
-from kpnet.schema import ModelConfig, Part, Positive, Rate, Strict
+from kpnet.schema import ModelConfig
+from kpnet.schema_types import Part, Positive, Rate, Strict
 from kpnet.weights import load_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"

@@ -137,10 +137,12 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     def sample(self, index: int, draws: int) -> dict[str, Any]:
         """The item `index`, cropped and augmented as the item `draws` is: frames of a clip move as one."""
-        seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(2)
-        image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop))
         weight, transform = self.point_weights(index), self.transform_of(index)
-        augmented = transform is not None or (self.cropper is not None and self.cropper.jitters)
+        jitters = self.cropper is not None and self.cropper.jitters
+        augmented = transform is not None or jitters
+        if augmented:
+            seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(2)
+        image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop) if jitters else None)
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
             xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order

@@ -41,9 +41,7 @@ class SyntheticFaces(KeypointDataset):
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
         """`source` is the number of faces; their points are those of facial15, whatever the skeleton."""
-        if not str(source).isdecimal():
-            raise KpnetError(f'synthetic faces: found "{source}", expected their number, e.g. data.train=1000')
-        return cls(int(source), **common)
+        return cls(parse_count(source, "synthetic faces"), **common)
 
     def __len__(self) -> int:
         return self.n
@@ -132,3 +130,10 @@ def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.nd
     lit += level - 128 * gain
     lit += rng.uniform(1, 7) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+
+
+def parse_count(source: str | int, what: str) -> int:
+    """A format's `source` where it is a number of things to draw; a KpnetError for another."""
+    if not str(source).isdecimal():
+        raise KpnetError(f'{what}: found "{source}", expected their number, e.g. data.train=100')
+    return int(source)

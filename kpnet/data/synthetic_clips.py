@@ -8,7 +8,7 @@ import numpy as np
 
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, draw_face, rotation
-from kpnet.data.synthetic import background, occlude, photograph, random_tones
+from kpnet.data.synthetic import background, occlude, parse_count, photograph, random_tones
 from kpnet.errors import KpnetError
 from kpnet.schema import DataConfig
 from kpnet.skeleton import Skeleton
@@ -44,9 +44,7 @@ class SyntheticClips(KeypointDataset):
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
         """`source` is the number of clips, of `frames` frames each; points are facial15's, whatever the skeleton."""
-        if not str(source).isdecimal():
-            raise KpnetError(f'synthetic clips: found "{source}", expected their number, e.g. data.train=100')
-        return cls(int(source), **common)
+        return cls(parse_count(source, "synthetic clips"), **common)
 
     def __len__(self) -> int:
         return self.n * self.length

@@ -43,7 +43,7 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
     """annotations.json, and the pictures in images/."""
     names = dataset.skeleton.names
     category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "keypoints": list(names)}
-    category["skeleton"] = [[names.index(a) + 1, names.index(b) + 1] for a, b in dataset.skeleton.edges]
+    category["skeleton"] = [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]
     images: dict[str, dict[str, Any]] = {}
     annotations = []
     for index, path, (height, width) in _pictures(dataset, folder / "images"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from kpnet import schema
+from kpnet import schema_optim as schema
 from kpnet.engine.transfer import TrainedPart
 
 
