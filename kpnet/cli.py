@@ -144,12 +144,17 @@ def predict(
     others, videos = find_videos(inputs)
     check_videos(videos, wide or as_json, smooth)
     trained = run_config(run)
-    pictures = find_pictures(others, None if trained is None else trained.data)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
     )
     model = predictor.model
+    crops = model.config.box_scale is not None
+    pictures = find_pictures(others, None if trained is None else trained.data, boxes=crops)
+    whole = len(videos) + sum(picture.boxes is None for picture in pictures)
+    if crops and whole:
+        note = f"{run} was trained on crops about boxes; {whole} of the inputs have none and are taken whole"
+        print(f"kpnet: {note}: give a COCO file or a CSV with boxes", file=sys.stderr)
     table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
     told, bad = predict_inputs(predictor, pictures, table, videos, out, draw, smooth)
     print("\n".join(told))

@@ -21,7 +21,7 @@ from kpnet.pictures import Picture, dataset_pictures, write_drawn
 from kpnet.predictor import Box, Predictor
 from kpnet.pretrain_config import PretrainConfig
 from kpnet.registry import split_spec
-from kpnet.schema import Config, DataConfig
+from kpnet.schema import Config, Crop, DataConfig
 from kpnet.tables import Table
 from kpnet.testtime import TestTime
 
@@ -92,7 +92,8 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
     """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
     The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
-    is of folders and it is one, or where it cannot be told. It is cropped as the run's data is. Points are those that
+    is of folders and it is one, or where it cannot be told. It is cropped as the run's data is, and without a run
+    about its boxes, if the model is one of crops. Points are those that
     model and file share.
     """
     from kpnet.data.build import build_dataset, build_val
@@ -108,7 +109,10 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
             if not data.exists() or config is None:
                 raise
             path, form = data, own
-        settings = DataConfig(format=trained.format if own == form else form, crop=trained.crop, strict=trained.strict)
+        crop = trained.crop
+        if config is None and model.config.box_scale is not None:
+            crop = Crop(by="box")
+        settings = DataConfig(format=trained.format if own == form else form, crop=crop, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton)
     if dataset is None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
@@ -20,6 +21,7 @@ from kpnet.config import load_config
 from kpnet.errors import KpnetError, NotFiniteError
 from kpnet.heads import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.modes import evaluation_mode
+from kpnet.registry import describe
 from kpnet.schema import Config, ModelConfig
 from kpnet.schema_types import Strict
 from kpnet.skeleton import Skeleton
@@ -252,6 +254,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     A KpnetError says what is missing or does not fit.
     """
     folder = model_folder(path)
+    values = None
     try:
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(values, dict) and "decoder" in (values.get("model") or ()):
@@ -259,6 +262,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         saved = _Saved.model_validate(values)
     except KpnetError:
         raise
+    except ValidationError as error:
+        raise KpnetError(describe(error, f"{folder / CONFIG}", _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None

@@ -42,11 +42,11 @@ class Picture:
     lost: str | None = None
 
 
-def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None) -> list[Picture]:
+def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[Picture]:
     """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none.
 
-    trained: the data section of the model's run: its crops ask for the boxes of an input that has some, and the options
-    of its format are those of an input of the same one.
+    trained: the data section of the model's run: the options of its format are those of an input of the same one.
+    boxes: with the boxes of an input that has some.
     """
     pictures: list[Picture] = []
     for path in inputs:
@@ -57,7 +57,6 @@ def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None) -> 
             given, name = guess_format(path)
             same = trained is not None and split_spec(trained.format, "data.format")[0] == name
             data = open_data(given, trained.format if trained is not None and same else name)
-            boxes = trained is not None and trained.crop is not None
             pictures += dataset_pictures(data, str(path), path.stem, boxes)
         else:
             pictures += _of_files(path)

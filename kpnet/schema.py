@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -25,6 +25,9 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+BOX_SCALE = 1.25
+
+
 class ModelConfig(Strict):
     """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
@@ -40,8 +43,9 @@ class ModelConfig(Strict):
     """H, W; or one number for both."""
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
     """true: the library's own download; or the path of a weight file, a run or a pretraining."""
-    box_scale: Rate = 1.25
-    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among."""
+    box_scale: Rate | None = None
+    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among. null: 1.25 where
+    `data.crop` is given; else the model is one of whole images."""
     mean: list[float] | None = None
     """Of images in [0, 1], per channel or one for all; null: the backbone's."""
     std: list[Rate] | None = None
@@ -244,3 +248,10 @@ class Config(Recipe):
     train: TrainConfig = TrainConfig()
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Arguments of Lightning's Trainer."""
+
+    @model_validator(mode="after")
+    def _model_of_crops(self) -> Self:
+        """A model that learns from crops says so, wherever it is saved."""
+        if self.data.crop is not None and self.model.box_scale is None:
+            self.model = self.model.model_copy(update={"box_scale": BOX_SCALE})
+        return self

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from marker import Marker
 from recipes import SANDWICH, small
 from safetensors.torch import load_file, save_file
@@ -214,3 +215,13 @@ def test_a_model_of_several_heads_goes_through_a_file(tmp_path: Path) -> None:
     model.save(tmp_path)
     images = torch.rand(2, 1, 32, 32)
     assert torch.equal(load_model(tmp_path)(images), model.eval()(images))
+
+
+def test_what_is_missing_in_the_config_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    small().save(folder)
+    config = yaml.safe_load((folder / "model.yaml").read_text())
+    del config["stem"]
+    (folder / "model.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(KpnetError, match=r'model\.yaml: "stem" is missing$'):
+        load_model(folder)

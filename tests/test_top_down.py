@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,23 @@ def test_boxes_there_and_back(run: Path, people: Path, kpnet: Run, tmp_path: Pat
         assert (rows.x - x).abs().max() < 13, "within its crop"
         assert (rows.y - y).abs().max() < 13
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"people_a.png", "people_sub_b.png"}
+
+
+def test_a_saved_model_of_crops_knows_that_it_is_one(run: Path, people: Path, kpnet: Run, tmp_path: Path) -> None:
+    """Without its run: the same measures and predictions, and a word where there is no box."""
+    saved = tmp_path / "saved"
+    shutil.copytree(run / "final", saved)
+    assert json.loads(kpnet("evaluate", saved, people, "--json").out) == json.loads(
+        kpnet("evaluate", run, people, "--json").out
+    )
+    for model in (run, saved):
+        done = kpnet("predict", model, people, "--out", tmp_path / model.name)
+        assert (done.code, done.err) == (0, "")
+    tables = [(tmp_path / model.name / "predictions.csv").read_text() for model in (run, saved)]
+    assert tables[0] == tables[1]
+    done = kpnet("predict", saved, people.parent / "a.png", people.parent / "sub", "--out", tmp_path / "whole")
+    assert done.code == 0
+    assert "saved was trained on crops about boxes; 2 of the inputs have none and are taken whole" in done.err
 
 
 def test_a_model_of_whole_images_leaves_boxes_alone(people: Path, trained: Path, kpnet: Run, tmp_path: Path) -> None:

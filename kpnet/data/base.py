@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -150,15 +151,21 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         visible = coordinates.inside(xy, image.shape[:2]) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         size = (image.shape[0], image.shape[1])
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
-        pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         return {
-            "image": torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)),
+            "image": _to_tensor(image),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
             "visible": torch.from_numpy(visible),
             "weight": torch.from_numpy(np.where(visible, weight, 0).astype(np.float32)),
             "index": index,
             "matrix": torch.from_numpy(matrix.astype(np.float32)),
         }
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Uint8 (H, W) or (H, W, C) as float (C, H, W) in [0, 1], its channels one after another in memory."""
+    planes = np.empty((1 if image.ndim == 2 else image.shape[2], *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))  # the quickest way, the copy into a batch included
+    return torch.from_numpy(planes).to(torch.float32).mul_(1 / 255)
 
 
 # What kpnet gives a format's constructor. Its other keyword-only parameters are its options in `data.format`.

@@ -26,9 +26,12 @@ def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     for a file that is none, or is damaged or cut short.
     """
     path = Path(path)
-    if not path.is_file():
-        raise KpnetError(f"{path}: no such file")
-    data = np.fromfile(path, dtype=np.uint8)
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except FileNotFoundError:
+        raise KpnetError(f"{path}: no such file") from None
+    except OSError as error:
+        raise KpnetError(f"{path}: {error.strerror}") from None
     flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
     level = _set_log_level(0)  # what is wrong is told below
     try:

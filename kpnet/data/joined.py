@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ class Joined(KeypointDataset):
         super().__init__(**common)
         self.skeleton = skeleton
         self.parts = list(parts)
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._ends = list(accumulate(len(part) for part in parts))
         for part in parts:
             _check(part, skeleton)
         known = {name: None for part in parts for name in _known(part)}  # in their order
@@ -52,9 +54,14 @@ class Joined(KeypointDataset):
                 raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{nearest(name, known)}')
         self._columns = [_columns(part, skeleton) for part in parts]
         self._means = [_means(part, skeleton) for part in parts]
+        same = np.arange(len(skeleton))
+        self._as_they_are = [
+            np.array_equal(columns, same) and not means
+            for columns, means in zip(self._columns, self._means, strict=True)
+        ]
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The part's image, and its points (K, 2) in the skeleton's order, NaN where it has none."""
@@ -76,7 +83,7 @@ class Joined(KeypointDataset):
     def clips(self) -> np.ndarray:
         """The parts' own, one after another."""
         every = [part.dataset.clips()[: len(part)] for part in self.parts]
-        return np.concatenate([ids + start for ids, start in zip(every, np.r_[0, self._ends], strict=False)])
+        return np.concatenate([ids + start for ids, start in zip(every, [0, *self._ends], strict=False)])
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values of the samples (N, …) as one array a part."""
@@ -110,12 +117,14 @@ class Joined(KeypointDataset):
     def _find(self, index: int) -> tuple[int, int]:
         """The number of the sample's part, and its index there."""
         index = range(len(self))[index]
-        number = int(np.searchsorted(self._ends, index, "right"))
-        return number, index - (int(self._ends[number - 1]) if number else 0)
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
 
     def _match(self, number: int, values: np.ndarray, absent: Any, combine: Callable[..., Any]) -> np.ndarray:
         """Values of a part's points (points, …) as those of the skeleton's (K, …), combined where one is told by
         several."""
+        if self._as_they_are[number]:
+            return values
         columns = self._columns[number]
         shape = (-1, *[1] * (values.ndim - 1))
         matched = np.where((columns < 0).reshape(shape), absent, values[columns])

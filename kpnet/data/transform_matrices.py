@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ _SYMMETRIES = {
 }
 
 
+@lru_cache(64)
 def _symmetry(element: str, size: Size) -> Matrix:
     matrix = np.eye(3)
     matrix[:2, :2] = _SYMMETRIES[element]
@@ -94,6 +96,12 @@ GEOMETRIC: dict[str, ToMatrix] = {
     ),
 }
 """The geometric transforms that a config may name; each is tested against the picture, to 0.1 px."""
+
+
+def mirrors(matrix: Matrix) -> bool:
+    """Is its determinant negative? (`np.linalg.det` takes ten times as long.)"""
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    return bool(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0)
 
 
 def project(xy: np.ndarray, matrix: Matrix) -> np.ndarray:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from kpnet.data.transform_matrices import GEOMETRIC, Matrix, project, resize
+from kpnet.data.transform_matrices import GEOMETRIC, Matrix, mirrors, project, resize
 from kpnet.errors import KpnetError, nearest
 from kpnet.skeleton import Skeleton
 
@@ -170,11 +170,14 @@ class Augment:
         return after, points.copy() if matrix is None else self._move(points, matrix)
 
     def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:
-        if np.linalg.det(matrix) < 0:
+        if mirrors(matrix):
             if not self.can_mirror:
                 _no_pairs("data.transforms", self.unpaired)
-            points = points[self.permutation]
-        return np.hstack([project(points[:, :2], matrix), points[:, 2:]])
+            moved = points[self.permutation]
+        else:
+            moved = points.copy()
+        moved[:, :2] = project(moved[:, :2], matrix)
+        return moved
 
 
 def _resize_back(image: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Matrix]:

@@ -157,6 +157,8 @@ def test_no_picture(tmp_path: Path, name: str, content: bytes | None, message: s
         read_image(path)
     assert picture_trouble(path) is not None
     assert message in str(picture_trouble(path))
+    with pytest.raises(KpnetError, match=f"{tmp_path.name}: Is a directory"):
+        read_image(tmp_path)
 
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""What kpnet's data loading adds to the decoding and to albumentations: images a second, side by side, one process.
+
+    python benchmarks/loading.py data.root=FOLDER    # helen68: its JPEGs with the augmentation of examples/facial68
+
+The plain loop decodes, runs the same transforms with albumentations' own keypoints, and makes tensors. Then what the
+augmentation of a 96x96 grey face takes, with 15 points and without.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from kpnet import load_config
+from kpnet.data.build import build_train
+from kpnet.data.picture_files import PictureFiles
+from kpnet.data.transforms import Augment
+from kpnet.skeleton import Skeleton
+
+EXAMPLE = Path(__file__).parents[1] / "examples/facial68/facial68.yaml"
+BATCH, ROUNDS = 32, 200
+POINTS = A.KeypointParams(format="xy", remove_invisible=False)
+
+
+def compare(jobs: dict[str, Callable[[int], object]]) -> None:
+    """Microseconds an image of the thread's own time, and as a multiple of the first job's.
+
+    Medians of rounds in which each job has its turn at the same 32 images: a machine changes its pace by the minute.
+    """
+    seconds = {name: np.zeros(ROUNDS) for name in jobs}
+    for turn in range(-5, ROUNDS):  # the first fill the caches
+        for name, job in jobs.items():
+            start = time.thread_time()
+            job(max(turn, 0) * BATCH)
+            seconds[name][turn] = (time.thread_time() - start) / BATCH
+    first = next(iter(seconds.values()))
+    for name, own in seconds.items():
+        print(f"{name:28} {1e6 * median(own):5.0f} us  {median(own / first):.2f} x")
+
+
+def named(transforms: list) -> list[A.BasicTransform]:
+    """Of a config's list."""
+    return [getattr(A, name)(**options) for spec in transforms for name, options in spec.items()]
+
+
+def photographs(overrides: list[str]) -> None:
+    config = load_config(EXAMPLE, overrides)
+    dataset = build_train(config)
+    files = dataset.parts[0].dataset
+    assert isinstance(files, PictureFiles)
+    assert config.model.input_size is not None
+    height, width = config.model.input_size
+    fit = [A.LongestMaxSize(height, interpolation=cv2.INTER_AREA), A.PadIfNeeded(height, width)]
+    pipeline = A.Compose([*fit, *named(config.data.transforms)], keypoint_params=POINTS)
+
+    def plain(index: int) -> dict[str, torch.Tensor]:
+        image = cv2.imread(str(files.path(index)), cv2.IMREAD_COLOR_RGB)
+        out = pipeline(image=image, keypoints=files.keypoints(index))
+        pixels = out["image"].transpose(2, 0, 1).astype(np.float32) / 255
+        return {"image": torch.from_numpy(pixels), "keypoints": torch.from_numpy(out["keypoints"])}
+
+    def samples(read: Callable[[int], dict], start: int) -> list[dict]:
+        return [read((start + k) % len(dataset)) for k in range(BATCH)]
+
+    compare(
+        {
+            "plain loop": lambda start: samples(plain, start),
+            "kpnet": lambda start: samples(dataset.__getitem__, start),
+        }
+    )
+    compare(
+        {
+            "plain loop, in batches": lambda start: default_collate(samples(plain, start)),
+            "kpnet, in batches": lambda start: default_collate(samples(dataset.__getitem__, start)),
+        }
+    )
+
+
+def grey_faces() -> None:
+    specs = [
+        {"HorizontalFlip": {"p": 0.5}},
+        {"Affine": {"rotate": [-30, 30], "scale": [0.8, 1.2], "p": 1.0}},
+        {"RandomBrightnessContrast": {"p": 0.5}},
+    ]
+    ours = Augment(specs, Skeleton.load("facial15"))
+    with_points, alone = A.Compose(named(specs), keypoint_params=POINTS), A.Compose(named(specs))
+    rng = np.random.default_rng(0)
+    image, xy = rng.integers(0, 256, (96, 96), np.uint8), rng.uniform(10, 86, (15, 2))
+    compare(
+        {
+            "albumentations, 15 points": lambda start: [with_points(image=image, keypoints=xy) for _ in range(BATCH)],
+            "albumentations, image alone": lambda start: [alone(image=image) for _ in range(BATCH)],
+            "kpnet, 15 points": lambda start: [ours(image, xy, start + k) for k in range(BATCH)],
+        }
+    )
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    photographs(sys.argv[1:])
+    grey_faces()
