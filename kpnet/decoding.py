@@ -115,7 +115,7 @@ def dark_decode2d(log_maps: Tensor, blur: float = 0.0) -> Tensor:
     radius = math.ceil(2.5 * blur)
     logs, corner = _window(log_maps, middle, (reach[0] + radius, reach[1] + radius))
     if blur > 0:
-        logs = _smooth(logs - value[:, None, None], corner, reach, blur, radius)
+        logs = _smooth(logs.sub_(value[:, None, None]), corner, reach, blur, radius)
     step, concave = _newton_step(logs)
     moved = (middle - cell + step).clamp(-1.5, 1.5)
     return _answer(cell + torch.where(concave[:, None], moved, 0), value, log_maps)
@@ -206,17 +206,13 @@ def _mean(columns: Tensor, rows: Tensor) -> Tensor:
 def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The highest cells: values (N,), and whole x, y (N, 2). The first of equals; NaN counts as the highest."""
     flat = maps.detach().flatten(2).flatten(0, 1)
-    width, cells = maps.shape[-1], flat.shape[-1]
-    if torch.compiler.is_compiling():
+    if maps.device.type != "cpu" or torch.compiler.is_compiling():
         value, index = flat.max(-1)
-    else:
-        # The highest block, then the highest cell in it: from 64 cells on, amax is ten times as fast as max.
-        block = next((n for n in range(64, cells) if cells % n == 0), cells)
-        blocks = flat.reshape(-1, block)
-        which = blocks.amax(-1).view(-1, cells // block).argmax(-1)
-        first = torch.arange(0, len(blocks), cells // block, device=maps.device)
-        value, index = blocks.index_select(0, first + which).max(-1)
-        index = index + which * block
+    else:  # numpy's is vectorised, and twenty times as fast
+        flat = _at_least_float32(flat)
+        index = torch.from_numpy(flat.numpy().argmax(-1))
+        value = flat.gather(-1, index[:, None]).squeeze(-1)
+    width = maps.shape[-1]
     return _at_least_float32(value), torch.stack([index % width, index // width], -1)
 
 
@@ -246,9 +242,10 @@ def _inward(cell: Tensor, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
 
 
 def _smooth(logs: Tensor, corner: Tensor, reach: tuple[int, int], sigma: float, radius: int) -> Tensor:
-    """Logs, `reach` cells about the middle, after a blur of the exponential of a window (N, rows, columns)."""
+    """Logs, `reach` cells about the middle, after a blur of the exponential of a window (N, rows, columns), which is
+    overwritten."""
     # exp2 is three times as fast as exp, and the floor keeps it from denormals, a hundred times as slow.
-    p = logs.mul(math.log2(math.e)).clamp_(min=-80).exp2_()
+    p = logs.mul_(math.log2(math.e)).clamp_(min=-80).exp2_()
     taps = []
     for axis, cells in ((1, p.shape[1]), (0, p.shape[2])):
         columns = torch.arange(cells, device=p.device)
