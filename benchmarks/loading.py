@@ -1,4 +1,4 @@
-"""What kpnet's data loading adds to the decoding and to albumentations: images a second, side by side, one process.
+"""What kpnet's data loading adds to the decoding and to albumentations: microseconds an image, in one process.
 
     python benchmarks/loading.py data.root=FOLDER    # helen68: its JPEGs with the augmentation of examples/facial68
 

@@ -149,7 +149,7 @@ def predict(
         load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
     )
     model = predictor.model
-    crops = model.config.box_scale is not None
+    crops = model.config.crop is not None
     pictures = find_pictures(others, None if trained is None else trained.data, boxes=crops)
     whole = len(videos) + sum(picture.boxes is None for picture in pictures)
     if crops and whole:

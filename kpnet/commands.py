@@ -92,9 +92,8 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
     """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
     The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
-    is of folders and it is one, or where it cannot be told. It is cropped as the run's data is, and without a run
-    about its boxes, if the model is one of crops. Points are those that
-    model and file share.
+    is of folders and it is one, or where it cannot be told. It is cropped as the model's training data was. Points are
+    those that model and file share.
     """
     from kpnet.data.build import build_dataset, build_val
     from kpnet.data.guess import guess_format
@@ -109,9 +108,7 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
             if not data.exists() or config is None:
                 raise
             path, form = data, own
-        crop = trained.crop
-        if config is None and model.config.box_scale is not None:
-            crop = Crop(by="box")
+        crop = None if model.config.crop is None else Crop(by=model.config.crop)
         settings = DataConfig(format=trained.format if own == form else form, crop=crop, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton)

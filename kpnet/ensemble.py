@@ -33,6 +33,7 @@ class Ensemble(nn.Module):
                 ("input size", first.config.input_size, model.config.input_size),
                 ("window of frames", first.context, model.context),
                 ("channels", first.config.in_channels, model.config.in_channels),
+                ("crops (about boxes, points or nothing)", first.config.crop, model.config.crop),
                 ("box scale", first.config.box_scale, model.config.box_scale),
             ):
                 if own != other:

@@ -254,16 +254,17 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     A KpnetError says what is missing or does not fit.
     """
     folder = model_folder(path)
-    values = None
     try:
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        if isinstance(values, dict) and "decoder" in (values.get("model") or ()):
+        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+            raise ValueError("expected a mapping with model, stem and skeleton")
+        if "decoder" in values["model"]:
             raise KpnetError(f"{path}: of kpnet pretrain, no keypoint model: train with model.pretrained={path}")
         saved = _Saved.model_validate(values)
     except KpnetError:
         raise
     except ValidationError as error:
-        raise KpnetError(describe(error, f"{folder / CONFIG}", _Saved, values)) from None
+        raise KpnetError(describe(error, str(folder / CONFIG), _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None

@@ -19,7 +19,6 @@ from kpnet.data.images import crop, letterbox, read_image, to_channels
 from kpnet.ensemble import Ensemble, Model, load_ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel, best_device
-from kpnet.schema import BOX_SCALE
 from kpnet.testtime import TestTime
 
 Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
@@ -185,12 +184,12 @@ def input_views(
     size, source = model.config.input_size, (image.shape[0], image.shape[1])
     if boxes is None:
         return [letterbox(image, size)]
-    views, scale = [], model.config.box_scale or BOX_SCALE
+    views = []
     for box in boxes:
         if len(box) != 4 or not all(math.isfinite(value) for value in box):
             raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
         try:
-            views.append(crop(image, crop_region(box, scale, source, size), size))
+            views.append(crop(image, crop_region(box, model.config.box_scale, source, size), size))
         except ValueError as error:
             raise KpnetError(str(error)) from None
     return views

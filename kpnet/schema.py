@@ -25,9 +25,6 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-BOX_SCALE = 1.25
-
-
 class ModelConfig(Strict):
     """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
@@ -43,9 +40,10 @@ class ModelConfig(Strict):
     """H, W; or one number for both."""
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
     """true: the library's own download; or the path of a weight file, a run or a pretraining."""
-    box_scale: Rate | None = None
-    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among. null: 1.25 where
-    `data.crop` is given; else the model is one of whole images."""
+    crop: Literal["box", "points"] | None = None
+    """What the crops are about that the model learns from; null: it learns from whole images. `data.crop` sets it."""
+    box_scale: Rate = 1.25
+    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among."""
     mean: list[float] | None = None
     """Of images in [0, 1], per channel or one for all; null: the backbone's."""
     std: list[Rate] | None = None
@@ -251,7 +249,8 @@ class Config(Recipe):
 
     @model_validator(mode="after")
     def _model_of_crops(self) -> Self:
-        """A model that learns from crops says so, wherever it is saved."""
-        if self.data.crop is not None and self.model.box_scale is None:
-            self.model = self.model.model_copy(update={"box_scale": BOX_SCALE})
+        """What a model learns from is known wherever it is saved. Without training data a config is a model alone."""
+        if self.data.train:
+            by = None if self.data.crop is None else self.data.crop.by
+            self.model = self.model.model_copy(update={"crop": by})
         return self

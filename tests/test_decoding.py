@@ -11,6 +11,7 @@ from blobs import DECODERS, Decoder, local
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from kpnet import decoding
 from kpnet.coordinates import normalized_to_pixel
@@ -155,3 +156,13 @@ def test_exports_with_any_batch(decode: Decoder) -> None:
 def test_nonsense_is_refused(call: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 1, 3, 3))
+
+
+@every_decoder
+def test_traced_and_transformed(decode: Decoder) -> None:
+    """Another input than the one that was traced; a batch of batches."""
+    first, other = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    expected = decode(other)
+    torch.testing.assert_close(torch.jit.trace(decode, first)(other), expected)
+    torch.testing.assert_close(make_fx(lambda maps: decode(maps))(first)(other), expected)
+    torch.testing.assert_close(torch.func.vmap(decode)(other[:, None]).squeeze(1), expected)

@@ -137,6 +137,10 @@ def config_half(folder: Path) -> None:
     path.write_text(text[: len(text) // 2])
 
 
+def config_number(folder: Path) -> None:
+    (folder / "model.yaml").write_text("model: 3")
+
+
 def config_other(folder: Path) -> None:
     (folder / "model.yaml").write_text("model: {backbone: conv_sandwich, head: heatmap}\nskeleton: {names: 3}\n")
 
@@ -149,7 +153,7 @@ def config_python(folder: Path) -> None:
     "damage",
     [
         *(truncate, flip_header, empty, foreign, other_shape, no_config, no_weights, config_not_yaml, config_binary),
-        *(config_empty, config_half, config_other, config_python),
+        *(config_empty, config_half, config_number, config_other, config_python),
     ],
 )
 def test_damaged_files(damage: Callable[[Path], None], tmp_path: Path) -> None:

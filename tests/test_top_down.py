@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from console import Run
 
+from kpnet import build_model, load_model
+from kpnet.commands import labelled
 from kpnet.comparison.plan import fingerprint
 from kpnet.config import load_config
 from kpnet.data import COCO
@@ -84,7 +86,7 @@ def test_boxes_there_and_back(run: Path, people: Path, kpnet: Run, tmp_path: Pat
 
 
 def test_a_saved_model_of_crops_knows_that_it_is_one(run: Path, people: Path, kpnet: Run, tmp_path: Path) -> None:
-    """Without its run: the same measures and predictions, and a word where there is no box."""
+    """Without its run: the same measures and predictions, and a word where it is given no box."""
     saved = tmp_path / "saved"
     shutil.copytree(run / "final", saved)
     assert json.loads(kpnet("evaluate", saved, people, "--json").out) == json.loads(
@@ -162,3 +164,20 @@ def test_comparisons_know_a_folder_of_data_by_what_is_in_it(tmp_path: Path) -> N
     second = fingerprint(config)
     cv2.imwrite(str(folder / "a.png"), np.zeros((80, 8), np.uint8))
     assert len({first, second, fingerprint(config)}) == 3
+
+
+@pytest.mark.parametrize("by", ["box", "points"])
+def test_what_the_crops_are_about_is_saved(by: str, people: Path, tmp_path: Path) -> None:
+    """And forgotten where a run's config trains on whole images."""
+    values: dict[str, Any] = {
+        "model": {"backbone": {"name": "conv_sandwich", "channels": [4, 8]}, "head": "heatmap", "in_channels": 1},
+        "data": {"format": "coco", "root": str(people.parent), "train": "people.json", "crop": by},
+    }
+    config = load_config(values)
+    model = build_model(config, skeleton=COCO(people).skeleton)
+    model.save(tmp_path / "saved")
+    data = labelled(tmp_path / "saved", people, load_model(tmp_path / "saved"))
+    assert data.cropper is not None
+    assert data.cropper.by == by
+    values["model"], values["data"]["crop"] = config.model.model_dump(), None
+    assert load_config(values).model.crop is None

@@ -163,6 +163,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     """Uint8 (H, W) or (H, W, C) as float (C, H, W) in [0, 1], its channels one after another in memory."""
+    if image.dtype != np.uint8:
+        raise KpnetError(f"expected an image uint8 (H, W) or (H, W, C), found {image.dtype} {image.shape}")
     planes = np.empty((1 if image.ndim == 2 else image.shape[2], *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes))  # the quickest way, the copy into a batch included
     return torch.from_numpy(planes).to(torch.float32).mul_(1 / 255)

@@ -18,7 +18,7 @@ from kpnet.data.windows import Windows
 from kpnet.errors import KpnetError
 from kpnet.heads import HEADS
 from kpnet.registry import check_options, split_spec
-from kpnet.schema import BOX_SCALE, Config, DataConfig, ModelConfig, TrainFile
+from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
 from kpnet.schema_types import Part
 from kpnet.skeleton import Skeleton
 
@@ -160,7 +160,7 @@ def _cropper(data: DataConfig, model: ModelConfig, *, jitter: bool) -> Cropper |
     if data.crop is None:
         return None
     shift, scale = (data.crop.shift, data.crop.scale) if jitter else (0.0, 0.0)
-    return Cropper(data.crop.by, model.box_scale or BOX_SCALE, shift, scale)
+    return Cropper(data.crop.by, model.box_scale, shift, scale)
 
 
 def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from kpnet.coordinates import Size, crop_region
 from kpnet.errors import KpnetError
-from kpnet.schema import BOX_SCALE
 
 Region = tuple[int, int, int, int]
 
@@ -20,7 +19,7 @@ class Cropper:
     """What lies about a sample's box, `box_scale` times as large; `shift` and `scale`: see `schema.Crop`."""
 
     by: Literal["box", "points"]
-    box_scale: float = BOX_SCALE
+    box_scale: float = 1.25
     shift: float = 0.0
     scale: float = 0.0
 

@@ -28,7 +28,7 @@ def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     path = Path(path)
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a name with a NUL
         raise KpnetError(f"{path}: no such file") from None
     except OSError as error:
         raise KpnetError(f"{path}: {error.strerror}") from None

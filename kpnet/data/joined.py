@@ -54,11 +54,7 @@ class Joined(KeypointDataset):
                 raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{nearest(name, known)}')
         self._columns = [_columns(part, skeleton) for part in parts]
         self._means = [_means(part, skeleton) for part in parts]
-        same = np.arange(len(skeleton))
-        self._as_they_are = [
-            np.array_equal(columns, same) and not means
-            for columns, means in zip(self._columns, self._means, strict=True)
-        ]
+        self._as_they_are = [part.dataset.skeleton.names == skeleton.names for part in parts]
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -44,6 +44,7 @@ def _symmetry(element: str, size: Size) -> Matrix:
     matrix = np.eye(3)
     matrix[:2, :2] = _SYMMETRIES[element]
     matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ (size[1] - 1, size[0] - 1)
+    matrix.flags.writeable = False  # of all callers
     return matrix
 
 

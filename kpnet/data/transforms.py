@@ -170,12 +170,11 @@ class Augment:
         return after, points.copy() if matrix is None else self._move(points, matrix)
 
     def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:
+        moved = np.array(points, np.float64)
         if mirrors(matrix):
             if not self.can_mirror:
                 _no_pairs("data.transforms", self.unpaired)
-            moved = points[self.permutation]
-        else:
-            moved = points.copy()
+            moved = moved[self.permutation]
         moved[:, :2] = project(moved[:, :2], matrix)
         return moved
 

@@ -157,8 +157,13 @@ def test_no_picture(tmp_path: Path, name: str, content: bytes | None, message: s
         read_image(path)
     assert picture_trouble(path) is not None
     assert message in str(picture_trouble(path))
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match=f"{tmp_path.name}: Is a directory"):
         read_image(tmp_path)
+    with pytest.raises(KpnetError, match="no such file"):
+        read_image("a\0b.png")
 
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:

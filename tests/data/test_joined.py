@@ -227,3 +227,29 @@ def test_a_point_that_a_skeleton_tells_as_the_mean_of_others(folder: Path) -> No
     assert np.isnan(data.read(2)[1][0]).all()
     assert data.point_weights(0).tolist() == [0.5, 1]
     assert data.visibility(2).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("names", [["left"], ["left", "right"], ["right", "nose"], ["nose", "left"]])
+def test_some_of_a_files_points(names: list[str], folder: Path) -> None:
+    """The first, the last, any: as many as were asked for, and those."""
+    own = KaggleCSV(folder / "full.csv")
+    joined = Joined(Skeleton(names=names), [DataPart("full.csv", own)])
+    places = [own.skeleton.names.index(name) for name in names]
+    np.testing.assert_array_equal(joined.read(0)[1], own.read(0)[1][places])
+    np.testing.assert_array_equal(joined.labels(), own.labels()[:, places])
+    assert joined.visibility(0).shape == joined.point_weights(0).shape == (len(names),)
+    assert joined[0]["keypoints"].shape == (len(names), 2)
+
+
+def test_an_image_of_another_type_is_refused() -> None:
+    class Floats(KeypointDataset):
+        skeleton = Skeleton(names=["nose"])
+
+        def __len__(self) -> int:
+            return 1
+
+        def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros((4, 4), np.float32), np.zeros((1, 2))
+
+    with pytest.raises(KpnetError, match=r"expected an image uint8 .*found float32 \(4, 4\)"):
+        Floats()[0]
