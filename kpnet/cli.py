@@ -153,8 +153,8 @@ def predict(
     pictures = find_pictures(others, None if trained is None else trained.data, boxes=crops)
     whole = len(videos) + sum(picture.boxes is None for picture in pictures)
     if crops and whole:
-        note = f"{run} was trained on crops about boxes; {whole} of the inputs have none and are taken whole"
-        print(f"kpnet: {note}: give a COCO file or a CSV with boxes", file=sys.stderr)
+        note = f"{run} was trained on crops about boxes; without a box, and taken whole: {whole} of the inputs"
+        print(f"kpnet: {note}; give a COCO file or a CSV with boxes", file=sys.stderr)
     table = WideTable(model.skeleton.names, model.config.in_channels) if wide else LongTable(as_json)
     told, bad = predict_inputs(predictor, pictures, table, videos, out, draw, smooth)
     print("\n".join(told))

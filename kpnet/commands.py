@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from kpnet.config import load_config
-from kpnet.coordinates import crop_region
 from kpnet.ensemble import Ensemble
 from kpnet.errors import KpnetError
 from kpnet.model import KeypointModel
@@ -176,23 +175,8 @@ def _load(
             bad.append(str(error))
             continue
         bad += [picture.lost] if picture.lost else []
-        boxes = picture.boxes
-        if boxes is not None:
-            boxes = tuple(box for box in boxes if _lies_on(box, image, picture.name, bad))
-            if not boxes:
-                continue
         loaded.append((picture, image))
-        yield picture.name, image, boxes
-
-
-def _lies_on(box: Box, image: np.ndarray, name: str, bad: list[str]) -> bool:
-    """Has the box an area on the image? Else `bad` gets a line."""
-    try:
-        crop_region(box, 1.0, (image.shape[0], image.shape[1]), (1, 1))
-    except ValueError as error:
-        bad.append(f"{name}: {error}")
-        return False
-    return True
+        yield picture.name, image, picture.boxes
 
 
 def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:

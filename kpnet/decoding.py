@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import cell_centers, pixel_to_normalized
+from kpnet.modes import is_rewritten
 
 # Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
@@ -43,7 +44,7 @@ def soft_argmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     probabilities alone for the gradient; RuntimeError for a second derivative.
     """
     _check(logits, temperature)
-    if _is_rewritten():
+    if is_rewritten():
         return expected_xy2d(spatial_softmax2d(logits, temperature))
     if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in (logits, temperature)):
         return _SoftArgmax.apply(logits, temperature)
@@ -206,7 +207,7 @@ def _mean(columns: Tensor, rows: Tensor) -> Tensor:
 def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The highest cells: values (N,), and whole x, y (N, 2). The first of equals; NaN counts as the highest."""
     flat = maps.detach().flatten(2).flatten(0, 1)
-    if maps.device.type != "cpu" or _is_rewritten():
+    if maps.device.type != "cpu" or is_rewritten():
         value, index = flat.max(-1)
     else:  # numpy's is vectorised: a tenth of the time of max
         flat = _at_least_float32(flat)
@@ -274,16 +275,6 @@ def _answer(cells: Tensor, value: Tensor, maps: Tensor) -> Tensor:
     """Cells (N, 2) as normalised (B, K, 2); NaN where the peak's value (N,) is not finite."""
     xy = pixel_to_normalized(cells.to(value.dtype), (maps.shape[-2], maps.shape[-1]))
     return torch.where(value.isfinite()[:, None], xy, math.nan).view(*maps.shape[:2], 2)
-
-
-def _is_rewritten() -> bool:
-    """Is this run traced, compiled or transformed, so that all of it must be torch's own operations?"""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0  # make_fx, fake tensors
-    )
 
 
 def _at_least_float32(maps: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Eval mode for a while."""
+"""Modes that code runs in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -19,3 +20,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def is_rewritten() -> bool:
+    """Is the code traced, compiled or transformed as it runs, so that all of it must be torch's own operations?"""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0  # make_fx, fake tensors
+    )

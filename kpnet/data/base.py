@@ -147,10 +147,10 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
             xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
-        xy = coordinates.pixel_to_normalized(xy, (image.shape[0], image.shape[1]))
+        size = (image.shape[0], image.shape[1])
         # What was augmented off the image is not there; a label that lies outside is.
-        visible = (np.abs(xy) <= 1 if augmented else np.isfinite(xy)).all(-1)  # False for NaN
-        keypoints = np.where(visible[:, None], xy, 0.0)
+        visible = coordinates.inside(xy, size) if augmented else np.isfinite(xy).all(-1)  # False for NaN
+        keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
         return {
             "image": _to_tensor(image),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
