@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kpnet.data import coco, picture_files
-from kpnet.skeleton import Skeleton
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.formats import coco
+from kpnet.data.formats import image_files as picture_files
 
 PEOPLE, PICTURES, LABELLED = 262_465, 64_115, 149_813  # of train2017, and those with a labelled point
 

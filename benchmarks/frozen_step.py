@@ -17,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from kpnet import build_model
-from kpnet.model import KeypointModel
+from kpnet.models.keypoint_model import KeypointModel
 
 BATCH, SIDE, POINTS, REPEATS = 32, 96, 15, 15
 

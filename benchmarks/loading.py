@@ -21,10 +21,10 @@ import torch
 from torch.utils.data import default_collate
 
 from kpnet import load_config
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.build import build_train
-from kpnet.data.picture_files import PictureFiles
-from kpnet.data.transforms import Augment
-from kpnet.skeleton import Skeleton
+from kpnet.data.formats.image_files import PictureFiles
+from kpnet.data.transforms.augment import Augment
 
 EXAMPLE = Path(__file__).parents[1] / "examples/facial68/facial68.yaml"
 BATCH, ROUNDS = 32, 200

@@ -13,9 +13,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from kpnet.comparison.compare import compare
-from kpnet.comparison.figures import draw_all, paint
-from kpnet.comparison.report import group_runs
+from kpnet.experiments.comparison import compare
+from kpnet.experiments.report.charts import draw_all, paint
+from kpnet.experiments.report.page import group_runs
 
 RECIPES = (
     "facial_heatmap:3",

@@ -25,7 +25,7 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.data import SyntheticClips
 from kpnet.heads.temporal import TemporalHead
 from kpnet.losses import l1
-from kpnet.model import KeypointModel
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.smoothing import one_euro, savgol
 
 RESULTS = Path(__file__).parent / "temporal.csv"

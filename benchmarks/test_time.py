@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from kpnet.commands import labelled, run_config
-from kpnet.engine.evaluation import evaluate
+from kpnet.config.loading import run_config
+from kpnet.evaluation.measurement import evaluate
+from kpnet.evaluation.run_data import labelled
 from kpnet.heads.heatmap import HeatmapHead
-from kpnet.model import load_model
-from kpnet.testtime import TestTime
+from kpnet.models.build import load_model
+from kpnet.models.test_time import TestTime
 
 TABLE = Path(__file__).parent / "test_time.csv"
 VIEWS = {"plain": TestTime(), "flip": TestTime(flip=True), "flip_shift": TestTime(flip=True, shift=2.0)}

@@ -18,11 +18,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from kpnet.config import load_config
-from kpnet.engine import training
-from kpnet.engine.optim import build_optimizer
-from kpnet.engine.transfer import parts
-from kpnet.model import build_model
+from kpnet.config.loading import load_config
+from kpnet.models.build import build_model
+from kpnet.training import supervised as training
+from kpnet.training.freezing import parts
+from kpnet.training.optim import build_optimizer
 
 
 class BareSteps(pl.Callback):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from kpnet.commands import labelled
-from kpnet.engine.evaluation import answer_dataset
+from kpnet.evaluation.measurement import answer_dataset
+from kpnet.evaluation.run_data import labelled
 from kpnet.metrics import score
-from kpnet.model import load_model
+from kpnet.models.build import load_model
+from kpnet.models.test_time import TestTime
 from kpnet.plot import draw_predictions, save_figure
-from kpnet.testtime import TestTime
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import typer
 
-from kpnet.cli import app
-from kpnet.config_reference import config_reference
+from kpnet.cli.entry import app
+from kpnet.cli.json_schema_tables import config_reference
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

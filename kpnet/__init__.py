@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kpnet import data, decoding, losses, metrics, oks, plot, rendering
     from kpnet.backbones import list_backbones
-    from kpnet.config import load_config
-    from kpnet.errors import KpnetError
+    from kpnet.config.loading import load_config
+    from kpnet.core.errors import KpnetError
+    from kpnet.core.skeleton import Skeleton
     from kpnet.heads import list_heads
-    from kpnet.model import KeypointModel, build_model, load_model
-    from kpnet.predictor import Predictor
-    from kpnet.skeleton import Skeleton
-    from kpnet.testtime import TestTime
+    from kpnet.inference.predictor import Predictor
+    from kpnet.models.build import build_model, load_model
+    from kpnet.models.keypoint_model import KeypointModel
+    from kpnet.models.test_time import TestTime
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "KeypointModel": "kpnet.model",
-    "KpnetError": "kpnet.errors",
-    "Predictor": "kpnet.predictor",
-    "Skeleton": "kpnet.skeleton",
-    "TestTime": "kpnet.testtime",
-    "build_model": "kpnet.model",
+    "KeypointModel": "kpnet.models",
+    "KpnetError": "kpnet.core.errors",
+    "Predictor": "kpnet.inference.predictor",
+    "Skeleton": "kpnet.core.skeleton",
+    "TestTime": "kpnet.models.test_time",
+    "build_model": "kpnet.models",
     "list_backbones": "kpnet.backbones",
     "list_heads": "kpnet.heads",
-    "load_config": "kpnet.config",
-    "load_model": "kpnet.model",
+    "load_config": "kpnet.config.loading",
+    "load_model": "kpnet.models",
 }
 _MODULES = ("data", "decoding", "losses", "metrics", "oks", "plot", "rendering")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import cell_centers, pixel_to_normalized
-from kpnet.modes import is_rewritten
+from kpnet.core.runtime import is_rewritten
 
 # Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26

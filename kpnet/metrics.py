@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.skeleton import Skeleton
 
 PASS_MARK = 100.0  # the course's
+
+
 FAILURE = 0.10  # an image of a larger NME is a failure: as WFLW has it (Wu et al. 2018)
+
+
 PCK_CURVE = [step / 200 for step in range(1, 21)]  # fractions of the image's longer side, up to 10 %
 
 
@@ -246,32 +249,3 @@ def _row(errors: Tensor, side: int) -> dict[str, Any]:
 
 def _curve(values: Tensor, thresholds: list[float]) -> dict[str, list[float]]:
     return {"threshold": thresholds, "share": pck(values, torch.tensor(thresholds, dtype=values.dtype)).tolist()}
-
-
-class KeypointMetrics(Metric):
-    """Accumulates predictions; `compute` gives `evaluate_points` over all of them, across ranks too."""
-
-    full_state_update = False
-    predicted: list[Tensor]
-    target: list[Tensor]
-    visible: list[Tensor]
-
-    def __init__(self, skeleton: Skeleton, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.skeleton, self.size = skeleton, size
-        for name in ("predicted", "target", "visible"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def update(self, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
-        """Normalised points (B, K, 2) twice, and bool (B, K)."""
-        _check(predicted, target, visible)
-        self.predicted.append(predicted.detach().float())
-        self.target.append(target)
-        self.visible.append(visible)
-
-    def compute(self) -> dict[str, Any]:
-        # A process whose share of the data is empty has nothing to concatenate.
-        none = torch.zeros(0, len(self.skeleton), 2)
-        states = (self.predicted, none), (self.target, none), (self.visible, none[..., 0].bool())
-        parts = [(torch.cat(x) if x else empty) if isinstance(x, list) else x for x, empty in states]
-        return evaluate_points(parts[0], parts[1], parts[2], self.skeleton, self.size)

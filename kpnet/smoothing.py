@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from kpnet.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, nearest
 
 LEAST = 1e-6  # a weight under this share of the window's largest counts for nothing
 BLOCK = 4096  # windows that are fitted at once

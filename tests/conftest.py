@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from console import Result, Run
+from support.console import Result, Run
+from support.paths import SHARED
 
 SIDE = 32
 NAMES = ("left_eye", "right_eye", "nose")
@@ -68,7 +68,7 @@ def _same_draws() -> None:
 @pytest.fixture
 def kpnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """`kpnet("train", path, …)` as the console command does it, in this process and in a folder of its own."""
-    from kpnet import cli
+    from kpnet.cli import entry as cli
 
     monkeypatch.chdir(tmp_path)
 
@@ -109,8 +109,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder of the tiny config; tests read it and leave it as it is."""
     from rich.console import Console
 
-    from kpnet.config import load_config
-    from kpnet.engine.training import train
+    from kpnet.config.loading import load_config
+    from kpnet.training.supervised import train
 
     folder = tmp_path_factory.mktemp("trained")
     with (folder / "log.txt").open("w") as log:
@@ -131,8 +131,7 @@ def tree() -> Callable[[Path], dict[str, bytes | None]]:
 @pytest.fixture(scope="session")
 def faces15() -> Path:
     """The folder of the 15-point faces (KPNET_SHARED names what lies above data/faces15)."""
-    shared = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[1].parent / "shared"))
-    folder = shared / "data" / "faces15"
+    folder = SHARED / "data" / "faces15"
     if not (folder / "val.csv").is_file():
         pytest.skip("no faces15: set KPNET_SHARED to the folder above data/faces15")
     return folder

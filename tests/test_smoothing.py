@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import dot_image
-from console import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from support.console import Run
 
 from kpnet import KpnetError
 from kpnet.smoothing import one_euro, parse_smoother, savgol

@@ -8,22 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from support.student_errors import sample
 
 from kpnet import uncertainty
 
 TAILS = [2.5, 4.0, 30.0, math.inf]
-
-
-def sample(covariance: Tensor, tail: float, count: int = 200_000) -> Tensor:
-    """Errors (count, 2): a normal, or a Student t of that covariance."""
-    g = torch.Generator().manual_seed(0)
-    normal = torch.randn(count, 2, generator=g, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
-    if math.isinf(tail):
-        return normal
-    chi = torch.distributions.Chi2(torch.tensor(tail, dtype=torch.float64))
-    torch.manual_seed(0)
-    return normal * ((tail - 2) / tail) ** 0.5 / (chi.sample((count, 1)) / tail).sqrt()
 
 
 COVARIANCE = torch.tensor([[0.004, 0.0015], [0.0015, 0.001]], dtype=torch.float64)

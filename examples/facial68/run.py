@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from kpnet import load_config
-from kpnet.commands import labelled
-from kpnet.engine.evaluation import evaluate
-from kpnet.engine.training import train
+from kpnet.evaluation.measurement import evaluate
+from kpnet.evaluation.run_data import labelled
+from kpnet.training.supervised import train
 
 run, model, _ = train(load_config(Path(__file__).parent / "facial68.yaml", sys.argv[1:]))
 measures = evaluate(model, labelled(run, None, model), failure=0.08)

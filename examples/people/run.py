@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from kpnet import load_config
-from kpnet.coco_results import coco_measures, write_results
-from kpnet.commands import labelled
-from kpnet.engine.evaluation import answer_dataset
-from kpnet.engine.training import train
+from kpnet.evaluation.coco import coco_measures, write_results
+from kpnet.evaluation.measurement import answer_dataset
+from kpnet.evaluation.run_data import labelled
+from kpnet.training.supervised import train
 
 run, model, _ = train(load_config(Path(__file__).parent / "people.yaml", sys.argv[1:]))
 data = labelled(run, None, model)

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kpnet.registry import Registry
-from kpnet.weights import Loaded
+from kpnet.backbones.weights import Loaded
+from kpnet.core.registry import Registry
 
 
 class Backbone(nn.Module):

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from kpnet.backbones.base import BACKBONES, Backbone
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 Norm = Literal["none", "batch", "instance", "layer", "group"]
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kpnet.backbones.base import BACKBONES, Backbone
-from kpnet.backbones.sources import backbone_weights, read_source
-from kpnet.errors import KpnetError, nearest
-from kpnet.plugins import load_plugins
-from kpnet.registry import split_spec
-from kpnet.weights import MismatchError, fit_weights
+from kpnet.backbones.pretrained import backbone_weights, read_source
+from kpnet.backbones.weights import MismatchError, fit_weights
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.registry import load_plugins, split_spec
 
 
 def build_backbone(
@@ -55,12 +54,12 @@ def _build(
         if pretrained:
             backbone.loaded = fit_weights(backbone, backbone_weights(pretrained), str(pretrained))
         return backbone
-    from kpnet.backbones import pretrained as library  # timm and torchvision take a second or two to import
+    from kpnet.backbones import timm_networks, torchvision_networks  # they take a second or two to import
 
     if name.startswith("torchvision/"):
-        return library.TorchvisionBackbone(name, in_channels, pretrained, input_size, options)
-    if library.is_timm(name):
-        return library.TimmBackbone(name, in_channels, pretrained, input_size, options)
+        return torchvision_networks.TorchvisionBackbone(name, in_channels, pretrained, input_size, options)
+    if timm_networks.is_timm(name):
+        return timm_networks.TimmBackbone(name, in_channels, pretrained, input_size, options)
     raise KpnetError(
         f'unknown backbone "{name}"{nearest(name, list_backbones())}; '
         f"there are: {', '.join(sorted(BACKBONES))}, torchvision/NAME and timm's models (kpnet.list_backbones())"
@@ -72,8 +71,8 @@ def list_backbones(filter: str = "", *, pretrained: bool = False) -> list[str]:
 
     pretrained: those with published weights alone, that is, for `pretrained=True`.
     """
-    from kpnet.backbones import pretrained as library
+    from kpnet.backbones import timm_networks, torchvision_networks  # they take a second or two to import
 
     load_plugins()
-    names = [*library.torchvision_names(pretrained), *library.timm_names(pretrained)]
+    names = [*torchvision_networks.torchvision_names(pretrained), *timm_networks.timm_names(pretrained)]
     return [name for name in ([] if pretrained else sorted(BACKBONES)) + names if filter in name]

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.backbones.base import BACKBONES, Backbone
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 Width = Annotated[int, Field(ge=8)]
 

@@ -9,19 +9,17 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpnet.backbones.base import BACKBONES
-from kpnet.config import to_yaml
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.registry import describe, split_spec
-from kpnet.schema import ModelConfig
-from kpnet.schema_types import Part, Positive, Rate, Strict
-from kpnet.weights import load_weights
+from kpnet.backbones.weights import load_weights
+from kpnet.config.fields import Part, Positive, Rate, Strict
+from kpnet.config.schema import ModelConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
+from kpnet.core.registry import split_spec
+from kpnet.core.validation import describe
 
-WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 # Of a backbone's names in a kpnet file: a timm transformer's, another library network's, kpnet's own.
 PREFIXES = ("backbone.net.model.", "backbone.net.", "backbone.")
 
@@ -81,26 +79,6 @@ class Source:
         return KpnetError(f"{self.path}: holds the backbone {held}, but the config asks for {asked}: {reason}")
 
 
-def model_folder(path: str | Path) -> Path:
-    """The folder with the model's files: `path` itself, or `path/final` of a run."""
-    path = Path(path)
-    for folder in (path, path / "final"):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    if not path.exists():
-        raise KpnetError(f"{path}: no such run or model folder")
-    if (path / "best" / WEIGHTS).is_file():
-        raise KpnetError(f"{path}: this run has not ended; go on with --resume, or use {path / 'best'}")
-    if (path / "last.ckpt").is_file():
-        raise KpnetError(f"{path}: this run has not ended; go on with --resume")
-    raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
-
-
-def weights_file(path: str | Path) -> Path:
-    """The weight file that `pretrained` names: `path` itself, or the one in the folder of a run or of a saved model."""
-    return model_folder(path) / WEIGHTS if Path(path).is_dir() else Path(path)
-
-
 def read_source(pretrained: bool | str | Path) -> Source | None:
     """The backbone that a kpnet folder, or the weight file in it, says it holds; None for other files."""
     if isinstance(pretrained, bool):
@@ -118,15 +96,6 @@ def read_source(pretrained: bool | str | Path) -> Source | None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
     return Source(str(pretrained), found.model.backbone, found.model.input_size, found.stem)
-
-
-def write_model(folder: str | Path, module: nn.Module, stem: Stem, values: dict[str, Any]) -> None:
-    """A model's weights, and its YAML with `values` and the backbone's stem; each written beside, and renamed."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
-    write_atomic(folder / CONFIG, to_yaml({**values, "stem": stem.model_dump()}).encode())
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kpnet.backbones.base import Backbone
-from kpnet.modes import evaluation_mode
+from kpnet.core.runtime import evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 

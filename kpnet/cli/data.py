@@ -1,4 +1,4 @@
-"""Commands of `kpnet data`."""
+"""`kpnet data check` and `kpnet data convert`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 app = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -33,7 +33,7 @@ def check(
 
     Exit code 1 where a sample or an image cannot be used.
     """
-    from kpnet.data_report import check_and_tell
+    from kpnet.cli.data_report import check_and_tell
 
     if sheet.suffix.lower() != ".png":
         raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")

@@ -1,4 +1,4 @@
-"""Commands of `kpnet.cli` that measure a model on labelled data."""
+"""`kpnet evaluate`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kpnet.errors import KpnetError
-from kpnet.options import (
+from kpnet.cli.options import (
     BatchOption,
     DataArg,
     DecodingOption,
@@ -19,6 +18,7 @@ from kpnet.options import (
     ShiftOption,
     WithOption,
 )
+from kpnet.core.errors import KpnetError
 
 
 def evaluate(
@@ -53,18 +53,13 @@ def evaluate(
     """Score, RMSE, NME, PCK, how true the confidence is, and a table per point."""
     from rich.console import Console
 
-    from kpnet.commands import labelled, parse_test_time
-    from kpnet.engine.evaluation import answer_dataset, measure_answers
-    from kpnet.ensemble import load_ensemble
-    from kpnet.model import best_device
-    from kpnet.report import (
-        plain,
-        print_groups,
-        print_measures,
-        print_original,
-        print_points,
-        print_reliability,
-    )
+    from kpnet.cli.options import parse_test_time
+    from kpnet.cli.printing import print_groups, print_measures, print_original, print_points, print_reliability
+    from kpnet.core.files import plain
+    from kpnet.core.runtime import best_device
+    from kpnet.evaluation.measurement import answer_dataset, measure_answers
+    from kpnet.evaluation.run_data import labelled
+    from kpnet.models.ensemble import load_ensemble
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
@@ -76,7 +71,7 @@ def evaluate(
     answers = answer_dataset(model, dataset, batch_size, views)
     measures = measure_answers(answers, model, divisor, failure_at, min_confidence)
     if coco_results is not None:
-        from kpnet.coco_results import coco_measures, write_results
+        from kpnet.evaluation.coco import coco_measures, write_results
 
         annotations = write_results(answers, dataset, model.config.input_size, coco_results)
         measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
@@ -101,35 +96,3 @@ def evaluate(
     if "coco" in measures:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
         console.print(f"COCO's {shown}; {coco_results}", highlight=False, soft_wrap=True)
-
-
-def calibrate(
-    run: RunArg,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A labelled CSV that was neither trained nor reported.")],
-    flip_test: FlipOption = False,
-    batch_size: BatchOption = 64,
-) -> None:
-    """Make a model's confidence agree with its errors on data it has not seen; written into the model."""
-    from rich.console import Console
-
-    from kpnet.calibration import fit_calibration
-    from kpnet.commands import check_unseen, labelled, parse_test_time
-    from kpnet.engine.evaluation import answer_dataset
-    from kpnet.model import best_device, load_model, model_folder
-    from kpnet.reliability import measure_reliability
-    from kpnet.report import print_reliability
-
-    model = load_model(run).to(best_device())
-    check_unseen(run, data)
-    model.calibration = None
-    dataset, size, test_time = labelled(run, data, model), model.config.input_size, parse_test_time(flip_test, "1", 0.0)
-    result = answer_dataset(model, dataset, batch_size, test_time)
-    model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
-    console = Console()
-    for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
-        if answer.covariance is not None:
-            console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
-            print_reliability(console, measure_reliability(answer, result.target, result.visible, size))
-    folder = model_folder(run)
-    model.save(folder)
-    console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)

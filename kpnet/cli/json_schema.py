@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kpnet.backbones import BACKBONES, Backbone
-from kpnet.comparison.sweep_config import SweepConfig
+from kpnet.config.fields import Recipe
+from kpnet.config.pretraining import PretrainConfig
+from kpnet.config.schema import Config
+from kpnet.config.sweep import SweepConfig
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.registry import load_plugins
+from kpnet.core.skeleton import SkeletonFile
+from kpnet.core.validation import options_model
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import GIVEN
-from kpnet.data.transforms import GROUPS, supported
-from kpnet.errors import KpnetError, nearest
+from kpnet.data.transforms.augment import GROUPS, supported
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import Decoder
-from kpnet.plugins import load_plugins
-from kpnet.pretrain_config import PretrainConfig
-from kpnet.registry import options_model
-from kpnet.schema import Config
-from kpnet.schema_types import Recipe
-from kpnet.skeleton import SkeletonFile
 
 Json = dict[str, Any]
 RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig, SweepConfig)}

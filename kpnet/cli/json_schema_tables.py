@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from kpnet.backbones import BACKBONES, Backbone
-from kpnet.config_schema import RECIPES, Json, described, json_schema
+from kpnet.cli.json_schema import RECIPES, Json, described, json_schema
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS

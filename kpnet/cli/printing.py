@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kpnet.config.schema import TrainConfig
 from kpnet.metrics import PASS_MARK
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.training.freezing import frozen_stages, parts, trained_parts
 
 
-def plain(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is None."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def render_parts(model: KeypointModel, config: TrainConfig) -> Table:
+    """A rich table of what learns when, and how fast."""
+    order, stages = parts(model, config), len(model.backbone.strides)
+    trained = [trained_parts(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)]
+    table = Table(box=box.HORIZONTALS, padding=(0, 1))
+    for title in ("part", "parameters", "learning rate", "learns"):
+        table.add_column(title, justify="left" if title in ("part", "learns") else "right", no_wrap=True)
+    for index, part in enumerate(order):
+        since = next((epoch for epoch, count in enumerate(trained) if index < count), None)
+        when = "never: frozen" if since is None else f"from epoch {since + 1}: frozen until then" if since else "always"
+        rate = f"{config.optimizer.lr * part.scale:.3g}"
+        table.add_row(part.name, f"{sum(p.numel() for p in part.parameters):,}", rate, when)
+    return table
 
 
 def print_measures(console: Console, measures: dict[str, Any], what: str) -> None:

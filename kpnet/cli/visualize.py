@@ -1,15 +1,21 @@
-"""Commands of `kpnet.cli` that look inside: what a network sees, how fast it can learn."""
+"""`kpnet visualize`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpnet.errors import KpnetError
-from kpnet.options import ConfigArg, OverridesArg, RunArg
+from kpnet.cli.options import RunArg
+from kpnet.core.errors import KpnetError
+
+if TYPE_CHECKING:
+    from kpnet.inference.inputs import Picture
+    from kpnet.models.keypoint_model import KeypointModel
 
 
 def visualize(
@@ -21,9 +27,10 @@ def visualize(
     limit: Annotated[int, typer.Option(min=1, help="The first so many images alone.")] = 4,
 ) -> None:
     """What the network sees: filters, feature maps, heatmaps, and the spread of its points."""
-    from kpnet.commands import val_pictures, visualize_pictures
-    from kpnet.model import best_device, load_model
-    from kpnet.pictures import find_pictures
+    from kpnet.cli.visualize import val_pictures, visualize_pictures
+    from kpnet.core.runtime import best_device
+    from kpnet.inference.inputs import find_pictures
+    from kpnet.models.build import load_model
 
     model = load_model(run).to(best_device())
     pictures = find_pictures(images) if images else val_pictures(run, model)
@@ -37,28 +44,49 @@ def visualize(
         raise typer.Exit(1)
 
 
-def tune(
-    config: ConfigArg,
-    overrides: OverridesArg = None,
-    out: Annotated[Path, typer.Option(help="Folder for the curve, learning_rate.png.")] = Path("tuning"),
-    lr: Annotated[bool, typer.Option("--lr/--no-lr", help="Find a learning rate.")] = True,
-    batch_size: Annotated[
-        bool,
-        typer.Option("--batch-size/--no-batch-size", help="Find the largest batch that fits, then its rate."),
-    ] = False,
-    max_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Try none larger; 256 on a CPU and 8192 on a GPU where it is not given.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=50, help="Steps of the learning rate's test.")] = 100,
-) -> None:
-    """Find a learning rate, and the largest batch that fits: key=value lines for kpnet train."""
-    from kpnet.commands import tune_and_tell
-    from kpnet.config import load_config
+def val_pictures(run: Path, model: KeypointModel) -> list[Picture]:
+    """The samples of what the run's config calls its validation data, none of them read yet."""
+    from kpnet.config.loading import run_config
+    from kpnet.data.build import build_val
+    from kpnet.inference.inputs import dataset_pictures
 
-    if not lr and not batch_size:
-        raise KpnetError("--no-lr without --batch-size: nothing to find")
-    if max_batch_size is not None and not batch_size:
-        raise KpnetError("--max-batch-size goes with --batch-size")
-    found, notes = tune_and_tell(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
-    print("\n".join(found))  # alone on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
-    print("\n".join(notes), file=sys.stderr)
+    config = run_config(run)
+    dataset = None if config is None else build_val(config, model.skeleton, model.context)
+    if dataset is None:
+        raise KpnetError(f"{run}: no validation data in its config; give pictures: kpnet visualize {run} photo.jpg")
+    return dataset_pictures(dataset, "val", "val")
+
+
+def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:
+    """Draw the network's inside into `out`, of each picture in a folder of its own.
+
+    The lines that say what was drawn, and what there is not to draw; and what was wrong with pictures.
+    """
+    from kpnet import plot
+
+    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_spread}
+    drawn: dict[str, None] = {}  # in their order, each once
+    missing: dict[str, None] = {}
+    bad: list[str] = []
+
+    def save(draw: Callable[[], Any], target: Path) -> None:
+        try:
+            plot.save_figure(draw(), target)
+            drawn[target.name] = None
+        except plot.NothingToDraw as error:
+            missing[str(error)] = None
+
+    for picture in pictures:
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
+            continue
+        for name, draw in kinds.items():
+            save(partial(draw, model, image), out / picture.target.with_suffix("") / f"{name}.png")
+    count = len(pictures) - len(bad)
+    if not count:
+        raise KpnetError(bad[0])
+    images = f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"
+    save(partial(plot.draw_filters, model), out / "filters.png")
+    return [images, *([f"the first layer: {out / 'filters.png'}"] if "filters.png" in drawn else []), *missing], bad

@@ -10,9 +10,18 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from kpnet.errors import KpnetError, nearest
-from kpnet.registry import describe
-from kpnet.schema import Config, Recipe
+from kpnet.config.fields import Recipe
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.resources import shipped_configs
+from kpnet.core.validation import describe
+
+
+def run_config(run: Path) -> Config | None:
+    """The config of a run folder, or of the folder of one of its models."""
+    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
+    return load_config(saved) if saved.is_file() else None
+
 
 S = TypeVar("S", bound=Recipe)
 
@@ -31,21 +40,14 @@ for _yaml in (_Loader, _Dumper):
     )
 
 
-def _recipes() -> dict[str, Path]:
-    """The shipped YAMLs: beside this file once installed, in configs/ of a checkout."""
-    here = Path(__file__).parent
-    folder = next((f for f in (here / "configs", here.parent / "configs") if f.is_dir()), here)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def list_configs() -> list[str]:
     """Names of the recipes that come with kpnet."""
-    return list(_recipes())
+    return list(shipped_configs())
 
 
 def config_text(name: str) -> str:
     """The YAML text of a shipped recipe."""
-    recipes = _recipes()
+    recipes = shipped_configs()
     if name not in recipes:
         raise KpnetError(f'unknown config "{name}"{nearest(name, recipes)}; there are: {", ".join(recipes)}')
     return recipes[name].read_text(encoding="utf-8")

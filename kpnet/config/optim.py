@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kpnet.schema_types import Fraction, Named, Positive, Rate, Strict
+from kpnet.config.fields import Fraction, Named, Positive, Rate, Strict
 
 
 class SGD(Strict):

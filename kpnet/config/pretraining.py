@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from kpnet.config import load_as
-from kpnet.schema_optim import AdamW, OneCycle, Optimizer, Schedule
-from kpnet.schema_types import Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.fields import Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.loading import load_as
+from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
 
 
 class DecoderConfig(Strict):

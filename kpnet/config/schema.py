@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from kpnet.schema_optim import AdamW, Average, OneCycle, Optimizer, Schedule
-from kpnet.schema_types import Fraction, Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.fields import Fraction, Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 
 
 def _path(value: Any) -> Any:

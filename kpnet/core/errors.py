@@ -6,6 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def clip(text: str) -> str:
+    """At most 40 characters, for a message."""
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
 class KpnetError(ValueError):
     """Bad input. The message is one line: where, what was found, what was expected, the nearest fix."""
 

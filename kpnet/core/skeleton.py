@@ -6,17 +6,18 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kpnet.errors import KpnetError, nearest
-from kpnet.registry import describe
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.resources import shipped_skeletons
+from kpnet.core.validation import describe
 
 NME_LENGTHS = ("box", "diagonal")  # what NME may divide by besides the distance of two points
+
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # A side is a word of its own: between underscores, hyphens, dots, spaces, or where camelCase begins a word.
 _WORDS = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
@@ -165,17 +166,16 @@ class Skeleton:
             return cls._from_mapping(spec, None)
         if not isinstance(spec, (str, Path)):
             return cls.from_names([str(n) for n in spec])
-        shipped = resources.files("kpnet") / "skeletons" / f"{spec}.yaml"
+        shipped = shipped_skeletons()
         if str(spec).endswith((".yaml", ".yml")):
             if not Path(spec).is_file():
                 raise KpnetError(f"{spec}: no such skeleton file")
             text = Path(spec).read_text(encoding="utf-8")
-        elif shipped.is_file():
-            text = shipped.read_text(encoding="utf-8")
+        elif spec in shipped:
+            text = shipped[str(spec)].read_text(encoding="utf-8")
         else:
-            known = _shipped_names()
             raise KpnetError(
-                f'unknown skeleton "{spec}"{nearest(spec, known)}; shipped: {", ".join(known)}; '
+                f'unknown skeleton "{spec}"{nearest(spec, shipped)}; shipped: {", ".join(shipped)}; '
                 "or give a .yaml file or a list of names"
             )
         try:
@@ -223,12 +223,7 @@ class Skeleton:
         return values
 
 
-def _shipped_names() -> list[str]:
-    folder = resources.files("kpnet") / "skeletons"
-    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
 @functools.cache
 def _shipped() -> dict[tuple[str, ...], Skeleton]:
     """Those that come with kpnet, by their points."""
-    return {skeleton.names: skeleton for skeleton in map(Skeleton.load, _shipped_names())}
+    return {skeleton.names: skeleton for skeleton in map(Skeleton.load, shipped_skeletons())}

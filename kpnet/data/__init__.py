@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.coco import COCO
-from kpnet.data.deeplabcut import DeepLabCut
-from kpnet.data.folder import Folder
-from kpnet.data.kaggle_csv import KaggleCSV
-from kpnet.data.npz import NPZ
-from kpnet.data.points_csv import PointsCSV
-from kpnet.data.pts import PTS
-from kpnet.data.synthetic import SyntheticFaces
-from kpnet.data.synthetic_clips import SyntheticClips
+from kpnet.data.formats.coco import COCO
+from kpnet.data.formats.deeplabcut import DeepLabCut
+from kpnet.data.formats.folder import Folder
+from kpnet.data.formats.kaggle_csv import KaggleCSV
+from kpnet.data.formats.npz import NPZ
+from kpnet.data.formats.points_csv import PointsCSV
+from kpnet.data.formats.pts import PTS
+from kpnet.data.synthetic.clips import SyntheticClips
+from kpnet.data.synthetic.faces import SyntheticFaces
 
 __all__ = [
     "COCO",

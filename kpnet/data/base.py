@@ -11,12 +11,12 @@ import torch
 from torch.utils.data import Dataset
 
 from kpnet import coordinates
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import Registry
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.cropping import Cropper
 from kpnet.data.images import crop, letterbox, to_channels
-from kpnet.errors import KpnetError
-from kpnet.registry import Registry
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
 
 # (image, points, seed) to image and points, augmented; points float64 (K, 3): x, y in pixels (NaN for absent), weight
 Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]

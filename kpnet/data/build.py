@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from kpnet.config.fields import Part
+from kpnet.config.schema import Config, DataConfig, ModelConfig, TrainFile
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
+from kpnet.core.skeleton import Skeleton
+from kpnet.core.validation import check_options
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import GIVEN, Transform
 from kpnet.data.cropping import Cropper
-from kpnet.data.guess import guess_format
-from kpnet.data.joined import DataPart, Joined
-from kpnet.data.subset import Subset, split_fold
-from kpnet.data.windows import Windows
-from kpnet.errors import KpnetError
-from kpnet.heads import HEADS
-from kpnet.registry import check_options, split_spec
-from kpnet.schema import Config, DataConfig, ModelConfig, TrainFile
-from kpnet.schema_types import Part
-from kpnet.skeleton import Skeleton
+from kpnet.data.formats.detect import guess_format
+from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.wrappers.subset import Subset, split_fold
+from kpnet.data.wrappers.windows import Windows
 
 
 def build_dataset(
@@ -75,17 +75,20 @@ def build_train(config: Config, *, augment: bool = True) -> Joined:
     return joined
 
 
-def build_splits(config: Config) -> tuple[KeypointDataset, KeypointDataset | None]:
-    """Training data with augmentation, and validation data without, on the same skeleton."""
+def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDataset, KeypointDataset | None]:
+    """Training data with augmentation, and validation data without, on the same skeleton.
+
+    window: how many frames before and after each the model looks at (`kpnet.heads.window_of`).
+    """
     train: KeypointDataset = build_train(config)
-    val = build_val(config, train.skeleton)
+    val = build_val(config, train.skeleton, window)
     if config.data.fold is not None:
         train = Subset(train, split_fold(train, config.data.fold)[0])
-    return _windows(train, config, must=True), val
+    return _in_windows(train, config, window, must=True), val
 
 
-def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
-    """The validation data, or None where the config names none. Clips, for a temporal head, as windows."""
+def build_val(config: Config, skeleton: Skeleton, window: tuple[int, int]) -> KeypointDataset | None:
+    """The validation data, or None where the config names none. window: as in `build_splits`."""
     if config.data.fold is not None:
         # Synthetic faces are those of one seed, so that every seed of the training is held against the same.
         train = config.train.model_copy(update={"seed": 0})
@@ -95,24 +98,22 @@ def build_val(config: Config, skeleton: Skeleton) -> KeypointDataset | None:
         return None
     # Synthetic faces other than the training's, and the same for every seed of the training.
     val = build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
-    return _windows(val, config, must=False)
+    return _in_windows(val, config, window, must=False)
 
 
-def _windows(dataset: KeypointDataset, config: Config, must: bool) -> KeypointDataset:
-    """As windows of clips, for a head that looks at several frames; else as it is, or a KpnetError where it must be."""
-    name, options = split_spec(config.model.head, "head")
-    head = HEADS.find(name)
-    window = head.context_of(check_options(head, options, f'head "{name}"'))
+def _in_windows(dataset: KeypointDataset, config: Config, window: tuple[int, int], *, must: bool) -> KeypointDataset:
+    """As windows of clips, for a model that looks at several frames; a KpnetError if it `must` be and cannot."""
     if not sum(window):
         return dataset
+    head = f'head "{split_spec(config.model.head, "head")[0]}"'
     if config.data.crop is not None:
-        raise KpnetError(f'head "{name}": data.crop would cut each frame of a clip at another place: leave it out')
+        raise KpnetError(f"{head}: data.crop would cut each frame of a clip at another place: leave it out")
     if config.data.fold is not None:
-        raise KpnetError(f'head "{name}": data.fold would tear clips apart: give data.val')
+        raise KpnetError(f"{head}: data.fold would tear clips apart: give data.val")
     if (np.diff(dataset.clips()) != 0).all():
         if must:
             raise KpnetError(
-                f'head "{name}" learns from frames that follow one another, and data.train has single images: '
+                f"{head} learns from frames that follow one another, and data.train has single images: "
                 "use format: synthetic_clips, or one of your own with `clips`"
             )
         return dataset
@@ -166,7 +167,7 @@ def _cropper(data: DataConfig, model: ModelConfig, *, jitter: bool) -> Cropper |
 def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:
     if not data.transforms:
         return None
-    from kpnet.data.transforms import Augment
+    from kpnet.data.transforms.augment import Augment
 
     return Augment(data.transforms, skeleton)
 

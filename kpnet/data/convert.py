@@ -5,15 +5,23 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kpnet.config.fields import Part
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.files import write_atomic
+from kpnet.core.registry import split_spec
+from kpnet.core.validation import check_options
 from kpnet.data.base import KeypointDataset
-from kpnet.data.write import WRITERS, Writer
-from kpnet.errors import KpnetError, nearest
-from kpnet.files import write_atomic
-from kpnet.registry import check_options, split_spec
-from kpnet.schema_types import Part
+from kpnet.data.formats.coco import write_coco
+from kpnet.data.formats.deeplabcut import write_deeplabcut
+from kpnet.data.formats.kaggle_csv import write_kaggle_csv
+from kpnet.data.formats.npz import write_npz
+from kpnet.data.formats.points_csv import write_points_csv
+from kpnet.data.formats.pts import write_pts
+from kpnet.data.formats.writing import Writer
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 
@@ -70,3 +78,15 @@ def _lost(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
     lost = {"boxes": boxes, "which points are hidden": hidden, "the points' names": names}
     lost |= {"which instances share an image": groups, "the points' weights": weights}
     return [what for what, is_lost in lost.items() if is_lost]
+
+
+WRITERS: Mapping[str, Writer] = {
+    "coco": Writer(write_coco),
+    "pts": Writer(write_pts, boxes=False, visibility=False),
+    "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
+    "points_csv": Writer(
+        write_points_csv,
+    ),
+    "npz": Writer(write_npz, ".npz"),
+    "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),
+}

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kpnet.coordinates import Size, crop_region
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 Region = tuple[int, int, int, int]
 

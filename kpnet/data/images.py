@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-from kpnet.coordinates import Size, after_crop, letterbox_matrix, resize_matrix
-from kpnet.errors import KpnetError
+from kpnet.config.schema import ModelConfig
+from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, resize_matrix
+from kpnet.core.errors import KpnetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
 
 # OpenCV 5 keeps it elsewhere than OpenCV 4.
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
@@ -138,3 +142,30 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
         return image
     smaller = size[0] < source[0] or size[1] < source[1]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
+
+
+def input_views(
+    image: np.ndarray, boxes: Sequence[Box] | None, config: ModelConfig
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The model's inputs for an image, each with the mapping of the image's pixels to it."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+        raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
+    image = to_channels(image, config.in_channels)
+    size, source = config.input_size, (image.shape[0], image.shape[1])
+    if boxes is None:
+        return [letterbox(image, size)]
+    views = []
+    for box in boxes:
+        if len(box) != 4 or not all(math.isfinite(value) for value in box):
+            raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
+        try:
+            views.append(crop(image, crop_region(box, config.box_scale, source, size), size))
+        except ValueError as error:
+            raise KpnetError(str(error)) from None
+    return views
+
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")

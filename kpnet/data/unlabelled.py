@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from kpnet.config.pretraining import PretrainConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.data.folder import picture_paths
+from kpnet.data.formats.folder import picture_paths
+from kpnet.data.formats.npz import IMAGES, check_images, read_npz
+from kpnet.data.formats.pixel_csv import read_pixel_csv
 from kpnet.data.images import read_image
-from kpnet.data.npz import IMAGES, check_images, read_npz
-from kpnet.data.pixel_csv import read_pixel_csv
-from kpnet.errors import KpnetError
-from kpnet.pretrain_config import PretrainConfig
-from kpnet.skeleton import Skeleton
 
 
 class Images(Protocol):
@@ -79,7 +79,7 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
         held, indices = UnlabelledImages(images, indices[:count], **common), indices[count:]
     train = UnlabelledImages(images, sorted(indices), seed=seed, **common)
     if data.transforms:
-        from kpnet.data.transforms import Augment
+        from kpnet.data.transforms.augment import Augment
 
         train.transform = Augment(data.transforms, train.skeleton)
     return train, held

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from kpnet import coordinates
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import write_atomic
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.base import KeypointDataset
-from kpnet.data.joined import Joined
-from kpnet.engine.evaluation import Answers
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.skeleton import Skeleton
+from kpnet.data.wrappers.concat import Joined
+from kpnet.evaluation.measurement import Answers
 
 MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 

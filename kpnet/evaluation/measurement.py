@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.ensemble import Ensemble
-from kpnet.errors import KpnetError
+from kpnet.evaluation.reliability import measure_reliability
 from kpnet.heads import Keypoints
 from kpnet.metrics import FAILURE, evaluate_original, evaluate_points
-from kpnet.model import KeypointModel
-from kpnet.reliability import measure_reliability
-from kpnet.testtime import TestTime
+from kpnet.models.ensemble import Ensemble
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.test_time import TestTime
 
 
 @dataclass

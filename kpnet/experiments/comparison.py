@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kpnet.comparison.figures import Shown
-from kpnet.comparison.plan import Row, plan, split_seeds
-from kpnet.comparison.report import write_report
-from kpnet.comparison.runner import MARK, Outcome, own_folder, resumable, run_trials
-from kpnet.comparison.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.report import plain
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import plain, write_atomic
+from kpnet.experiments.plan import Row, plan, split_seeds
+from kpnet.experiments.report.charts import Shown
+from kpnet.experiments.report.page import write_report
+from kpnet.experiments.runner import MARK, Outcome, own_folder, resumable, run_trials
+from kpnet.experiments.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
 
 
 def compare(

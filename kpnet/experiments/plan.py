@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from kpnet import __version__
-from kpnet.backbones.sources import WEIGHTS, model_folder
-from kpnet.config import load_config
-from kpnet.data.images import IMAGE_SUFFIXES
-from kpnet.errors import KpnetError
-from kpnet.schema import Config, Fold
-from kpnet.skeleton import Skeleton
-from kpnet.video import VIDEO_SUFFIXES
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Config, Fold
+from kpnet.core.errors import KpnetError
+from kpnet.core.model_folder import WEIGHTS, model_folder
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # Where a run lies and what it is called does not change what comes out; what `data.root` holds is hashed itself.
 PLACES = (("name",), ("data", "root"), ("data", "workers"))

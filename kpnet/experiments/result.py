@@ -17,14 +17,17 @@ import torch
 import torchvision
 
 from kpnet import __version__
-from kpnet.commands import labelled, run_config
+from kpnet.config.loading import run_config
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import plain, write_atomic
+from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
-from kpnet.engine.evaluation import answer_dataset, measure_answers
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.info import summarize
-from kpnet.model import KeypointModel, best_device, load_model
-from kpnet.report import plain
+from kpnet.evaluation.measurement import answer_dataset, measure_answers
+from kpnet.evaluation.run_data import labelled
+from kpnet.heads import window_of
+from kpnet.models.build import load_model
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.summary import summarize
 
 FILE, ARRAYS = "result.json", "predictions.npz"
 BATCHES = {1: 20, 64: 5}  # images at once: timed repeats
@@ -97,7 +100,8 @@ def _training_cost(run: Path) -> dict[str, Any]:
         raise KpnetError(f"{run / 'metrics.csv'}: no metrics of a run: {error}") from None
     config = run_config(run)
     assert config is not None
-    seen = min(len(build_splits(config)[0]) * epochs, steps * config.train.batch_size)  # unless batches are limited
+    samples = len(build_splits(config, window_of(config.model.head))[0])
+    seen = min(samples * epochs, steps * config.train.batch_size)  # unless batches are limited
     rate = seen / seconds if seconds else None
     return {"train_seconds": seconds, "epochs": epochs, "train_images_per_second": rate}
 

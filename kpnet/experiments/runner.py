@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,17 +19,19 @@ from typing import Any, Literal, TextIO, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from kpnet.comparison.plan import Row, Trial
-from kpnet.comparison.result import FILE, Result, load_result, measure_run
-from kpnet.errors import KpnetError, NotFiniteError
-from kpnet.files import write_atomic
+from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.files import write_atomic
+from kpnet.experiments.plan import Row, Trial
+from kpnet.experiments.result import FILE, Result, load_result, measure_run
+from kpnet.experiments.watcher import Stopped, Watch
 
 MARK = "comparison.json"
+
+
 PATIENCE = 30.0  # seconds for a killed comparison's training to notice
 
 
 State = Literal["done", "failed", "diverged", "stopped"]
-Watch = Callable[[int, float], bool]  # epoch and validation score: go on?
 
 
 @dataclass
@@ -61,10 +63,6 @@ class Output:
 
     def flush(self) -> None:
         sys.stdout.flush()
-
-
-class Stopped(Exception):
-    """A watch had seen enough."""
 
 
 @contextmanager
@@ -202,8 +200,9 @@ def attempt(trial: Trial, folder: Path, console: Console, watch: Watch | None = 
 
 
 def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> None:
-    from kpnet.comparison.watching import Watcher
-    from kpnet.engine.training import on_gpu, train
+    from kpnet.experiments.watcher import Watcher
+    from kpnet.training.supervised import train
+    from kpnet.training.trainer import on_gpu
 
     resume = (folder / "last.ckpt").is_file()
     if folder.exists() and not resume:  # killed before its first epoch's end

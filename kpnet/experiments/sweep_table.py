@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from kpnet.comparison.sweep_config import SweepConfig
-from kpnet.files import write_atomic
+from kpnet.config.sweep import SweepConfig
+from kpnet.core.files import write_atomic
 
 
 def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:

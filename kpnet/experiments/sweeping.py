@@ -16,12 +16,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from kpnet.comparison.plan import Trial, fingerprint, on_one_device
-from kpnet.comparison.runner import follow, own_folder, resumable, run_trial
-from kpnet.comparison.sweep_config import Span, SweepConfig, apply
-from kpnet.comparison.sweep_table import write_tables
-from kpnet.errors import KpnetError
-from kpnet.schema import Config
+from kpnet.config.schema import Config
+from kpnet.config.sweep import Span, SweepConfig
+from kpnet.core.errors import KpnetError
+from kpnet.experiments.plan import Trial, fingerprint, on_one_device
+from kpnet.experiments.runner import follow, own_folder, resumable, run_trial
+from kpnet.experiments.sweep_space import apply
+from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # the study's attribute that says which sweep it is
 MARK = "sweep.json"  # the sweep, by which a folder is known as one's

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.comparison.result import Result
+from kpnet.experiments.result import Result
 
 RESAMPLES = 2000
 MEASURES = ("score", "rmse_px", "nme", "pck@5%", "pck_auc", "failure_rate")

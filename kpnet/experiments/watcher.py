@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import lightning.pytorch as pl
 
-from kpnet.comparison.runner import Stopped, Watch
+Watch = Callable[[int, float], bool]  # epoch and validation score: go on?
+
+
+class Stopped(Exception):
+    """A watch had seen enough."""
 
 
 class Watcher(pl.Callback):

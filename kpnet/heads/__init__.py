@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
-from kpnet.plugins import load_plugins
+from kpnet.core.registry import load_plugins
+from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register)
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid, window_of
 
-__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "Pyramid", "list_heads"]
+__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "Pyramid", "list_heads", "window_of"]
 
 
 def list_heads() -> list[str]:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.registry import Registry, split_spec
+from kpnet.core.validation import check_options
 from kpnet.losses import Reduce, mean_over_visible, ohkm
-from kpnet.registry import Registry
 
 
 @dataclass
@@ -94,6 +95,15 @@ class Head(nn.Module):
 
 
 HEADS: Registry[type[Head]] = Registry("head")
+
+
+def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:
+    """Frames before and after the predicted one that the head of a config looks at; (0, 0) for single frames."""
+    name, options = split_spec(spec, "head")
+    head = HEADS.find(name)
+    return head.context_of(check_options(head, options, f'head "{name}"'))
+
+
 Losses = dict[str, float]
 Hardest = Annotated[int, Field(gt=0)] | None
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet import decoding
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import conv_norm_relu

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses, Pyramid
 from kpnet.heads.regression import Regressor
 from kpnet.losses import COORDINATE_LOSSES, gaussian_nll, laplace_nll

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, nearest
 from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mixture, probability_within
 

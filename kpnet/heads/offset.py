@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kpnet import decoding
 from kpnet.coordinates import cell_centers, normalized_distance_to_pixel
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce, check_shapes

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.coordinates import cell_centers
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl, check_shapes

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 

@@ -7,21 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_data
-from kpnet.data.guess import guess_format
-from kpnet.data.images import IMAGE_SUFFIXES, read_image
-from kpnet.data.points_csv import PARQUET
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.plot import draw_points
-from kpnet.predictor import Box, Prediction
-from kpnet.registry import split_spec
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.formats.detect import guess_format
+from kpnet.data.formats.points_csv import PARQUET
+from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, read_image
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many pictures
 
@@ -125,14 +120,29 @@ def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
     return {name: point.tolist() for name, point in named if np.isfinite(point).all()}
 
 
-def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
-    """A PNG of the image with its instances' points."""
-    count, points = prediction.keypoints.shape[:2]
-    each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
-    confidence = None if prediction.confidence is None else prediction.confidence.ravel()
-    drawn = draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
-    done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise KpnetError(f"{prediction.image}: its picture could not be encoded")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, data.tobytes())
+def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
+    """The inputs that are no videos, and the videos: files, and those in folders, each under a name of its own.
+
+    A folder with videos and no picture is not among the former.
+    """
+    others: list[Path] = []
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            inside = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+            found += inside
+            pictures = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+            others += [path] if pictures or not inside else []
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            found.append(path)
+        else:
+            others.append(path)
+    named: dict[str, Path] = {}
+    for path in found:
+        name, count = path.stem, 1
+        while name in named:
+            count += 1
+            name = f"{path.stem}_{count}"
+        named[name] = path
+    return others, named

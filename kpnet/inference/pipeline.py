@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from kpnet import plot
-from kpnet.commands import predict_pictures
-from kpnet.errors import KpnetError
-from kpnet.pictures import Picture
-from kpnet.predictor import Predictor
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import write_atomic
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.images import Box
+from kpnet.inference.inputs import Picture
+from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.tables import Table
+from kpnet.inference.tracks import predict_tracks, write_annotated, write_tables
+from kpnet.inference.video import Video
+from kpnet.plot import draw_points
 from kpnet.smoothing import parse_smoother
-from kpnet.tables import Table
-from kpnet.tracks import predict_tracks, write_annotated, write_tables
 from kpnet.uncertainty import ellipse_radius
-from kpnet.video import Video
+
+
+def predict_pictures(
+    predictor: Predictor, pictures: list[Picture], table: Table, out: Path, draw: bool
+) -> tuple[Path, int, list[str]]:
+    """The file that `table` writes into `out`, how many pictures are in it, and what was wrong with the others."""
+    bad: list[str] = []
+    loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
+    count = 0
+    for prediction in predictor.stream(_load(pictures, bad, loaded)):
+        count += 1
+        picture, image = loaded.popleft()
+        table.add(prediction, picture, image)
+        if draw:
+            write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
+    if not count:
+        raise KpnetError(bad[0])
+    return table.save(out), count, bad
+
+
+def _load(
+    pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
+    """(name, image, boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    for picture in track(pictures, "pictures", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            image = picture.load()
+        except KpnetError as error:
+            bad.append(str(error))
+            continue
+        bad += [picture.lost] if picture.lost else []
+        loaded.append((picture, image))
+        yield picture.name, image, picture.boxes
+
+
+def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
+    """A PNG of the image with its instances' points."""
+    count, points = prediction.keypoints.shape[:2]
+    each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
+    confidence = None if prediction.confidence is None else prediction.confidence.ravel()
+    drawn = draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
+    done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise KpnetError(f"{prediction.image}: its picture could not be encoded")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, data.tobytes())
+
 
 BAND = 0.9  # probability that the plot of a video's tracks draws
 

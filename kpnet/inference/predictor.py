@@ -14,14 +14,11 @@ import pandas as pd
 import torch
 
 from kpnet import coordinates
-from kpnet.coordinates import crop_region
-from kpnet.data.images import crop, letterbox, read_image, to_channels
-from kpnet.ensemble import Ensemble, Model, load_ensemble
-from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel, best_device
-from kpnet.testtime import TestTime
+from kpnet.core.runtime import best_device
+from kpnet.data.images import Box, input_views, read_image
+from kpnet.models.ensemble import Ensemble, Model, load_ensemble
+from kpnet.models.test_time import TestTime
 
-Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 T = TypeVar("T")
 
 
@@ -96,7 +93,8 @@ class Predictor:
             yield from self.stream(("", frame, None) for frame in frames)
             return
         held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are answered next, and the windows around them
-        for view in _still_at_the_ends((input_views(frame, None, self.model)[0] for frame in frames), past, future):
+        views = (input_views(frame, None, self.model.config)[0] for frame in frames)
+        for view in _still_at_the_ends(views, past, future):
             held.append(view)
             if len(held) == past + self.batch_size + future:
                 yield from self._answer_clip(held)
@@ -113,7 +111,7 @@ class Predictor:
             yield replace(self._back("", [matrix], *answer), tail=tail)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        views = [input_views(image, boxes, self.model) for _, image, boxes in group]
+        views = [input_views(image, boxes, self.model.config) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
         parts = [
             self._infer(np.stack(c))
@@ -172,24 +170,3 @@ def _still_at_the_ends(items: Iterable[T], past: int, future: int) -> Iterator[T
         yield from itertools.repeat(item, 1 if i else 1 + past)
     if item is not None:
         yield from itertools.repeat(item, future)
-
-
-def input_views(
-    image: np.ndarray, boxes: Sequence[Box] | None, model: KeypointModel | Ensemble
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The model's inputs for an image, each with the mapping of the image's pixels to it."""
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
-        raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
-    image = to_channels(image, model.config.in_channels)
-    size, source = model.config.input_size, (image.shape[0], image.shape[1])
-    if boxes is None:
-        return [letterbox(image, size)]
-    views = []
-    for box in boxes:
-        if len(box) != 4 or not all(math.isfinite(value) for value in box):
-            raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
-        try:
-            views.append(crop(image, crop_region(box, model.config.box_scale, source, size), size))
-        except ValueError as error:
-            raise KpnetError(str(error)) from None
-    return views

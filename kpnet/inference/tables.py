@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import write_atomic
 from kpnet.data.images import to_channels
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.pictures import Picture
-from kpnet.predictor import Prediction
+from kpnet.inference.inputs import Picture
+from kpnet.inference.predictor import Prediction
 
 
 class Table(Protocol):

@@ -13,12 +13,12 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from kpnet.files import replacing
+from kpnet.core.files import replacing
+from kpnet.core.skeleton import Skeleton
+from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.video import Video, write_video
 from kpnet.plot import draw_points
-from kpnet.predictor import Prediction, Predictor
-from kpnet.skeleton import Skeleton
 from kpnet.smoothing import Smoother
-from kpnet.video import Video, write_video
 
 CHUNK = 1024  # frames that are in memory at once, as numbers
 HELD = 1_000_000  # places of points over time that are smoothed at once: 16 MB

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # What its decoder complains of goes to stderr past Python; kpnet says it in a line.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 import cv2
 import numpy as np
 
-from kpnet.data.images import IMAGE_SUFFIXES
-from kpnet.errors import KpnetError
-from kpnet.files import replacing
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import replacing
+from kpnet.data.images import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 USUAL_FPS = 25.0  # where a header says no frame rate
 
 
@@ -57,34 +57,6 @@ class Video:
         return (
             f"{self.path}: ends after {found} of the {self.promised} frames that its header promises; those were read"
         )
-
-
-def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
-    """The inputs that are no videos, and the videos: files, and those in folders, each under a name of its own.
-
-    A folder with videos and no picture is not among the former.
-    """
-    others: list[Path] = []
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            inside = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-            found += inside
-            pictures = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
-            others += [path] if pictures or not inside else []
-        elif path.suffix.lower() in VIDEO_SUFFIXES:
-            found.append(path)
-        else:
-            others.append(path)
-    named: dict[str, Path] = {}
-    for path in found:
-        name, count = path.stem, 1
-        while name in named:
-            count += 1
-            name = f"{path.stem}_{count}"
-        named[name] = path
-    return others, named
 
 
 @contextmanager

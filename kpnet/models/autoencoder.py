@@ -11,12 +11,14 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
-from kpnet.backbones.sources import CONFIG, WEIGHTS, Stem, model_folder, write_model
-from kpnet.errors import KpnetError
+from kpnet.backbones.pretrained import Stem
+from kpnet.backbones.weights import fit_weights, load_weights
+from kpnet.config.fields import Strict
+from kpnet.config.pretraining import AutoencoderConfig, Mask
+from kpnet.core.errors import KpnetError
+from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
-from kpnet.pretrain_config import AutoencoderConfig, Mask
-from kpnet.schema_types import Strict
-from kpnet.weights import fit_weights, load_weights
+from kpnet.models.files import write_model
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers
 

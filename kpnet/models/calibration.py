@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import pixel_distance_to_normalized
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
-from kpnet.testtime import TestTime
+from kpnet.models.test_time import TestTime
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 
 LEAST_POINTS = 50

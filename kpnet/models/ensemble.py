@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
-from kpnet.model import KeypointModel, load_model
-from kpnet.testtime import TestTime, average
+from kpnet.models.build import load_model
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.test_time import TestTime, average
 
 Model = KeypointModel | str | Path  # or the folder of one
 

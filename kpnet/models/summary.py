@@ -14,8 +14,8 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from kpnet.modes import evaluation_mode
-from kpnet.receptive_field import Field, ReceptiveFields
+from kpnet.core.runtime import evaluation_mode
+from kpnet.models.receptive_field import Field, ReceptiveFields
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kpnet import coordinates
 from kpnet.coordinates import Size
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Keypoints
-from kpnet.skeleton import Skeleton
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mean_tail, mixture, probability_within
 
 

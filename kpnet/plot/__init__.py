@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kpnet.plot.contact import draw_contact_sheet
+from kpnet.plot.contact_sheet import draw_contact_sheet
 from kpnet.plot.curves import draw_curves, draw_lr_curve, draw_reliability
 from kpnet.plot.figure import Figure, draw_mosaic, save_figure
-from kpnet.plot.inside import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
+from kpnet.plot.gradients import draw_gradients, input_gradients
+from kpnet.plot.network import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_spread
 from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
-from kpnet.plot.recurrent import draw_gradients, input_gradients
 from kpnet.plot.tracks import draw_tracks
 
 __all__ = [

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.errors import KpnetError
 from kpnet.plot.figure import Figure
-from kpnet.skeleton import Skeleton
 
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
 _NAMED = 20  # more points have numbers in place of names

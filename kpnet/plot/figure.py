@@ -11,7 +11,7 @@ import torch
 from matplotlib import figure as mpl
 from torch import Tensor
 
-from kpnet.files import write_atomic
+from kpnet.core.files import write_atomic
 
 
 class Figure(mpl.Figure):

@@ -20,14 +20,13 @@ from matplotlib.patches import Ellipse
 from torch import Tensor, nn
 
 from kpnet import coordinates
-from kpnet.data.images import read_image
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import evaluation_mode
+from kpnet.data.images import input_views, read_image
 from kpnet.heads import Keypoints
-from kpnet.model import KeypointModel
-from kpnet.modes import evaluation_mode
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.plot.figure import Figure
 from kpnet.plot.points import PREDICTION
-from kpnet.predictor import input_views
 from kpnet.uncertainty import ellipse_radius
 
 Image = Tensor | np.ndarray | str | Path
@@ -181,7 +180,7 @@ def _view(model: KeypointModel, image: Image) -> _View:
         pixels = images[0].detach().float().cpu().clamp(0, 1).numpy()
         return _View(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0), images.to(device), np.eye(2, 3))
     picture = image if isinstance(image, np.ndarray) else read_image(image)
-    ((taken, matrix),) = input_views(picture, None, model)
+    ((taken, matrix),) = input_views(picture, None, model.config)
     planes = torch.from_numpy(taken if taken.ndim == 3 else taken[..., None]).permute(2, 0, 1)
     return _View(picture.squeeze() / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
 

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from kpnet.coordinates import normalized_to_pixel
-from kpnet.errors import KpnetError
-from kpnet.modes import evaluation_mode
+from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import evaluation_mode
 from kpnet.plot.figure import Figure
 
 TRUTH, PREDICTION = "#18e05a", "#ff2b2b"

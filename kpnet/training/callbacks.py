@@ -13,11 +13,10 @@ import torch
 from rich.console import Console
 
 from kpnet import plot
+from kpnet.core.files import plain, write_atomic
 from kpnet.data import KeypointDataset
-from kpnet.engine.module import KeypointModule
-from kpnet.files import write_atomic
-from kpnet.model import KeypointModel
-from kpnet.report import plain
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.training.module import KeypointModule
 
 SAMPLES = 12
 

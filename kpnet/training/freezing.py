@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from torch import nn
 
-from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel
-from kpnet.schema import Freeze, TrainConfig
+from kpnet.config.schema import Freeze, TrainConfig
+from kpnet.core.errors import KpnetError
+from kpnet.models.keypoint_model import KeypointModel
 
 
 @dataclass
@@ -61,21 +59,6 @@ def frozen_stages(freeze: Freeze | None, stages: int, epoch: int) -> int:
     if freeze.every is None:
         return 0
     return max(0, first - 1 - (epoch - freeze.until) // freeze.every)
-
-
-def render_parts(model: KeypointModel, config: TrainConfig) -> Table:
-    """A rich table of what learns when, and how fast."""
-    order, stages = parts(model, config), len(model.backbone.strides)
-    trained = [trained_parts(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)]
-    table = Table(box=box.HORIZONTALS, padding=(0, 1))
-    for title in ("part", "parameters", "learning rate", "learns"):
-        table.add_column(title, justify="left" if title in ("part", "learns") else "right", no_wrap=True)
-    for index, part in enumerate(order):
-        since = next((epoch for epoch, count in enumerate(trained) if index < count), None)
-        when = "never: frozen" if since is None else f"from epoch {since + 1}: frozen until then" if since else "always"
-        rate = f"{config.optimizer.lr * part.scale:.3g}"
-        table.add_row(part.name, f"{sum(p.numel() for p in part.parameters):,}", rate, when)
-    return table
 
 
 def trained_parts(order: list[TrainedPart], model: KeypointModel, frozen: int) -> int:

@@ -11,12 +11,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from kpnet.engine.optim import PartSchedule, build_optimizer, build_schedule
-from kpnet.engine.transfer import TrainedPart, frozen_stages, parts, trained_parts
-from kpnet.errors import NotFiniteError
-from kpnet.metrics import KeypointMetrics
-from kpnet.model import KeypointModel
-from kpnet.schema import TrainConfig
+from kpnet.config.schema import TrainConfig
+from kpnet.core.errors import NotFiniteError
+from kpnet.evaluation.accumulators import KeypointMetrics
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.training.freezing import TrainedPart, frozen_stages, parts, trained_parts
+from kpnet.training.optim import PartSchedule, build_optimizer, build_schedule
 
 Batch = dict[str, Any]
 

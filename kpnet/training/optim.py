@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from kpnet import schema_optim as schema
-from kpnet.engine.transfer import TrainedPart
+from kpnet.config import optim as schema
+from kpnet.training.freezing import TrainedPart
 
 
 def build_optimizer(parts: Iterable[TrainedPart], settings: schema.SGD | schema.Adam | schema.AdamW) -> Optimizer:

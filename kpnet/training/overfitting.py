@@ -11,13 +11,13 @@ from rich.progress import Progress
 from torch import nn
 
 from kpnet import coordinates, metrics
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import evaluation_mode
 from kpnet.data.build import build_train
-from kpnet.engine.optim import build_optimizer
-from kpnet.engine.transfer import TrainedPart
-from kpnet.errors import KpnetError
-from kpnet.model import assemble
-from kpnet.modes import evaluation_mode
-from kpnet.schema import Config
+from kpnet.models.build import assemble
+from kpnet.training.freezing import TrainedPart
+from kpnet.training.optim import build_optimizer
 
 STEPS, TARGET_PX = 300, 0.5
 

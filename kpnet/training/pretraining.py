@@ -18,18 +18,20 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
 from kpnet import plot
-from kpnet.autoencoder import Autoencoder, check_mask, corrupt
+from kpnet.config.pretraining import PretrainConfig, PretrainSettings
+from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.files import write_atomic
+from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
-from kpnet.engine.module import Batch, seed_epoch, steps_per_epoch
-from kpnet.engine.optim import build_optimizer, build_schedule
-from kpnet.engine.run_folder import RunLog
-from kpnet.engine.start import begin, prepare
-from kpnet.engine.training import PROBES, Loaders, build_trainer, fit, resolved
-from kpnet.engine.transfer import TrainedPart
-from kpnet.errors import KpnetError, NotFiniteError
-from kpnet.files import write_atomic
-from kpnet.modes import evaluation_mode
-from kpnet.pretrain_config import PretrainConfig, PretrainSettings
+from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
+from kpnet.training.callbacks import RunLog
+from kpnet.training.freezing import TrainedPart
+from kpnet.training.loaders import Loaders
+from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
+from kpnet.training.optim import build_optimizer, build_schedule
+from kpnet.training.run_folder import begin, prepare
+from kpnet.training.supervised import PROBES
+from kpnet.training.trainer import build_trainer, fit, resolved
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
 

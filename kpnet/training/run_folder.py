@@ -11,11 +11,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from kpnet.config import flatten, load_as, to_yaml
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
-from kpnet.pretrain_config import PretrainConfig
-from kpnet.schema import Config
+from kpnet.config.loading import flatten, load_as, to_yaml
+from kpnet.config.pretraining import PretrainConfig
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import write_atomic
 
 
 def is_main_process() -> bool:

@@ -19,13 +19,15 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from kpnet.config.schema import Config, TrainConfig
+from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.engine.module import Batch, KeypointModule
-from kpnet.engine.optim import build_optimizer
-from kpnet.engine.training import Loaders, check_arguments, fit, make_trainer, on_gpu, resolved
-from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel, assemble
-from kpnet.schema import Config, TrainConfig
+from kpnet.models.build import assemble
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.training.loaders import Loaders
+from kpnet.training.module import Batch, KeypointModule
+from kpnet.training.optim import build_optimizer
+from kpnet.training.trainer import check_arguments, fit, make_trainer, on_gpu, resolved
 
 LOWEST, HIGHEST = 1e-7, 10.0
 LEAST_STEPS = 20

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from kpnet.schema_optim import EMA, SWA
+from kpnet.config.optim import EMA, SWA
 
 
 def weight_average(settings: EMA | SWA, epochs: int) -> WeightAveraging:

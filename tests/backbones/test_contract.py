@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kpnet.backbones import BACKBONES, Backbone, build_backbone, list_backbones
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 
 def _linear(net: nn.Module) -> nn.Module:

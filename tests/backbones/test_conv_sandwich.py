@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kpnet.backbones import build_backbone
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 
 def _course(channels: list[int]) -> nn.Sequential:

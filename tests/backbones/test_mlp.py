@@ -14,7 +14,7 @@ from torch import nn
 
 from kpnet import build_model, load_model
 from kpnet.backbones import build_backbone
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 
 def mlp(channels: int = 1, size: int = 16, **options: Any) -> Any:

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from kpnet import build_model, load_model
-from kpnet.autoencoder import Autoencoder
 from kpnet.backbones import BACKBONES
-from kpnet.backbones.sources import weights_file
-from kpnet.errors import KpnetError
-from kpnet.model import KeypointModel
-from kpnet.pretrain_config import AutoencoderConfig
+from kpnet.config.pretraining import AutoencoderConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.model_folder import weights_file
+from kpnet.models.autoencoder import Autoencoder
+from kpnet.models.keypoint_model import KeypointModel
 
 SANDWICH = {"name": "conv_sandwich", "channels": [4, 8], "norm": "batch"}
 

@@ -11,16 +11,14 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from support.paths import SHARED
 from torch import Tensor, nn
 
 from kpnet.backbones import build_backbone
-from kpnet.errors import KpnetError
-from kpnet.weights import load_weights
+from kpnet.backbones.weights import load_weights
+from kpnet.core.errors import KpnetError
 
-ROOT = Path(__file__).parents[2]
-SQUEEZENET = (
-    Path(os.environ.get("KPNET_SHARED", ROOT.parent / "shared")) / "weights/squeezenet1_0_imagenet_fp16.safetensors"
-)
+SQUEEZENET = SHARED / "weights/squeezenet1_0_imagenet_fp16.safetensors"
 
 
 def _full(name: str) -> nn.Module:

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from console import Run
-from marker import Marker
 from safetensors.torch import save_file
+from support.console import Run
+from support.marker import Marker
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from console import Run
-from marker import Marker
+from support.console import Run
+from support.marker import Marker
 
 from kpnet import load_model
-from kpnet.calibration import fit_calibration
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
 from kpnet.data import KaggleCSV
-from kpnet.engine.evaluation import answer_dataset
+from kpnet.evaluation.measurement import answer_dataset
+from kpnet.models.calibration import fit_calibration
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from console import Run
+from support.console import Run
 
 from kpnet import load_model
 

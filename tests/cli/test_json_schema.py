@@ -10,21 +10,23 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from console import Run
-from recipes import TRAINED, loader
+from support.console import Run
+from support.paths import ROOT
+from support.recipes import TRAINED, loader
 
-from kpnet.comparison.sweep_config import SweepConfig, load_sweep
-from kpnet.config import _Loader, config_text, list_configs, load_as
-from kpnet.config_reference import config_reference
-from kpnet.config_schema import RECIPES, json_schema, schema_text
+from kpnet.cli.json_schema import RECIPES, json_schema, schema_text
+from kpnet.cli.json_schema_tables import config_reference
+from kpnet.config.loading import _Loader, config_text, list_configs, load_as
+from kpnet.config.sweep import SweepConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
+from kpnet.core.validation import check_options
 from kpnet.data import DATASETS
 from kpnet.data.base import GIVEN
-from kpnet.errors import KpnetError
+from kpnet.experiments.sweep_space import load_sweep
 from kpnet.heads import HEADS
 from kpnet.heads.decoders import DECODERS
-from kpnet.registry import check_options, split_spec
 
-ROOT = Path(__file__).parent.parent
 VALIDATORS = {command: jsonschema.Draft202012Validator(json_schema(command)) for command in RECIPES}
 
 
@@ -39,9 +41,9 @@ def marked(values: Any, command: str = "train") -> bool:
 
 def refused(values: Any, command: str = "train") -> bool:
     """Does kpnet? A config that is built as far as its parts' options and its transforms."""
-    from kpnet.data.transforms import Augment
-    from kpnet.model import build_model
-    from kpnet.skeleton import Skeleton
+    from kpnet.core.skeleton import Skeleton
+    from kpnet.data.transforms.augment import Augment
+    from kpnet.models.build import build_model
 
     try:
         config = loader("facial_heatmap" if command == "train" else "pretrain_autoencoder")(values)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from console import Run
-from formats import write_coco, write_points_csv
+from support.console import Run
+from support.format_files import write_coco, write_points_csv
 
 from kpnet import load_model
+from kpnet.config.schema import DataConfig
 from kpnet.data import PointsCSV
 from kpnet.data.build import build_dataset
-from kpnet.predictor import Predictor
-from kpnet.schema import DataConfig
+from kpnet.inference.predictor import Predictor
 
 
 def test_evaluate_over_the_points_that_model_and_data_share(kpnet: Run, trained: Path, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from console import Result, Run
-from recipes import loader
+from support.console import Result, Run
+from support.recipes import loader
 
 from kpnet import load_model
-from kpnet.config import config_text, list_configs
+from kpnet.config.loading import config_text, list_configs
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 
@@ -66,7 +66,7 @@ def test_predictions_are_in_pixels_of_the_original(
 ) -> None:
     """The bright dot is the oracle, in two sizes and a CSV at once."""
     from kpnet.heads import Keypoints
-    from kpnet.model import KeypointModel
+    from kpnet.models.keypoint_model import KeypointModel
 
     def brightest(self: KeypointModel, images: torch.Tensor, test_time: object = None) -> Keypoints:
         light, (height, width) = images.sum(1), images.shape[-2:]

@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import pytest
 import yaml
-from console import Run
-from stripes import CONV, pretraining, stripes
+from support.console import Run
+from support.stripes import CONV, pretraining, stripes
 
-from kpnet.config import load_config
-from kpnet.pretrain_config import load_pretrain_config
+from kpnet.config.loading import load_config
+from kpnet.config.pretraining import load_pretrain_config
 
 
 @pytest.fixture

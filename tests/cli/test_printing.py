@@ -6,11 +6,12 @@ import io
 import json
 
 import pytest
-from four_points import PAIR, SIZE, example
 from rich.console import Console
+from support.four_points import PAIR, SIZE, example
 
+from kpnet.cli.printing import print_groups, print_measures
+from kpnet.core.files import plain
 from kpnet.metrics import evaluate_points
-from kpnet.report import plain, print_groups, print_measures
 
 
 def test_measures_as_text_and_as_json() -> None:

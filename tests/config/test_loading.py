@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from recipes import loader
+from support.bad_configs import BASE, fails
+from support.paths import ROOT
+from support.recipes import loader
 
-from kpnet.config import config_text, list_configs, load_config, to_yaml
-from kpnet.errors import KpnetError
-from kpnet.schema import Config, TrainFile
-from kpnet.schema_optim import Adam, AdamW
+from kpnet.config.loading import config_text, list_configs, load_config, to_yaml
+from kpnet.config.optim import Adam, AdamW
+from kpnet.config.schema import Config, TrainFile
+from kpnet.core.errors import KpnetError
 
-BASE: dict[str, Any] = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}}
 FULL = """
 name: full
 model:
@@ -29,15 +30,6 @@ train:
   overfit: {name: adam, lr: 3e-4}
 trainer: {precision: 32-true, gradient_clip_val: 1e-1}
 """
-
-
-def fails(*overrides: str, source: Any = BASE) -> str:
-    with pytest.raises(KpnetError) as caught:
-        load_config(source, overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "pydantic" not in message
-    return message
 
 
 def test_only_the_model_is_needed() -> None:
@@ -67,7 +59,7 @@ def test_shipped_recipes_load_by_name_and_by_path(name: str, tmp_path: Path) -> 
 
 
 def test_the_recipes_are_those_of_the_checkout() -> None:
-    files = {p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.yaml")}
+    files = {p.stem for p in (ROOT / "configs").glob("*.yaml")}
     assert set(list_configs()) == files
     assert "facial_heatmap" in files
 
@@ -279,7 +271,7 @@ def test_every_section_refuses_unknown_keys() -> None:
     def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
         return {model}.union(*(sections(sub) for sub in model.__subclasses__()))
 
-    from kpnet.schema import Strict
+    from kpnet.config.fields import Strict
 
     assert Config in sections(Strict)
     for section in sections(Strict):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_config import BASE, fails
+from support.bad_configs import BASE, fails
 
-from kpnet.config import load_config
-from kpnet.schema import TrainFile
+from kpnet.config.loading import load_config
+from kpnet.config.schema import TrainFile
 
 
 @pytest.mark.parametrize(

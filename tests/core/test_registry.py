@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from kpnet.errors import KpnetError, nearest
-from kpnet.registry import Registry, check_options
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.registry import Registry
+from kpnet.core.validation import check_options
 
 SHAPES: Registry[type] = Registry("shape")
 

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console import Run
+from support.console import Run
+from support.paths import ROOT
 
 import kpnet as package
-from kpnet import KpnetError, plugins
-from kpnet.config_schema import json_schema
+from kpnet import KpnetError
+from kpnet.cli.json_schema import json_schema
+from kpnet.core import registry as plugins
 from kpnet.data import DATASETS
 from kpnet.heads import HEADS
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "downstream_pose"
+EXAMPLE = ROOT / "examples" / "downstream_pose"
 
 
 def install(site: Path, module: str) -> None:

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 
 FACE = ("left_eye", "nose", "right_eye")
 

@@ -1,24 +1,21 @@
 """What every dataset gives, whatever its format."""
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from course import evaluate_model
+from support.course import evaluate_model
+from support.paths import SHARED
 from torch import nn
 from torch.utils.data import DataLoader
 
 from kpnet import coordinates
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
-from kpnet.data.joined import DataPart, Joined
-from kpnet.data.subset import Subset
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
+from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.wrappers.subset import Subset
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 FACES = SHARED / "data" / "faces15"
 real_data = pytest.mark.skipif(not FACES.is_dir(), reason=f"no real faces at {FACES} (set KPNET_SHARED)")
 

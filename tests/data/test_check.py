@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from console import Run
-from formats import coco_values, write_coco, write_dlc, write_pts
+from support.console import Run
+from support.format_files import coco_values, write_coco, write_dlc, write_pts
+from support.paths import SHARED
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO, DeepLabCut, PointsCSV, SyntheticFaces
 from kpnet.data.build import open_data
-from kpnet.data.check import check_data
-from kpnet.data.sides import suspicious_sides
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
+from kpnet.data.check import check_data, suspicious_sides
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 MICE = SHARED / "data" / "deeplabcut" / "openfield"
 
 

@@ -9,15 +9,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from console import Run
-from formats import NAMES, brightest, dots, write_coco, write_dlc, write_pictures, write_points_csv, write_pts
 from PIL import Image
+from support.console import Run
+from support.format_files import (
+    NAMES,
+    brightest,
+    dots,
+    write_coco,
+    write_dlc,
+    write_pictures,
+    write_points_csv,
+    write_pts,
+)
 
+from kpnet.core.errors import KpnetError
 from kpnet.data import COCO, KaggleCSV, KeypointDataset, PointsCSV
 from kpnet.data.build import open_data
-from kpnet.data.convert import convert
-from kpnet.data.write import WRITERS
-from kpnet.errors import KpnetError
+from kpnet.data.convert import WRITERS, convert
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 

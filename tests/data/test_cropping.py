@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpnet import KpnetError, build_model, coordinates
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.cropping import Cropper
-from kpnet.data.images import crop
-from kpnet.predictor import input_views
-from kpnet.skeleton import Skeleton
+from kpnet.data.images import crop, input_views
 
 
 def blob(size: tuple[int, int], point: Any, sigma: float = 4.0) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kpnet.core.errors import KpnetError
 from kpnet.data.images import picture_size, picture_trouble, read_image
-from kpnet.errors import KpnetError
 
 ORIENTATION = 0x112
 # Tag to what a viewer does with the stored pixels

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from kpnet.config.pretraining import PretrainConfig, load_pretrain_config
+from kpnet.core.errors import KpnetError
 from kpnet.data.images import letterbox
 from kpnet.data.unlabelled import UnlabelledImages, build_images, open_images
-from kpnet.errors import KpnetError
-from kpnet.pretrain_config import PretrainConfig, load_pretrain_config
 
 SIDE = 12
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from blobs import DECODERS, Decoder, local
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.blobs import DECODERS, Decoder, local
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from blobs import log_gaussian, round_blob
+from support.blobs import log_gaussian, round_blob
 
 from kpnet import decoding
 from kpnet.coordinates import normalized_distance_to_pixel, pixel_to_normalized

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from blobs import DECODERS, Decoder, in_cells, log_gaussian, round_blob
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.blobs import DECODERS, Decoder, in_cells, log_gaussian, round_blob
 
 from kpnet import decoding
 from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel

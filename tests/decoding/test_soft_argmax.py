@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from blobs import in_cells, local, round_blob
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.blobs import in_cells, local, round_blob
 from torch import Tensor
 
 from kpnet import decoding

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.paths import SHARED
 
 from kpnet import KpnetError
-from kpnet.coco_results import coco_measures, write_results
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
 from kpnet.coordinates import pixel_to_normalized, transform
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.build import build_dataset
-from kpnet.engine.evaluation import Answers
+from kpnet.evaluation.coco import coco_measures, write_results
+from kpnet.evaluation.measurement import Answers
 from kpnet.heads import Keypoints
 from kpnet.oks import oks_ap
-from kpnet.skeleton import Skeleton
 
-COCO_MINI = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[2] / "shared")) / "data/coco_mini"
+COCO_MINI = SHARED / "data/coco_mini"
 pytestmark = pytest.mark.skipif(not COCO_MINI.is_dir(), reason=f"no COCO images at {COCO_MINI} (set KPNET_SHARED)")
 SIZE = (64, 48)
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from console import Run
+from support.console import Run
 from torch import Tensor
 
 from kpnet import KpnetError, build_model, coordinates
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.cropping import Cropper
-from kpnet.engine.evaluation import evaluate
+from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import Keypoints
-from kpnet.skeleton import Skeleton
 
 OFF = np.array([[3.0, -4.0], [0.0, 1.0]])  # original pixels
 SKELETON = Skeleton.from_names(["a", "b"])

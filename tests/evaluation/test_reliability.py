@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from test_calibration import answers, errors_of
+from support.student_errors import answers, errors_of
 
+from kpnet.evaluation.reliability import measure_reliability
 from kpnet.plot import draw_reliability, save_figure
-from kpnet.reliability import measure_reliability
 from kpnet.uncertainty import probability_within
 
 SIZE = (96, 96)

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from console import Run
 from filelock import FileLock
 from rich.console import Console
+from support.console import Run
 
 from kpnet import KpnetError
-from kpnet.comparison import runner
-from kpnet.comparison.plan import fingerprint, plan
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
+from kpnet.experiments import runner
+from kpnet.experiments.plan import fingerprint, plan
 
 TIMES = ("peak_bytes", "train_images_per_second", "train_seconds", "latency_1", "latency_64")
 

@@ -10,14 +10,14 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from console import Run
+from support.console import Run
 
 from kpnet import KpnetError
-from kpnet.comparison import runner
-from kpnet.comparison.plan import on_one_device
-from kpnet.comparison.sweep import Study, sweep
-from kpnet.comparison.sweep_config import load_sweep
-from kpnet.comparison.sweep_table import records, to_markdown
+from kpnet.experiments import runner
+from kpnet.experiments.plan import on_one_device
+from kpnet.experiments.sweep_space import load_sweep
+from kpnet.experiments.sweep_table import records, to_markdown
+from kpnet.experiments.sweeping import Study, sweep
 
 LR = "train.optimizer.lr"
 
@@ -52,7 +52,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
         result: Any = type("Result", (), {"measures": {"score": score, "rmse_px": 1.0}})
         return runner.Outcome(trial, trial.folder(out), result)
 
-    monkeypatch.setattr("kpnet.comparison.sweep.run_trial", run)
+    monkeypatch.setattr("kpnet.experiments.sweeping.run_trial", run)
     return tried
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpnet.comparison.result import Result
-from kpnet.comparison.table import HEADINGS, KEYS, Group, cells, paired_bootstrap, tabulate, to_csv, to_markdown
+from kpnet.experiments.result import Result
+from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, paired_bootstrap, tabulate, to_csv, to_markdown
 
 NAMES = ["left_eye", "right_eye", "nose"]
 COST: dict[str, Any] = {"parameters": 1_234_567, "macs": 98_000_000, "model_bytes": 5e6, "peak_bytes": None}

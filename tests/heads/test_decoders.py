@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpnet.backbones import build_backbone
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads import Pyramid
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.aspp import ASPP

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_heads import CHANNELS, SIZE, STRIDES, build, features
+from support.small_heads import CHANNELS, SIZE, STRIDES, build, features
 
 from kpnet import decoding
 from kpnet.coordinates import normalized_to_pixel
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.heatmap import HeatmapHead, HeatmapOutput
 

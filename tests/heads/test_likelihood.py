@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from small_heads import CHANNELS, build, total
+from support.small_heads import CHANNELS, build, total
 
 from kpnet.heads.flow import ResidualFlow
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_heads import build, features
+from support.small_heads import build, features
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.multi import MultiHead, MultiOutput
 
 

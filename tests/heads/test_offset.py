@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_heads import build, features
+from support.small_heads import build, features
 
 from kpnet import losses
 from kpnet.heads.offset import OffsetOutput, vote_error

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_heads import CHANNELS, build, features
+from support.small_heads import CHANNELS, build, features
 from torch import nn
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads import HEADS, Pyramid
 
 

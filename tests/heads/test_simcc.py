@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_heads import build, features
+from support.small_heads import build, features
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads.simcc import SimCCHead, SimCCOutput
 
 

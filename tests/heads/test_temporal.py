@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_heads import build, features, total
+from support.small_heads import build, features, total
 from torch import Tensor
 
 from kpnet import KpnetError, Predictor, TestTime, build_model, load_config
-from kpnet.config import load_config as load
+from kpnet.config.loading import load_config as load
 from kpnet.data import SyntheticClips
 from kpnet.data.build import build_splits
-from kpnet.data.windows import Windows
-from kpnet.ensemble import Ensemble
+from kpnet.data.wrappers.windows import Windows
+from kpnet.heads import window_of
 from kpnet.heads.temporal import TemporalHead, TemporalOutput
-from kpnet.model import KeypointModel, load_model
+from kpnet.models.build import load_model
+from kpnet.models.ensemble import Ensemble
+from kpnet.models.keypoint_model import KeypointModel
 
 LAYERS = ["lstm", "gru", "rnn", "conv"]
 
@@ -238,7 +240,7 @@ def test_frames_of_a_window_are_augmented_alike() -> None:
         "model": {"backbone": "conv_sandwich", "head": spec, "in_channels": 1, "input_size": 64},
         "data": {"format": "synthetic_clips", "train": 2, "val": 1, "transforms": transforms},
     }
-    train, val = build_splits(load_config(values))
+    train, val = build_splits(load_config(values), window_of(spec))
     assert val is not None
     plain = SyntheticClips(2, size=96, image_size=(64, 64), in_channels=1)
     for index in (5, 30):
@@ -271,13 +273,13 @@ def test_data_that_has_no_clips() -> None:
     with pytest.raises(
         KpnetError, match=r'head "temporal" learns from frames that follow one another.*synthetic_clips'
     ):
-        build_splits(load(values))
+        build_splits(load(values), window_of("temporal"))
     both = {**values, "data": {"format": "synthetic_clips", "train": 2, "fold": {"index": 0, "of": 2}}}
     with pytest.raises(KpnetError, match="would tear clips apart"):
-        build_splits(load(both))
+        build_splits(load(both), window_of("temporal"))
     parts = [{"file": 3, "format": "synthetic"}, {"file": 2, "limit": 30}, 1]
     mixed = {**values, "data": {"format": "synthetic_clips", "train": parts}}
-    train, val = build_splits(load(mixed))
+    train, val = build_splits(load(mixed), window_of("temporal"))
     assert val is None
     expected = [0, 1, 2, *[3] * 24, *[4] * 6, *[5] * 24]
     _, ids = np.unique(train.clips(), return_inverse=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_heads import build, features
-from test_contract import EVERY, label
+from support.every_head import EVERY, label
+from support.small_heads import build, features
 from torch.nn.functional import one_hot
 
 from kpnet import losses

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kpnet import KpnetError, Predictor, build_model
 from kpnet.heads import Keypoints
-from kpnet.model import KeypointModel
+from kpnet.models.keypoint_model import KeypointModel
 
 AWAY = (0.2, -0.1)  # the second point, normalised, from the first
 COVARIANCE = torch.tensor([[0.04, 0.01], [0.01, 0.09]])

@@ -14,15 +14,16 @@ import pytest
 import torch
 import yaml
 from conftest import NAMES, dot_image
-from console import Run
+from support.console import Run
 from torch import Tensor
 
-from kpnet import KpnetError, Predictor, load_config, load_model, plot, tracks
+from kpnet import KpnetError, Predictor, load_config, load_model, plot
 from kpnet.data.build import build_val
 from kpnet.heads import Keypoints
-from kpnet.model import KeypointModel
+from kpnet.inference import tracks
+from kpnet.inference.video import Video, write_video
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.plot import draw_points
-from kpnet.video import Video, write_video
 
 SIZE = (48, 64)
 RATE = 20.0
@@ -317,9 +318,9 @@ def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, t
     assert (run / "predictions.png").is_file()
     measured = json.loads(kpnet("evaluate", run, "--json").out)
     assert measured["rmse_px"] > 0
-    figure = plot.show_keypoint_predictions(
-        build_val(load_config(run / "config.yaml"), load_model(run).skeleton), load_model(run)
-    )
+    model = load_model(run)
+    val = build_val(load_config(run / "config.yaml"), model.skeleton, model.context)
+    figure = plot.show_keypoint_predictions(val, model)
     assert len(figure.axes) == 3
     write(tmp_path / "clip.avi", frames(6))
     assert kpnet("predict", run, "clip.avi", "--batch-size", 2).code == 0

@@ -16,16 +16,17 @@ import yaml
 from conftest import NAMES, SIDE, dot_image
 from typer.testing import CliRunner, Result
 
-from kpnet import cli, load_model
-from kpnet.config import load_config
+from kpnet import load_model
+from kpnet.cli import entry as cli
+from kpnet.config.loading import load_config
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV
 from kpnet.data.build import build_train
-from kpnet.engine.training import train
-from kpnet.errors import KpnetError
-from kpnet.pictures import Picture
-from kpnet.predictor import Prediction
-from kpnet.skeleton import Skeleton
-from kpnet.tables import WideTable
+from kpnet.inference.inputs import Picture
+from kpnet.inference.predictor import Prediction
+from kpnet.inference.tables import WideTable
+from kpnet.training.supervised import train
 
 SKELETON = Skeleton.load(list(NAMES))
 
@@ -128,7 +129,7 @@ def test_colour_for_a_colour_model_is_refused_and_grey_is_not() -> None:
 
 
 def test_a_head_without_confidence_is_refused(tiny: dict[str, Any], data: Path, tmp_path: Path) -> None:
-    from kpnet.model import assemble
+    from kpnet.models.build import assemble
 
     tiny["model"]["head"] = "regression"
     assemble(load_config(tiny).model, SKELETON).save(tmp_path / "model")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-from recipes import TRAINED
 from rich.console import Console
+from support.paths import SHARED
+from support.recipes import TRAINED
 
-from kpnet.config import load_config
-from kpnet.engine.overfit import TARGET_PX, overfit
-from kpnet.info import summarize
-from kpnet.model import build_model
+from kpnet.config.loading import load_config
+from kpnet.models.build import build_model
+from kpnet.models.summary import summarize
+from kpnet.training.overfitting import TARGET_PX, overfit
 
-FACES = Path(os.environ.get("KPNET_SHARED", "../shared")) / "data" / "faces15"
+FACES = SHARED / "data" / "faces15"
 
 
 @pytest.mark.parametrize("name", TRAINED)

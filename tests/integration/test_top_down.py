@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from console import Run
+from support.console import Run
 
 from kpnet import build_model, load_model
-from kpnet.commands import labelled
-from kpnet.comparison.plan import fingerprint
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Fold
 from kpnet.data import COCO
-from kpnet.data.subset import Subset, split_fold
-from kpnet.pictures import dataset_pictures
-from kpnet.schema import Fold
+from kpnet.data.wrappers.subset import Subset, split_fold
+from kpnet.evaluation.run_data import labelled
+from kpnet.experiments.plan import fingerprint
+from kpnet.inference.inputs import dataset_pictures
 
 PEOPLE = [("a.png", (20.0, 30.0)), ("a.png", (62.0, 28.0)), ("sub/b.png", (40.0, 20.0))]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_examples import ALL, MAP, POINT, SIGMA, call, example
+from support.loss_examples import ALL, MAP, POINT, SIGMA, call, example
 from torch import Tensor
 
 from kpnet import losses

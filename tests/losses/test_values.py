@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_examples import ALL, POINT, SIGMA, SIZE, call, example
+from support.loss_examples import ALL, POINT, SIGMA, SIZE, call, example
 from torch import Tensor
 
 from kpnet import losses

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from four_points import PAIR, SIZE, example
 from hypothesis import given
 from hypothesis import strategies as st
+from support.four_points import PAIR, SIZE, example
 
 from kpnet import metrics
+from kpnet.core.skeleton import Skeleton
 from kpnet.metrics import evaluate_points
-from kpnet.skeleton import Skeleton
 
 
 def test_pck_ced_and_failures_at_their_thresholds() -> None:

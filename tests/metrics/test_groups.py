@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from four_points import PAIR, SIZE, by_numpy, example
+from support.four_points import PAIR, SIZE, by_numpy, example
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.metrics import evaluate_points
-from kpnet.skeleton import Skeleton
 
 
 def test_groups_of_a_skeleton() -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from four_points import PAIR, PLAIN, SIZE, by_numpy, example
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.four_points import PAIR, PLAIN, SIZE, by_numpy, example
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kpnet import metrics
-from kpnet.metrics import KeypointMetrics, evaluate_points
-from kpnet.skeleton import Skeleton
+from kpnet.core.skeleton import Skeleton
+from kpnet.evaluation.accumulators import KeypointMetrics
+from kpnet.metrics import evaluate_points
 
 
 @pytest.mark.parametrize("skeleton", [PAIR, PLAIN])

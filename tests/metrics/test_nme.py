@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from four_points import PAIR, PLAIN, SIZE, example
+from support.four_points import PAIR, PLAIN, SIZE, example
 from torch import Tensor
 
 from kpnet import metrics
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.metrics import evaluate_points
 
 

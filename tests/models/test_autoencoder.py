@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from stripes import CONV, MLP, SIDE
+from support.stripes import CONV, MLP, SIDE
 
-from kpnet.autoencoder import Autoencoder, corrupt
-from kpnet.errors import KpnetError
-from kpnet.pretrain_config import AutoencoderConfig, Mask
+from kpnet.config.pretraining import AutoencoderConfig, Mask
+from kpnet.core.errors import KpnetError
+from kpnet.models.autoencoder import Autoencoder, corrupt
 
 
 def test_every_weight_learns_and_the_finer_maps_are_not_seen() -> None:

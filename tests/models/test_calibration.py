@@ -8,32 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_uncertainty import sample
-from torch import Tensor
+from support.student_errors import answers, errors_of
 
 from kpnet import build_model, load_model
-from kpnet.calibration import Calibration, fit_calibration, student_nll
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.evaluation.reliability import measure_reliability
 from kpnet.heads import Keypoints
-from kpnet.reliability import measure_reliability
-from kpnet.testtime import TestTime
+from kpnet.models.calibration import Calibration, fit_calibration, student_nll
+from kpnet.models.test_time import TestTime
 
 SIZE = (96, 96)
-
-
-def answers(count: int, points: int = 4, seed: int = 0) -> tuple[Keypoints, Tensor]:
-    """Answers with covariances of many sizes and shapes, and errors whose covariance is theirs^power x factor."""
-    g = torch.Generator().manual_seed(seed)
-    roots = 0.02 * torch.randn(count, points, 2, 2, generator=g, dtype=torch.float64)
-    covariance = roots @ roots.mT + 1e-5 * torch.eye(2, dtype=torch.float64)
-    return Keypoints(torch.zeros(count, points, 2, dtype=torch.float64), covariance=covariance), covariance
-
-
-def errors_of(covariance: Tensor, factors: Tensor, power: float, tail: float) -> Tensor:
-    size = covariance.det().pow(0.25)
-    root = torch.linalg.cholesky(covariance) * (factors * size ** (power - 1))[..., None, None]
-    unit = sample(torch.eye(2, dtype=torch.float64), tail, covariance[..., 0, 0].numel())
-    return (root @ unit.view(*covariance.shape[:-1], 1))[..., 0]
 
 
 @pytest.mark.parametrize("tail", [4.0, 50.0])

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from kpnet import KeypointModel, Predictor, build_model
-from kpnet.calibration import Calibration
-from kpnet.ensemble import Ensemble, load_ensemble
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
-from kpnet.testtime import average
+from kpnet.models.calibration import Calibration
+from kpnet.models.ensemble import Ensemble, load_ensemble
+from kpnet.models.test_time import average
 from kpnet.uncertainty import probability_within
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from marker import Marker
-from recipes import SANDWICH, small
 from safetensors.torch import load_file, save_file
+from support.marker import Marker
+from support.recipes import SANDWICH, small
 
 from kpnet import KpnetError, build_model, load_model
 

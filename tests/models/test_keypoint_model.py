@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from course import evaluate_model
-from recipes import SANDWICH, TRAINED, small
+from support.course import evaluate_model
+from support.recipes import SANDWICH, TRAINED, small
 from torch import Tensor
 
 import kpnet
@@ -281,7 +281,7 @@ def test_the_course_loop_on_synthetic_faces(head: str) -> None:
 
 
 def test_the_course_loop_on_a_csv(faces15: Path) -> None:
-    from kpnet.engine.evaluation import evaluate
+    from kpnet.evaluation.measurement import evaluate
 
     dataset = kpnet.data.KaggleCSV(faces15 / "val.csv")
     model = build_model(backbone=SANDWICH, head="regression", num_keypoints=15, in_channels=1, input_size=96)

@@ -12,8 +12,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kpnet.info import Layer, render, summarize
-from kpnet.receptive_field import ReceptiveFields
+from kpnet.models.receptive_field import ReceptiveFields
+from kpnet.models.summary import Layer, render, summarize
 
 
 def course_network() -> nn.Sequential:

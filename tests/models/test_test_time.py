@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kpnet import build_model
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Keypoints
-from kpnet.skeleton import Skeleton
-from kpnet.testtime import TestTime, View, average, infer_views
+from kpnet.models.test_time import TestTime, View, average, infer_views
 
 NAMES = ["left", "right", "top"]
 SIZE = (48, 64)

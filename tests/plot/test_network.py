@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from console import Run
 from matplotlib.axes import Axes
+from support.console import Run
 
 from kpnet import KeypointModel, Predictor, build_model, load_model, plot
-from kpnet.calibration import Calibration
-from kpnet.errors import KpnetError
-from kpnet.modes import evaluation_mode
+from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import evaluation_mode
+from kpnet.models.calibration import Calibration
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 WIDE = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)  # letterboxed: bars above and below

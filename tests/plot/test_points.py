@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kpnet import plot
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 
 def centroid(weights: np.ndarray) -> np.ndarray:

@@ -14,23 +14,23 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from console import Run
-from small_world import make_world, without_downloads, without_epochs
+from support.console import Run
+from support.paths import ROOT
+from support.small_world import make_world, without_downloads, without_epochs
 
 import kpnet as package
-from kpnet.autoencoder import Autoencoder
 from kpnet.backbones import BACKBONES
-from kpnet.comparison.sweep_config import load_sweep
-from kpnet.comparison.table import HEADINGS, cells
-from kpnet.config import _Loader, load_config
-from kpnet.config_schema import json_schema
+from kpnet.cli.json_schema import json_schema
+from kpnet.config.loading import _Loader, load_config
+from kpnet.config.pretraining import load_pretrain_config
 from kpnet.data import DATASETS
-from kpnet.data.transforms import Augment
+from kpnet.data.transforms.augment import Augment
+from kpnet.experiments.sweep_space import load_sweep
+from kpnet.experiments.table import HEADINGS, cells
 from kpnet.heads import HEADS
-from kpnet.model import build_model
-from kpnet.pretrain_config import load_pretrain_config
+from kpnet.models.autoencoder import Autoencoder
+from kpnet.models.build import build_model
 
-ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

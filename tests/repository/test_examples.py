@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT, SHARED
 
 from kpnet import load_config
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+EXAMPLES = ROOT / "examples"
+DATA = SHARED / "data"
 CASES = {
     "facial68": ("helen68", r"NME [\d.]+ % of the distance from .* to .*, AUC@0.08 [\d.]+; runs/facial68"),
     "mouse": ("deeplabcut", r"test error [\d.]+ px, of the \d+ sure points (?:[\d.]+|nan) px; runs/mouse"),
@@ -32,9 +32,9 @@ def test_the_yaml_is_whole(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_it_runs(name: str, tmp_path: Path) -> None:
     folder, told = CASES[name]
-    if not (SHARED / folder).is_dir():
-        pytest.skip(f"no {folder} in {SHARED} (set KPNET_SHARED)")
-    command = [sys.executable, str(EXAMPLES / name / "run.py"), f"data.root={SHARED / folder}", *SMALL]
+    if not (DATA / folder).is_dir():
+        pytest.skip(f"no {folder} in {DATA} (set KPNET_SHARED)")
+    command = [sys.executable, str(EXAMPLES / name / "run.py"), f"data.root={DATA / folder}", *SMALL]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(told, done.stdout.splitlines()[-1]), done.stdout

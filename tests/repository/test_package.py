@@ -9,10 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-from kpnet.config import config_text, list_configs
-
-ROOT = Path(__file__).parent.parent
+from kpnet.config.loading import config_text, list_configs
 
 
 @pytest.fixture(scope="module")

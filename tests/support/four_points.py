@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpnet.skeleton import Skeleton
+from kpnet.core.skeleton import Skeleton
 
 SIZE = (96, 128)
 PAIR = Skeleton(("left_eye", "right_eye", "nose", "chin"), (("left_eye", "right_eye"),), nme=("left_eye", "right_eye"))

@@ -9,8 +9,8 @@ import torch
 
 import kpnet
 from kpnet import build_model
-from kpnet.config import list_configs, load_config
-from kpnet.pretrain_config import load_pretrain_config
+from kpnet.config.loading import list_configs, load_config
+from kpnet.config.pretraining import load_pretrain_config
 
 TRAINED = [name for name in list_configs() if not name.startswith("pretrain_")]
 SANDWICH = {"name": "conv_sandwich", "channels": [8, 16]}

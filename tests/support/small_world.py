@@ -18,20 +18,24 @@ import torch
 import torchvision
 from rich.console import Console
 
-from kpnet.autoencoder import Autoencoder
-from kpnet.backbones import pretrained as library
-from kpnet.comparison import runner, sweep
-from kpnet.comparison.plan import Trial
-from kpnet.config import load_config
+from kpnet.backbones import timm_networks, torchvision_networks
+from kpnet.config.loading import load_config
+from kpnet.config.pretraining import PretrainConfig
+from kpnet.config.schema import Config
 from kpnet.data import SyntheticFaces
 from kpnet.data.build import build_splits
 from kpnet.data.unlabelled import build_images
-from kpnet.engine import overfit, pretrain, training
-from kpnet.engine.transfer import check_freeze
-from kpnet.model import assemble
-from kpnet.pretrain_config import PretrainConfig
-from kpnet.schema import Config
-from kpnet.video import write_video
+from kpnet.experiments import runner
+from kpnet.experiments import sweeping as sweep
+from kpnet.experiments.plan import Trial
+from kpnet.heads import window_of
+from kpnet.inference.video import write_video
+from kpnet.models.autoencoder import Autoencoder
+from kpnet.models.build import assemble
+from kpnet.training import overfitting as overfit
+from kpnet.training import pretraining as pretrain
+from kpnet.training import supervised as training
+from kpnet.training.freezing import check_freeze
 
 TRAINER = set(inspect.signature(pl.Trainer).parameters)
 SMALL = (
@@ -82,9 +86,11 @@ def inside(folder: Path) -> Iterator[None]:
 
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Published weights are random ones."""
-    create = library._create
-    monkeypatch.setattr(library, "_create", lambda name, channels, _, *rest: create(name, channels, False, *rest))
-    monkeypatch.setattr(library, "_download", lambda _, name: torchvision.models.get_model(name).state_dict())
+    create = timm_networks._create
+    monkeypatch.setattr(timm_networks, "_create", lambda name, channels, _, *rest: create(name, channels, False, *rest))
+    monkeypatch.setattr(
+        torchvision_networks, "_download", lambda _, name: torchvision.models.get_model(name).state_dict()
+    )
 
 
 def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +108,7 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
     assert set(config.trainer) <= TRAINER
     folder = out or Path("runs") / config.name
     assert (folder / "last.ckpt").is_file() or not resume
-    dataset, val = build_splits(config)
+    dataset, val = build_splits(config, window_of(config.model.head))
     assert val is None or len(val)
     model = assemble(config.model, dataset.skeleton)
     check_freeze(model, config.train)

@@ -15,13 +15,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from kpnet import build_model
-from kpnet.backbones.freezing import find_stages
-from kpnet.config import load_config
-from kpnet.engine import training
-from kpnet.engine.module import KeypointModule
-from kpnet.engine.run_folder import RunFolder
-from kpnet.errors import KpnetError
-from kpnet.schema import Config
+from kpnet.backbones.stages import find_stages
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.training import supervised as training
+from kpnet.training.callbacks import RunFolder
+from kpnet.training.module import KeypointModule
 
 BACKBONE: dict[str, Any] = {
     "name": "conv_sandwich",

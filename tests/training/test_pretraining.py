@@ -15,15 +15,15 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
-from stripes import CONV, MLP, SIDE, pretraining, stripes
+from support.stripes import CONV, MLP, SIDE, pretraining, stripes
 
 from kpnet import build_model
-from kpnet.autoencoder import Autoencoder, corrupt, load_autoencoder
+from kpnet.config.pretraining import AutoencoderConfig, PretrainConfig, load_pretrain_config
+from kpnet.core.errors import KpnetError
 from kpnet.data.unlabelled import build_images
-from kpnet.engine import pretrain as module
-from kpnet.engine.pretrain import measure, pretrain
-from kpnet.errors import KpnetError
-from kpnet.pretrain_config import AutoencoderConfig, PretrainConfig, load_pretrain_config
+from kpnet.models.autoencoder import Autoencoder, corrupt, load_autoencoder
+from kpnet.training import pretraining as module
+from kpnet.training.pretraining import measure, pretrain
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kpnet.config import load_config
-from kpnet.engine import training
-from kpnet.engine.evaluation import evaluate
-from kpnet.engine.module import KeypointModule
-from kpnet.engine.run_folder import RunFolder
-from kpnet.errors import KpnetError
-from kpnet.model import load_model
-from kpnet.schema import Config
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.evaluation.measurement import evaluate
+from kpnet.models.build import load_model
+from kpnet.training import supervised as training
+from kpnet.training.callbacks import RunFolder
+from kpnet.training.module import KeypointModule
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -111,7 +111,7 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     table = pd.read_csv(folder / "metrics.csv")
     assert list(table.epoch) == [0, 1, 2, 3]
     # best is the best row, final is the last, and both say of which epoch they are.
-    from kpnet.commands import labelled
+    from kpnet.evaluation.run_data import labelled
 
     val = labelled(folder, None, model)
     assert evaluate(load_model(folder), val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
@@ -208,9 +208,9 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
 
 
 def test_weight_decay_skips_biases_and_norms():
-    from kpnet.engine.transfer import TrainedPart
-    from kpnet.model import assemble
-    from kpnet.skeleton import Skeleton
+    from kpnet.core.skeleton import Skeleton
+    from kpnet.models.build import assemble
+    from kpnet.training.freezing import TrainedPart
 
     model = assemble(tiny().model, Skeleton.load("facial15"))
     decayed, plain = TrainedPart("model", list(model.parameters())).groups(0.1, 1e-3)
@@ -227,7 +227,7 @@ def test_weight_decay_skips_biases_and_norms():
 def test_schedules_reach_the_rate_once_and_end_low(name):
     from torch.optim import SGD
 
-    from kpnet.engine.optim import build_schedule
+    from kpnet.training.optim import build_schedule
 
     settings = tiny(
         "train.schedule={name: %s, %s}" % (name, "warmup: 0.25" if name == "one_cycle" else "warmup_epochs: 1")  # noqa: UP031
@@ -319,7 +319,7 @@ def test_two_processes_train_as_one(tmp_path):
     import subprocess
     import sys
 
-    from kpnet.config import to_yaml
+    from kpnet.config.loading import to_yaml
 
     (tmp_path / "tiny.yaml").write_text(to_yaml(TINY))
     common = [sys.executable, "-m", "kpnet.cli", "train", "tiny.yaml", "train.epochs=2", "data.train=16"]

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from console import Run
+from support.console import Run
 
 from kpnet import plot
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
+from kpnet.core.errors import KpnetError
 from kpnet.data.build import build_train
-from kpnet.engine import tuning
-from kpnet.engine.tuning import HIGHEST, LOWEST, RangeTest, read_curve
-from kpnet.errors import KpnetError
 from kpnet.heads.heatmap import HeatmapHead
-from kpnet.model import assemble
+from kpnet.models.build import assemble
+from kpnet.training import tuning
+from kpnet.training.tuning import HIGHEST, LOWEST, RangeTest, read_curve
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 RATES = np.geomspace(LOWEST, HIGHEST, 100)

@@ -7,9 +7,9 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import DATASETS, KeypointDataset
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
 
 
 @DATASETS.register("arrows")

@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.coordinates import corner_size_to_box
-from kpnet.data.base import DATASETS
-from kpnet.data.instances import Instances, numbered
-from kpnet.data.picture_files import PictureFiles, find_folder, read_text
-from kpnet.data.pixel_csv import clip
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.coordinates import box_to_corner_size, corner_size_to_box
+from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.image_files import PictureFiles, find_folder, read_text
+from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import _pictures, _points
 
 Json = dict[str, Any]
+
+
 _LONGEST = 2**31  # no picture has a side of so many pixels
+
+
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 
@@ -263,3 +267,27 @@ def _number(value: Any) -> float:
 
 def _list(names: list[str]) -> str:
     return ", ".join(map(str, names[:5])) + (f", … {len(names)} in all" if len(names) > 5 else "") or "none"
+
+
+def write_coco(dataset: KeypointDataset, folder: Path) -> None:
+    """annotations.json, and the pictures in images/."""
+    names = dataset.skeleton.names
+    category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "keypoints": list(names)}
+    category["skeleton"] = [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]
+    images: dict[str, dict[str, Any]] = {}
+    annotations = []
+    for index, path, (height, width) in _pictures(dataset, folder / "images"):
+        image = {"id": len(images) + 1, "file_name": str(path), "height": height, "width": width}
+        image = images.setdefault(str(path), image)
+        seen, xy = dataset.visibility(index), _points(dataset, index)
+        triples = [[x, y, int(v)] if v else [0, 0, 0] for (x, y), v in zip(xy.tolist(), seen, strict=True)]
+        row = {"id": index + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
+        row |= {"keypoints": [value for triple in triples for value in triple], "num_keypoints": int((seen > 0).sum())}
+        box = dataset.box(index)
+        if box is not None:
+            row |= {"bbox": box_to_corner_size(box).tolist(), "area": float((box[2:] - box[:2]).prod())}
+        if isinstance(areas := getattr(dataset, "areas", None), np.ndarray) and np.isfinite(areas[index]):
+            row["area"] = float(areas[index])
+        annotations.append(row)
+    values = {"images": list(images.values()), "annotations": annotations, "categories": [category]}
+    (folder / "annotations.json").write_text(json.dumps(values), encoding="utf-8")

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kpnet.data.base import DATASETS
-from kpnet.data.instances import Instances
-from kpnet.data.picture_files import PictureFiles, read_text
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.image_files import PictureFiles, read_text
+from kpnet.data.formats.instances import Instances
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import _cells, _pictures, _points, _write_csv
 
 _EXPECTED = "a DeepLabCut config.yaml with bodyparts"
+
+
 _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 
 
@@ -136,7 +139,7 @@ def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Pat
 
 def _read_table(folder: Path, table: Path, skeleton: Skeleton, rows: _Rows, skipped: Skipped) -> None:
     if table.suffix == ".h5":
-        from kpnet.data.deeplabcut_h5 import read_h5
+        from kpnet.data.formats.deeplabcut_h5 import read_h5
 
         lines = read_h5(table)
     else:
@@ -195,3 +198,42 @@ def _read_row(
         rows.points.append(xy)
         rows.picture.append(len(rows.paths) - 1)
         rows.called.append(f"{called}, {individual}" if individual else called)
+
+
+def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "kpnet") -> None:
+    """config.yaml and labeled-data/FOLDER/CollectedData_SCORER.csv; several animals where an image has several."""
+    names, most = dataset.skeleton.names, 1 + max(dataset.instance(index) for index in range(len(dataset)))
+    who = [f"individual{k + 1}" for k in range(most)]
+    config: dict[str, Any] = {
+        "Task": "kpnet",
+        "scorer": scorer,
+        "multianimalproject": most > 1,
+        "bodyparts": list(names),
+    }
+    if most > 1:
+        config |= {
+            "bodyparts": "MULTI!",
+            "individuals": who,
+            "multianimalbodyparts": list(names),
+            "uniquebodyparts": [],
+        }
+    config["skeleton"] = [list(edge) for edge in dataset.skeleton.edges]
+    videos: dict[Path, dict[str, np.ndarray]] = {}
+    for index, path, _ in _pictures(dataset, folder / "labeled-data", place=_video):
+        rows = videos.setdefault(path.parent, {})
+        row = rows.setdefault(path.name, np.full((most, len(names), 2), np.nan))
+        row[dataset.instance(index)] = _points(dataset, index)
+    columns = [(animal, part, axis) for animal in who for part in names for axis in "xy"]
+    heads = {"scorer": [scorer] * len(columns), "individuals": [c[0] for c in columns]}
+    heads |= {"bodyparts": [c[1] for c in columns], "coords": [c[2] for c in columns]}
+    for video, rows in videos.items():
+        lines = [[head, "", "", *cells] for head, cells in heads.items() if most > 1 or head != "individuals"]
+        lines += [["labeled-data", video.name, name, *_cells(row.ravel())] for name, row in rows.items()]
+        _write_csv(folder / "labeled-data" / video / f"CollectedData_{scorer}.csv", lines)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _video(path: Path) -> Path:
+    """DeepLabCut has one level of folders."""
+    folders = [part for part in path.parent.parts if part not in ("labeled-data", "images")]
+    return Path("_".join(folders) or "images") / path.name

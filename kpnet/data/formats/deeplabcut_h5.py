@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 
 def read_h5(path: Path) -> list[list[str]]:

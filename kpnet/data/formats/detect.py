@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kpnet.core.errors import KpnetError
+from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.images import IMAGE_SUFFIXES
-from kpnet.data.points_csv import PARQUET
-from kpnet.errors import KpnetError
 
 _TABLES = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _SAY = "name its format (kpnet data: --format, a YAML: data.format)"

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS
+from kpnet.data.formats.image_files import PictureFiles
+from kpnet.data.formats.instances import Instances
+from kpnet.data.formats.skipped import Skipped
 from kpnet.data.images import IMAGE_SUFFIXES
-from kpnet.data.instances import Instances
-from kpnet.data.picture_files import PictureFiles
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
 
 
 @DATASETS.register("folder")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from kpnet.core.errors import KpnetError
+from kpnet.data.formats.instances import InstanceDataset, Instances
+from kpnet.data.formats.skipped import Skipped
 from kpnet.data.images import picture_size, picture_trouble, read_image
-from kpnet.data.instances import InstanceDataset, Instances
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError
 
 
 class PictureFiles(InstanceDataset):

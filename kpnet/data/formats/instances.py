@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.formats.skipped import Skipped
 
 
 @dataclass

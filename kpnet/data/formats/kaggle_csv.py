@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.pixel_csv import PixelTable, clip, read_header, read_pixel_csv
-from kpnet.errors import KpnetError, nearest
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
+from kpnet.data.formats.writing import _cells, _check_one_size, _csv_text, _points
+from kpnet.data.images import to_channels
 
 
 @DATASETS.register("kaggle_csv")
@@ -189,3 +192,15 @@ def _numbers(
             raise KpnetError(f'{table.where(row)}: {column} is "{clip(cell)}"; expected {expected}')
         values[row] = empty if math.isnan(value) else value
     return values
+
+
+def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:
+    """Grey square images of one size alone."""
+    images = [dataset.read(index)[0] for index in range(len(dataset))]
+    _check_one_size(dataset, images, "kaggle_csv", square=True)
+    header = [f"{name}_{axis}" for name in dataset.skeleton.names for axis in "xy"]
+    lines: list[list[str]] = [["ImageId", *header, "Image"]]
+    for index, image in enumerate(images):
+        pixels = " ".join(map(str, to_channels(image, 1).ravel().tolist()))
+        lines.append([dataset.image_name(index), *_cells(_points(dataset, index).ravel()), pixels])
+    file.write(_csv_text(lines).encode())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kpnet.data.base import DATASETS
-from kpnet.data.instances import InstanceDataset, Instances, numbered
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.instances import InstanceDataset, Instances, numbered
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import _check_one_size, _points
 
 IMAGES = "images"
+
+
 _OPTIONAL = ("names", "visibility", "boxes", "image_names")
 
 
@@ -96,3 +100,22 @@ def _array(
         kind = "text" if text else "numbers"
         raise KpnetError(f'{path}: "{key}": expected {kind} ({wanted}), found {values.dtype} {values.shape}')
     return values if text else values.astype(np.float64)
+
+
+def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:
+    """Images of one size alone."""
+    every = range(len(dataset))
+    images = [dataset.read(index)[0] for index in every]
+    _check_one_size(dataset, images, "npz")
+    none = np.full(4, np.nan)
+    boxes = [dataset.box(index) for index in every]
+    arrays = {
+        "images": np.stack(images),
+        "keypoints": np.stack([_points(dataset, index) for index in every]),
+        "names": np.array(dataset.skeleton.names),
+        "visibility": np.stack([dataset.visibility(index) for index in every]),
+        "image_names": np.array([dataset.image_name(index) for index in every]),
+    }
+    if any(box is not None for box in boxes):
+        arrays["boxes"] = np.stack([none if box is None else box for box in boxes])
+    np.savez_compressed(file, allow_pickle=False, **arrays)

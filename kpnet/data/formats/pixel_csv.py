@@ -13,9 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kpnet.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, clip, nearest
 
 _CHUNK = 1 << 19  # bytes of text at a time: its arrays stay in the processor's cache
+
+
 _COMMA, _QUOTE, _NEWLINE, _RETURN, _SPACE, _ZERO = b',"\n\r 0'
 
 
@@ -74,11 +76,6 @@ def read_pixel_csv(path: Path) -> PixelTable:
     table.cells = list(csv.reader(labels, skipinitialspace=True))
     _check_cells(table, [len(row) or 1 for row in table.cells], 0)
     return table
-
-
-def clip(text: str) -> str:
-    """At most 40 characters, for a message."""
-    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _whole_lines(file: BinaryIO) -> bytes:

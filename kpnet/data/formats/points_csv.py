@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.data.base import DATASETS
-from kpnet.data.instances import Instances, numbered
-from kpnet.data.picture_files import PictureFiles, find_folder, read_text
-from kpnet.data.pixel_csv import clip
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.image_files import PictureFiles, find_folder, read_text
+from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import _cells, _pictures, _write_csv
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
+
+
 PARQUET = (".parquet", ".pq")
+
+
 _EXPECTED = "a header line image,NAME_x,NAME_y,… and one row an instance"
 
 
@@ -171,3 +175,29 @@ def _numbers(cells: np.ndarray, column: str, called: np.ndarray, good: np.ndarra
                 good[row] = False
                 skipped.add(f'{called[row]}: {column} is "{clip(str(cell))}"; expected a number or an empty cell')
     return values
+
+
+def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = False) -> None:
+    """points.csv, or points.parquet, and the pictures in images/."""
+    names = dataset.skeleton.names
+    every = range(len(dataset))
+    seen = any((dataset.visibility(index) == 1).any() for index in every)
+    boxed = any(dataset.box(index) is not None for index in every)
+    header = ["image", *(f"{name}_{axis}" for name in names for axis in "xy")]
+    header += [f"{name}_visibility" for name in names] if seen else []
+    header += BOX if boxed else []
+    rows: list[list[Any]] = []
+    for index, path, _ in _pictures(dataset, folder / "images"):
+        box = dataset.box(index)
+        values = _points(dataset, index).ravel()
+        values = np.append(values, dataset.visibility(index)) if seen else values
+        values = np.append(values, np.full(4, np.nan) if box is None else box) if boxed else values
+        rows.append([str(path), *(values.tolist() if parquet else _cells(values))])
+    if not parquet:
+        return _write_csv(folder / "points.csv", [header, *rows])
+    import pandas as pd
+
+    try:
+        pd.DataFrame(rows, columns=header).to_parquet(folder / "points.parquet", index=False)
+    except ImportError:
+        raise KpnetError("writing Parquet needs pyarrow: pip install kpnet[formats]; or write CSV") from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from kpnet.data.base import DATASETS
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.image_files import PictureFiles, read_text
+from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import _pictures, _points, _write_picture
 from kpnet.data.images import IMAGE_SUFFIXES
-from kpnet.data.instances import Instances, numbered
-from kpnet.data.picture_files import PictureFiles, read_text
-from kpnet.data.skipped import Skipped
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
 
 
 @DATASETS.register("pts")
@@ -103,3 +106,32 @@ def read_pts(path: Path) -> np.ndarray:
     xy = np.array(rows)
     xy[np.isnan(xy).any(-1)] = np.nan
     return xy
+
+
+def write_pts(dataset: KeypointDataset, folder: Path, *, first: Literal[0, 1] = 1) -> None:
+    """A .pts beside each picture; of several instances or of one stem a picture each, with a number behind its name."""
+    written: dict[str, Path] = {}
+    for index, path in enumerate(_own_stems([path for _, path, _ in _pictures(dataset, None)])):
+        target, name = folder / path, dataset.image_name(index)
+        if name in written:
+            shutil.copyfile(written[name], target)
+        else:
+            _write_picture(dataset, index, target)
+            written[name] = target
+        lines = [f"{x:.6f} {y:.6f}" for x, y in (_points(dataset, index) + first).tolist()]
+        text = ["version: 1", f"n_points: {len(lines)}", "{", *lines, "}"]
+        target.with_suffix(".pts").write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def _own_stems(paths: list[Path]) -> list[Path]:
+    """Each with a stem that no other has, for a file of its own beside it: those that share one get numbers."""
+    shared = Counter(path.with_suffix("") for path in paths)
+    taken = {stem for stem, count in shared.items() if count == 1}
+    own = []
+    for path in paths:
+        if shared[path.with_suffix("")] > 1:
+            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in numbered if each.with_suffix("") not in taken)
+            taken.add(path.with_suffix(""))
+        own.append(path)
+    return own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
 
 _log = logging.getLogger("kpnet")
 _NAMED = 3  # in the warning; `Skipped.messages` has all

@@ -6,12 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, draw_face, rotation
-from kpnet.data.synthetic import background, occlude, parse_count, photograph, random_tones
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, draw_face, rotation
+from kpnet.data.synthetic.faces import background, occlude, parse_count, photograph, random_tones
 
 NOISE = (2.0, 12.0)  # grey values: each clip's own, drawn anew for each frame
 

@@ -7,11 +7,11 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 
 
 @DATASETS.register("synthetic")

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from kpnet.data.transform_matrices import GEOMETRIC, Matrix, mirrors, project, resize
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.transforms.matrices import GEOMETRIC, Matrix, mirrors, project, resize
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or the import asks the network for a newer version
 import albumentations as A

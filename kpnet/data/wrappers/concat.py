@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset, Transform
-from kpnet.errors import KpnetError, nearest
-from kpnet.skeleton import Skeleton
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from kpnet.config.schema import Fold
+from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset, Transform
-from kpnet.errors import KpnetError
-from kpnet.schema import Fold
 
 
 class Subset(KeypointDataset):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from kpnet.data.base import KeypointDataset
-from kpnet.data.subset import Subset
+from kpnet.data.wrappers.subset import Subset
 
 
 class Windows(Subset):

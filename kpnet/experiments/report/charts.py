@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpnet import plot
-from kpnet.comparison.result import Result
+from kpnet.config.schema import Config
 from kpnet.coordinates import normalized_to_pixel
-from kpnet.schema import Config
+from kpnet.experiments.result import Result
 
 INK = "#010203"  # becomes the page's text colour
 TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]

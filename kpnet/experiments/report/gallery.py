@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 
-from kpnet.comparison.figures import Shown
 from kpnet.coordinates import normalized_to_pixel
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_val
-from kpnet.model import load_model
-from kpnet.skeleton import Skeleton
+from kpnet.experiments.report.charts import Shown
+from kpnet.heads import window_of
+from kpnet.models.build import load_model
 
 KINDS = ("best", "median", "worst")
 
@@ -81,7 +82,7 @@ def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
 def _images(row: Shown) -> KeypointDataset:
     """Those that the first run was measured on, from where they lie now."""
     result = row.results[0]
-    dataset = build_val(row.configs[0], Skeleton.from_names(result.names))
+    dataset = build_val(row.configs[0], Skeleton.from_names(result.names), window_of(row.configs[0].model.head))
     assert dataset is not None
     return dataset
 

@@ -8,15 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kpnet.commands import run_config
-from kpnet.comparison.figures import Shown, draw_all, paint
-from kpnet.comparison.gallery import build_gallery, comparable
-from kpnet.comparison.plan import unique
-from kpnet.comparison.result import FILE, load_result, measure_run
-from kpnet.comparison.table import HEADINGS, KEYS, Group, cells, tabulate
-from kpnet.config import flatten, to_yaml
-from kpnet.errors import KpnetError
-from kpnet.files import write_atomic
+from kpnet.config.loading import flatten, run_config, to_yaml
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import write_atomic
+from kpnet.experiments.plan import unique
+from kpnet.experiments.report.charts import Shown, draw_all, paint
+from kpnet.experiments.report.gallery import build_gallery, comparable
+from kpnet.experiments.result import FILE, load_result, measure_run
+from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, tabulate
 
 
 def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> Path:
@@ -50,7 +49,9 @@ def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: 
     """The page of these rows and the table's records, to `out`."""
     paint(rows)
     configs, alike = [_recipe(_config(row)) for row in rows], comparable(rows)
-    page = Environment(loader=PackageLoader("kpnet.comparison", "page"), autoescape=True, undefined=StrictUndefined)
+    page = Environment(
+        loader=PackageLoader("kpnet.experiments.report", "."), autoescape=True, undefined=StrictUndefined
+    )
     text = page.get_template("report.html.j2").render(
         title=" · ".join(row.name for row in rows),
         headings=HEADINGS,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpnet.errors import KpnetError
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import Registry
 from kpnet.heads.base import Pyramid
-from kpnet.registry import Registry
 
 
 class Decoder(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from formats import NAMES, coco_values, write_coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO as Published
+from support.format_files import NAMES, coco_values, write_coco
+from support.paths import SHARED
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 MINI = SHARED / "data" / "coco_mini" / "person_keypoints.json"
 
 Change = Callable[[dict[str, Any]], Any]

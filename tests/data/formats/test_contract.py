@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from formats import NAMES, PICTURES, brightest, every_instance, write_coco, write_dlc, write_points_csv, write_pts
+from support.format_files import (
+    NAMES,
+    PICTURES,
+    brightest,
+    every_instance,
+    write_coco,
+    write_dlc,
+    write_points_csv,
+    write_pts,
+)
 
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
+from kpnet.config.schema import DataConfig, ModelConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO, NPZ, PTS, DeepLabCut, Folder, KeypointDataset, PointsCSV
 from kpnet.data.build import build_dataset, build_splits
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig, ModelConfig
-from kpnet.skeleton import Skeleton
 
 FIRST = [(name, np.array(instances[0], float)) for name, _, instances in PICTURES]  # one a picture
 SKELETON = Skeleton.load(list(NAMES))
@@ -23,7 +32,7 @@ SKELETON = Skeleton.load(list(NAMES))
 
 def npz(folder: Path) -> NPZ:
     """Of one size, so not the pictures of the others."""
-    from formats import dots
+    from support.format_files import dots
 
     folder.mkdir()
     xy = np.stack([points for _, points in every_instance()])
@@ -80,7 +89,7 @@ def test_as_a_models_input(name: str, tmp_path: Path) -> None:
     }[name.split()[0]]
     model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": 128}
     settings = {"format": form, "root": str(tmp_path / "data"), "train": source, "skeleton": list(NAMES)}
-    data, _ = build_splits(load_config({"model": model, "data": settings}))
+    data, _ = build_splits(load_config({"model": model, "data": settings}), (0, 0))
     for index in range(len(data)):
         sample = data[index]
         assert sample["image"].shape == (1, 128, 128)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from formats import PICTURES, dlc_lines, write_dlc, write_pictures
+from support.format_files import PICTURES, dlc_lines, write_dlc, write_pictures
+from support.paths import SHARED
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import DeepLabCut
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 PROJECTS = SHARED / "data" / "deeplabcut"
 real_data = pytest.mark.skipif(not PROJECTS.is_dir(), reason=f"no {PROJECTS} (set KPNET_SHARED)")
 TABLE = "labeled-data/v1/CollectedData_me.csv"
@@ -59,7 +59,7 @@ def test_hdf5_where_there_is_no_csv(project: str, tmp_path: Path) -> None:
 
 def test_hdf5_runs_nothing_that_a_file_holds(tmp_path: Path) -> None:
     tables = pytest.importorskip("tables", reason="PyTables is not installed")
-    from kpnet.data.deeplabcut_h5 import read_h5
+    from kpnet.data.formats.deeplabcut_h5 import read_h5
 
     class Touch:
         def __reduce__(self) -> tuple[object, tuple[str]]:

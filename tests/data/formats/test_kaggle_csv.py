@@ -1,18 +1,16 @@
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from support.paths import SHARED
 
-import kpnet.data.pixel_csv as pixel_csv
+import kpnet.data.formats.pixel_csv as pixel_csv
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import DATASETS, KaggleCSV
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 FACES = SHARED / "data" / "faces15"
 FACIAL15 = Skeleton.load("facial15")
 real_data = pytest.mark.skipif(not FACES.is_dir(), reason=f"no real faces at {FACES} (set KPNET_SHARED)")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from formats import NAMES, csv_lines, every_instance, write_points_csv
 from PIL import ExifTags, Image
+from support.format_files import NAMES, csv_lines, every_instance, write_points_csv
 
+from kpnet.core.errors import KpnetError
 from kpnet.data import NPZ, PointsCSV
-from kpnet.errors import KpnetError
 
 
 def write(folder: Path, lines: list[str]) -> Path:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from formats import write_pts
+from support.format_files import write_pts
+from support.paths import SHARED
 
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import PTS, KaggleCSV
-from kpnet.data.joined import DataPart, Joined
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
+from kpnet.data.wrappers.concat import DataPart, Joined
 
-SHARED = Path(os.environ.get("KPNET_SHARED", Path(__file__).parents[3] / "shared"))
 HELEN = SHARED / "data" / "helen68" / "val"
 real_data = pytest.mark.skipif(not HELEN.is_dir(), reason=f"no {HELEN} (set KPNET_SHARED)")
 

@@ -5,12 +5,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import DATASETS, SyntheticClips, SyntheticFaces
-from kpnet.data.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
-from kpnet.data.synthetic import random_face
-from kpnet.errors import KpnetError
-from kpnet.schema import DataConfig
-from kpnet.skeleton import Skeleton
+from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
+from kpnet.data.synthetic.faces import random_face
 
 NAMES = Skeleton.load("facial15").names
 PLAIN = np.full((1, 1), 100, np.uint8)
@@ -148,7 +148,7 @@ def test_moving_faces_move_smoothly_and_each_frame_has_its_own_noise():
     assert (xy < 95).all()
     assert np.array_equal(reads[40][0], SyntheticClips(5, frames=30, seed=2).read(40)[0])
     still = SyntheticClips(1, frames=2, seed=7)
-    with patch("kpnet.data.synthetic_clips._waves", lambda rng, frame, amplitudes: np.zeros(len(amplitudes))):
+    with patch("kpnet.data.synthetic.clips._waves", lambda rng, frame, amplitudes: np.zeros(len(amplitudes))):
         (first, a), (second, b) = still.read(0), still.read(1)
     assert np.array_equal(a, b)
     grain = first.astype(float) - second

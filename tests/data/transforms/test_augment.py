@@ -16,11 +16,12 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
-from kpnet.data.transform_matrices import project
-from kpnet.data.transforms import ERASING, GEOMETRIC, GROUPS, MIRRORS, Augment, supported
-from kpnet.errors import KpnetError
-from kpnet.skeleton import Skeleton
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.transforms.augment import ERASING, GROUPS, MIRRORS, Augment, supported
+from kpnet.data.transforms.matrices import GEOMETRIC, project
 
 POINT = Skeleton(("point",))
 FACE = Skeleton(("left", "right", "nose"), (("left", "right"),))
@@ -347,7 +348,7 @@ def test_bad_calls() -> None:
         Augment({"Affine": {}}, FACE)  # type: ignore[arg-type]
 
 
-CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
+CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS or [pytest.param(None, marks=pytest.mark.skip(reason="configs/ is empty"))])

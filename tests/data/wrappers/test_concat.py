@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kpnet.config import load_config
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.build import build_splits, build_train, unlabelled_points
-from kpnet.data.joined import DataPart, Joined
-from kpnet.data.transforms import Augment
-from kpnet.errors import KpnetError
-from kpnet.schema import Config
-from kpnet.skeleton import Skeleton
+from kpnet.data.transforms.augment import Augment
+from kpnet.data.wrappers.concat import DataPart, Joined
 
 FACE = ["left", "right", "nose"]
 FLIP = {"HorizontalFlip": {"p": 1.0}}
@@ -177,11 +177,11 @@ def test_a_dataset_of_a_users_own_is_read_for_its_labels(folder: Path) -> None:
 
 
 def test_validation_data_has_every_point_of_the_training_data(folder: Path) -> None:
-    train, val = build_splits(config(folder, "other.csv", val="other.csv", skeleton=["right", "nose"]))
+    train, val = build_splits(config(folder, "other.csv", val="other.csv", skeleton=["right", "nose"]), (0, 0))
     assert val is not None
     assert all(same(train[i], val[i]) for i in range(4))
     with pytest.raises(KpnetError, match=r'other\.csv: no point "left", which the skeleton has'):
-        build_splits(config(folder, "full.csv", val="other.csv"))
+        build_splits(config(folder, "full.csv", val="other.csv"), (0, 0))
 
 
 BAD = {

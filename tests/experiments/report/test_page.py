@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kpnet.comparison.report import report_runs
+from kpnet.experiments.report.page import report_runs
 
 sync_api = pytest.importorskip("playwright.sync_api")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -23,7 +23,7 @@ def page_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
     import torch
 
-    from kpnet.model import load_model
+    from kpnet.models.build import load_model
 
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(trained, folder / "worse")

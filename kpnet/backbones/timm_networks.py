@@ -1,0 +1,117 @@
+"""Networks from timm as backbones."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.layers import Format
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+
+from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, Pretrained, Size, _Library, _line, _no_download
+from kpnet.backbones.padding import pad_to_cover, round_up
+from kpnet.backbones.pretrained import backbone_weights
+from kpnet.backbones.weights import Loaded, fit_weights
+from kpnet.core.errors import KpnetError
+
+
+class TimmBackbone(_Library):
+    """Any timm model that gives features. Options go to `timm.create_model` (`drop_path_rate`, …).
+
+    A transformer is built for `input_size`; where timm allows it, other sizes are resampled on the way.
+    Of several maps at one stride the last is kept.
+    """
+
+    def __init__(
+        self, name: str, in_channels: int, pretrained: Pretrained, input_size: Size, options: Mapping[str, Any]
+    ) -> None:
+        self._start(name, in_channels, pretrained)
+        self.net = _create(name, in_channels, pretrained is True, input_size, options)
+        reductions = self.net.feature_info.reduction()
+        self._note_norms()
+        self._channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # swin and its kin
+        self._kept = _last_of_each(reductions)
+        self.strides = [reductions[i] for i in self._kept]
+        self.channels = [self.net.feature_info.channels()[i] for i in self._kept]
+        cfg = self.net.pretrained_cfg
+        self._statistics(cfg.get("mean", IMAGENET_MEAN), cfg.get("std", IMAGENET_STD), in_channels)
+        if pretrained and pretrained is not True:
+            self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
+        elif pretrained:
+            self.loaded = Loaded(f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), [])
+        size = input_size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
+        round_up(self.net)
+        self._cover(in_channels, size)
+
+    def _cover(self, in_channels: int, size: tuple[int, ...]) -> None:
+        """Pad where the layers lack padding, and refuse what still does not cover the image."""
+        # At a size that every stride divides: what is padded must not depend on the images.
+        whole = tuple(-(-side // self.strides[-1]) * self.strides[-1] for side in size)
+        reason: KpnetError | None = None
+        try:
+            self.probe(in_channels, whole)
+        except KpnetError as error:
+            # Only where it is needed: some stems pad by a layer of their own.
+            reason = error
+            pad_to_cover(self.net)
+        try:
+            self.probe(in_channels, size)
+        except KpnetError as error:
+            raise (reason if reason and whole == size else error) from None
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        maps = [m for i, m in enumerate(self.net(images)) if i in self._kept]
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self._channels_last else maps
+
+
+def is_timm(name: str) -> bool:
+    return bool(timm.is_model(name))
+
+
+def timm_names(pretrained: bool = False) -> list[str]:
+    """timm's plain names. Nearly all give features; the few that don't say so when built."""
+    return [name for name in timm.list_models() if not pretrained or timm.models.is_model_pretrained(name)]
+
+
+def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: Mapping[str, Any]) -> Any:
+    """`timm.create_model`, with the transformers' size options where the model has them."""
+    extra: dict[str, Any] = {"dynamic_img_size": True, "img_size": size}
+    reserved = {"pretrained", "features_only", "in_chans", "out_indices", *extra} & set(options)
+    if reserved:
+        raise KpnetError(f'backbone "{name}": "{min(reserved)}" is set by kpnet (in_channels, input_size, pretrained)')
+    while True:
+        try:
+            return timm.create_model(
+                name, pretrained=pretrained, features_only=True, in_chans=in_channels, **extra, **options
+            )
+        except TypeError as error:
+            unknown = re.findall(r"'(\w+)'", str(error).partition("unexpected keyword argument")[2])
+            if any(key in extra for key in unknown):
+                extra = {key: value for key, value in extra.items() if key not in unknown}
+                continue
+            ours = [key for key in unknown if key in options]
+            if ours:
+                raise KpnetError(f'backbone "{name}": unknown key "{ours[0]}" ({_line(error)})') from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {_line(error)}') from None
+        except Exception as error:
+            if pretrained:
+                raise KpnetError(_no_download(f'backbone "{name}"', error)) from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {_line(error)}') from None
+
+
+def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> Loaded:
+    if isinstance(net, FeatureGetterNet):
+        # The model as it is, whose own filter resamples position embeddings to the size it was built for.
+        entry = sys.modules[timm.models.model_entrypoint(name.split(".")[0]).__module__]
+        convert = getattr(entry, "checkpoint_filter_fn", None)
+        return fit_weights(net.model, convert(state, net.model) if convert else state, source)
+    return fit_weights(net, state, source)
+
+
+def _last_of_each(strides: list[int]) -> list[int]:
+    """The last index of each stride, finest first."""
+    return [i for _, i in sorted({stride: i for i, stride in enumerate(strides)}.items())]

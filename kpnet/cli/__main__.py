@@ -1,0 +1,5 @@
+"""`python -m kpnet.cli`."""
+
+from kpnet.cli.entry import main
+
+main()

@@ -1,0 +1,45 @@
+"""`kpnet calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpnet.cli.options import BatchOption, FlipOption, RunArg
+
+
+def calibrate(
+    run: RunArg,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A labelled CSV that was neither trained nor reported.")],
+    flip_test: FlipOption = False,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Make a model's confidence agree with its errors on data it has not seen; written into the model."""
+    from rich.console import Console
+
+    from kpnet.cli.options import parse_test_time
+    from kpnet.cli.printing import print_reliability
+    from kpnet.core.model_folder import model_folder
+    from kpnet.core.runtime import best_device
+    from kpnet.evaluation.measurement import answer_dataset
+    from kpnet.evaluation.reliability import measure_reliability
+    from kpnet.evaluation.run_data import check_unseen, labelled
+    from kpnet.models.build import load_model
+    from kpnet.models.calibration import fit_calibration
+
+    model = load_model(run).to(best_device())
+    check_unseen(run, data)
+    model.calibration = None
+    dataset, size, test_time = labelled(run, data, model), model.config.input_size, parse_test_time(flip_test, "1", 0.0)
+    result = answer_dataset(model, dataset, batch_size, test_time)
+    model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
+    console = Console()
+    for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
+        if answer.covariance is not None:
+            console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
+            print_reliability(console, measure_reliability(answer, result.target, result.visible, size))
+    folder = model_folder(run)
+    model.save(folder)
+    console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)

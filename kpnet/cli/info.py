@@ -1,0 +1,44 @@
+"""`kpnet info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpnet.cli.options import OverridesArg
+from kpnet.core.errors import KpnetError
+
+
+def info(
+    source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML, the name of a recipe, or a run folder.")],
+    overrides: OverridesArg = None,
+) -> None:
+    """The network layer by layer: shapes, parameters, MACs, memory, receptive field; and what learns when."""
+    from rich.console import Console
+
+    from kpnet.cli.printing import render_parts
+    from kpnet.config.loading import load_config, run_config
+    from kpnet.models.build import build_model, load_model
+    from kpnet.models.summary import render, summarize
+    from kpnet.training.freezing import check_freeze, frozen_stages
+
+    if Path(source).is_dir():
+        if overrides:
+            raise KpnetError("a run's model is as it is: overrides go with a config")
+        model, config = load_model(source), run_config(Path(source))
+    else:
+        config = load_config(source, overrides or ())
+        model = build_model(config)
+    console = Console()
+    # A table that is piped is not cut to a terminal's width.
+    console = console if console.is_terminal else Console(width=200)
+    if config is not None:
+        warning = check_freeze(model, config.train)
+        if warning:
+            console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        model.freeze_backbone(frozen_stages(config.train.freeze, len(model.backbone.strides), 0))
+    console.print(render(summarize(model, (model.config.in_channels, *model.config.input_size))))
+    if config is not None:
+        console.print(render_parts(model, config.train))

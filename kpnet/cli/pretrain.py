@@ -1,0 +1,46 @@
+"""`kpnet pretrain`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, _told
+
+if TYPE_CHECKING:
+    from kpnet.config.pretraining import PretrainConfig
+
+
+def pretrain(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a backbone on images without labels, as the encoder of an autoencoder."""
+    from kpnet.cli.pretrain import pretrain_and_tell
+    from kpnet.config.pretraining import load_pretrain_config
+
+    pretrain_and_tell(load_pretrain_config(config, overrides or ()), out, resume, force)
+
+
+def pretrain_and_tell(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
+    """Pretrain; what was measured and where the encoder is go to the terminal."""
+    from rich.console import Console
+
+    from kpnet.training.pretraining import pretrain
+
+    console = Console()
+    with _told(out or Path("runs") / config.name):
+        folder, _, measures = pretrain(config, out=out, resume=resume, force=force, console=console)
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return
+    lines = []
+    if measures:
+        errors = (f"{measures[key]:.5f}" for key in ("mse", "mean_image_mse"))
+        lines.append("mean squared error of the validation images {}, of their mean image {}".format(*errors))
+    lines.append(f"the run is in {folder}: reconstructions.png, interpolations.png, curves.png, metrics.csv, final/")
+    lines.append(f"its encoder is a backbone: kpnet train CONFIG model.pretrained={folder}")
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -1,0 +1,73 @@
+"""`kpnet tune`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kpnet.cli.options import ConfigArg, OverridesArg
+from kpnet.core.errors import KpnetError
+
+if TYPE_CHECKING:
+    from kpnet.config.schema import Config
+
+
+def tune(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    out: Annotated[Path, typer.Option(help="Folder for the curve, learning_rate.png.")] = Path("tuning"),
+    lr: Annotated[bool, typer.Option("--lr/--no-lr", help="Find a learning rate.")] = True,
+    batch_size: Annotated[
+        bool,
+        typer.Option("--batch-size/--no-batch-size", help="Find the largest batch that fits, then its rate."),
+    ] = False,
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Try none larger; 256 on a CPU and 8192 on a GPU where it is not given.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=50, help="Steps of the learning rate's test.")] = 100,
+) -> None:
+    """Find a learning rate, and the largest batch that fits: key=value lines for kpnet train."""
+    from kpnet.cli.tune import tune_and_tell
+    from kpnet.config.loading import load_config
+
+    if not lr and not batch_size:
+        raise KpnetError("--no-lr without --batch-size: nothing to find")
+    if max_batch_size is not None and not batch_size:
+        raise KpnetError("--max-batch-size goes with --batch-size")
+    found, notes = tune_and_tell(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
+    print("\n".join(found))  # alone on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
+    print("\n".join(notes), file=sys.stderr)
+
+
+def tune_and_tell(
+    config: Config, out: Path, lr: bool, batch_size: bool, most: int | None, steps: int
+) -> tuple[list[str], list[str]]:
+    """What was found, as key=value lines, and how; the curve of the learning rate is drawn into `out`."""
+    from rich.console import Console
+
+    from kpnet import plot
+    from kpnet.data.build import build_splits, unlabelled_points
+    from kpnet.heads import window_of
+    from kpnet.training.tuning import find_batch_size, find_lr, say_batch_size
+
+    console = Console(stderr=True)
+    data = build_splits(config, window_of(config.model.head))[0]
+    unlabelled_points(data)  # a KpnetError for a file without a label
+    found, notes = [], []
+    if batch_size:
+        with console.status("trying batch sizes"):
+            batch = find_batch_size(config, data, most)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch.size})})
+        found.append(f"train.batch_size={batch.size}")
+        notes.append(say_batch_size(batch, len(data)))
+    if lr:
+        with console.status("trying learning rates"):
+            curve, said = find_lr(config, data, steps)
+        figure = plot.draw_lr_curve(curve.rates, curve.losses, curve.smoothed, curve.suggestion)
+        plot.save_figure(figure, out / "learning_rate.png")
+        found.append(f"train.optimizer.lr={curve.suggestion:.1e}")
+        notes += [*said, f"the curve: {out / 'learning_rate.png'}"]
+    return found, notes

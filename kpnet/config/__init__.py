@@ -1,0 +1,1 @@
+"""The YAML as typed settings: fields, defaults, reading, overrides. Imports core."""

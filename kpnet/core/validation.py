@@ -1,0 +1,95 @@
+"""Check options and configs with pydantic, and explain what is wrong in one line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from kpnet.core.errors import KpnetError, nearest
+
+
+@functools.cache
+def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """The keyword-only parameters of a class's constructor, or a function, as a pydantic model, but for those that
+    kpnet gives."""
+    fields: dict[str, Any] = {}
+    constructors = [vars(base)["__init__"] for base in getattr(part, "__mro__", ()) if "__init__" in vars(base)]
+    for function in constructors or [part]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+        for p in parameters:
+            if p.kind is p.KEYWORD_ONLY and p.name not in given:
+                fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return create_model(part.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+
+
+def check_options(
+    part: Callable[..., Any], options: Mapping[str, Any], where: str, given: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Options converted to the annotated types; a KpnetError names a wrong or unknown one."""
+    model = options_model(part, given)
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise KpnetError(describe(error, where, model, options)) from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def describe(error: ValidationError, where: str, model: type[BaseModel], values: Any) -> str:
+    """The first complaint of pydantic about `values` as one line: key, what was found, what was expected."""
+    first = error.errors(include_url=False)[0]
+    parts = [str(p) for p in first["loc"]]
+    key = ".".join(_keys(first["loc"], values, missing=first["type"] == "missing"))
+    if first["type"] == "extra_forbidden":
+        choices = _fields_at(model, parts[:-1])
+        known = ", ".join(sorted(choices)) or "none"
+        return f'{where}: unknown key "{key}"{nearest(parts[-1], choices)}; known here: {known}'
+    if first["type"] == "missing":
+        return f'{where}: "{key}" is missing'
+    if first["type"] == "union_tag_invalid":
+        tag, tags = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f'{where}: {key}.name: unknown "{tag}"{nearest(tag, tags)}; there are: {", ".join(tags)}'
+    return f"{where}: {key or 'value'}: {first['msg']}, found {first['input']!r}"
+
+
+def _keys(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> list[str]:
+    """The user's own keys in pydantic's path, which also names the alternatives of a union."""
+    keys = []
+    for part in loc:
+        held = isinstance(values, Mapping) and part in values
+        if held or (isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)):
+            keys.append(str(part))
+            values = values[part]
+    return [*keys, str(loc[-1])] if missing else keys
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names of the (nested) model that the path leads to; a tag of a union selects its member."""
+    members = [model]
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is not None:
+            members = _models(field.annotation)
+            model = members[0] if members else model
+        else:
+            model = next((m for m in members if _tag(m) == part), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation, however nested its unions are."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in typing.get_args(annotation) for model in _models(inner)]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    name = model.model_fields.get("name")
+    return None if name is None else str(name.default)

@@ -1,0 +1,1 @@
+"""A model's measures on labelled data. Imports models, data, kpnet.metrics."""

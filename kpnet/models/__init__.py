@@ -1,0 +1,8 @@
+"""A backbone and a head as one network: build, save, load, average, calibrate. Imports backbones, heads."""
+
+from __future__ import annotations
+
+from kpnet.models.build import build_model, load_model
+from kpnet.models.keypoint_model import KeypointModel
+
+__all__ = ["KeypointModel", "build_model", "load_model"]

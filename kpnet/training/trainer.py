@@ -1,0 +1,104 @@
+"""The Lightning Trainer of a run."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+
+from kpnet.config.pretraining import PretrainConfig
+from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError, nearest
+from kpnet.training.loaders import Loaders
+
+OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint on or anew; what a worker or Ctrl-C raised comes out as itself."""
+    try:
+        trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except KpnetError as error:  # from a loader's worker it comes wrapped in the worker's traceback
+        raise type(error)(str(error).strip().splitlines()[-1].split("Error: ")[-1]) from None
+    finally:
+        for logger in trainer.loggers:  # or its thread outlives a training that failed
+            logger.finalize("finished")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            # Once more: where a checkpoint of the last epoch was resumed, no training ended, and the weights are raw.
+            callback.on_train_end(trainer, module)
+
+
+def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
+    """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
+    if trainer.get("precision") != "auto":
+        return trainer
+    if on_gpu(trainer):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Private to torch; without it, 32 bits.
+        native = platform.machine() in ("x86_64", "AMD64") and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return {**trainer, "precision": "bf16-mixed" if native else "32-true"}
+
+
+def on_gpu(trainer: dict[str, Any]) -> bool:
+    """Does the config's `trainer` mean a CUDA device?"""
+    return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def build_trainer(
+    config: Config | PretrainConfig, folder: Path, callbacks: list[pl.Callback], bar: bool, clip: float | None = None
+) -> pl.Trainer:
+    """Lightning's Trainer with `config.trainer`, a checkpoint an epoch, TensorBoard and, where `bar`, a progress bar.
+
+    The first of the callbacks comes before the checkpoint, the others after it.
+    """
+    check_arguments(config.trainer)
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks = [callbacks[0], last, *callbacks[1:]]
+    if bar:
+        callbacks.append(RichProgressBar())
+    defaults = {
+        "max_epochs": config.train.epochs,
+        "gradient_clip_val": clip,
+        "callbacks": callbacks,
+        "plugins": [AsyncCheckpointIO()],  # the next epoch need not wait for the disk
+        "logger": TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+        "default_root_dir": folder,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": bar,
+        "use_distributed_sampler": False,
+    }
+    return make_trainer(**{**defaults, **config.trainer})
+
+
+def check_arguments(trainer: dict[str, Any]) -> None:
+    """A KpnetError for what Lightning's Trainer does not take, or kpnet sets itself."""
+    known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
+    for key in trainer:
+        if key not in known:
+            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
+        if key in OWN_TRAINER_ARGUMENTS:
+            raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
+
+
+def make_trainer(**arguments: Any) -> pl.Trainer:
+    """Lightning's Trainer, quiet; what it refuses as a KpnetError."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        return pl.Trainer(**arguments)
+    except (TypeError, ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise KpnetError(f"trainer: {' '.join(str(error).split())}") from None
