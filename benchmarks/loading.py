@@ -23,7 +23,7 @@ from torch.utils.data import default_collate
 from kpnet import load_config
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.build import build_train
-from kpnet.data.formats.image_files import PictureFiles
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.transforms.augment import Augment
 
 EXAMPLE = Path(__file__).parents[1] / "examples/facial68/facial68.yaml"
@@ -56,7 +56,7 @@ def photographs(overrides: list[str]) -> None:
     config = load_config(EXAMPLE, overrides)
     dataset = build_train(config)
     files = dataset.parts[0].dataset
-    assert isinstance(files, PictureFiles)
+    assert isinstance(files, ImageFileDataset)
     assert config.model.input_size is not None
     height, width = config.model.input_size
     fit = [A.LongestMaxSize(height, interpolation=cv2.INTER_AREA), A.PadIfNeeded(height, width)]

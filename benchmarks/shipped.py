@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from kpnet.experiments.comparison import compare
-from kpnet.experiments.report.charts import draw_all, paint
+from kpnet.experiments.report.charts import assign_colours, draw_all
 from kpnet.experiments.report.page import group_runs
 
 RECIPES = (
@@ -47,7 +47,7 @@ def main() -> None:
     order = [record["row"] for record in records]
     done = group_runs(sorted(path.parent for path in OUT.glob("runs/*/result.json")))
     rows = sorted((row for row in done if row.name in order), key=lambda row: order.index(row.name))
-    paint(rows)
+    assign_colours(rows)
     charts = draw_all(rows)
     for title, file in (("Accuracy against cost", "shipped_cost.svg"), ("Cumulative error", "shipped_errors.svg")):
         (PICTURES / file).write_text(charts[title].replace("currentColor", "#808080"))  # on light and dark pages

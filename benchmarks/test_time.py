@@ -17,7 +17,7 @@ import pandas as pd
 
 from kpnet.config.loading import run_config
 from kpnet.evaluation.measurement import evaluate
-from kpnet.evaluation.run_data import labelled
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads.heatmap import HeatmapHead
 from kpnet.models.build import load_model
 from kpnet.models.test_time import TestTime
@@ -35,7 +35,7 @@ def main() -> None:
         if (row, config.train.seed) in done:
             continue
         model = load_model(run)
-        data = labelled(run, None, model)
+        data = evaluation_dataset(run, None, model)
         found = {"row": row, "seed": config.train.seed}
         found |= {name: round(evaluate(model, data, test_time=view)["score"], 2) for name, view in VIEWS.items()}
         if isinstance(model.head, HeatmapHead):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from kpnet.evaluation.measurement import answer_dataset
-from kpnet.evaluation.run_data import labelled
+from kpnet.evaluation.measurement import predict_dataset
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.metrics import score
 from kpnet.models.build import load_model
 from kpnet.models.test_time import TestTime
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     given = parser.parse_args()
     model = load_model(given.run)
-    dataset = labelled(given.run, None, model)
-    found = answer_dataset(model, dataset, test_time=TestTime(flip=True))
-    predicted, truth, visible = found.answer.keypoints, found.target, found.visible
+    dataset = evaluation_dataset(given.run, None, model)
+    found = predict_dataset(model, dataset, test_time=TestTime(flip=True))
+    predicted, truth, visible = found.predicted.keypoints, found.target, found.visible
     squared = torch.where(visible, (predicted - truth).square().sum(-1), 0.0)  # (N, K)
     order = (squared.sum(1) / visible.sum(1)).argsort(descending=True)
     worst, rest = order[: given.count], order[given.count :]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import cell_centers, pixel_to_normalized
-from kpnet.core.runtime import is_rewritten
+from kpnet.core.runtime import is_tracing
 
 # Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
@@ -44,7 +44,7 @@ def soft_argmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     probabilities alone for the gradient; RuntimeError for a second derivative.
     """
     _check(logits, temperature)
-    if is_rewritten():
+    if is_tracing():
         return expected_xy2d(spatial_softmax2d(logits, temperature))
     if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in (logits, temperature)):
         return _SoftArgmax.apply(logits, temperature)
@@ -207,7 +207,7 @@ def _mean(columns: Tensor, rows: Tensor) -> Tensor:
 def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The highest cells: values (N,), and whole x, y (N, 2). The first of equals; NaN counts as the highest."""
     flat = maps.detach().flatten(2).flatten(0, 1)
-    if maps.device.type != "cpu" or is_rewritten():
+    if maps.device.type != "cpu" or is_tracing():
         value, index = flat.max(-1)
     else:  # numpy's is vectorised: a tenth of the time of max
         flat = _at_least_float32(flat)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 
 PASS_MARK = 100.0  # the course's
 
 
-FAILURE = 0.10  # an image of a larger NME is a failure: as WFLW has it (Wu et al. 2018)
+FAILURE_THRESHOLD = 0.10  # an image of a larger NME is a failure: as WFLW has it (Wu et al. 2018)
 
 
 PCK_CURVE = [step / 200 for step in range(1, 21)]  # fractions of the image's longer side, up to 10 %
@@ -85,11 +85,11 @@ def normalizers(
 def _pair(by: str | tuple[str, str], skeleton: Skeleton) -> tuple[int, int]:
     """Indices of the two keypoints; a list, as YAML has it, is a pair too."""
     if isinstance(by, str) or len(by) != 2:
-        hint = nearest(by, ("box", "diagonal")) if isinstance(by, str) else ""
+        hint = did_you_mean(by, ("box", "diagonal")) if isinstance(by, str) else ""
         raise KpnetError(f'nme: unknown {by!r}{hint}; expected "box", "diagonal" or two keypoint names')
     for name in by:
         if name not in skeleton.names:
-            raise KpnetError(f'nme: unknown keypoint "{name}"{nearest(name, skeleton.names)}')
+            raise KpnetError(f'nme: unknown keypoint "{name}"{did_you_mean(name, skeleton.names)}')
     return skeleton.names.index(by[0]), skeleton.names.index(by[1])
 
 
@@ -133,7 +133,7 @@ def auc(values: Tensor, limit: float) -> Tensor:
     return (1 - values[~values.isnan()] / limit).clamp(min=0).mean()
 
 
-def failure_rate(nme: Tensor, threshold: float = FAILURE) -> Tensor:
+def failure_rate(nme: Tensor, threshold: float = FAILURE_THRESHOLD) -> Tensor:
     """Share of the images whose NME (N,) exceeds `threshold`."""
     known = nme[~nme.isnan()]
     return (known > threshold).to(nme.dtype).mean()
@@ -148,14 +148,15 @@ def evaluate_points(
     *,
     nme: str | tuple[str, str] | None = None,
     boxes: Tensor | None = None,
-    failure: float = FAILURE,
+    failure: float = FAILURE_THRESHOLD,
 ) -> dict[str, Any]:
     """Every measure of normalised points (N, K, 2) on images of `size` (H, W), as plain numbers.
 
     Pixels are those of `size`: for a model's answers, of its input. `nme` and `boxes`: see `normalizers`.
 
     score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over the `nme_images` whose length,
-    named by nme_by, is known); failure_rate (share of those above failure_at), ced_curve, and ced_auc up to there;
+    named by nme_by, is known); failure_rate (share of those above failure_threshold), ced_curve, and ced_auc up to
+    there;
     pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %) of the image's longer side; per_point; per_group (the
     skeleton's groups).
     """
@@ -183,19 +184,19 @@ def evaluate_points(
     }
 
 
-def evaluate_original(
+def evaluate_in_image_pixels(
     predicted: Tensor,
     target: Tensor,
     visible: Tensor,
     skeleton: Skeleton,
     size: tuple[int, int],
     matrix: Tensor,
-    sure: Tensor | None = None,
+    confident: Tensor | None = None,
 ) -> dict[str, Any]:
     """Errors in pixels of the original images, which mappings (N, 2, 3) brought to the model's input of `size`.
 
-    rmse_px, mre_px and points, over all and per_point; with `sure` bool (N, K), `sure` has the same of those points
-    alone (DeepLabCut's likelihood cut-off).
+    rmse_px, mre_px and points, over all and per_point; with `confident` bool (N, K), `confident` has the same of
+    those points alone (DeepLabCut's likelihood cut-off).
     """
     _check(predicted, target, visible)
     back = matrix[:, :, :2].cpu().double().inverse()
@@ -203,8 +204,8 @@ def evaluate_original(
     visible = visible.cpu()
     errors = point_errors(delta, torch.zeros_like(delta), visible)
     measures = _in_pixels(errors, skeleton)
-    if sure is not None:
-        measures["sure"] = _in_pixels(torch.where(sure.cpu(), errors, torch.nan), skeleton)
+    if confident is not None:
+        measures["confident"] = _in_pixels(torch.where(confident.cpu(), errors, torch.nan), skeleton)
     return measures
 
 
@@ -221,7 +222,7 @@ def _image_numbers(nme: Tensor, failure: float) -> dict[str, Any]:
         "nme": float(nme.nanmean()),
         "nme_images": int((~nme.isnan()).sum()),
         "failure_rate": float(failure_rate(nme, failure)),
-        "failure_at": failure,
+        "failure_threshold": failure,
         "ced_auc": float(auc(nme, failure)),
     }
 

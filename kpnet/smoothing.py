@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 
 LEAST = 1e-6  # a weight under this share of the window's largest counts for nothing
 BLOCK = 4096  # windows that are fitted at once
@@ -52,9 +52,9 @@ def one_euro(
         seconds = waited / rate
         known = np.nan_to_num(value)
         speed_now = np.where(first, 0, (sample - known) / seconds)
-        speed_share = share[t] * _share(speed_cutoff, seconds)
+        speed_share = share[t] * _smoothing_factor(speed_cutoff, seconds)
         speed = np.where(there, speed + speed_share * (speed_now - speed), speed)
-        moved = known + share[t] * _share(min_cutoff + beta * np.abs(speed), seconds) * (sample - known)
+        moved = known + share[t] * _smoothing_factor(min_cutoff + beta * np.abs(speed), seconds) * (sample - known)
         value = np.where(first, sample, np.where(there, moved, value))
         waited = np.where(there, 1, waited + 1)
         smooth[t] = value
@@ -99,7 +99,7 @@ def _fit(xy: np.ndarray, weight: np.ndarray, at: np.ndarray, windows: np.ndarray
     return answer
 
 
-def _share(cutoff: float | np.ndarray, seconds: np.ndarray) -> np.ndarray:
+def _smoothing_factor(cutoff: float | np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Of a new sample in an exponential mean with a cut-off in Hz."""
     return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * seconds)))
 
@@ -125,7 +125,7 @@ def parse_smoother(text: str, rate: float) -> Smoother:
     name, _, given = text.partition(":")
     if name not in SMOOTHERS:
         raise KpnetError(
-            f'--smooth: unknown filter "{name}"{nearest(name, SMOOTHERS)}; there are: {", ".join(SMOOTHERS)}'
+            f'--smooth: unknown filter "{name}"{did_you_mean(name, SMOOTHERS)}; there are: {", ".join(SMOOTHERS)}'
         )
     function = SMOOTHERS[name]
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
@@ -134,7 +134,7 @@ def parse_smoother(text: str, rate: float) -> Smoother:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in defaults:
             known = ", ".join(defaults)
-            raise KpnetError(f'--smooth {name}: unknown option "{key}"{nearest(key, defaults)}; known: {known}')
+            raise KpnetError(f'--smooth {name}: unknown option "{key}"{did_you_mean(key, defaults)}; known: {known}')
         try:
             options[key] = type(defaults[key])(value)
         except ValueError:

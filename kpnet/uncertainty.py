@@ -1,6 +1,6 @@
 """What a covariance says: the ellipse that holds the truth, and the probability to be near it.
 
-Errors are normal, or follow a Student t with `tail` degrees of freedom (above 2), whose covariance is the given one:
+Errors are normal, or follow a Student t with `dof` degrees of freedom (above 2), whose covariance is the given one:
 in two dimensions, both have a radial distribution in closed form.
 """
 
@@ -17,24 +17,24 @@ CONFIDENCE_RADIUS = 0.05  # of the image's longer side
 ANGLES = 24
 
 
-def ellipse_radius(probability: float, tail: float = math.inf) -> float:
+def ellipse_radius(probability: float, dof: float = math.inf) -> float:
     """Half the ellipse that holds the truth with `probability`, in standard deviations along its axes.
 
     {e: e' C^-1 e <= r^2} for the covariance C of the errors; sqrt(-2 log(1 - p)) for normal ones.
     """
-    if math.isinf(tail):
+    if math.isinf(dof):
         return math.sqrt(-2 * math.log1p(-probability))
-    return math.sqrt((tail - 2) * math.expm1(-2 / tail * math.log1p(-probability)))
+    return math.sqrt((dof - 2) * math.expm1(-2 / dof * math.log1p(-probability)))
 
 
-def probability_within_ellipse(squared: Tensor, tail: float = math.inf) -> Tensor:
+def probability_within_ellipse(squared: Tensor, dof: float = math.inf) -> Tensor:
     """Probability that e' C^-1 e is at most `squared`."""
-    if math.isinf(tail):
+    if math.isinf(dof):
         return -torch.expm1(-squared / 2)
-    return -torch.expm1(-tail / 2 * torch.log1p(squared / (tail - 2)))
+    return -torch.expm1(-dof / 2 * torch.log1p(squared / (dof - 2)))
 
 
-def probability_within(covariance: Tensor, radius: float, size: tuple[int, int], tail: float = math.inf) -> Tensor:
+def probability_within(covariance: Tensor, radius: float, size: tuple[int, int], dof: float = math.inf) -> Tensor:
     """Probability (...) that an error of covariance (..., 2, 2), normalised, is shorter than `radius`.
 
     The radius is a fraction of the longer side of an image of `size` (H, W), or of its proportions. The radial
@@ -49,7 +49,7 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
     angles = (torch.arange(ANGLES, dtype=covariance.dtype, device=covariance.device) + 0.5) * (math.pi / 2 / ANGLES)
     along = mean[..., None] + half[..., None] * torch.cos(2 * angles)
     tiny = torch.finfo(covariance.dtype).tiny
-    return probability_within_ellipse(radius**2 / along.clamp(min=tiny), tail).mean(-1)
+    return probability_within_ellipse(radius**2 / along.clamp(min=tiny), dof).mean(-1)
 
 
 def mahalanobis(errors: Tensor, covariance: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ def mahalanobis(errors: Tensor, covariance: Tensor) -> Tensor:
     return (yy * x * x - 2 * xy * x * y + xx * y * y) / (xx * yy - xy * xy)
 
 
-def mean_tail(tails: list[float]) -> float:
-    """Of a mixture of errors with these tails: the mean of 1 / tail, which is 0 for normal ones."""
-    inverse = sum(1 / tail for tail in tails) / len(tails)
+def combine_dof(dofs: list[float]) -> float:
+    """Of a mixture of errors with these dofs: the mean of 1 / dof, which is 0 for normal ones."""
+    inverse = sum(1 / dof for dof in dofs) / len(dofs)
     return 1 / inverse if inverse else math.inf
 
 

@@ -12,21 +12,21 @@ from support.student_errors import sample
 
 from kpnet import uncertainty
 
-TAILS = [2.5, 4.0, 30.0, math.inf]
+DOFS = [2.5, 4.0, 30.0, math.inf]
 
 
 COVARIANCE = torch.tensor([[0.004, 0.0015], [0.0015, 0.001]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("dof", DOFS)
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9, 0.99])
-def test_ellipses_hold_what_they_say(probability: float, tail: float) -> None:
-    errors = sample(COVARIANCE, tail)
-    radius = uncertainty.ellipse_radius(probability, tail)
+def test_ellipses_hold_what_they_say(probability: float, dof: float) -> None:
+    errors = sample(COVARIANCE, dof)
+    radius = uncertainty.ellipse_radius(probability, dof)
     squared = torch.einsum("ni,ij,nj->n", errors, COVARIANCE.inverse(), errors)
     torch.testing.assert_close(uncertainty.mahalanobis(errors, COVARIANCE), squared)
     assert (squared <= radius**2).double().mean().item() == pytest.approx(probability, abs=0.005)
-    back = uncertainty.probability_within_ellipse(torch.tensor(radius**2, dtype=torch.float64), tail)
+    back = uncertainty.probability_within_ellipse(torch.tensor(radius**2, dtype=torch.float64), dof)
     assert back.item() == pytest.approx(probability, rel=1e-9)
 
 
@@ -35,13 +35,13 @@ def test_normal_ellipses_are_the_known_ones() -> None:
     assert uncertainty.ellipse_radius(0.95, 1e7) == pytest.approx(uncertainty.ellipse_radius(0.95), rel=1e-5)
 
 
-@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("dof", DOFS)
 @pytest.mark.parametrize("size", [(96, 96), (64, 128), (128, 64)])
-def test_probability_within_a_radius(size: tuple[int, int], tail: float) -> None:
-    errors = sample(COVARIANCE, tail) * torch.tensor([size[1] / 2, size[0] / 2])
+def test_probability_within_a_radius(size: tuple[int, int], dof: float) -> None:
+    errors = sample(COVARIANCE, dof) * torch.tensor([size[1] / 2, size[0] / 2])
     for radius in (0.005, 0.02, 0.05):
         share = (errors.norm(dim=-1) <= radius * max(size)).double().mean().item()
-        assert uncertainty.probability_within(COVARIANCE, radius, size, tail).item() == pytest.approx(share, abs=0.005)
+        assert uncertainty.probability_within(COVARIANCE, radius, size, dof).item() == pytest.approx(share, abs=0.005)
 
 
 def test_probability_within_a_circle_is_in_closed_form() -> None:
@@ -51,11 +51,11 @@ def test_probability_within_a_circle_is_in_closed_form() -> None:
     assert uncertainty.probability_within(covariance, 0.05, (96, 96)).item() == pytest.approx(expected, rel=1e-12)
 
 
-@given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(-0.999, 0.999), st.sampled_from(TAILS))
-def test_wider_is_less_sure(xx: float, yy: float, correlation: float, tail: float) -> None:
+@given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(-0.999, 0.999), st.sampled_from(DOFS))
+def test_wider_is_less_sure(xx: float, yy: float, correlation: float, dof: float) -> None:
     xy = correlation * math.sqrt(xx * yy)
     covariance = torch.tensor([[xx, xy], [xy, yy]], dtype=torch.float64)
-    near, far = (uncertainty.probability_within(s * covariance, 0.05, (96, 96), tail).item() for s in (1, 4))
+    near, far = (uncertainty.probability_within(s * covariance, 0.05, (96, 96), dof).item() for s in (1, 4))
     assert 0 <= far <= near <= 1
 
 

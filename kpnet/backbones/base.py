@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kpnet.backbones.weights import Loaded
+from kpnet.backbones.weights import LoadReport
 from kpnet.core.registry import Registry
 
 
@@ -25,13 +25,13 @@ class Backbone(nn.Module):
 
     fixed_size: ClassVar[bool] = False
     in_channels: int
-    loaded: Loaded | None = None
+    loaded: LoadReport | None = None
     """What came from a weight file."""
     channels: list[int]
     strides: list[int]
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
-    normed: bool = True
+    has_norm_layers: bool = True
 
     def forward(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError

@@ -8,8 +8,8 @@ from typing import Any
 
 from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.backbones.pretrained import backbone_weights, read_source
-from kpnet.backbones.weights import MismatchError, fit_weights
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.backbones.weights import MismatchError, load_matching_weights
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import load_plugins, split_spec
 
 
@@ -35,7 +35,7 @@ def build_backbone(
             raise
         raise source.mismatch(spec, input_size, error) from None
     if source is not None:
-        backbone.mean, backbone.std = tuple(source.stem.mean), tuple(source.stem.std)
+        backbone.mean, backbone.std = tuple(source.input.mean), tuple(source.input.std)
     backbone.in_channels = in_channels
     return backbone
 
@@ -52,7 +52,7 @@ def _build(
         if pretrained is True:
             raise KpnetError(f'backbone "{name}" has no published weights; give pretrained the path of a weight file')
         if pretrained:
-            backbone.loaded = fit_weights(backbone, backbone_weights(pretrained), str(pretrained))
+            backbone.loaded = load_matching_weights(backbone, backbone_weights(pretrained), str(pretrained))
         return backbone
     from kpnet.backbones import timm_networks, torchvision_networks  # they take a second or two to import
 
@@ -61,7 +61,7 @@ def _build(
     if timm_networks.is_timm(name):
         return timm_networks.TimmBackbone(name, in_channels, pretrained, input_size, options)
     raise KpnetError(
-        f'unknown backbone "{name}"{nearest(name, list_backbones())}; '
+        f'unknown backbone "{name}"{did_you_mean(name, list_backbones())}; '
         f"there are: {', '.join(sorted(BACKBONES))}, torchvision/NAME and timm's models (kpnet.list_backbones())"
     )
 

@@ -20,7 +20,7 @@ Size = tuple[int, int] | None
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class _Library(Backbone):
+class LibraryBackbone(Backbone):
     """What both libraries share: checks, input statistics, and maps that are known to cover the image."""
 
     name: str
@@ -42,7 +42,7 @@ class _Library(Backbone):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def _note_norms(self) -> None:
-        self.normed = any("Norm" in type(module).__name__ for module in self.net.modules())
+        self.has_norm_layers = any("Norm" in type(module).__name__ for module in self.net.modules())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         raise NotImplementedError
@@ -80,12 +80,12 @@ class _Library(Backbone):
                 )
 
 
-def _no_download(where: str, error: Exception) -> str:
+def no_download(where: str, error: Exception) -> str:
     return (
-        f"{where}: its weights could not be downloaded ({_line(error)}); "
+        f"{where}: its weights could not be downloaded ({first_line(error)}); "
         "fetch the file elsewhere and set pretrained to its path"
     )
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
-from kpnet.config.fields import Part, Positive, Rate, Strict
+from kpnet.config.fields import Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.registry import split_spec
-from kpnet.core.validation import describe
+from kpnet.core.validation import explain_validation_error
 
 # Of a backbone's names in a kpnet file: a timm transformer's, another library network's, kpnet's own.
 PREFIXES = ("backbone.net.model.", "backbone.net.", "backbone.")
 
 
-class Stem(Strict):
+class InputSpec(StrictModel):
     """What a backbone's weights take: so many channels, of images in [0, 1] with this mean and std (one, or one each).
 
     Said in a saved model's file beside its config, which leaves the statistics to the backbone.
@@ -44,42 +44,43 @@ class _Model(BaseModel):
 
 class _File(BaseModel):
     model: _Model
-    stem: Stem
+    input: InputSpec
 
 
 @dataclass(frozen=True)
-class Source:
+class PretrainedSource:
     """The backbone in a kpnet folder; `path` is what the user gave."""
 
     path: str
     spec: Part
     input_size: tuple[int, int]
-    stem: Stem
+    input: InputSpec
 
     def check(self, spec: str | Mapping[str, Any], channels: int) -> None:
         """A KpnetError where another network, or one for another number of channels, is asked for."""
-        if _network(spec) != _network(self.spec):
+        if _architecture(spec) != _architecture(self.spec):
+            held, asked = format_spec(self.spec), format_spec(spec)
             raise KpnetError(
-                f"{self.path}: holds the backbone {show(self.spec)}, but the config asks for {show(spec)}: "
+                f"{self.path}: holds the backbone {held}, but the config asks for {asked}: "
                 "set model.backbone to the first, or pretrained to a run of the second"
             )
-        if channels != self.stem.channels:
+        if channels != self.input.channels:
             raise KpnetError(
-                f"{self.path}: its backbone was trained with in_channels {self.stem.channels}, found {channels}: "
-                f"set model.in_channels to {self.stem.channels}"
+                f"{self.path}: its backbone was trained with in_channels {self.input.channels}, found {channels}: "
+                f"set model.in_channels to {self.input.channels}"
             )
 
     def mismatch(self, spec: str | Mapping[str, Any], size: tuple[int, int] | None, error: KpnetError) -> KpnetError:
         """`error`, from loading these weights into the backbone asked for, with both named."""
         reason = str(error).removeprefix(f"{self.path}: ")
-        held, asked = show(self.spec), show(spec)
+        held, asked = format_spec(self.spec), format_spec(spec)
         if size not in (None, self.input_size):
             held += f" for {self.input_size[0]}x{self.input_size[1]} pixels"
             asked += f" for {size[0]}x{size[1]}"
         return KpnetError(f"{self.path}: holds the backbone {held}, but the config asks for {asked}: {reason}")
 
 
-def read_source(pretrained: bool | str | Path) -> Source | None:
+def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
     """The backbone that a kpnet folder, or the weight file in it, says it holds; None for other files."""
     if isinstance(pretrained, bool):
         return None
@@ -92,10 +93,10 @@ def read_source(pretrained: bool | str | Path) -> Source | None:
         values = yaml.safe_load(where.read_text(encoding="utf-8"))
         found = _File.model_validate(values)
     except ValidationError as error:
-        raise KpnetError(describe(error, str(where), _File, values)) from None
+        raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
-    return Source(str(pretrained), found.model.backbone, found.model.input_size, found.stem)
+    return PretrainedSource(str(pretrained), found.model.backbone, found.model.input_size, found.input)
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
@@ -105,7 +106,7 @@ def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
-def stem_channels(config: ModelConfig) -> int:
+def required_channels(config: ModelConfig) -> int:
     """Channels that the backbone's first layer takes: with a kpnet folder's weights, those they were trained with.
 
     RGB filters see a grey image three times: summing them would lose the channels' own mean and std.
@@ -114,17 +115,17 @@ def stem_channels(config: ModelConfig) -> int:
     if source is None:
         colour = bool(config.pretrained) and split_spec(config.backbone, "backbone")[0] not in BACKBONES
     else:
-        colour = source.stem.channels == 3
+        colour = source.input.channels == 3
     return 3 if colour and config.in_channels == 1 else config.in_channels
 
 
-def show(spec: str | Mapping[str, Any]) -> str:
+def format_spec(spec: str | Mapping[str, Any]) -> str:
     """A backbone's name and options on one line."""
     name, options = split_spec(spec, "backbone")
     return f"{name} {yaml.safe_dump(options, default_flow_style=True, width=1e9).strip()}" if options else name
 
 
-def _network(spec: str | Mapping[str, Any]) -> str:
+def _architecture(spec: str | Mapping[str, Any]) -> str:
     """The name without timm's tag of published weights (resnet18.a1_in1k)."""
     name = split_spec(spec, "backbone")[0]
     return name if name in BACKBONES else name.partition(".")[0]

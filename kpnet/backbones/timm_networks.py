@@ -12,14 +12,22 @@ from timm.layers import Format
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, Pretrained, Size, _Library, _line, _no_download
+from kpnet.backbones.library import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LibraryBackbone,
+    Pretrained,
+    Size,
+    first_line,
+    no_download,
+)
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
-from kpnet.backbones.weights import Loaded, fit_weights
+from kpnet.backbones.weights import LoadReport, load_matching_weights
 from kpnet.core.errors import KpnetError
 
 
-class TimmBackbone(_Library):
+class TimmBackbone(LibraryBackbone):
     """Any timm model that gives features. Options go to `timm.create_model` (`drop_path_rate`, …).
 
     A transformer is built for `input_size`; where timm allows it, other sizes are resampled on the way.
@@ -42,7 +50,9 @@ class TimmBackbone(_Library):
         if pretrained and pretrained is not True:
             self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
         elif pretrained:
-            self.loaded = Loaded(f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), [])
+            self.loaded = LoadReport(
+                f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), []
+            )
         size = input_size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
         round_up(self.net)
         self._cover(in_channels, size)
@@ -95,21 +105,21 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
                 continue
             ours = [key for key in unknown if key in options]
             if ours:
-                raise KpnetError(f'backbone "{name}": unknown key "{ours[0]}" ({_line(error)})') from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {_line(error)}') from None
+                raise KpnetError(f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error)})') from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
         except Exception as error:
             if pretrained:
-                raise KpnetError(_no_download(f'backbone "{name}"', error)) from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {_line(error)}') from None
+                raise KpnetError(no_download(f'backbone "{name}"', error)) from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
 
 
-def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> Loaded:
+def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> LoadReport:
     if isinstance(net, FeatureGetterNet):
         # The model as it is, whose own filter resamples position embeddings to the size it was built for.
         entry = sys.modules[timm.models.model_entrypoint(name.split(".")[0]).__module__]
         convert = getattr(entry, "checkpoint_filter_fn", None)
-        return fit_weights(net.model, convert(state, net.model) if convert else state, source)
-    return fit_weights(net, state, source)
+        return load_matching_weights(net.model, convert(state, net.model) if convert else state, source)
+    return load_matching_weights(net, state, source)
 
 
 def _last_of_each(strides: list[int]) -> list[int]:

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, Pretrained, Size, _Library, _no_download
+from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, LibraryBackbone, Pretrained, Size, no_download
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
-from kpnet.backbones.weights import fit_weights
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.backbones.weights import load_matching_weights
+from kpnet.core.errors import KpnetError, did_you_mean
 
 # Families whose forward pass is the chain of their modules up to the pooling before the classifier.
 _TORCHVISION = re.compile(
@@ -26,7 +26,7 @@ _TORCHVISION = re.compile(
 _HEADS = ("classifier", "fc", "avgpool")
 
 
-class TorchvisionBackbone(_Library):
+class TorchvisionBackbone(LibraryBackbone):
     """`torchvision/NAME`: the last map at each stride of the modules before the classifier.
 
     Stems without padding (alexnet, squeezenet) get it, so that cell j's centre lies within half a cell of
@@ -39,7 +39,9 @@ class TorchvisionBackbone(_Library):
         self._start(name, in_channels, pretrained)
         short = name.removeprefix("torchvision/")
         if name not in torchvision_names():
-            raise KpnetError(f"unknown {self.name}{nearest(name, torchvision_names())}; see kpnet.list_backbones()")
+            raise KpnetError(
+                f"unknown {self.name}{did_you_mean(name, torchvision_names())}; see kpnet.list_backbones()"
+            )
         if options:
             raise KpnetError(f'{self.name}: unknown key "{next(iter(options))}"; it has no options')
         net = torchvision.models.get_model(short, weights=None)
@@ -51,7 +53,7 @@ class TorchvisionBackbone(_Library):
         _replace_stem(self.net, in_channels)
         if pretrained:
             source = name if pretrained is True else str(pretrained)
-            self.loaded = fit_weights(
+            self.loaded = load_matching_weights(
                 self.net, _download(self.name, short) if pretrained is True else backbone_weights(pretrained), source
             )
         self._statistics(IMAGENET_MEAN, IMAGENET_STD, in_channels)
@@ -126,4 +128,4 @@ def _download(where: str, name: str) -> dict[str, Tensor]:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except Exception as error:
-        raise KpnetError(_no_download(where, error)) from None
+        raise KpnetError(no_download(where, error)) from None

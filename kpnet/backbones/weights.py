@@ -37,7 +37,7 @@ class MismatchError(KpnetError):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadReport:
     """What a module took from a file: how many tensors, and the names of those that it has no place for."""
 
     source: str
@@ -49,7 +49,7 @@ class Loaded:
         return f"{self.source}: {self.tensors} tensors" + (f"; left out: {parts}" if parts else "")
 
 
-def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> Loaded:
+def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
     """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
 
     A prefix common to the file's names (`module.`, `backbone.`, …) is found, and timm's flattened names
@@ -75,7 +75,7 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     _refuse_deeper(flat, wanted, source)
     module.load_state_dict({k: state[name] for k, name in found.items()}, strict=False)
     used = set(found.values())
-    return Loaded(source, len(used), [name for name in state if name not in used])
+    return LoadReport(source, len(used), [name for name in state if name not in used])
 
 
 def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:

@@ -23,20 +23,24 @@ def calibrate(
     from kpnet.cli.printing import print_reliability
     from kpnet.core.model_folder import model_folder
     from kpnet.core.runtime import best_device
-    from kpnet.evaluation.measurement import answer_dataset
+    from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.reliability import measure_reliability
-    from kpnet.evaluation.run_data import check_unseen, labelled
+    from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
 
     model = load_model(run).to(best_device())
     check_unseen(run, data)
     model.calibration = None
-    dataset, size, test_time = labelled(run, data, model), model.config.input_size, parse_test_time(flip_test, "1", 0.0)
-    result = answer_dataset(model, dataset, batch_size, test_time)
-    model.calibration = fit_calibration(result.answer, result.target, result.visible, size, test_time)
+    dataset, size, test_time = (
+        evaluation_dataset(run, data, model),
+        model.config.input_size,
+        parse_test_time(flip_test, "1", 0.0),
+    )
+    result = predict_dataset(model, dataset, batch_size, test_time)
+    model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
     console = Console()
-    for when, answer in (("before", result.answer), ("after", model.calibration(result.answer, size))):
+    for when, answer in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if answer.covariance is not None:
             console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
             print_reliability(console, measure_reliability(answer, result.target, result.visible, size))

@@ -15,7 +15,7 @@ app = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True, pr
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="FORMAT", help="A name, or e.g. '{name: pts, first: 0}'; else told from the data."
+        "--format", metavar="FORMAT", help="A name, or e.g. '{name: pts, index_base: 0}'; else told from the data."
     ),
 ]
 SkeletonOption = Annotated[str | None, typer.Option(help="For points without names: a shipped one or a YAML file.")]
@@ -33,11 +33,11 @@ def check(
 
     Exit code 1 where a sample or an image cannot be used.
     """
-    from kpnet.cli.data_report import check_and_tell
+    from kpnet.cli.data_report import run_data_check
 
     if sheet.suffix.lower() != ".png":
         raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")
-    if check_and_tell(data, parse_format(form, "--format"), skeleton, sheet, count):
+    if run_data_check(data, parse_format(form, "--format"), skeleton, sheet, count):
         raise typer.Exit(1)
 
 
@@ -48,15 +48,17 @@ def convert(
     form: Annotated[
         str | None, typer.Option("--from", metavar="FORMAT", help="A's, as for check; else told from the data.")
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="B's, e.g. coco or '{name: pts, first: 0}'.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Format of B, e.g. coco or '{name: pts, index_base: 0}'.")
+    ] = None,
     skeleton: SkeletonOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="A sample that cannot be used is an error.")] = False,
 ) -> None:
     """Write labels and pictures in another format. Nothing is overwritten."""
-    from kpnet.data.build import open_data
+    from kpnet.data.build import open_dataset
     from kpnet.data.convert import convert as run_conversion
 
-    dataset = open_data(source, parse_format(form, "--from"), skeleton, strict=strict)
+    dataset = open_dataset(source, parse_format(form, "--from"), skeleton, strict=strict)
     lost = run_conversion(dataset, target, parse_format(to, "--to"))
     print(f"{len(dataset)} samples: {target}")
     if lost:
@@ -70,4 +72,4 @@ def parse_format(text: str | None, option: str) -> Any:
     try:
         return None if text is None else yaml.safe_load(text)
     except yaml.YAMLError:
-        raise KpnetError(f"{option}: not YAML: {text}; expected e.g. pts or '{{name: pts, first: 0}}'") from None
+        raise KpnetError(f"{option}: not YAML: {text}; expected e.g. pts or '{{name: pts, index_base: 0}}'") from None

@@ -12,20 +12,20 @@ from rich.progress import track
 from rich.table import Table
 
 from kpnet.data.base import KeypointDataset
-from kpnet.data.build import open_data
+from kpnet.data.build import open_dataset
 from kpnet.data.check import Findings, check_data
 from kpnet.plot import draw_contact_sheet, save_figure
 
 _SHOWN = 20  # lines of a kind
 
 
-def check_and_tell(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
+def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
     """Prints the findings and draws the sheet. Is there a sample or an image that cannot be used?"""
     log = logging.getLogger("kpnet")
     level = log.level
     log.setLevel(logging.ERROR)  # what is left out is in the report
     try:
-        dataset = open_data(data, form, skeleton)
+        dataset = open_dataset(data, form, skeleton)
     finally:
         log.setLevel(level)
     bar = Console(stderr=True)

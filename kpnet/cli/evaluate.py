@@ -35,7 +35,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Of COCO JSON: write COCO's results JSON here, and print pycocotools' AP and AR."),
     ] = None,
-    failure_at: Annotated[
+    failure_threshold: Annotated[
         float,
         typer.Option(min=0.001, help="NME above which an image failed, and up to which the AUC goes: 300-W's 0.08."),
     ] = 0.10,
@@ -54,11 +54,11 @@ def evaluate(
     from rich.console import Console
 
     from kpnet.cli.options import parse_test_time
-    from kpnet.cli.printing import print_groups, print_measures, print_original, print_points, print_reliability
+    from kpnet.cli.printing import print_groups, print_image_pixels, print_measures, print_points, print_reliability
     from kpnet.core.files import plain
     from kpnet.core.runtime import best_device
-    from kpnet.evaluation.measurement import answer_dataset, measure_answers
-    from kpnet.evaluation.run_data import labelled
+    from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
+    from kpnet.evaluation.run_data import evaluation_dataset
     from kpnet.models.ensemble import load_ensemble
 
     if plot is not None and plot.suffix.lower() != ".png":
@@ -67,9 +67,9 @@ def evaluate(
     views = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    dataset = labelled(run, data, model)
-    answers = answer_dataset(model, dataset, batch_size, views)
-    measures = measure_answers(answers, model, divisor, failure_at, min_confidence)
+    dataset = evaluation_dataset(run, data, model)
+    answers = predict_dataset(model, dataset, batch_size, views)
+    measures = evaluate_predictions(answers, model, divisor, failure_threshold, min_confidence)
     if coco_results is not None:
         from kpnet.evaluation.coco import coco_measures, write_results
 
@@ -91,8 +91,8 @@ def evaluate(
         print_reliability(console, reliability)
     print_points(console, measures["per_point"])
     print_groups(console, measures["per_group"])
-    if "original" in measures:
-        print_original(console, measures["original"])
+    if "image_pixels" in measures:
+        print_image_pixels(console, measures["image_pixels"])
     if "coco" in measures:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
         console.print(f"COCO's {shown}; {coco_results}", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ def info(
     """The network layer by layer: shapes, parameters, MACs, memory, receptive field; and what learns when."""
     from rich.console import Console
 
-    from kpnet.cli.printing import render_parts
+    from kpnet.cli.printing import render_parameter_groups
     from kpnet.config.loading import load_config, run_config
     from kpnet.models.build import build_model, load_model
     from kpnet.models.summary import render, summarize
@@ -41,4 +41,4 @@ def info(
         model.freeze_backbone(frozen_stages(config.train.freeze, len(model.backbone.strides), 0))
     console.print(render(summarize(model, (model.config.in_channels, *model.config.input_size))))
     if config is not None:
-        console.print(render_parts(model, config.train))
+        console.print(render_parameter_groups(model, config.train))

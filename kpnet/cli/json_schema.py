@@ -12,12 +12,12 @@ from kpnet.config.fields import Recipe
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.config.sweep import SweepConfig
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import load_plugins
 from kpnet.core.skeleton import SkeletonFile
 from kpnet.core.validation import options_model
 from kpnet.data import DATASETS, KeypointDataset
-from kpnet.data.base import GIVEN
+from kpnet.data.base import COMMON_ARGUMENTS
 from kpnet.data.transforms.augment import GROUPS, supported
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS
@@ -34,7 +34,7 @@ def json_schema(command: str = "train") -> Json:
     command without a YAML.
     """
     if command not in RECIPES:
-        raise KpnetError(f'no schema of "{command}"{nearest(command, RECIPES)}; there are: {", ".join(RECIPES)}')
+        raise KpnetError(f'no schema of "{command}"{did_you_mean(command, RECIPES)}; there are: {", ".join(RECIPES)}')
     load_plugins()
     schema = RECIPES[command].model_json_schema()
     models: dict[str, Json] = schema["$defs"]
@@ -42,7 +42,7 @@ def json_schema(command: str = "train") -> Json:
         models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
     if command == "train":
         models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
-        models |= _parts("format", DATASETS, KeypointDataset, given=GIVEN)
+        models |= _parts("format", DATASETS, KeypointDataset, given=COMMON_ARGUMENTS)
         formats, skeletons = _ref("format"), [_TEXT, _list(_TEXT), _ref("skeleton")]
         _narrow(models["ModelConfig"], backbone=_ref("backbone"), head=_ref("head"), heads=_mapping(_ref("head")))
         _narrow(
@@ -122,7 +122,7 @@ def _options(name: str, cls: type, base: type, given: frozenset[str]) -> Json:
     options["description"] = " ".join(next(described(cls, base), "").split())
     options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
     options["required"] = ["name", *options.get("required", ())]
-    properties, known = options["properties"], getattr(cls, "known", ())
+    properties, known = options["properties"], getattr(cls, "loss_terms", ())
     if "decoder" in properties:
         _narrow(options, decoder=_ref("decoder"))
     if "head" in properties:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def one_line_errors(folder: Path) -> Iterator[None]:
     """An interrupted training, and one that cannot write its run, as one line each."""
     try:
         yield

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, _told
+from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, one_line_errors
 
 if TYPE_CHECKING:
     from kpnet.config.pretraining import PretrainConfig
@@ -20,20 +20,20 @@ def pretrain(
     force: ForceOption = False,
 ) -> None:
     """Train a backbone on images without labels, as the encoder of an autoencoder."""
-    from kpnet.cli.pretrain import pretrain_and_tell
+    from kpnet.cli.pretrain import run_pretraining
     from kpnet.config.pretraining import load_pretrain_config
 
-    pretrain_and_tell(load_pretrain_config(config, overrides or ()), out, resume, force)
+    run_pretraining(load_pretrain_config(config, overrides or ()), out, resume, force)
 
 
-def pretrain_and_tell(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
+def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
     """Pretrain; what was measured and where the encoder is go to the terminal."""
     from rich.console import Console
 
     from kpnet.training.pretraining import pretrain
 
     console = Console()
-    with _told(out or Path("runs") / config.name):
+    with one_line_errors(out or Path("runs") / config.name):
         folder, _, measures = pretrain(config, out=out, resume=resume, force=force, console=console)
     if int(os.environ.get("LOCAL_RANK", "0")):
         return

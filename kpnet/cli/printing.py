@@ -11,13 +11,13 @@ from rich.table import Table
 from kpnet.config.schema import TrainConfig
 from kpnet.metrics import PASS_MARK
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.freezing import frozen_stages, parts, trained_parts
+from kpnet.training.freezing import frozen_stages, parameter_groups, parts
 
 
-def render_parts(model: KeypointModel, config: TrainConfig) -> Table:
+def render_parameter_groups(model: KeypointModel, config: TrainConfig) -> Table:
     """A rich table of what learns when, and how fast."""
     order, stages = parts(model, config), len(model.backbone.strides)
-    trained = [trained_parts(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)]
+    trained = [parameter_groups(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)]
     table = Table(box=box.HORIZONTALS, padding=(0, 1))
     for title in ("part", "parameters", "learning rate", "learns"):
         table.add_column(title, justify="left" if title in ("part", "learns") else "right", no_wrap=True)
@@ -34,7 +34,7 @@ def print_measures(console: Console, measures: dict[str, Any], what: str) -> Non
     verdict = "passes" if measures["score"] >= PASS_MARK else "below"
     size = "x".join(map(str, measures["input_size"]))
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
-    failure = 100 * measures["failure_at"]
+    failure = 100 * measures["failure_threshold"]
     console.print(
         f"{what}: {measures['images']} images, {measures['points']} points, px of the model's {size} input\n"
         f"  score   {measures['score']:.2f}   (1 / (2 MSE); {verdict} the course's {PASS_MARK:.0f})\n"
@@ -50,10 +50,10 @@ def print_measures(console: Console, measures: dict[str, Any], what: str) -> Non
     )
 
 
-def print_original(console: Console, original: dict[str, Any]) -> None:
+def print_image_pixels(console: Console, original: dict[str, Any]) -> None:
     """The measures of `metrics.evaluate_original`: a line, and a row per keypoint."""
-    sure = original.get("sure")
-    lines = [("", original)] + ([] if sure is None else [(", of the points that are sure enough", sure)])
+    confident = original.get("confident")
+    lines = [("", original)] + ([] if confident is None else [(", of the points that are confident enough", confident)])
     for what, row in lines:
         console.print(
             f"in px of the original images{what}: RMSE {row['rmse_px']:.3f} px, MRE {row['mre_px']:.3f} px, "
@@ -61,7 +61,9 @@ def print_original(console: Console, original: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    table = Table("point", "RMSE px", "MRE px", "points", *(["sure: RMSE px", "MRE px", "points"] if sure else []))
+    table = Table(
+        "point", "RMSE px", "MRE px", "points", *(["confident: RMSE px", "MRE px", "points"] if confident else [])
+    )
     for name in original["per_point"]:
         rows = [held["per_point"][name] for _, held in lines]
         table.add_row(name, *(c for r in rows for c in (f"{r['rmse_px']:.3f}", f"{r['mre_px']:.3f}", str(r["points"]))))

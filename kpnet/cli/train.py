@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, _told
+from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, one_line_errors
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train(
         raise KpnetError("--overfit writes no run: leave out --out, --resume and --force")
     if overfit:
         return _overfit(loaded, overfit)
-    train_and_tell(loaded, out, resume, force)
+    run_training(loaded, out, resume, force)
 
 
 def _overfit(config: Config, samples: int) -> None:
@@ -60,12 +60,12 @@ def demo(
 
     config = load_config("demo", overrides or ())
     saved = out / "config.yaml"  # another run there is no demo's to delete
-    folder = train_and_tell(config, out, False, saved.is_file() and load_config(saved).name == config.name)
+    folder = run_training(config, out, False, saved.is_file() and load_config(saved).name == config.name)
     print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
     print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
 
-def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
+def run_training(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
     """The run's folder, once trained; measures and files go to the terminal."""
     from rich.console import Console
 
@@ -73,7 +73,7 @@ def train_and_tell(config: Config, out: Path | None, resume: bool, force: bool) 
     from kpnet.training.supervised import train as run_training
 
     console = Console()
-    with _told(out or Path("runs") / config.name):
+    with one_line_errors(out or Path("runs") / config.name):
         folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
     if measures:
         print_measures(console, measures, "final model on the validation data")

@@ -30,39 +30,39 @@ def tune(
     steps: Annotated[int, typer.Option(min=50, help="Steps of the learning rate's test.")] = 100,
 ) -> None:
     """Find a learning rate, and the largest batch that fits: key=value lines for kpnet train."""
-    from kpnet.cli.tune import tune_and_tell
+    from kpnet.cli.tune import run_tuning
     from kpnet.config.loading import load_config
 
     if not lr and not batch_size:
         raise KpnetError("--no-lr without --batch-size: nothing to find")
     if max_batch_size is not None and not batch_size:
         raise KpnetError("--max-batch-size goes with --batch-size")
-    found, notes = tune_and_tell(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
+    found, notes = run_tuning(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
     print("\n".join(found))  # alone on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
     print("\n".join(notes), file=sys.stderr)
 
 
-def tune_and_tell(
+def run_tuning(
     config: Config, out: Path, lr: bool, batch_size: bool, most: int | None, steps: int
 ) -> tuple[list[str], list[str]]:
     """What was found, as key=value lines, and how; the curve of the learning rate is drawn into `out`."""
     from rich.console import Console
 
     from kpnet import plot
-    from kpnet.data.build import build_splits, unlabelled_points
+    from kpnet.data.build import build_splits, points_without_labels
     from kpnet.heads import window_of
-    from kpnet.training.tuning import find_batch_size, find_lr, say_batch_size
+    from kpnet.training.tuning import describe_batch_size, find_batch_size, find_lr
 
     console = Console(stderr=True)
     data = build_splits(config, window_of(config.model.head))[0]
-    unlabelled_points(data)  # a KpnetError for a file without a label
+    points_without_labels(data)  # a KpnetError for a file without a label
     found, notes = [], []
     if batch_size:
         with console.status("trying batch sizes"):
             batch = find_batch_size(config, data, most)
         config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch.size})})
         found.append(f"train.batch_size={batch.size}")
-        notes.append(say_batch_size(batch, len(data)))
+        notes.append(describe_batch_size(batch, len(data)))
     if lr:
         with console.status("trying learning rates"):
             curve, said = find_lr(config, data, steps)

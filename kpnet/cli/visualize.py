@@ -14,7 +14,7 @@ from kpnet.cli.options import RunArg
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
-    from kpnet.inference.inputs import Picture
+    from kpnet.inference.inputs import InputImage
     from kpnet.models.keypoint_model import KeypointModel
 
 
@@ -27,14 +27,14 @@ def visualize(
     limit: Annotated[int, typer.Option(min=1, help="The first so many images alone.")] = 4,
 ) -> None:
     """What the network sees: filters, feature maps, heatmaps, and the spread of its points."""
-    from kpnet.cli.visualize import val_pictures, visualize_pictures
+    from kpnet.cli.visualize import validation_images, visualize_images
     from kpnet.core.runtime import best_device
-    from kpnet.inference.inputs import find_pictures
+    from kpnet.inference.inputs import find_images
     from kpnet.models.build import load_model
 
     model = load_model(run).to(best_device())
-    pictures = find_pictures(images) if images else val_pictures(run, model)
-    lines, bad = visualize_pictures(model, pictures[:limit], out)
+    pictures = find_images(images) if images else validation_images(run, model)
+    lines, bad = visualize_images(model, pictures[:limit], out)
     if len(pictures) > limit:
         lines.append(f"the first {limit} of {len(pictures)} images; --limit takes more")
     print("\n".join(lines))
@@ -44,27 +44,27 @@ def visualize(
         raise typer.Exit(1)
 
 
-def val_pictures(run: Path, model: KeypointModel) -> list[Picture]:
+def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
     """The samples of what the run's config calls its validation data, none of them read yet."""
     from kpnet.config.loading import run_config
     from kpnet.data.build import build_val
-    from kpnet.inference.inputs import dataset_pictures
+    from kpnet.inference.inputs import dataset_images
 
     config = run_config(run)
-    dataset = None if config is None else build_val(config, model.skeleton, model.context)
+    dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give pictures: kpnet visualize {run} photo.jpg")
-    return dataset_pictures(dataset, "val", "val")
+    return dataset_images(dataset, "val", "val")
 
 
-def visualize_pictures(model: KeypointModel, pictures: list[Picture], out: Path) -> tuple[list[str], list[str]]:
+def visualize_images(model: KeypointModel, pictures: list[InputImage], out: Path) -> tuple[list[str], list[str]]:
     """Draw the network's inside into `out`, of each picture in a folder of its own.
 
     The lines that say what was drawn, and what there is not to draw; and what was wrong with pictures.
     """
     from kpnet import plot
 
-    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_spread}
+    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_uncertainty}
     drawn: dict[str, None] = {}  # in their order, each once
     missing: dict[str, None] = {}
     bad: list[str] = []

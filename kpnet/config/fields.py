@@ -22,7 +22,7 @@ def square(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Named:
+class ShortForm:
     """Of a union: `adam` for `{name: adam}`, and the default's name where only options are given."""
 
     default: str
@@ -48,18 +48,18 @@ class Named:
         return {"anyOf": [*choices, {"enum": alone}] if alone else choices}
 
 
-Sides = Annotated[
+ImageSize = Annotated[
     tuple[Positive, Positive], BeforeValidator(square, json_schema_input_type=tuple[Positive, Positive] | Positive)
 ]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """No unknown key. A line in quotes beneath a field says what it is, here, in the JSON schema and in the docs."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """A whole YAML, for `kpnet <command>`."""
 
     command: ClassVar[str]

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from kpnet.config.fields import Recipe
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.resources import shipped_configs
-from kpnet.core.validation import describe
+from kpnet.core.validation import explain_validation_error
 
 
 def run_config(run: Path) -> Config | None:
@@ -49,7 +49,7 @@ def config_text(name: str) -> str:
     """The YAML text of a shipped recipe."""
     recipes = shipped_configs()
     if name not in recipes:
-        raise KpnetError(f'unknown config "{name}"{nearest(name, recipes)}; there are: {", ".join(recipes)}')
+        raise KpnetError(f'unknown config "{name}"{did_you_mean(name, recipes)}; there are: {", ".join(recipes)}')
     return recipes[name].read_text(encoding="utf-8")
 
 
@@ -80,7 +80,7 @@ def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrid
             if command != schema.command and isinstance(held, Mapping) and key in held:
                 what = f"a config of kpnet {command}, not of kpnet {schema.command}"
                 raise KpnetError(f"{where}: {what}: it has {section}.{key}") from None
-        raise KpnetError(describe(error, where, schema, values)) from None
+        raise KpnetError(explain_validation_error(error, where, schema, values)) from None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kpnet.config.fields import Fraction, Named, Positive, Rate, Strict
+from kpnet.config.fields import Fraction, Positive, Rate, ShortForm, StrictModel
 
 
-class SGD(Strict):
+class SGD(StrictModel):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = "sgd"
@@ -23,7 +23,7 @@ class SGD(Strict):
     """Of weights alone: biases and norms have none."""
 
 
-class Adam(Strict):
+class Adam(StrictModel):
     """Adam (Kingma and Ba 2015); weight decay as part of the gradient."""
 
     name: Literal["adam"] = "adam"
@@ -43,13 +43,13 @@ class AdamW(Adam):
     """Of weights alone: biases and norms have none."""
 
 
-class Constant(Strict):
+class Constant(StrictModel):
     """The optimizer's lr throughout."""
 
     name: Literal["constant"] = "constant"
 
 
-class OneCycle(Strict):
+class OneCycle(StrictModel):
     """Up to the optimizer's lr and down to nearly 0, each step (Smith 2018)."""
 
     name: Literal["one_cycle"] = "one_cycle"
@@ -61,7 +61,7 @@ class OneCycle(Strict):
     """Of the lr, at the last step."""
 
 
-class Cosine(Strict):
+class Cosine(StrictModel):
     """Linear warm-up, then half a cosine to `final_factor` of the lr, each step."""
 
     name: Literal["cosine"] = "cosine"
@@ -71,7 +71,7 @@ class Cosine(Strict):
     """Of the lr, at the last step."""
 
 
-class Plateau(Strict):
+class Plateau(StrictModel):
     """lr times `factor` after `patience` epochs without a better validation loss."""
 
     name: Literal["plateau"] = "plateau"
@@ -81,7 +81,7 @@ class Plateau(Strict):
     """Epochs."""
 
 
-class EMA(Strict):
+class EMA(StrictModel):
     """Exponential moving average of the weights, each step."""
 
     name: Literal["ema"] = "ema"
@@ -89,7 +89,7 @@ class EMA(Strict):
     """Share of the average that each step keeps."""
 
 
-class SWA(Strict):
+class SWA(StrictModel):
     """Mean of the weights at the ends of the last epochs, from `start`, a share of them, on (Izmailov et al. 2018)."""
 
     name: Literal["swa"] = "swa"
@@ -97,6 +97,6 @@ class SWA(Strict):
     """Share of the epochs before the first that counts."""
 
 
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), Named("adamw")]
-Schedule = Annotated[Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), Named("one_cycle")]
-Average = Annotated[EMA | SWA, Field(discriminator="name"), Named("ema")]
+Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), ShortForm("adamw")]
+Schedule = Annotated[Constant | OneCycle | Cosine | Plateau, Field(discriminator="name"), ShortForm("one_cycle")]
+Average = Annotated[EMA | SWA, Field(discriminator="name"), ShortForm("ema")]

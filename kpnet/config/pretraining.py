@@ -8,19 +8,19 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from kpnet.config.fields import Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.fields import ImageSize, Part, Positive, Rate, Recipe, StrictModel
 from kpnet.config.loading import load_as
 from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
 
 
-class DecoderConfig(Strict):
+class DecoderConfig(StrictModel):
     """Upsampling, convolution, norm and ReLU for each factor of 2 that the coarsest map is smaller than the image."""
 
     width: Annotated[int, Field(ge=8)] | None = None
     """Channels of the first, then half each, at least 8; null: 128."""
 
 
-class AutoencoderConfig(Strict):
+class AutoencoderConfig(StrictModel):
     """Any backbone as the encoder; the decoder sees its coarsest map alone."""
 
     backbone: Part
@@ -31,7 +31,7 @@ class AutoencoderConfig(Strict):
     """So many numbers between the two; null: the coarsest map."""
     in_channels: Positive = 3
     """1 for grey images, 3 for colour."""
-    input_size: Sides = (96, 96)
+    input_size: ImageSize = (96, 96)
     """H, W; or one number for both."""
     mean: list[float] | None = None
     """As a keypoint model's."""
@@ -39,7 +39,7 @@ class AutoencoderConfig(Strict):
     """As a keypoint model's."""
 
 
-class ImagesConfig(Strict):
+class ImagesConfig(StrictModel):
     """Where images without labels come from."""
 
     root: str = "."
@@ -54,16 +54,16 @@ class ImagesConfig(Strict):
     """Processes that load and augment beside the training."""
 
 
-class Mask(Strict):
+class Mask(StrictModel):
     """A share of each image's patches is blanked."""
 
-    share: Annotated[float, Field(gt=0, lt=1)]
+    ratio: Annotated[float, Field(gt=0, lt=1)]
     """Of the image's patches."""
     patch: Positive = 12
     """Pixels a side."""
 
 
-class PretrainSettings(Strict):
+class PretrainSettings(StrictModel):
     """How the autoencoder is trained: to give back the image as it was before noise and mask."""
 
     epochs: Positive = 30

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from kpnet.config.fields import Fraction, Part, Positive, Rate, Recipe, Sides, Strict
+from kpnet.config.fields import Fraction, ImageSize, Part, Positive, Rate, Recipe, StrictModel
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 
 
@@ -25,7 +25,7 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-class ModelConfig(Strict):
+class ModelConfig(StrictModel):
     """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
     backbone: Part
@@ -36,7 +36,7 @@ class ModelConfig(Strict):
     """null: as many as the skeleton has."""
     in_channels: Positive = 3
     """1 for grey images, 3 for colour."""
-    input_size: Sides = (96, 96)
+    input_size: ImageSize = (96, 96)
     """H, W; or one number for both."""
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
     """true: the library's own download; or the path of a weight file, a run or a pretraining."""
@@ -68,7 +68,7 @@ class ModelConfig(Strict):
         return json
 
 
-class TrainFile(Strict):
+class TrainFile(StrictModel):
     """One file of the training data. What it leaves out is as in the data section."""
 
     file: str | int
@@ -100,7 +100,7 @@ def _files(value: Any) -> Any:
 _TrainFiles = str | int | TrainFile | list[str | int | TrainFile] | None
 
 
-class Fold(Strict):
+class Fold(StrictModel):
     """Of a cross-validation: one of so many parts of the training data is held out, and validates."""
 
     index: Annotated[int, Field(ge=0)]
@@ -115,7 +115,7 @@ class Fold(Strict):
         return self
 
 
-class Crop(Strict):
+class Crop(StrictModel):
     """Top-down: each sample is what lies about its box, `model.box_scale` times as large, the aspect kept."""
 
     by: Literal["box", "points"]
@@ -131,7 +131,7 @@ def _crop(value: Any) -> Any:
     return {"by": value} if isinstance(value, str) else value
 
 
-class DataConfig(Strict):
+class DataConfig(StrictModel):
     """Where samples come from."""
 
     format: Part = "kaggle_csv"
@@ -167,14 +167,14 @@ class DataConfig(Strict):
         return entries[0] if len(entries) == 1 else entries or None
 
 
-class EarlyStopping(Strict):
+class EarlyStopping(StrictModel):
     """Stop after `patience` epochs without a better validation score."""
 
     patience: Positive = 10
     """Epochs."""
 
 
-class Freeze(Strict):
+class Freeze(StrictModel):
     """The backbone's first `stages` rest until epoch `until`."""
 
     until: Positive | None = None
@@ -193,7 +193,7 @@ class Freeze(Strict):
         return self
 
 
-class LRScale(Strict):
+class LRScale(StrictModel):
     """Times the optimizer's lr."""
 
     backbone: Rate = 1.0
@@ -204,7 +204,7 @@ def _freeze(value: Any) -> Any:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
-class TrainConfig(Strict):
+class TrainConfig(StrictModel):
     """How the model is trained."""
 
     epochs: Positive = 60

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kpnet.config.fields import Positive, Recipe, Strict
+from kpnet.config.fields import Positive, Recipe, StrictModel
 
 
-class Span(Strict):
+class Range(StrictModel):
     """A range of numbers."""
 
     low: int | float
@@ -21,7 +21,7 @@ class Span(Strict):
     """Drawn by ratios, as learning rates are."""
 
     @model_validator(mode="after")
-    def _rises(self) -> Span:
+    def _rises(self) -> Range:
         if not self.low < self.high or (self.log and self.low <= 0):
             raise PydanticCustomError("span", "expected low < high, and low > 0 with log")
         return self
@@ -32,7 +32,7 @@ def _kind(value: Any) -> str:
 
 
 Choices = Annotated[
-    Annotated[list[Any], Field(min_length=1), Tag("list")] | Annotated[Span, Tag("range")], Discriminator(_kind)
+    Annotated[list[Any], Field(min_length=1), Tag("list")] | Annotated[Range, Tag("range")], Discriminator(_kind)
 ]
 
 
@@ -77,7 +77,7 @@ class SweepConfig(Recipe):
             return self
         if self.trials is not None:
             raise PydanticCustomError("trials", "trials: a grid tries every cell; leave it out, or method: random")
-        spans = [key for key, values in self.space.items() if isinstance(values, Span)]
+        spans = [key for key, values in self.space.items() if isinstance(values, Range)]
         if spans:
             raise PydanticCustomError("span", "a grid needs lists, and {key} has a range", {"key": spans[0]})
         return self

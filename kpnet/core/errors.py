@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def clip(text: str) -> str:
+def shorten(text: str) -> str:
     """At most 40 characters, for a message."""
     return text if len(text) <= 40 else text[:39] + "…"
 
@@ -19,7 +19,7 @@ class NotFiniteError(KpnetError):
     """A loss or an answer that is not finite: a training that diverged, or NaN in an image."""
 
 
-def nearest(name: object, choices: Iterable[str]) -> str:
+def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """`' (did you mean "relu"?)'` for the closest of `choices`, or an empty string."""
     match = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""

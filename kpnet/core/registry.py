@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.validation import check_options
 
 GROUP = "kpnet.plugins"
@@ -59,7 +59,9 @@ class Registry(dict[str, T], Generic[T]):
         if name not in self:
             load_plugins()
         if name not in self:
-            raise KpnetError(f'unknown {self.kind} "{name}"{nearest(name, self)}; there are: {", ".join(sorted(self))}')
+            raise KpnetError(
+                f'unknown {self.kind} "{name}"{did_you_mean(name, self)}; there are: {", ".join(sorted(self))}'
+            )
         return self[name]
 
     def build(self, spec: str | Mapping[str, Any], *given: Any) -> Any:

@@ -27,7 +27,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def is_rewritten() -> bool:
+def is_tracing() -> bool:
     """Is the code traced, compiled or transformed as it runs, so that all of it must be torch's own operations?"""
     return (
         torch.compiler.is_compiling()

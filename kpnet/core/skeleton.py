@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.resources import shipped_skeletons
-from kpnet.core.validation import describe
+from kpnet.core.validation import explain_validation_error
 
 NME_LENGTHS = ("box", "diagonal")  # what NME may divide by besides the distance of two points
 
@@ -94,7 +94,7 @@ class Skeleton:
     def _check_known(self, key: str, names: Sequence[str]) -> None:
         for name in names:
             if name not in self.names:
-                raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{nearest(name, self.names)}')
+                raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{did_you_mean(name, self.names)}')
 
     @property
     def _where(self) -> str:
@@ -175,7 +175,7 @@ class Skeleton:
             text = shipped[str(spec)].read_text(encoding="utf-8")
         else:
             raise KpnetError(
-                f'unknown skeleton "{spec}"{nearest(spec, shipped)}; shipped: {", ".join(shipped)}; '
+                f'unknown skeleton "{spec}"{did_you_mean(spec, shipped)}; shipped: {", ".join(shipped)}; '
                 "or give a .yaml file or a list of names"
             )
         try:
@@ -192,7 +192,7 @@ class Skeleton:
         try:
             file = SkeletonFile.model_validate(dict(values))
         except ValidationError as error:
-            raise KpnetError(describe(error, where, SkeletonFile, values)) from None
+            raise KpnetError(explain_validation_error(error, where, SkeletonFile, values)) from None
         return cls(
             names=tuple(file.names),
             pairs=tuple(file.pairs or ()),

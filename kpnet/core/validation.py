@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 
 
 @functools.cache
@@ -38,11 +38,11 @@ def check_options(
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
-        raise KpnetError(describe(error, where, model, options)) from None
+        raise KpnetError(explain_validation_error(error, where, model, options)) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
-def describe(error: ValidationError, where: str, model: type[BaseModel], values: Any) -> str:
+def explain_validation_error(error: ValidationError, where: str, model: type[BaseModel], values: Any) -> str:
     """The first complaint of pydantic about `values` as one line: key, what was found, what was expected."""
     first = error.errors(include_url=False)[0]
     parts = [str(p) for p in first["loc"]]
@@ -50,12 +50,12 @@ def describe(error: ValidationError, where: str, model: type[BaseModel], values:
     if first["type"] == "extra_forbidden":
         choices = _fields_at(model, parts[:-1])
         known = ", ".join(sorted(choices)) or "none"
-        return f'{where}: unknown key "{key}"{nearest(parts[-1], choices)}; known here: {known}'
+        return f'{where}: unknown key "{key}"{did_you_mean(parts[-1], choices)}; known here: {known}'
     if first["type"] == "missing":
         return f'{where}: "{key}" is missing'
     if first["type"] == "union_tag_invalid":
         tag, tags = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return f'{where}: {key}.name: unknown "{tag}"{nearest(tag, tags)}; there are: {", ".join(tags)}'
+        return f'{where}: {key}.name: unknown "{tag}"{did_you_mean(tag, tags)}; there are: {", ".join(tags)}'
     return f"{where}: {key or 'value'}: {first['msg']}, found {first['input']!r}"
 
 

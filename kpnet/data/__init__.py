@@ -5,7 +5,7 @@ from __future__ import annotations
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.coco import COCO
 from kpnet.data.formats.deeplabcut import DeepLabCut
-from kpnet.data.formats.folder import Folder
+from kpnet.data.formats.folder import ImageFolder
 from kpnet.data.formats.kaggle_csv import KaggleCSV
 from kpnet.data.formats.npz import NPZ
 from kpnet.data.formats.points_csv import PointsCSV
@@ -19,7 +19,7 @@ __all__ = [
     "NPZ",
     "PTS",
     "DeepLabCut",
-    "Folder",
+    "ImageFolder",
     "KaggleCSV",
     "KeypointDataset",
     "PointsCSV",

@@ -171,6 +171,6 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 # What kpnet gives a format's constructor. Its other keyword-only parameters are its options in `data.format`.
-GIVEN = frozenset({"skeleton", "complete_only", "strict", "image_size", "in_channels", "transform", "seed"})
+COMMON_ARGUMENTS = frozenset({"skeleton", "complete_only", "strict", "image_size", "in_channels", "transform", "seed"})
 
 DATASETS: Registry[type[KeypointDataset]] = Registry("data format")

@@ -15,10 +15,10 @@ from kpnet.core.registry import split_spec
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import check_options
 from kpnet.data import DATASETS, KeypointDataset
-from kpnet.data.base import GIVEN, Transform
+from kpnet.data.base import COMMON_ARGUMENTS, Transform
 from kpnet.data.cropping import Cropper
-from kpnet.data.formats.detect import guess_format
-from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.formats.detect import detect_format
+from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.data.wrappers.windows import Windows
 
@@ -40,21 +40,21 @@ def build_dataset(
     common = _common(model, seed)
     dataset = _open(data, source, skeleton, common)
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
-        dataset = Joined(skeleton, [DataPart(_called(data, source), dataset)], partial=partial, **common)
+        dataset = ConcatDataset(skeleton, [ConcatPart(_called(data, source), dataset)], partial=partial, **common)
     dataset.cropper = _cropper(data, model, jitter=False)
     return dataset
 
 
-def open_data(
+def open_dataset(
     path: Path, form: Part | None = None, skeleton: str | None = None, *, strict: bool = False
 ) -> KeypointDataset:
     """A file or folder as samples of the format's own; form None: told from what it is."""
-    path, form = guess_format(path) if form is None else (path, form)
+    path, form = detect_format(path) if form is None else (path, form)
     data = DataConfig(format=form, root="", strict=strict)
     return _open(data, str(path), None if skeleton is None else Skeleton.load(skeleton), {})
 
 
-def build_train(config: Config, *, augment: bool = True) -> Joined:
+def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
     """The files of `data.train`, each with its own settings, on one skeleton: the config's, or the first file's own."""
     data, common = config.data, _common(config.model, config.train.seed)
     if not data.train:
@@ -68,9 +68,9 @@ def build_train(config: Config, *, augment: bool = True) -> Joined:
         dataset = _open(settings, entry.file, skeleton, common)
         skeleton = dataset.skeleton if skeleton is None else skeleton
         transform = _augmentation(settings, skeleton) if augment else None
-        parts.append(DataPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
+        parts.append(ConcatPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
     assert skeleton is not None
-    joined = Joined(skeleton, parts, **common)
+    joined = ConcatDataset(skeleton, parts, **common)
     joined.cropper = _cropper(data, config.model, jitter=augment)
     return joined
 
@@ -120,16 +120,16 @@ def _in_windows(dataset: KeypointDataset, config: Config, window: tuple[int, int
     return Windows(dataset, window)
 
 
-def unlabelled_points(train: KeypointDataset) -> list[str]:
+def points_without_labels(train: KeypointDataset) -> list[str]:
     """Names of the points that no sample has. A KpnetError for a file that has not one label."""
     labels = train.labels()
     whole = train.dataset if isinstance(train, Subset) else train
-    files = zip(whole.parts, whole.split(whole.labels()), strict=True) if isinstance(whole, Joined) else ()
+    files = zip(whole.parts, whole.split(whole.labels()), strict=True) if isinstance(whole, ConcatDataset) else ()
     for part, has in files:
         if not has.any():
             raise KpnetError(
                 f"{part.source}: not one of its {len(has)} samples has a label; leave it out of data.train, or "
-                "have a trained model label it: kpnet predict RUN FILE --wide"
+                "have a trained model label it: kpnet predict RUN FILE --pseudo-labels"
             )
     return [name for name, column in zip(train.skeleton.names, labels.T, strict=True) if not column.any()]
 
@@ -137,7 +137,9 @@ def unlabelled_points(train: KeypointDataset) -> list[str]:
 def _open(data: DataConfig, source: str | int, skeleton: Skeleton | None, common: Mapping[str, Any]) -> KeypointDataset:
     name, options = split_spec(data.format, "data.format")
     cls = DATASETS.find(name)
-    return cls.open(data, source, skeleton, **check_options(cls, options, f'data format "{name}"', GIVEN), **common)
+    return cls.open(
+        data, source, skeleton, **check_options(cls, options, f'data format "{name}"', COMMON_ARGUMENTS), **common
+    )
 
 
 def _configured(data: DataConfig) -> Skeleton | None:

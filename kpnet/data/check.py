@@ -87,7 +87,7 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
         found.sizes = (low[1], low[0]), (high[1], high[0])
     found.duplicates = [names for names in pixels.values() if len(set(names)) > 1]
     found.same_names = _same_names(sizes)
-    found.suspicious = suspicious_sides(every, dataset.skeleton)
+    found.suspicious = find_swapped_sides(every, dataset.skeleton)
     return found
 
 
@@ -108,7 +108,7 @@ _BETTER = 0.4  # of that distance, at most, is left once sides are swapped
 _RARE = 0.02  # of the samples may have a pair the other way round; of limbs that cross, more have
 
 
-def suspicious_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
+def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
     """Index and what to look at, of samples (N, K, 2) whose left and right seem swapped.
 
     Either they fit the shape that most have far better with all pairs swapped, or single pairs point the other way

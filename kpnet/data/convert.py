@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kpnet.config.fields import Part
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.files import write_atomic
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
@@ -44,7 +44,7 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         write_atomic(target, buffer.getvalue())
     else:
         _write_folder(dataset, target, writer, options)
-    return _lost(dataset, name, writer)
+    return _dropped_information(dataset, name, writer)
 
 
 def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Writer]:
@@ -52,7 +52,7 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
         raise KpnetError(f"{target}: say its format with --to; there are: {', '.join(WRITERS)}")
     name, options = split_spec(_BY_SUFFIX[target.suffix.lower()] if form is None else form, "--to")
     if name not in WRITERS:
-        raise KpnetError(f'no writer of "{name}"{nearest(name, WRITERS)}; there are: {", ".join(WRITERS)}')
+        raise KpnetError(f'no writer of "{name}"{did_you_mean(name, WRITERS)}; there are: {", ".join(WRITERS)}')
     writer = WRITERS[name]
     return name, check_options(writer.write, options, f"--to {name}"), writer
 
@@ -67,7 +67,7 @@ def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, option
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _lost(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
+def _dropped_information(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
     """What the samples have and the format has no place for."""
     every = range(len(dataset))
     boxes = not writer.boxes and any(dataset.box(index) is not None for index in every)

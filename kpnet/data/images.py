@@ -49,7 +49,7 @@ def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     return image
 
 
-def picture_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
+def read_image_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
     """H, W as `read_image` gives them. The header tells, unless EXIF may turn the picture: then it is decoded."""
     try:
         with Image.open(path) as picture:
@@ -62,7 +62,7 @@ def picture_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
     return height, width
 
 
-def picture_trouble(path: Path) -> str | None:
+def image_problem(path: Path) -> str | None:
     """What is wrong with a picture file, in a line that names it; None for a good one.
 
     A JPEG, PNG or WebP is judged by its two ends, as quick as a file is opened; what they leave open, by decoding.
@@ -147,7 +147,7 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
 Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 
 
-def input_views(
+def model_inputs(
     image: np.ndarray, boxes: Sequence[Box] | None, config: ModelConfig
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The model's inputs for an image, each with the mapping of the image's pixels to it."""

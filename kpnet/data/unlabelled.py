@@ -13,7 +13,7 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.data.formats.folder import picture_paths
+from kpnet.data.formats.folder import image_paths
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
 from kpnet.data.images import read_image
@@ -27,7 +27,7 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
-class Pictures:
+class ImageFiles:
     """Picture files, read as they are asked for."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -98,12 +98,12 @@ def open_images(path: Path) -> Images:
     raise KpnetError(f"{path}: expected a folder of pictures, an .npz or a .csv")
 
 
-def _of_folder(path: Path) -> Pictures:
-    paths = picture_paths(path)
+def _of_folder(path: Path) -> ImageFiles:
+    paths = image_paths(path)
     # By their first bytes alone: what is no picture at all is told before a training begins.
     bad = [f for f in paths if not cv2.haveImageReader(str(f))]
     if bad:
         raise KpnetError(
             f"{bad[0]}: not a picture that can be read ({len(bad)} of {len(paths)} in {path}); mend or remove it"
         )
-    return Pictures(paths)
+    return ImageFiles(paths)

@@ -17,23 +17,23 @@ from kpnet.core.files import write_atomic
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.base import KeypointDataset
-from kpnet.data.wrappers.concat import Joined
-from kpnet.evaluation.measurement import Answers
+from kpnet.data.wrappers.concat import ConcatDataset
+from kpnet.evaluation.measurement import Predictions
 
 MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
-def write_results(answers: Answers, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
+def write_results(answers: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
     """COCO's results JSON (https://cocodataset.org/#format-results): every sample's points in pixels of its image.
 
     The score is the points' mean confidence, or 1 of a head that gives none. The annotation file's path. A KpnetError
     for data that is not COCO's, or has other points than the model.
     """
     source = _source(dataset)
-    xy = coordinates.normalized_to_pixel(answers.answer.keypoints.double(), size)
+    xy = coordinates.normalized_to_pixel(answers.predicted.keypoints.double(), size)
     linear, moved = answers.matrix[:, :, :2].double(), answers.matrix[:, :, 2].double()
     places = torch.linalg.solve(linear, (xy - moved[:, None]).mT).mT
-    confidence = answers.answer.confidence
+    confidence = answers.predicted.confidence
     scores = torch.ones(len(xy)) if confidence is None else confidence.double().mean(-1)
     ones = torch.ones(*places.shape[:2], 1, dtype=torch.float64)
     rows = torch.cat([places, ones], -1).flatten(1).numpy().round(4)
@@ -49,7 +49,7 @@ def write_results(answers: Answers, dataset: KeypointDataset, size: tuple[int, i
 
 def _source(dataset: KeypointDataset) -> COCO:
     """The COCO file behind a dataset that has all of its samples and points."""
-    if isinstance(dataset, Joined) and len(dataset.parts) == 1 and dataset.parts[0].count is None:
+    if isinstance(dataset, ConcatDataset) and len(dataset.parts) == 1 and dataset.parts[0].count is None:
         inner = dataset.parts[0].dataset
         if inner.skeleton.names == dataset.skeleton.names:
             dataset = inner

@@ -13,29 +13,29 @@ from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.heads import Keypoints
-from kpnet.metrics import FAILURE, evaluate_original, evaluate_points
+from kpnet.metrics import FAILURE_THRESHOLD, evaluate_in_image_pixels, evaluate_points
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 
 
 @dataclass
-class Answers:
+class Predictions:
     """A model's answer to N samples, without its maps, beside the truth (N, K, 2), visible (N, K) and the mappings
     (N, 2, 3) of the original pixels to the model's; on the CPU."""
 
-    answer: Keypoints
+    predicted: Keypoints
     target: Tensor
     visible: Tensor
     matrix: Tensor
 
 
-def answer_dataset(
+def predict_dataset(
     model: KeypointModel | Ensemble,
     dataset: KeypointDataset,
     batch_size: int = 64,
     test_time: TestTime | None = None,
-) -> Answers:
+) -> Predictions:
     """A KpnetError where the data has no labelled point."""
     device = next(model.parameters()).device
     answers, targets, visible, matrices = [], [], [], []
@@ -51,8 +51,8 @@ def answer_dataset(
         for name in ("keypoints", "confidence", "covariance")
     )
     assert xy is not None
-    whole = Keypoints(xy, confidence, covariance, tail=answers[0].tail)
-    return Answers(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
+    whole = Keypoints(xy, confidence, covariance, dof=answers[0].dof)
+    return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
 
 
 def evaluate(
@@ -61,7 +61,7 @@ def evaluate(
     batch_size: int = 64,
     test_time: TestTime | None = None,
     nme: str | tuple[str, str] | None = None,
-    failure: float = FAILURE,
+    failure: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """`metrics.evaluate_points` of a model on labelled data; pixels are those of the model's input.
@@ -70,26 +70,28 @@ def evaluate(
     `original`, as `metrics.evaluate_original` gives it, where images were resized or cropped, or with
     `min_confidence`: of the points of at least that too.
     """
-    return measure_answers(answer_dataset(model, dataset, batch_size, test_time), model, nme, failure, min_confidence)
+    return evaluate_predictions(
+        predict_dataset(model, dataset, batch_size, test_time), model, nme, failure, min_confidence
+    )
 
 
-def measure_answers(
-    result: Answers,
+def evaluate_predictions(
+    result: Predictions,
     model: KeypointModel | Ensemble,
     nme: str | tuple[str, str] | None = None,
-    failure: float = FAILURE,
+    failure: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """As `evaluate`, of answers that are there."""
-    size, points = model.config.input_size, (result.answer.keypoints, result.target, result.visible)
+    size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure=failure)
-    confidence, sure = result.answer.confidence, None
+    confidence, confident = result.predicted.confidence, None
     if min_confidence is not None:
         if confidence is None:
             raise KpnetError("--min-confidence: this head gives no confidence; see kpnet calibrate")
-        sure = confidence >= min_confidence
-    if sure is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
-        measures["original"] = evaluate_original(*points, model.skeleton, size, result.matrix, sure)
-    if result.answer.covariance is not None:
-        measures["reliability"] = measure_reliability(result.answer, result.target, result.visible, size)
+        confident = confidence >= min_confidence
+    if confident is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
+        measures["image_pixels"] = evaluate_in_image_pixels(*points, model.skeleton, size, result.matrix, confident)
+    if result.predicted.covariance is not None:
+        measures["reliability"] = measure_reliability(result.predicted, result.target, result.visible, size)
     return measures

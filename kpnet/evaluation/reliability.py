@@ -32,7 +32,7 @@ def measure_reliability(answer: Keypoints, target: Tensor, visible: Tensor, size
     distance = normalized_distance_to_pixel(errors, size).norm(dim=-1)[visible]
     confidences = {
         "5%": answer.confidence.double().cpu()[visible] if answer.confidence is not None else None,
-        "1%": probability_within(covariance, STRICT_RADIUS, size, answer.tail)[visible],
+        "1%": probability_within(covariance, STRICT_RADIUS, size, answer.dof)[visible],
     }
     radii = {"5%": CONFIDENCE_RADIUS, "1%": STRICT_RADIUS}
     diagrams = {
@@ -45,7 +45,7 @@ def measure_reliability(answer: Keypoints, target: Tensor, visible: Tensor, size
     spread = (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible]
     return {
         **{"ece" if name == "5%" else f"ece@{name}": _ece(diagram) for name, diagram in diagrams.items()},
-        "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, answer.tail) for p in LEVELS},
+        "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, answer.dof) for p in LEVELS},
         "diagram": diagrams,
         "deciles": _deciles(spread, distance),
     }
@@ -67,9 +67,9 @@ def _ece(diagram: list[dict[str, float]]) -> float:
     return sum(row["points"] * abs(row["confidence"] - row["right"]) for row in diagram) / total
 
 
-def _coverage(squared: Tensor, visible: Tensor, probability: float, tail: float) -> dict[str, float]:
+def _coverage(squared: Tensor, visible: Tensor, probability: float, dof: float) -> dict[str, float]:
     """The share inside, and its 95 % interval by resampling whole images: points of one face err together."""
-    inside = ((squared <= ellipse_radius(probability, tail) ** 2) & visible).sum(-1).double()
+    inside = ((squared <= ellipse_radius(probability, dof) ** 2) & visible).sum(-1).double()
     counted = visible.sum(-1).double()
     generator = torch.Generator().manual_seed(0)
     drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))

@@ -16,7 +16,7 @@ from kpnet.models.keypoint_model import KeypointModel
 FOLDERS = ("pts", "deeplabcut", "folder")  # data formats of folders
 
 
-def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
+def evaluation_dataset(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
     """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
     The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
@@ -24,14 +24,14 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
     those that model and file share.
     """
     from kpnet.data.build import build_dataset, build_val
-    from kpnet.data.formats.detect import guess_format
+    from kpnet.data.formats.detect import detect_format
 
     config = run_config(run)
     if data is not None:
         trained = DataConfig() if config is None else config.data
         own = split_spec(trained.format, "data.format")[0]
         try:
-            path, form = (data, own) if data.is_dir() and own in FOLDERS else guess_format(data)
+            path, form = (data, own) if data.is_dir() and own in FOLDERS else detect_format(data)
         except KpnetError:
             if not data.exists() or config is None:
                 raise
@@ -39,7 +39,7 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
         crop = None if model.config.crop is None else Crop(by=model.config.crop)
         settings = DataConfig(format=trained.format if own == form else form, crop=crop, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
-    dataset = None if config is None else build_val(config, model.skeleton, model.context)
+    dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
         raise KpnetError(f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv")
     return dataset
@@ -47,13 +47,13 @@ def labelled(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> A
 
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
-    from kpnet.data.formats.detect import guess_format
+    from kpnet.data.formats.detect import detect_format
 
     config = run_config(run)
     if config is None:
         return
     with suppress(KpnetError):  # which a folder with one file of labels is
-        data = guess_format(data)[0]
+        data = detect_format(data)[0]
     trained = [("trained on", entry.file) for entry in config.data.train]
     for split, name in (*trained, ("validated with", config.data.val)):
         if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():

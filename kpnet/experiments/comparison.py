@@ -14,9 +14,9 @@ from rich.text import Text
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import plain, write_atomic
 from kpnet.experiments.plan import Row, plan, split_seeds
-from kpnet.experiments.report.charts import Shown
+from kpnet.experiments.report.charts import ReportRow
 from kpnet.experiments.report.page import write_report
-from kpnet.experiments.runner import MARK, Outcome, own_folder, resumable, run_trials
+from kpnet.experiments.runner import MARK, Outcome, locked_folder, resumable, run_trials
 from kpnet.experiments.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
 
 
@@ -39,7 +39,7 @@ def compare(
     """
     console, out = console or Console(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
-    with own_folder(out, MARK), resumable():
+    with locked_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
         place = {trial.key: (seed, row) for row, each in enumerate(rows) for seed, trial in enumerate(each.trials)}
         for outcome in run_trials(rows, out, console, workers):
@@ -70,14 +70,14 @@ def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Gro
     return list(groups.values())
 
 
-def _shown(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Shown]:
+def _shown(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[ReportRow]:
     """The rows that have a finished run."""
     shown = []
     for row in rows:
         done = [(o.folder, o.result) for o in outcomes if o.trial.row == row.name and o.result is not None]
         if done:
             configs = [o.trial.config for o in outcomes if o.trial.row == row.name and o.result is not None]
-            shown.append(Shown(row.name, configs, [folder for folder, _ in done], [result for _, result in done]))
+            shown.append(ReportRow(row.name, configs, [folder for folder, _ in done], [result for _, result in done]))
     return shown
 
 

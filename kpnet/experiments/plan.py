@@ -66,12 +66,12 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
             config = load_config(source, overrides)
             if folds is None and config.data.val is None and config.data.fold is None:
                 raise KpnetError(f"{source}: data.val is missing: there is nothing to compare on; or give --folds")
-            row = Row(unique(config.name, [row.name for row in rows]))
+            row = Row(unique_name(config.name, [row.name for row in rows]))
             row.trials = [
                 _trial(row.name, config, seed, fold) for seed in range(own or seeds) for fold in _folds(folds)
             ]
         except KpnetError as error:
-            rows.append(Row(unique(Path(source).stem, [row.name for row in rows]), problem=str(error)))
+            rows.append(Row(unique_name(Path(source).stem, [row.name for row in rows]), problem=str(error)))
             continue
         key = row.trials[0].key
         if key in seen:
@@ -111,7 +111,7 @@ def on_one_device(config: Config) -> Config:
     return config.model_copy(update={"trainer": trainer})
 
 
-def unique(name: str, taken: Sequence[str]) -> str:
+def unique_name(name: str, taken: Sequence[str]) -> str:
     """The name, with a number where it is taken."""
     number = 2
     while (named := name if number == 2 and name not in taken else f"{name} ({number})") in taken:

@@ -22,8 +22,8 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import plain, write_atomic
 from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
-from kpnet.evaluation.measurement import answer_dataset, measure_answers
-from kpnet.evaluation.run_data import labelled
+from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import window_of
 from kpnet.models.build import load_model
 from kpnet.models.keypoint_model import KeypointModel
@@ -69,11 +69,11 @@ def load_result(folder: Path) -> Result:
 def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
     """The final model of a run on its config's validation data."""
     model = load_model(run).to(best_device())
-    dataset = labelled(run, None, model)
-    answers = answer_dataset(model, dataset)
-    measures = measure_answers(answers, model)
+    dataset = evaluation_dataset(run, None, model)
+    answers = predict_dataset(model, dataset)
+    measures = evaluate_predictions(answers, model)
     return Result(
-        answers.answer.keypoints.numpy(),
+        answers.predicted.keypoints.numpy(),
         answers.target.numpy(),
         answers.visible.numpy(),
         list(model.skeleton.names),

@@ -23,7 +23,7 @@ from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.core.files import write_atomic
 from kpnet.experiments.plan import Row, Trial
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
-from kpnet.experiments.watcher import Stopped, Watch
+from kpnet.experiments.watcher import ShouldContinue, TrialStopped
 
 MARK = "comparison.json"
 
@@ -66,7 +66,7 @@ class Output:
 
 
 @contextmanager
-def own_folder(out: Path, mark: str) -> Iterator[None]:
+def locked_folder(out: Path, mark: str) -> Iterator[None]:
     """The folder, made or taken up again, and nobody else's meanwhile; it is known by the file `mark`.
 
     A KpnetError where it holds something else, or where another comparison is at work in it.
@@ -115,7 +115,7 @@ def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> It
 
 
 def run_trial(
-    trial: Trial, out: Path, console: Console, title: str, workers: int = 1, watch: Watch | None = None
+    trial: Trial, out: Path, console: Console, title: str, workers: int = 1, watch: ShouldContinue | None = None
 ) -> Outcome:
     """The outcome of one trial in a comparison's folder, which so many workers share; `watch` is asked after each
     validation."""
@@ -140,7 +140,7 @@ def finished(folder: Path, trial: Trial) -> bool:
         return False
 
 
-def train_apart(trial: Trial, folder: Path, output: Output, watch: Watch | None) -> tuple[State, str]:
+def train_apart(trial: Trial, folder: Path, output: Output, watch: ShouldContinue | None) -> tuple[State, str]:
     """`attempt` in a process of its own: its memory is its own, and what kills it kills it alone."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
@@ -169,7 +169,7 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, wa
     """In the child: train or go on, measure, and say what came of it."""
     import torch
 
-    follow(parent)
+    exit_with_parent(parent)
     multiprocessing.set_start_method(method, force=True)  # or loaders' workers would be spawned too, six seconds each
     torch.set_num_threads(max(1, torch.get_num_threads() // output.workers))
 
@@ -184,11 +184,11 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, wa
         sys.exit(130)
 
 
-def attempt(trial: Trial, folder: Path, console: Console, watch: Watch | None = None) -> tuple[State, str]:
+def attempt(trial: Trial, folder: Path, console: Console, watch: ShouldContinue | None = None) -> tuple[State, str]:
     """Train, or go on, and measure; what came of it, and what went wrong, in a line."""
     try:
         _train_and_measure(trial, folder, console, watch)
-    except Stopped as stop:
+    except TrialStopped as stop:
         return "stopped", str(stop)
     except NotFiniteError as error:
         return "diverged", str(error)
@@ -199,15 +199,15 @@ def attempt(trial: Trial, folder: Path, console: Console, watch: Watch | None = 
     return "done", ""
 
 
-def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Watch | None) -> None:
-    from kpnet.experiments.watcher import Watcher
+def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: ShouldContinue | None) -> None:
+    from kpnet.experiments.watcher import PruningCallback
     from kpnet.training.supervised import train
     from kpnet.training.trainer import on_gpu
 
     resume = (folder / "last.ckpt").is_file()
     if folder.exists() and not resume:  # killed before its first epoch's end
         shutil.rmtree(folder)
-    watchers = [] if watch is None else [Watcher(watch)]
+    watchers = [] if watch is None else [PruningCallback(watch)]
     before = _epochs(folder)
     train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
     write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
@@ -234,7 +234,7 @@ def _peak_bytes(gpu: bool) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def follow(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End with the parent: kill -9 gives it no chance to say so."""
 
     def watch() -> None:

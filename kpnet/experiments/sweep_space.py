@@ -9,8 +9,8 @@ from typing import Any
 
 from kpnet.config.loading import flatten, load_as, load_config
 from kpnet.config.schema import Config
-from kpnet.config.sweep import Span, SweepConfig
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.config.sweep import Range, SweepConfig
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.resources import shipped_configs
 from kpnet.models.build import build_model
 
@@ -24,7 +24,7 @@ def load_sweep(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Sweep
     sweep = sweep.model_copy(update={"overrides": [*sweep.overrides, *overrides]})
     config = load_config(sweep.config, sweep.overrides)
     for key, values in sweep.space.items():
-        _check(sweep, config, key, [values.low, values.high] if isinstance(values, Span) else values)
+        _check(sweep, config, key, [values.low, values.high] if isinstance(values, Range) else values)
     return sweep, config
 
 
@@ -35,12 +35,12 @@ def _sweep_file(source: str) -> str:
     known = shipped_configs("sweeps")
     if source not in known:
         raise KpnetError(
-            f'unknown sweep "{source}"{nearest(source, known)}; there are: {", ".join(known)}; or give a YAML'
+            f'unknown sweep "{source}"{did_you_mean(source, known)}; there are: {", ".join(known)}; or give a YAML'
         )
     return str(known[source])
 
 
-def apply(sweep: SweepConfig, values: dict[str, Any]) -> Config:
+def config_with_values(sweep: SweepConfig, values: dict[str, Any]) -> Config:
     """The config with these values of the space's keys."""
     return load_config(sweep.config, [*sweep.overrides, *(f"{key}={json.dumps(v)}" for key, v in values.items())])
 
@@ -48,10 +48,10 @@ def apply(sweep: SweepConfig, values: dict[str, Any]) -> Config:
 def _check(sweep: SweepConfig, config: Config, key: str, values: list[Any]) -> None:
     for value in values:
         try:
-            tried = apply(sweep, {key: value})
+            tried = config_with_values(sweep, {key: value})
             if key.startswith("model."):
                 build_model(tried, num_keypoints=tried.model.num_keypoints or 1)
         except KpnetError as error:
             known = list(flatten(config.model_dump()))
-            hint = "" if key in known else nearest(key, known)
+            hint = "" if key in known else did_you_mean(key, known)
             raise KpnetError(f"sweep {sweep.name}: {key}{hint}: {error}") from None

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from kpnet.config.schema import Config
-from kpnet.config.sweep import Span, SweepConfig
+from kpnet.config.sweep import Range, SweepConfig
 from kpnet.core.errors import KpnetError
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
-from kpnet.experiments.runner import follow, own_folder, resumable, run_trial
-from kpnet.experiments.sweep_space import apply
+from kpnet.experiments.runner import exit_with_parent, locked_folder, resumable, run_trial
+from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # the study's attribute that says which sweep it is
@@ -109,7 +109,7 @@ class Study:
         if self.sweep.method == "grid" and CELL not in trial.user_attrs:
             study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
             return
-        config = on_one_device(apply(self.sweep, values)).model_copy(
+        config = on_one_device(config_with_values(self.sweep, values)).model_copy(
             update={"name": f"{self.sweep.name} {trial.number}"}
         )
         planned = Trial(config.name, config, fingerprint(config))
@@ -156,7 +156,7 @@ def sweep(
         raise KpnetError(f"--storage {storage}: a file is one machine's: leave it out, or give a server's URL")
     console, out = console or Console(), Path(out or Path("runs") / settings.name)
     config = on_one_device(config)
-    with own_folder(out, MARK), resumable():
+    with locked_folder(out, MARK), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()
         if workers == 1:
@@ -179,7 +179,7 @@ def sweep(
 
 def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """A worker; it ends with its parent."""
-    follow(parent)
+    exit_with_parent(parent)
     multiprocessing.set_start_method(method, force=True)
     study.work(Console(), workers)
 
@@ -215,14 +215,14 @@ def _sampler(settings: SweepConfig, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _labels(values: list[Any] | Span) -> list[str]:
+def _labels(values: list[Any] | Range) -> list[str]:
     """Optuna's choices are text: a list of channels is none of the kinds that it can store."""
     assert isinstance(values, list)
     return [json.dumps(value) for value in values]
 
 
-def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Span) -> Any:
-    if not isinstance(space, Span):
+def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Range) -> Any:
+    if not isinstance(space, Range):
         return json.loads(trial.suggest_categorical(key, _labels(space)))
     if isinstance(space.low, int) and isinstance(space.high, int):
         return trial.suggest_int(key, space.low, space.high, log=space.log)

@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 import lightning.pytorch as pl
 
-Watch = Callable[[int, float], bool]  # epoch and validation score: go on?
+ShouldContinue = Callable[[int, float], bool]  # epoch and validation score: go on?
 
 
-class Stopped(Exception):
+class TrialStopped(Exception):
     """A watch had seen enough."""
 
 
-class Watcher(pl.Callback):
+class PruningCallback(pl.Callback):
     """Raises `Stopped` where the watch says no."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: ShouldContinue) -> None:
         self.watch = watch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = trainer.callback_metrics.get("val_score")
         if score is not None and not self.watch(trainer.current_epoch, float(score)):
-            raise Stopped(f"stopped after epoch {trainer.current_epoch + 1}, score {float(score):.1f}")
+            raise TrialStopped(f"stopped after epoch {trainer.current_epoch + 1}, score {float(score):.1f}")

@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import Registry, split_spec
 from kpnet.core.validation import check_options
 from kpnet.losses import Reduce, mean_over_visible, ohkm
 
 
 @dataclass
-class Pyramid:
+class PyramidInfo:
     """What a head is told of the maps that it will get, finest first."""
 
     channels: list[int]
@@ -44,39 +44,39 @@ class Keypoints:
 
     keypoints (B, K, 2); confidence (B, K): the probability that the point lies within 5 % of the
     image's longer side; covariance (B, K, 2, 2) in the same unit, squared; heatmaps (B, K, h, w) that sum to 1.
-    tail: degrees of freedom of the errors' Student t, once calibrated; infinite for normal errors. The ellipse that
-    holds the truth with probability p is `kpnet.uncertainty.ellipse_radius(p, tail)` standard deviations wide.
+    dof: degrees of freedom of the errors' Student t, once calibrated; infinite for normal errors. The ellipse that
+    holds the truth with probability p is `kpnet.uncertainty.ellipse_radius(p, dof)` standard deviations wide.
     """
 
     keypoints: Tensor
     confidence: Tensor | None = None
     covariance: Tensor | None = None
     heatmaps: Tensor | None = None
-    tail: float = math.inf
+    dof: float = math.inf
 
 
 class Head(nn.Module):
     """A list of feature maps, finest first, to a HeadOutput. It knows nothing of images or YAML.
 
     Built as `cls(pyramid, num_keypoints, **options)`. The input's height and width must be
-    multiples of `multiple`.
+    multiples of `size_divisor`.
     """
 
-    multiple: int = 1
-    has_spread: bool = True
+    size_divisor: int = 1
+    predicts_covariance: bool = True
     """Does `infer` give a covariance?"""
-    known: ClassVar[tuple[str, ...]] = ()
+    loss_terms: ClassVar[tuple[str, ...]] = ()
     """Names of the terms that its option `loss` may weight."""
     loss_weights: dict[str, float]
     """Of the terms, where there is such an option."""
-    context: tuple[int, int] = (0, 0)
+    frame_window: tuple[int, int] = (0, 0)
     """How many frames before and after the answered one it looks at. Where there are any, it takes maps
     (B, T, C, h, w) of clips as well."""
 
     @classmethod
-    def context_of(cls, options: Mapping[str, Any]) -> tuple[int, int]:
-        """The `context` of a head with these options, before there is a model to build it for."""
-        return cls.context
+    def window_from_options(cls, options: Mapping[str, Any]) -> tuple[int, int]:
+        """The `frame_window` of a head with these options, before there is a model to build it for."""
+        return cls.frame_window
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
         raise NotImplementedError
@@ -85,13 +85,13 @@ class Head(nn.Module):
         """Named terms, already weighted, whose sum is the loss; target (B, K, 2), weight (B, K), 0 for absent."""
         raise NotImplementedError
 
-    def points(self, output: HeadOutput) -> Tensor:
+    def decode(self, output: HeadOutput) -> Tensor:
         """The answer's keypoints (B, K, 2) alone: `output.xy`, if the head does not decode otherwise than it trains."""
         return output.xy
 
     def infer(self, output: HeadOutput) -> Keypoints:
         """The answer with whatever uncertainty the head has."""
-        return Keypoints(self.points(output))
+        return Keypoints(self.decode(output))
 
 
 HEADS: Registry[type[Head]] = Registry("head")
@@ -101,7 +101,7 @@ def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:
     """Frames before and after the predicted one that the head of a config looks at; (0, 0) for single frames."""
     name, options = split_spec(spec, "head")
     head = HEADS.find(name)
-    return head.context_of(check_options(head, options, f'head "{name}"'))
+    return head.window_from_options(check_options(head, options, f'head "{name}"'))
 
 
 Losses = dict[str, float]
@@ -118,7 +118,7 @@ def check_losses(weights: dict[str, float], known: Iterable[str], head: str) -> 
     for name, weight in weights.items():
         if name not in known:
             raise KpnetError(
-                f'unknown loss "{name}" for head "{head}"{nearest(name, known)}; there are: {", ".join(known)}'
+                f'unknown loss "{name}" for head "{head}"{did_you_mean(name, known)}; there are: {", ".join(known)}'
             )
         if not 0 <= weight < math.inf:
             raise KpnetError(f'head "{head}": loss {name}: expected a finite weight of at least 0, found {weight}')

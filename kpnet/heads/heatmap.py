@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kpnet import decoding
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import conv_norm_relu
 from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES, SOFTMAX_LOSSES
@@ -53,11 +53,11 @@ class HeatmapHead(Head):
     of soft-argmax and DARK, of a map's mean and its peak), `quarter`, `argmax`.
     """
 
-    known: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES)
+    loss_terms: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES)
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         decoder: str | Mapping[str, Any] = "top_down",
@@ -71,7 +71,7 @@ class HeatmapHead(Head):
         window: Annotated[int, Field(gt=0)] = 4,
     ) -> None:
         super().__init__()
-        check_losses(loss, self.known, "heatmap")
+        check_losses(loss, self.loss_terms, "heatmap")
         flat = temperature == "learned" or temperature > SHARP
         if flat and not any(weight for name, weight in loss.items() if name not in (*MAP_LOSSES, "variance")):
             raise KpnetError(
@@ -85,7 +85,7 @@ class HeatmapHead(Head):
         self.fixed_temperature = 1.0 if temperature == "learned" else temperature
         self.sigma_cells = sigma / stride
         self.decoder = DECODERS.build(decoder, pyramid, stride)
-        self.multiple = self.decoder.multiple
+        self.size_divisor = self.decoder.size_divisor
         width = self.decoder.channels
         self.refine = nn.ModuleList(Refine(width, num_keypoints) for _ in range(stages - 1))
         self.maps = nn.ModuleList(nn.Conv2d(width, num_keypoints, 1) for _ in range(stages))
@@ -120,7 +120,7 @@ class HeatmapHead(Head):
             return MAP_LOSSES[name](logits, target, weight, self.sigma_cells, self.reduce)
         return SOFTMAX_LOSSES[name](logits / self.temperature, target, weight, self.sigma_cells, self.reduce)
 
-    def points(self, output: HeadOutput) -> Tensor:
+    def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, HeatmapOutput)
         if self.decoding == "soft_argmax":
             return output.xy
@@ -136,7 +136,7 @@ class HeatmapHead(Head):
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, HeatmapOutput)
         maps = decoding.spatial_softmax2d(output.logits, self.temperature)
-        xy = self.points(output)
+        xy = self.decode(output)
         return Keypoints(
             xy,
             confidence=decoding.mass_within2d(maps, xy, CONFIDENCE_RADIUS),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses, Pyramid
+from kpnet.heads.base import HEADS, HeadOutput, Keypoints, Losses, PyramidInfo
 from kpnet.heads.regression import Regressor
 from kpnet.losses import COORDINATE_LOSSES, gaussian_nll, laplace_nll
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
@@ -30,12 +30,12 @@ class LikelihoodHead(Regressor):
     at most 1, half the image (Li et al. 2021 use the same sigmoid).
     """
 
-    known: ClassVar[tuple[str, ...]] = ("nll", *COORDINATE_LOSSES)
+    loss_terms: ClassVar[tuple[str, ...]] = ("nll", *COORDINATE_LOSSES)
     defaults: ClassVar[Losses] = {"nll": 1.0}
     outputs: ClassVar[int] = 4
     unit_variance: ClassVar[float]  # of errors of scale 1
 
-    def __init__(self, pyramid: Pyramid, num_keypoints: int, **options: Any) -> None:
+    def __init__(self, pyramid: PyramidInfo, num_keypoints: int, **options: Any) -> None:
         super().__init__(pyramid, num_keypoints, **options)
         if not self.loss_weights.get("nll"):
             raise KpnetError(f'head "{self.name}": loss: nothing trains the scale of the errors: add nll')

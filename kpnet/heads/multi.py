@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.core.errors import KpnetError, nearest
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, Pyramid
+from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PyramidInfo
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mixture, probability_within
 
 FUSED = "fused"
@@ -29,18 +29,18 @@ class MultiOutput(HeadOutput):
 class MultiHead(Head):
     """Several heads on one backbone, trained together.
 
-    heads: name to head. weights: of each head's loss, 1 where none is given. answer: whose keypoints are the model's:
+    heads: name to head. weights: of each head's loss, 1 where none is given. primary: whose keypoints are the model's:
     a name (the last one by default), or `fused`: all of them, weighted by their inverse variances.
     """
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         heads: dict[str, str | dict[str, Any]],
         weights: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {},
-        answer: str | None = None,
+        primary: str | None = None,
     ) -> None:
         super().__init__()
         if not heads:
@@ -48,33 +48,34 @@ class MultiHead(Head):
         for name in heads:
             if name == FUSED or not name.isidentifier():
                 raise KpnetError(f'head "multi": heads: "{name}" cannot be a name; use letters, digits and _')
-        for name in (*weights, *([answer] if answer not in (None, FUSED) else [])):
+        for name in (*weights, *([primary] if primary not in (None, FUSED) else [])):
             if name not in heads:
                 raise KpnetError(
-                    f'head "multi": there is no head "{name}"{nearest(str(name), heads)}; there are: {", ".join(heads)}'
+                    f'head "multi": there is no head "{name}"{did_you_mean(str(name), heads)}; '
+                    f"there are: {', '.join(heads)}"
                 )
         self.heads = nn.ModuleDict({name: HEADS.build(spec, pyramid, num_keypoints) for name, spec in heads.items()})
-        if any(sum(head.context) for head in self._heads().values()):
+        if any(sum(head.frame_window) for head in self._heads().values()):
             raise KpnetError('head "multi": a temporal head goes around the others: {name: temporal, head: …}')
         self.weights = {name: weights.get(name, 1.0) for name in heads}
         self.image_size = pyramid.image_size
-        self.answer = answer or list(heads)[-1]
-        self.has_spread = self.answer == FUSED or self._heads()[self.answer].has_spread
-        bare = [name for name, head in self._heads().items() if not head.has_spread]
-        if self.answer == FUSED and bare:
+        self.primary = primary or list(heads)[-1]
+        self.predicts_covariance = self.primary == FUSED or self._heads()[self.primary].predicts_covariance
+        bare = [name for name, head in self._heads().items() if not head.predicts_covariance]
+        if self.primary == FUSED and bare:
             raise KpnetError(
-                f'head "multi": answer: fused needs a variance from every head, and "{bare[0]}" has none; '
-                "use rle or laplace_nll for it, or name one head as the answer"
+                f'head "multi": primary: fused needs a variance from every head, and "{bare[0]}" has none; '
+                "use rle or laplace_nll for it, or name one head as primary"
             )
-        self.multiple = math.lcm(*(head.multiple for head in self._heads().values()))
+        self.size_divisor = math.lcm(*(head.size_divisor for head in self._heads().values()))
 
     def _heads(self) -> dict[str, Head]:
         return dict(self.heads.items())  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> MultiOutput:
         parts: dict[str, HeadOutput] = {name: head(features) for name, head in self._heads().items()}
-        if self.answer != FUSED:
-            return MultiOutput(parts[self.answer].xy, parts)
+        if self.primary != FUSED:
+            return MultiOutput(parts[self.primary].xy, parts)
         xy, _ = _fuse([part.xy for part in parts.values()], self._answers(parts))
         return MultiOutput(xy, parts)
 
@@ -87,16 +88,16 @@ class MultiHead(Head):
             for term, value in head.loss(output.parts[name], target, weight).items()
         }
 
-    def points(self, output: HeadOutput) -> Tensor:
+    def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, MultiOutput)
-        if self.answer == FUSED:
+        if self.primary == FUSED:
             return self.infer(output).keypoints
-        return self._heads()[self.answer].points(output.parts[self.answer])
+        return self._heads()[self.primary].decode(output.parts[self.primary])
 
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, MultiOutput)
-        if self.answer != FUSED:
-            return self._heads()[self.answer].infer(output.parts[self.answer])
+        if self.primary != FUSED:
+            return self._heads()[self.primary].infer(output.parts[self.primary])
         answers = self._answers(output.parts)
         xy, covariance = _fuse([answer.keypoints for answer in answers], answers)
         return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kpnet import decoding
 from kpnet.coordinates import cell_centers, normalized_distance_to_pixel
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce, check_shapes
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
@@ -37,11 +37,11 @@ class OffsetHead(Head):
     decoder, stride, hardest: as for `heatmap`.
     """
 
-    known: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset")
+    loss_terms: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset")
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         decoder: str | Mapping[str, Any] = "top_down",
@@ -53,7 +53,7 @@ class OffsetHead(Head):
         decoding: Literal["mean", "argmax"] = "mean",
     ) -> None:
         super().__init__()
-        check_losses(loss, self.known, "offset")
+        check_losses(loss, self.loss_terms, "offset")
         named = {name for name, weight in loss.items() if weight}
         if not named & {"offset", *COORDINATE_LOSSES} or not named - {"offset", "variance"}:
             raise KpnetError(
@@ -65,7 +65,7 @@ class OffsetHead(Head):
         self.decoding = decoding
         self.sigma_cells, self.radius_cells = sigma / stride, radius / stride
         self.decoder = DECODERS.build(decoder, pyramid, stride)
-        self.multiple = self.decoder.multiple
+        self.size_divisor = self.decoder.size_divisor
         self.maps = nn.Conv2d(self.decoder.channels, num_keypoints, 1)
         self.offsets = nn.Conv2d(self.decoder.channels, 2 * num_keypoints, 1)
         for parameter in self.offsets.parameters():  # every cell votes for its own centre at first
@@ -95,7 +95,7 @@ class OffsetHead(Head):
             terms[name] = w * value
         return terms
 
-    def points(self, output: HeadOutput) -> Tensor:
+    def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, OffsetOutput)
         if self.decoding == "mean":
             return output.xy
@@ -104,7 +104,7 @@ class OffsetHead(Head):
 
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, OffsetOutput)
-        p, xy = decoding.spatial_softmax2d(output.logits), self.points(output)
+        p, xy = decoding.spatial_softmax2d(output.logits), self.decode(output)
         centred = output.votes - xy[:, :, None, None]
         # Not an einsum: autocast would make it one of half precision, where a hundredth of a pixel squared is 0.
         outer = centred[..., :, None] * centred[..., None, :]

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PyramidInfo, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 
 SLOPE = 0.01  # of a leaky ReLU
@@ -25,13 +25,13 @@ class Regressor(Head):
     """
 
     name: ClassVar[str]
-    known: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
+    loss_terms: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
     defaults: ClassVar[Losses]
     outputs: ClassVar[int] = 2  # numbers per keypoint
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         pool: Literal["flatten", "avg"] = "flatten",
@@ -43,7 +43,7 @@ class Regressor(Head):
     ) -> None:
         super().__init__()
         self.loss_weights = self.defaults if loss is None else loss
-        check_losses(self.loss_weights, self.known, self.name)
+        check_losses(self.loss_weights, self.loss_terms, self.name)
         self.reduce = reducer(hardest)
         self.num_keypoints = num_keypoints
         self.pool = pool
@@ -87,12 +87,12 @@ class RegressionHead(Regressor):
     """
 
     name = "regression"
-    has_spread = False
+    predicts_covariance = False
     defaults: ClassVar[Losses] = {"mse": 1.0}
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         activation: Literal["tanh", "none"] = "tanh",

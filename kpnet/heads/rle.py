@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kpnet.heads.base import HEADS, Pyramid
+from kpnet.heads.base import HEADS, PyramidInfo
 from kpnet.heads.flow import ResidualFlow
 from kpnet.heads.likelihood import LikelihoodHead
 from kpnet.losses import check_shapes, laplace_nll
@@ -20,7 +20,7 @@ class RLEHead(LikelihoodHead):
 
     name = "rle"
 
-    def __init__(self, pyramid: Pyramid, num_keypoints: int, **options: Any) -> None:
+    def __init__(self, pyramid: PyramidInfo, num_keypoints: int, **options: Any) -> None:
         super().__init__(pyramid, num_keypoints, **options)
         self.flow = ResidualFlow()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kpnet.coordinates import cell_centers
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl, check_shapes
 from kpnet.rendering import log_gaussian_profiles
@@ -40,11 +40,11 @@ class SimCCHead(Head):
     decoder, stride, hardest: as for `heatmap`. Bound to the configured input size.
     """
 
-    known: ClassVar[tuple[str, ...]] = (*AXIS_LOSSES, *COORDINATE_LOSSES)
+    loss_terms: ClassVar[tuple[str, ...]] = (*AXIS_LOSSES, *COORDINATE_LOSSES)
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         decoder: str | Mapping[str, Any] = "top_down",
@@ -55,11 +55,11 @@ class SimCCHead(Head):
         hardest: Hardest = None,
     ) -> None:
         super().__init__()
-        check_losses(loss, self.known, "simcc")
+        check_losses(loss, self.loss_terms, "simcc")
         self.loss_weights = loss
         self.reduce = reducer(hardest)
         self.decoder = DECODERS.build(decoder, pyramid, stride)
-        self.multiple = self.decoder.multiple
+        self.size_divisor = self.decoder.size_divisor
         self.maps = nn.Conv2d(self.decoder.channels, num_keypoints, 1)
         height, width = pyramid.image_size
         self.size = (height // stride, width // stride)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, Pyramid, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 
 SCALE = 20.0  # of differences of points: a twentieth of the image's half is 1 to the layer
@@ -58,11 +58,11 @@ class TemporalHead(Head):
     T - past - future frames whose window lies inside, as B (T - past - future) rows. The correction begins at 0.
     """
 
-    known: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
+    loss_terms: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         num_keypoints: int,
         *,
         head: str | dict[str, Any] = "heatmap",
@@ -75,17 +75,17 @@ class TemporalHead(Head):
         hardest: Hardest = None,
     ) -> None:
         super().__init__()
-        check_losses(loss, self.known, "temporal")
+        check_losses(loss, self.loss_terms, "temporal")
         if not past + future:
             raise KpnetError('head "temporal": past and future are 0: there is no other frame to look at')
         self.loss_weights, self.reduce = loss, reducer(hardest)
-        self.context = (past, future)
+        self.frame_window = (past, future)
         self.head: Head = HEADS.build(head, pyramid, num_keypoints)
-        if sum(self.head.context):
+        if sum(self.head.frame_window):
             raise KpnetError('head "temporal": head: expected one of single frames, found another temporal one')
-        self.multiple, self.has_spread = self.head.multiple, self.head.has_spread
+        self.size_divisor, self.predicts_covariance = self.head.size_divisor, self.head.predicts_covariance
         self.appearance = nn.Linear(pyramid.channels[-1], appearance) if appearance else None
-        inputs = (3 if self.has_spread else 2) * num_keypoints + appearance
+        inputs = (3 if self.predicts_covariance else 2) * num_keypoints + appearance
         recurrent = RECURRENT.get(layer)
         self.layer = (
             Convolution(inputs, width, 1 + past + future)
@@ -98,11 +98,11 @@ class TemporalHead(Head):
         self.taps = nn.Parameter(torch.zeros(1 + past + future))
 
     @classmethod
-    def context_of(cls, options: Mapping[str, Any]) -> tuple[int, int]:
+    def window_from_options(cls, options: Mapping[str, Any]) -> tuple[int, int]:
         return int(options.get("past", 8)), int(options.get("future", 0))
 
     def forward(self, features: list[Tensor]) -> TemporalOutput:
-        past, future = self.context
+        past, future = self.frame_window
         clips = features[0].ndim == 5
         inner = self.head([each.flatten(0, 1) for each in features] if clips else features)
         batch, frames = features[0].shape[:2] if clips else (len(features[0]), 1)
@@ -124,7 +124,7 @@ class TemporalHead(Head):
         """
         dtype = self.last.weight.dtype
         parts = [inner.xy.to(dtype).flatten(1)]
-        if self.has_spread:
+        if self.predicts_covariance:
             with torch.no_grad():
                 covariance = self.head.infer(inner).covariance
                 assert covariance is not None
@@ -137,8 +137,8 @@ class TemporalHead(Head):
     def correct(self, windows: Tensor) -> Tensor:
         """What is added to the answered frame's points, (N, K, 2), of the tokens of windows (N, T, D)."""
         points = self.last.out_features // 2
-        xy, spread, mean = windows.tensor_split((2 * points, (2 + self.has_spread) * points), -1)
-        moved = SCALE * (xy - xy[:, self.context[0], None])
+        xy, spread, mean = windows.tensor_split((2 * points, (2 + self.predicts_covariance) * points), -1)
+        moved = SCALE * (xy - xy[:, self.frame_window[0], None])
         tokens = torch.cat([moved, spread], -1)
         if self.appearance is not None:
             tokens = torch.cat([tokens, self.appearance(mean)], -1)
@@ -158,15 +158,15 @@ class TemporalHead(Head):
                 terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
         return terms
 
-    def points(self, output: HeadOutput) -> Tensor:
+    def decode(self, output: HeadOutput) -> Tensor:
         """As the inner head decodes them, corrected."""
         assert isinstance(output, TemporalOutput)
-        return self.head.points(output.frame) + output.offset
+        return self.head.decode(output.frame) + output.offset
 
     def infer(self, output: HeadOutput) -> Keypoints:
         """The inner head's answer about each answered frame, with the corrected points."""
         assert isinstance(output, TemporalOutput)
-        return dataclasses.replace(self.head.infer(output.frame), keypoints=self.points(output))
+        return dataclasses.replace(self.head.infer(output.frame), keypoints=self.decode(output))
 
 
 def _rows(value: Any, rows: Tensor) -> Any:

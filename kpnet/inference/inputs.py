@@ -13,8 +13,8 @@ from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
-from kpnet.data.build import open_data
-from kpnet.data.formats.detect import guess_format
+from kpnet.data.build import open_dataset
+from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, read_image
 
@@ -22,7 +22,7 @@ TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many pic
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputImage:
     """`name` is what predictions call it, `target` its drawn copy's place below the output folder.
 
     `labels` gives the points that it came with: name to x, y in its pixels, and weight. `boxes`: its instances', or
@@ -37,28 +37,28 @@ class Picture:
     lost: str | None = None
 
 
-def find_pictures(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[Picture]:
+def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[InputImage]:
     """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none.
 
     trained: the data section of the model's run: the options of its format are those of an input of the same one.
     boxes: with the boxes of an input that has some.
     """
-    pictures: list[Picture] = []
+    pictures: list[InputImage] = []
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
         # A table's points, if it has any, may be others than the model's.
         if path.suffix.lower() in TABLES:
-            given, name = guess_format(path)
+            given, name = detect_format(path)
             same = trained is not None and split_spec(trained.format, "data.format")[0] == name
-            data = open_data(given, trained.format if trained is not None and same else name)
-            pictures += dataset_pictures(data, str(path), path.stem, boxes)
+            data = open_dataset(given, trained.format if trained is not None and same else name)
+            pictures += dataset_images(data, str(path), path.stem, boxes)
         else:
             pictures += _of_files(path)
     return _apart(pictures)
 
 
-def dataset_pictures(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[Picture]:
+def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[InputImage]:
     """Every image of a dataset once, none of them read yet; `called` and `stem` begin their names and targets.
 
     boxes: with those of its instances, where it has them; an instance without one is left out there.
@@ -77,7 +77,7 @@ def dataset_pictures(dataset: KeypointDataset, called: str, stem: str, boxes: bo
         first = around[0][0] if around else indices[0]
         lost = len(indices) - len(around) if around else 0
         pictures.append(
-            Picture(
+            InputImage(
                 f"{called}:{name}",
                 Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png"),
                 partial(_read, dataset, first),
@@ -89,9 +89,9 @@ def dataset_pictures(dataset: KeypointDataset, called: str, stem: str, boxes: bo
     return _apart(pictures)
 
 
-def _apart(pictures: Iterable[Picture]) -> list[Picture]:
+def _apart(pictures: Iterable[InputImage]) -> list[InputImage]:
     """The same, with a number where a target is another's already."""
-    different: dict[Path, Picture] = {}
+    different: dict[Path, InputImage] = {}
     for picture in pictures:
         target, count = picture.target, 1
         while target in different:
@@ -101,13 +101,13 @@ def _apart(pictures: Iterable[Picture]) -> list[Picture]:
     return list(different.values())
 
 
-def _of_files(path: Path) -> list[Picture]:
+def _of_files(path: Path) -> list[InputImage]:
     if not path.is_dir():
-        return [Picture(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
+        return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
-    return [Picture(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
+    return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
 
 
 def _read(dataset: KeypointDataset, index: int) -> np.ndarray:

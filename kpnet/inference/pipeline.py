@@ -15,7 +15,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box
-from kpnet.inference.inputs import Picture
+from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.tables import Table
 from kpnet.inference.tracks import predict_tracks, write_annotated, write_tables
@@ -25,26 +25,26 @@ from kpnet.smoothing import parse_smoother
 from kpnet.uncertainty import ellipse_radius
 
 
-def predict_pictures(
-    predictor: Predictor, pictures: list[Picture], table: Table, out: Path, draw: bool
+def predict_images(
+    predictor: Predictor, pictures: list[InputImage], table: Table, out: Path, draw: bool
 ) -> tuple[Path, int, list[str]]:
     """The file that `table` writes into `out`, how many pictures are in it, and what was wrong with the others."""
     bad: list[str] = []
-    loaded: deque[tuple[Picture, np.ndarray]] = deque()  # of a batch at most
+    loaded: deque[tuple[InputImage, np.ndarray]] = deque()  # of a batch at most
     count = 0
     for prediction in predictor.stream(_load(pictures, bad, loaded)):
         count += 1
         picture, image = loaded.popleft()
         table.add(prediction, picture, image)
         if draw:
-            write_drawn(prediction, image, predictor.model.skeleton, out / picture.target)
+            write_drawing(prediction, image, predictor.model.skeleton, out / picture.target)
     if not count:
         raise KpnetError(bad[0])
     return table.save(out), count, bad
 
 
 def _load(
-    pictures: list[Picture], bad: list[str], loaded: deque[tuple[Picture, np.ndarray]]
+    pictures: list[InputImage], bad: list[str], loaded: deque[tuple[InputImage, np.ndarray]]
 ) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
     """(name, image, boxes) of each, with a progress bar; what cannot be read goes to `bad`, the rest to `loaded`."""
     from rich.console import Console
@@ -62,7 +62,7 @@ def _load(
         yield picture.name, image, picture.boxes
 
 
-def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
+def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
     """A PNG of the image with its instances' points."""
     count, points = prediction.keypoints.shape[:2]
     each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
@@ -78,14 +78,16 @@ def write_drawn(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, t
 BAND = 0.9  # probability that the plot of a video's tracks draws
 
 
-def check_videos(videos: dict[str, Path], not_theirs: bool, smooth: str | None) -> None:
+def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth: str | None) -> None:
     """A KpnetError for options that do not fit the inputs, before anything is read.
 
-    not_theirs: is there an option of pictures alone? smooth: the value of --smooth.
+    image_only_option: is there an option of pictures alone? smooth: the value of --smooth.
     """
-    if videos and not_theirs:
+    if videos and image_only_option:
         first = next(iter(videos.values()))
-        raise KpnetError(f"{first}: --json and --wide are for pictures; a video's tables are CSVs: leave them out")
+        raise KpnetError(
+            f"{first}: --json and --pseudo-labels are for pictures; a video's tables are CSVs: leave them out"
+        )
     if smooth is not None:
         parse_smoother(smooth, rate=1.0)
         if not videos:
@@ -94,7 +96,7 @@ def check_videos(videos: dict[str, Path], not_theirs: bool, smooth: str | None) 
 
 def predict_inputs(
     predictor: Predictor,
-    pictures: list[Picture],
+    pictures: list[InputImage],
     table: Table,
     videos: dict[str, Path],
     out: Path,
@@ -112,12 +114,12 @@ def predict_inputs(
     bad: list[str] = []
     try:
         if pictures:
-            with _noted(bad):
-                target, count, unread = predict_pictures(predictor, pictures, table, out, bool(draw))
+            with collect_failures(bad):
+                target, count, unread = predict_images(predictor, pictures, table, out, bool(draw))
                 told.append(f"{count} image(s): {target}" + (f", pictures in {out}" if draw else ""))
                 bad += unread
         for name, path in videos.items():
-            with _noted(bad):
+            with collect_failures(bad):
                 told.append(predict_video(predictor, path, out / name, draw is not False, smooth, bad))
         if not told:
             raise KpnetError(bad[0])
@@ -128,7 +130,7 @@ def predict_inputs(
 
 
 @contextmanager
-def _noted(bad: list[str]) -> Iterator[None]:
+def collect_failures(bad: list[str]) -> Iterator[None]:
     """An input that cannot be read does not keep the others from being read."""
     try:
         yield
@@ -151,7 +153,7 @@ def predict_video(
     smoother = None if smooth is None else parse_smoother(smooth, video.fps)
     with predict_tracks(predictor, video, target.parent, smoother) as tracks:
         write_tables(tracks, table, deeplabcut)
-        radius = ellipse_radius(BAND, tracks.tail)
+        radius = ellipse_radius(BAND, tracks.dof)
         title = f"{path.name}; bands: the points' {100 * BAND:g} % ellipses" * bool(np.isfinite(tracks.spread[0]).any())
         raw = None if tracks.smooth is None else tracks.xy
         figure = plot.draw_tracks(
@@ -160,7 +162,7 @@ def predict_video(
         plot.save_figure(figure, picture)
         if draw:
             write_annotated(tracks, video, predictor.model.skeleton, annotated)
-        early = video.early_end(len(tracks))
+        early = video.missing_frames_message(len(tracks))
         bad += [early] if early else []
         others = [file.name for file in (deeplabcut, picture, *([annotated] if draw else []))]
         return f"{path}, {len(tracks)} frame(s): {table}, {', '.join(others)}"

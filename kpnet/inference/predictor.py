@@ -15,7 +15,7 @@ import torch
 
 from kpnet import coordinates
 from kpnet.core.runtime import best_device
-from kpnet.data.images import Box, input_views, read_image
+from kpnet.data.images import Box, model_inputs, read_image
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 @dataclass
 class Prediction:
     """The N instances of one image: keypoints (N, K, 2) and covariance (N, K, 2, 2) in its pixels,
-    confidence (N, K) in [0, 1]; the last two are None where the head has none. tail: as in Keypoints, for
+    confidence (N, K) in [0, 1]; the last two are None where the head has none. dof: as in Keypoints, for
     `kpnet.uncertainty.ellipse_radius`."""
 
     image: str
@@ -33,7 +33,7 @@ class Prediction:
     keypoints: np.ndarray
     confidence: np.ndarray | None
     covariance: np.ndarray | None
-    tail: float = math.inf
+    dof: float = math.inf
 
     def to_frame(self) -> pd.DataFrame:
         """A row per point: image, instance, name, x, y, confidence."""
@@ -88,13 +88,13 @@ class Predictor:
 
         A temporal head sees each among its neighbours; before the first and after the last the picture stands still.
         """
-        past, future = self.model.context
+        past, future = self.model.frame_window
         if not past + future:
             yield from self.stream(("", frame, None) for frame in frames)
             return
         held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are answered next, and the windows around them
-        views = (input_views(frame, None, self.model.config)[0] for frame in frames)
-        for view in _still_at_the_ends(views, past, future):
+        views = (model_inputs(frame, None, self.model.config)[0] for frame in frames)
+        for view in _pad_edge_frames(views, past, future):
             held.append(view)
             if len(held) == past + self.batch_size + future:
                 yield from self._answer_clip(held)
@@ -104,14 +104,14 @@ class Predictor:
 
     def _answer_clip(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Prediction]:
         """Of the frames whose window lies inside."""
-        past, future = self.model.context
-        xy, confidence, covariance, tail = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
+        past, future = self.model.frame_window
+        xy, confidence, covariance, dof = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
         for i, (_, matrix) in enumerate(views[past : len(views) - future]):
             answer = (None if a is None else a[i : i + 1] for a in (xy, confidence, covariance))
-            yield replace(self._back("", [matrix], *answer), tail=tail)
+            yield replace(self._to_image_pixels("", [matrix], *answer), dof=dof)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        views = [input_views(image, boxes, self.model.config) for _, image, boxes in group]
+        views = [model_inputs(image, boxes, self.model.config) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
         parts = [
             self._infer(np.stack(c))
@@ -120,13 +120,13 @@ class Predictor:
         xy, confidence, covariance = (
             None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
         )
-        tail = parts[0][3] if parts else math.inf
+        dof = parts[0][3] if parts else math.inf
         start = 0
         for (name, _, _), view in zip(group, views, strict=True):
             rows = slice(start, start + len(view))
             start += len(view)
             answer = (None if a is None else a[rows] for a in (xy, confidence, covariance))
-            yield replace(self._back(name, [m for _, m in view], *answer), tail=tail)
+            yield replace(self._to_image_pixels(name, [m for _, m in view], *answer), dof=dof)
 
     def _infer(
         self, pixels: np.ndarray, clip: bool = False
@@ -139,12 +139,12 @@ class Predictor:
         xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
         confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
         if answer.covariance is None:
-            return xy, confidence, None, answer.tail
+            return xy, confidence, None, answer.dof
         scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
         covariance = answer.covariance.cpu().double() * scale[:, None] * scale[None, :]
-        return xy, confidence, covariance.numpy(), answer.tail
+        return xy, confidence, covariance.numpy(), answer.dof
 
-    def _back(
+    def _to_image_pixels(
         self,
         name: str,
         matrices: list[np.ndarray],
@@ -163,7 +163,7 @@ class Predictor:
         return Prediction(name, names, points, confidence, covariance)
 
 
-def _still_at_the_ends(items: Iterable[T], past: int, future: int) -> Iterator[T]:
+def _pad_edge_frames(items: Iterable[T], past: int, future: int) -> Iterator[T]:
     """The items, the first one `past` times more and the last one `future` times."""
     item: T | None = None
     for i, item in enumerate(items):

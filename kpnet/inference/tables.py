@@ -12,28 +12,28 @@ import pandas as pd
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.data.images import to_channels
-from kpnet.inference.inputs import Picture
+from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction
 
 
 class Table(Protocol):
     """Takes predictions one by one and writes them."""
 
-    def add(self, prediction: Prediction, picture: Picture, image: np.ndarray) -> None:
+    def add(self, prediction: Prediction, picture: InputImage, image: np.ndarray) -> None:
         """The prediction of a picture, whose image it is."""
 
     def save(self, folder: Path) -> Path:
         """Written into a folder; the file's path."""
 
 
-class LongTable:
+class PredictionTable:
     """predictions.csv, or predictions.json: image, instance, name, x, y, confidence."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.frames: list[pd.DataFrame] = []
 
-    def add(self, prediction: Prediction, picture: Picture, image: np.ndarray) -> None:
+    def add(self, prediction: Prediction, picture: InputImage, image: np.ndarray) -> None:
         """Its points, a row each."""
         self.frames.append(prediction.to_frame())
 
@@ -49,7 +49,7 @@ class LongTable:
         return path
 
 
-class WideTable:
+class LabelTable:
     """labels.csv, which `data.train` reads: NAME_x, NAME_y, NAME_weight of the model's points, and Image.
 
     A label that the picture came with stays as it is, weight included; the others are predicted, in pixels of the
@@ -61,13 +61,17 @@ class WideTable:
         self.rows: list[dict[str, Any]] = []
         self.size: tuple[int, ...] | None = None
 
-    def add(self, prediction: Prediction, picture: Picture, image: np.ndarray) -> None:
+    def add(self, prediction: Prediction, picture: InputImage, image: np.ndarray) -> None:
         """A KpnetError for what the layout, grey square images of one size, cannot hold."""
         self._check(picture.name, image)
         if len(prediction.keypoints) != 1:
-            raise KpnetError(f"{picture.name}: {len(prediction.keypoints)} instances; --wide writes one for each image")
+            raise KpnetError(
+                f"{picture.name}: {len(prediction.keypoints)} instances; --pseudo-labels writes one for each image"
+            )
         if prediction.confidence is None:
-            raise KpnetError("--wide writes the confidence as weight, and this head gives none: see kpnet calibrate")
+            raise KpnetError(
+                "--pseudo-labels writes the confidence as weight, and this head gives none: see kpnet calibrate"
+            )
         predicted = np.column_stack([prediction.keypoints[0], prediction.confidence[0].astype(float)]).round(4)
         points = dict(zip(self.names, predicted.tolist(), strict=True)) | dict(picture.labels())
         row: dict[str, Any] = {"ImageId": picture.target.with_suffix("").as_posix()}
@@ -88,11 +92,11 @@ class WideTable:
         if height != width or self.size != (height, width):
             first = "" if self.size == (height, width) else f", as the first is {self.size[1]}x{self.size[0]}"
             raise KpnetError(
-                f"{name}: {width}x{height} pixels; --wide writes square images of one size{first}: "
+                f"{name}: {width}x{height} pixels; --pseudo-labels writes square images of one size{first}: "
                 "crop or resize the pictures first"
             )
         if self.in_channels > 1 and image.ndim == 3 and np.ptp(image, axis=2).any():
             raise KpnetError(
-                f"{name}: a colour picture, and the model looks at colour: --wide writes grey values alone, "
+                f"{name}: a colour picture, and the model looks at colour: --pseudo-labels writes grey values alone, "
                 "which are other pictures"
             )

@@ -29,7 +29,7 @@ T = TypeVar("T")
 @dataclass
 class Tracks:
     """K points over T frames, in pixels: xy (T, K, 2), confidence (T, K) and spread (T, K, 2), the standard deviations
-    along x and y, NaN where the head has none. tail: as in Keypoints. smooth (T, K, 2): xy smoothed, if it was asked
+    along x and y, NaN where the head has none. dof: as in Keypoints. smooth (T, K, 2): xy smoothed, if it was asked
     for. The arrays may lie on disk.
     """
 
@@ -38,7 +38,7 @@ class Tracks:
     xy: np.ndarray
     confidence: np.ndarray
     spread: np.ndarray
-    tail: float
+    dof: float
     smooth: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -58,12 +58,12 @@ def predict_tracks(
     harder than a minute; the files are gone afterwards."""
     names = predictor.model.skeleton.names
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
-        count, tail = 0, float("inf")
-        for prediction in predictor.track(_progress(video.frames(), "frames", video.promised)):
+        count, dof = 0, float("inf")
+        for prediction in predictor.track(_progress(video.frames(), "frames", video.declared_frames)):
             file.write(_numbers(prediction).tobytes())
-            count, tail = count + 1, prediction.tail
+            count, dof = count + 1, prediction.dof
         rows = _mapped(file, (count, len(names), 5))
-        tracks = Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], tail)
+        tracks = Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], dof)
         if smoother is not None:
             second.truncate(count * len(names) * 2 * np.dtype(np.float64).itemsize)
             tracks.smooth = _mapped(second, (count, len(names), 2))

@@ -18,7 +18,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import replacing
 from kpnet.data.images import VIDEO_SUFFIXES
 
-USUAL_FPS = 25.0  # where a header says no frame rate
+DEFAULT_FPS = 25.0  # where a header says no frame rate
 
 
 class Video:
@@ -35,11 +35,11 @@ class Video:
             if not capture.isOpened():
                 known = ", ".join(VIDEO_SUFFIXES)
                 raise KpnetError(f"{path}: not a video that can be decoded, or one cut short (expected {known})")
-            fps, promised = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            fps, declared_frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
             if not capture.grab():
                 raise KpnetError(f"{path}: a video without a frame that can be decoded")
-        self.fps = fps if math.isfinite(fps) and fps > 0 else USUAL_FPS
-        self.promised = max(0, int(promised)) if math.isfinite(promised) else 0
+        self.fps = fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS
+        self.declared_frames = max(0, int(declared_frames)) if math.isfinite(declared_frames) else 0
 
     def frames(self) -> Iterator[np.ndarray]:
         """RGB uint8 (H, W, 3) each, turned as the file says; as far as it can be decoded."""
@@ -50,13 +50,11 @@ class Video:
                     return
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
-    def early_end(self, found: int) -> str | None:
+    def missing_frames_message(self, found: int) -> str | None:
         """One line where fewer frames were found than promised; one fewer is no loss, as some headers estimate."""
-        if found >= self.promised - 1:
+        if found >= self.declared_frames - 1:
             return None
-        return (
-            f"{self.path}: ends after {found} of the {self.promised} frames that its header promises; those were read"
-        )
+        return f"{self.path}: ends after {found} of the {self.declared_frames} frames that its header declares"
 
 
 @contextmanager

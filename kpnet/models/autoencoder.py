@@ -11,9 +11,9 @@ import yaml
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
-from kpnet.backbones.pretrained import Stem
-from kpnet.backbones.weights import fit_weights, load_weights
-from kpnet.config.fields import Strict
+from kpnet.backbones.pretrained import InputSpec
+from kpnet.backbones.weights import load_matching_weights, load_weights
+from kpnet.config.fields import StrictModel
 from kpnet.config.pretraining import AutoencoderConfig, Mask
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
@@ -70,13 +70,15 @@ class Autoencoder(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """`model.safetensors` and `model.yaml`: what `pretrained: folder` takes the backbone from."""
-        stem = Stem(channels=self.config.in_channels, mean=list(self.backbone.mean), std=list(self.backbone.std))
-        write_model(folder, self, stem, {"model": self.config.model_dump(mode="json")})
+        input_spec = InputSpec(
+            channels=self.config.in_channels, mean=list(self.backbone.mean), std=list(self.backbone.std)
+        )
+        write_model(folder, self, input_spec, {"model": self.config.model_dump(mode="json")})
 
 
-class _Saved(Strict):
+class _Saved(StrictModel):
     model: AutoencoderConfig
-    stem: Stem
+    input: InputSpec
 
 
 def load_autoencoder(path: str | Path) -> Autoencoder:
@@ -87,9 +89,9 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {reason}") from None
-    statistics = {"mean": saved.stem.mean, "std": saved.stem.std}
+    statistics = {"mean": saved.input.mean, "std": saved.input.std}
     model = Autoencoder(saved.model.model_copy(update=statistics))
-    fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 
 
@@ -98,7 +100,7 @@ def corrupt(
 ) -> Tensor:
     """Images (B, C, H, W) plus normal noise of that sigma, then with patches blanked.
 
-    blank: what stands in a blanked patch, broadcast to (B, C, H, W). Of each image round(share * patches) patches
+    blank: what stands in a blanked patch, broadcast to (B, C, H, W). Of each image round(ratio * patches) patches
     are blanked, other ones in each.
     """
     device = images.device
@@ -119,7 +121,7 @@ def check_mask(size: tuple[int, int], mask: Mask | None) -> None:
         rows, columns = _patches(size, mask)
         if not 0 < _blanked(size, mask) < rows * columns:
             raise KpnetError(
-                f"train.mask: {mask.share:g} of the {rows * columns} patches of {mask.patch} pixels that an image of "
+                f"train.mask: {mask.ratio:g} of the {rows * columns} patches of {mask.patch} pixels that an image of "
                 f"{size[0]}x{size[1]} has are {_blanked(size, mask)}: give a smaller patch"
             )
 
@@ -129,7 +131,7 @@ def _patches(size: Any, mask: Mask) -> tuple[int, int]:
 
 
 def _blanked(size: Any, mask: Mask) -> int:
-    return round(mask.share * math.prod(_patches(size, mask)))
+    return round(mask.ratio * math.prod(_patches(size, mask)))
 
 
 def _decoder(backbone: Backbone, config: AutoencoderConfig) -> nn.ModuleDict:

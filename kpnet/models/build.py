@@ -11,18 +11,18 @@ import yaml
 from pydantic import ValidationError
 
 from kpnet.backbones import build_backbone
-from kpnet.backbones.pretrained import Stem, stem_channels
-from kpnet.backbones.weights import fit_weights, load_weights
-from kpnet.config.fields import Strict
+from kpnet.backbones.pretrained import InputSpec, required_channels
+from kpnet.backbones.weights import load_matching_weights, load_weights
+from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.skeleton import Skeleton
-from kpnet.core.validation import describe
-from kpnet.heads import HEADS, Pyramid
+from kpnet.core.validation import explain_validation_error
+from kpnet.heads import HEADS, PyramidInfo
 from kpnet.models.calibration import Calibration
-from kpnet.models.keypoint_model import KeypointModel, _size_message
+from kpnet.models.keypoint_model import KeypointModel, size_message
 
 
 def build_model(
@@ -57,10 +57,10 @@ def build_model(
     return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
 
 
-def assemble(config: ModelConfig, skeleton: Skeleton | None, *, stem: Stem | None = None) -> KeypointModel:
+def assemble(config: ModelConfig, skeleton: Skeleton | None, *, input_spec: InputSpec | None = None) -> KeypointModel:
     """Build from the typed config.
 
-    stem: of a saved model, whose weights are loaded next; those that it was pretrained with need not be there any more.
+    input_spec: the saved model's; its weights are loaded next, and no pretrained ones are looked for.
     """
     count = config.num_keypoints or (len(skeleton) if skeleton else None)
     if count is None:
@@ -72,23 +72,23 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, stem: Stem | Non
     config = config.model_copy(update={"num_keypoints": count})
     backbone = build_backbone(
         config.backbone,
-        stem.channels if stem else stem_channels(config),
-        pretrained=config.pretrained if stem is None else False,
+        input_spec.channels if input_spec else required_channels(config),
+        pretrained=config.pretrained if input_spec is None else False,
         input_size=config.input_size,
     )
-    if stem is not None:
-        backbone.mean, backbone.std = tuple(stem.mean), tuple(stem.std)
+    if input_spec is not None:
+        backbone.mean, backbone.std = tuple(input_spec.mean), tuple(input_spec.std)
     sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
-    head = HEADS.build(config.head, Pyramid(list(backbone.channels), list(backbone.strides), sizes), count)
-    if any(side % head.multiple for side in config.input_size):
-        raise KpnetError("model.input_size: " + _size_message(config.input_size, head.multiple))
+    head = HEADS.build(config.head, PyramidInfo(list(backbone.channels), list(backbone.strides), sizes), count)
+    if any(side % head.size_divisor for side in config.input_size):
+        raise KpnetError("model.input_size: " + size_message(config.input_size, head.size_divisor))
     # A quarter to a half faster on CPUs, and what GPUs want under autocast; the numbers are the same.
     return KeypointModel(backbone, head, config, skeleton).to(memory_format=torch.channels_last)
 
 
-class _Saved(Strict):
+class _Saved(StrictModel):
     model: ModelConfig
-    stem: Stem
+    input: InputSpec
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
 
@@ -104,14 +104,14 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     try:
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-            raise ValueError("expected a mapping with model, stem and skeleton")
+            raise ValueError("expected a mapping with model, input and skeleton")
         if "decoder" in values["model"]:
             raise KpnetError(f"{path}: of kpnet pretrain, no keypoint model: train with model.pretrained={path}")
         saved = _Saved.model_validate(values)
     except KpnetError:
         raise
     except ValidationError as error:
-        raise KpnetError(describe(error, str(folder / CONFIG), _Saved, values)) from None
+        raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
@@ -120,12 +120,12 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         if head.get("decoding") != decoding:
             saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
     try:
-        model = assemble(saved.model, Skeleton.load(saved.skeleton), stem=saved.stem)
+        model = assemble(saved.model, Skeleton.load(saved.skeleton), input_spec=saved.input)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
-    if saved.calibration is not None and len(saved.calibration.log_factors) != len(model.skeleton):
-        found = len(saved.calibration.log_factors)
-        raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_factors, found {found}")
+    if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):
+        found = len(saved.calibration.log_scales)
+        raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")
     model.calibration = saved.calibration
-    fit_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()

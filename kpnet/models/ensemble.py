@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
             for what, own, other in (
                 ("points", first.skeleton.names, model.skeleton.names),
                 ("input size", first.config.input_size, model.config.input_size),
-                ("window of frames", first.context, model.context),
+                ("window of frames", first.frame_window, model.frame_window),
                 ("channels", first.config.in_channels, model.config.in_channels),
                 ("crops (about boxes, points or nothing)", first.config.crop, model.config.crop),
                 ("box scale", first.config.box_scale, model.config.box_scale),
@@ -44,7 +44,7 @@ class Ensemble(nn.Module):
                 "some models of the ensemble are calibrated and some are not: calibrate all of them or none"
             )
         self.models = nn.ModuleList(models)
-        self.config, self.skeleton, self.context = first.config, first.skeleton, first.context
+        self.config, self.skeleton, self.frame_window = first.config, first.skeleton, first.frame_window
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([model(images) for model in self.models]).mean(0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone
-from kpnet.backbones.pretrained import Stem
+from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.stages import Stages, find_stages
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
@@ -57,9 +57,9 @@ class KeypointModel(nn.Module):
         """
         if images.ndim == 3:
             images = images[None]
-        if images.ndim == 5 and self.context != (0, 0):
-            if images.shape[1] <= sum(self.context):
-                needed = 1 + sum(self.context)
+        if images.ndim == 5 and self.frame_window != (0, 0):
+            if images.shape[1] <= sum(self.frame_window):
+                needed = 1 + sum(self.frame_window)
                 raise KpnetError(
                     f"expected clips of at least {needed} frames, the head's window, got {images.shape[1]}"
                 )
@@ -68,19 +68,19 @@ class KeypointModel(nn.Module):
             raise KpnetError(f"expected images (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}")
         if not images.is_floating_point():
             raise KpnetError(f"expected float images in [0, 1], got {images.dtype}: divide by 255")
-        multiple = self.head.multiple
+        size_divisor = self.head.size_divisor
         height, width = images.shape[-2:]
-        if height % multiple or width % multiple:
-            raise KpnetError(_size_message((height, width), multiple))
+        if height % size_divisor or width % size_divisor:
+            raise KpnetError(size_message((height, width), size_divisor))
         images = (images - self.mean) / self.std  # one grey channel broadcasts over a pretrained RGB stem's three
         maps: list[Tensor] = self.backbone(images)
         # Statistics over batches would explode where fine-tuning lets channels die.
-        return maps if self.backbone.normed else [F.layer_norm(each, each.shape[1:]) for each in maps]
+        return maps if self.backbone.has_norm_layers else [F.layer_norm(each, each.shape[1:]) for each in maps]
 
     @property
-    def context(self) -> tuple[int, int]:
+    def frame_window(self) -> tuple[int, int]:
         """How many frames before and after the answered one the head looks at; (0, 0) but for a temporal one."""
-        return self.head.context
+        return self.head.frame_window
 
     def output(self, images: Tensor) -> HeadOutput:
         """What the head makes of images (B, C, H, W): the coordinates and what its loss needs.
@@ -148,7 +148,7 @@ class KeypointModel(nn.Module):
         """The whole backbone trains again."""
         self.freeze_backbone(0)
 
-    def _resting(self) -> list[nn.Module]:
+    def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages in (0, len(self.backbone.strides)):
             return list(self.backbone.modules()) if self.frozen_stages else []
         # Found by their paths: synchronised batch norms take the others' places.
@@ -157,20 +157,22 @@ class KeypointModel(nn.Module):
 
     def train(self, mode: bool = True) -> KeypointModel:
         super().train(mode)
-        for module in self._resting():
+        for module in self._frozen_modules():
             module.training = False
         return self
 
     def save(self, folder: str | Path) -> None:
         """`model.safetensors` and `model.yaml` in `folder`, each written beside and renamed."""
         mean, std = self.config.mean or self.backbone.mean, self.config.std or self.backbone.std
-        stem = Stem(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
+        input_spec = InputSpec(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
         values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
-        write_model(folder, self, stem, values)
+        write_model(folder, self, input_spec, values)
 
 
-def _size_message(size: tuple[int, int], multiple: int) -> str:
-    near = [max(multiple, round(side / multiple) * multiple) for side in size]
-    return f"{size[0]}x{size[1]} cannot be served: height and width must be multiples of {multiple}; nearest: {near}"
+def size_message(size: tuple[int, int], size_divisor: int) -> str:
+    near = [max(size_divisor, round(side / size_divisor) * size_divisor) for side in size]
+    return (
+        f"{size[0]}x{size[1]} cannot be served: height and width must be multiples of {size_divisor}; nearest: {near}"
+    )

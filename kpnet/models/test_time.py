@@ -16,7 +16,7 @@ from kpnet.coordinates import Size
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Keypoints
-from kpnet.uncertainty import CONFIDENCE_RADIUS, mean_tail, mixture, probability_within
+from kpnet.uncertainty import CONFIDENCE_RADIUS, combine_dof, mixture, probability_within
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class View:
     def warps(self) -> bool:
         return self.scale != 1 or self.shift != (0.0, 0.0)
 
-    def show(self, images: Tensor) -> Tensor:
+    def apply(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), or clips of them, as this view has them; what lies outside repeats the border."""
         if images.ndim == 5:
-            return self.show(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            return self.apply(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         if self.warps:
             tx, ty = self._shift(images).tolist()
             inverse = [[1 / self.scale, 0, -tx / self.scale], [0, 1 / self.scale, -ty / self.scale]]
@@ -68,7 +68,7 @@ class View:
             images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         return images.flip(-1) if self.flip else images
 
-    def back(self, answer: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
+    def invert(self, answer: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
         """The view's answer as one about the image itself."""
         if self.flip:
             answer = _mirrored(answer, permutation)
@@ -98,7 +98,7 @@ def infer_views(
     height, width = images.shape[-2:]
     if settings.shift >= min(height, width) / 2:
         raise KpnetError(f"test time: shift: {settings.shift:g} pixels move half of a {height}x{width} image out of it")
-    answers = [view.back(infer(view.show(images)), images, permutation) for view in settings.views()]
+    answers = [view.invert(infer(view.apply(images)), images, permutation) for view in settings.views()]
     return average(answers, (height, width))
 
 
@@ -113,10 +113,10 @@ def average(answers: list[Keypoints], size: Size) -> Keypoints:
     covariances = [a.covariance for a in answers if a.covariance is not None]
     if len(covariances) < len(answers):
         return Keypoints(points.mean(0), heatmaps=heatmaps)
-    tail = mean_tail([a.tail for a in answers])
+    dof = combine_dof([a.dof for a in answers])
     xy, covariance = mixture(points, torch.stack(covariances))
-    confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, tail)
-    return Keypoints(xy, confidence, covariance, heatmaps, tail)
+    confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, dof)
+    return Keypoints(xy, confidence, covariance, heatmaps, dof)
 
 
 def _mirrored(answer: Keypoints, permutation: list[int]) -> Keypoints:

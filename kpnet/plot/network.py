@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
-from kpnet.data.images import input_views, read_image
+from kpnet.data.images import model_inputs, read_image
 from kpnet.heads import Keypoints
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.plot.figure import Figure
@@ -146,7 +146,7 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
     return figure
 
 
-def draw_spread(model: KeypointModel, image: Image, level: float = LEVEL) -> Figure:
+def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -> Figure:
     """The points on the image, and around each the ellipse that holds the truth with probability `level`, as its
     covariance says; the points alone where the head has none."""
     view = _view(model, image)
@@ -163,7 +163,7 @@ def draw_spread(model: KeypointModel, image: Image, level: float = LEVEL) -> Fig
         linear = view.inverse[:, :2] * scales
         covariances = linear @ answer.covariance[0].cpu().double().numpy() @ linear.T
         for xy, covariance in zip(points, covariances, strict=True):
-            axes.add_patch(_ellipse(xy, covariance, ellipse_radius(level, answer.tail)))
+            axes.add_patch(_ellipse(xy, covariance, ellipse_radius(level, answer.dof)))
         source = "as calibrated" if model.calibration is not None else "by the head's own spread, not calibrated"
         said = f"ellipses that hold the point with {100 * level:g} %, {source}"
     axes.plot(*points.T, "o", color=PREDICTION, markersize=3, markeredgewidth=0)
@@ -180,7 +180,7 @@ def _view(model: KeypointModel, image: Image) -> _View:
         pixels = images[0].detach().float().cpu().clamp(0, 1).numpy()
         return _View(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0), images.to(device), np.eye(2, 3))
     picture = image if isinstance(image, np.ndarray) else read_image(image)
-    ((taken, matrix),) = input_views(picture, None, model.config)
+    ((taken, matrix),) = model_inputs(picture, None, model.config)
     planes = torch.from_numpy(taken if taken.ndim == 3 else taken[..., None]).permute(2, 0, 1)
     return _View(picture.squeeze() / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
 

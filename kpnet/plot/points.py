@@ -38,7 +38,7 @@ def show_keypoint_predictions(dataset: Any, model: nn.Module, num_samples: int =
     with torch.no_grad(), evaluation_mode(model):
         predicted = [model(item["image"][None].to(device)).reshape(-1, 2) for item in items]
     # Of a window: the frame that is answered.
-    answered = model.context[0] if items[0]["image"].ndim == 4 else None  # type: ignore[index]
+    answered = model.frame_window[0] if items[0]["image"].ndim == 4 else None  # type: ignore[index]
     return draw_predictions(
         [item["image"] if answered is None else item["image"][answered] for item in items],
         [item["keypoints"] for item in items],

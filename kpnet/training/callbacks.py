@@ -21,7 +21,7 @@ from kpnet.training.module import KeypointModule
 SAMPLES = 12
 
 
-class RunLog(pl.Callback):
+class MetricsLogger(pl.Callback):
     """Keeps `metrics.csv`, a row an epoch, in TensorBoard and, where no progress bar is, on the terminal too."""
 
     def __init__(self, folder: Path, console: Console, bar: bool) -> None:
@@ -76,7 +76,7 @@ class RunLog(pl.Callback):
                 logger.experiment.add_figure(name, figure, trainer.current_epoch)
 
 
-class RunFolder(RunLog):
+class RunFolderCallback(MetricsLogger):
     """Keeps `metrics.csv`, `best/` (by validation score) and TensorBoard's samples.
 
     Stands before the weight average in the list of callbacks, so that the weights it saves and
@@ -152,5 +152,5 @@ def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:
     predicted = model.infer(images.to(device)).keypoints.cpu()
     truth = torch.stack([item["keypoints"] for item in items])
     visible = torch.stack([item["visible"] for item in items])
-    shown = images if images.ndim == 4 else images[:, model.context[0]]
+    shown = images if images.ndim == 4 else images[:, model.frame_window[0]]
     return plot.draw_predictions(shown, truth, predicted, visible)

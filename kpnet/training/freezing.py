@@ -13,7 +13,7 @@ from kpnet.models.keypoint_model import KeypointModel
 
 
 @dataclass
-class TrainedPart:
+class ParameterGroup:
     """Parameters that learn at `scale` times the optimizer's rate, and rest and thaw together."""
 
     name: str
@@ -29,7 +29,7 @@ class TrainedPart:
         return [{**group, "lr": lr * self.scale, "part": self.name} for group in groups if group["params"]]
 
 
-def parts(model: KeypointModel, config: TrainConfig) -> list[TrainedPart]:
+def parts(model: KeypointModel, config: TrainConfig) -> list[ParameterGroup]:
     """The head, then the backbone, or its stages from last to first: the order in which they thaw.
 
     One part where all learn alike. Stage i of n has the rate times `layer_decay` ** (n - i), from 0.
@@ -37,15 +37,15 @@ def parts(model: KeypointModel, config: TrainConfig) -> list[TrainedPart]:
     freeze, decay = config.freeze, config.layer_decay
     scale = config.lr_scale.backbone
     if freeze is None and decay == scale == 1:
-        return [TrainedPart("model", list(model.parameters()))]
-    head = TrainedPart("head", list(model.head.parameters()))
+        return [ParameterGroup("model", list(model.parameters()))]
+    head = ParameterGroup("head", list(model.head.parameters()))
     if decay == 1 and (freeze is None or (freeze.stages is None and freeze.every is None)):
-        return [head, TrainedPart("backbone", list(model.backbone.parameters()), scale)]
+        return [head, ParameterGroup("backbone", list(model.backbone.parameters()), scale)]
     found = [head]
     for stage in reversed(range(len(model.backbone.strides))):
         parameters = [p for name, p in model.backbone.named_parameters() if model.stages.parameters[name] == stage]
         rate = scale * decay ** (len(model.backbone.strides) - stage)
-        found.append(TrainedPart(f"backbone_stride_{model.backbone.strides[stage]}", parameters, rate))
+        found.append(ParameterGroup(f"backbone_stride_{model.backbone.strides[stage]}", parameters, rate))
     return found
 
 
@@ -61,7 +61,7 @@ def frozen_stages(freeze: Freeze | None, stages: int, epoch: int) -> int:
     return max(0, first - 1 - (epoch - freeze.until) // freeze.every)
 
 
-def trained_parts(order: list[TrainedPart], model: KeypointModel, frozen: int) -> int:
+def parameter_groups(order: list[ParameterGroup], model: KeypointModel, frozen: int) -> int:
     """How many of the parts, in their order, learn while so many stages rest."""
     if len(order) <= 2:
         return len(order) if frozen == 0 else 1

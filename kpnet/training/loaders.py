@@ -23,7 +23,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.dataset.set_epoch(epoch)
 
 
-class EachOnceSampler(Sampler[int]):
+class UnpaddedDistributedSampler(Sampler[int]):
     """Every sample once over all ranks; DistributedSampler would repeat some to make the ranks equal."""
 
     def __init__(self, length: int, ranks: int, rank: int) -> None:
@@ -58,7 +58,9 @@ class Loaders(pl.LightningDataModule):
         assert trainer is not None
         if self.val is None:
             return []
-        return self._loader(self.val, EachOnceSampler(len(self.val), trainer.world_size, trainer.global_rank))
+        return self._loader(
+            self.val, UnpaddedDistributedSampler(len(self.val), trainer.world_size, trainer.global_rank)
+        )
 
     def _loader(self, dataset: KeypointDataset, sampler: Sampler[int]) -> DataLoader[Any]:
         workers = self.config.data.workers

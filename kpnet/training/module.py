@@ -15,8 +15,8 @@ from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import NotFiniteError
 from kpnet.evaluation.accumulators import KeypointMetrics
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.freezing import TrainedPart, frozen_stages, parts, trained_parts
-from kpnet.training.optim import PartSchedule, build_optimizer, build_schedule
+from kpnet.training.freezing import ParameterGroup, frozen_stages, parameter_groups, parts
+from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
 
 Batch = dict[str, Any]
 
@@ -66,8 +66,8 @@ class KeypointModule(pl.LightningModule):
         if frozen != self.model.frozen_stages:
             self.model.freeze_backbone(frozen)
 
-    def learning_parts(self) -> list[TrainedPart]:
-        return self.parts[: trained_parts(self.parts, self.model, self.model.frozen_stages)]
+    def learning_parts(self) -> list[ParameterGroup]:
+        return self.parts[: parameter_groups(self.parts, self.model, self.model.frozen_stages)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._freeze_for(checkpoint["epoch"])  # the optimizer's groups are those of the epoch that was saved
@@ -83,10 +83,10 @@ class KeypointModule(pl.LightningModule):
             self.trainer.strategy.model = self
             self.trainer.strategy.configure_ddp()
 
-    def _add(self, part: TrainedPart) -> None:
+    def _add(self, part: ParameterGroup) -> None:
         """The optimizer has the part from now on, at the rate that the others have come to."""
         settings, scheduler = self.config.optimizer, self.lr_schedulers()
-        if isinstance(scheduler, PartSchedule):
+        if isinstance(scheduler, GroupSchedule):
             return scheduler.add(part, settings.weight_decay, settings.lr)
         for optimizer in self.trainer.optimizers:  # a plateau's rates are those of the past
             fallen = optimizer.param_groups[0]["lr"] / (settings.lr * self.parts[0].scale)
@@ -138,7 +138,7 @@ class KeypointModule(pl.LightningModule):
         terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
         visible = batch["visible"]
         self.val_loss.update(torch.stack(list(terms.values())).sum(), visible.sum())
-        self.val_metrics.update(self.model.head.points(output), batch["keypoints"], visible)
+        self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.learning_parts(), self.config.optimizer)

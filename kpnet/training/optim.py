@@ -11,10 +11,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kpnet.config import optim as schema
-from kpnet.training.freezing import TrainedPart
+from kpnet.training.freezing import ParameterGroup
 
 
-def build_optimizer(parts: Iterable[TrainedPart], settings: schema.SGD | schema.Adam | schema.AdamW) -> Optimizer:
+def build_optimizer(parts: Iterable[ParameterGroup], settings: schema.SGD | schema.Adam | schema.AdamW) -> Optimizer:
     """The optimizer over these parts of a model."""
     groups = [group for part in parts for group in part.groups(settings.weight_decay, settings.lr)]
     if isinstance(settings, schema.SGD):
@@ -47,10 +47,10 @@ def build_schedule(
             return _cosine(start, 1.0, step / warmup)
         return _cosine(1.0, final, min(1.0, (step - warmup) / max(1.0, steps - 1 - warmup)))
 
-    return {"scheduler": PartSchedule(optimizer, factor, thaw), "interval": "step"}
+    return {"scheduler": GroupSchedule(optimizer, factor, thaw), "interval": "step"}
 
 
-class PartSchedule(LRScheduler):
+class GroupSchedule(LRScheduler):
     """Each group's own rate times `factor(step)`; a group added at step `since` warms up over `thaw` steps."""
 
     def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], thaw: float) -> None:
@@ -64,7 +64,7 @@ class PartSchedule(LRScheduler):
         risen = (self.last_epoch - group["since"] + 1) / (self.thaw + 1) if "since" in group else 1.0
         return float(group["initial_lr"] * self.factor(self.last_epoch) * min(1.0, risen))
 
-    def add(self, part: TrainedPart, weight_decay: float, lr: float) -> None:
+    def add(self, part: ParameterGroup, weight_decay: float, lr: float) -> None:
         """The part learns from the next step on."""
         for group in part.groups(weight_decay, lr):
             group |= {"initial_lr": group["lr"], "since": self.last_epoch}

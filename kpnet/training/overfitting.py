@@ -16,7 +16,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.build import build_train
 from kpnet.models.build import assemble
-from kpnet.training.freezing import TrainedPart
+from kpnet.training.freezing import ParameterGroup
 from kpnet.training.optim import build_optimizer
 
 STEPS, TARGET_PX = 300, 0.5
@@ -41,7 +41,7 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
     optimizer = build_optimizer(
-        [TrainedPart("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
+        [ParameterGroup("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     size = config.model.input_size

@@ -24,14 +24,14 @@ from kpnet.core.files import write_atomic
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
-from kpnet.training.callbacks import RunLog
-from kpnet.training.freezing import TrainedPart
+from kpnet.training.callbacks import MetricsLogger
+from kpnet.training.freezing import ParameterGroup
 from kpnet.training.loaders import Loaders
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
-from kpnet.training.run_folder import begin, prepare
+from kpnet.training.run_folder import claim_run_folder, create_run_folder
 from kpnet.training.supervised import PROBES
-from kpnet.training.trainer import build_trainer, fit, resolved
+from kpnet.training.trainer import build_trainer, fit, resolve_precision
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
 
@@ -81,13 +81,13 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        optimizer = build_optimizer([TrainedPart("model", list(self.model.parameters()))], settings.optimizer)
+        optimizer = build_optimizer([ParameterGroup("model", list(self.model.parameters()))], settings.optimizer)
         steps = steps_per_epoch(self.trainer, settings.batch_size) * settings.epochs
         schedule = build_schedule(optimizer, settings.schedule, steps, settings.epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-class PretrainFolder(RunLog):
+class PretrainFolderCallback(MetricsLogger):
     """Keeps `metrics.csv` and TensorBoard's reconstructions and interpolations of a few images."""
 
     def __init__(self, folder: Path, shown: Tensor, console: Console, bar: bool) -> None:
@@ -122,7 +122,7 @@ def pretrain(
     Nothing is written before data and model are built.
     """
     console = console or Console()
-    folder = begin(config, out, resume, force)
+    folder = claim_run_folder(config, out, resume, force)
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)
     validates = val_set is not None and config.trainer.get("limit_val_batches", 1) != 0
@@ -131,11 +131,11 @@ def pretrain(
     model = Autoencoder(config.model).to(memory_format=torch.channels_last)
     for index in range(min(PROBES, len(train_set))):
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
-    config = config.model_copy(update={"trainer": resolved(config.trainer)})
+    config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     bar = console.is_terminal
-    keeper = PretrainFolder(folder, _first(train_set if val_set is None else val_set), console, bar)
-    trainer = build_trainer(config, folder, [keeper], bar)
-    prepare(folder, config, force)
+    callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
+    trainer = build_trainer(config, folder, [callback], bar)
+    create_run_folder(folder, config, force)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))
     module = PretrainModule(model, config.train)
@@ -143,19 +143,21 @@ def pretrain(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         fit(trainer, module, loaders, folder / "last.ckpt" if resume else None)
-    measures = _finish(folder, module, keeper, loaders) if trainer.is_global_zero else {}
+    measures = _finish(folder, module, callback, loaders) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 
 
-def _finish(folder: Path, module: PretrainModule, keeper: PretrainFolder, loaders: Loaders) -> dict[str, float]:
+def _finish(
+    folder: Path, module: PretrainModule, callback: PretrainFolderCallback, loaders: Loaders
+) -> dict[str, float]:
     """The final model, its error and the pictures."""
     measures = measure(module.model, loaders.val) if loaders.val is not None else {}
     module.model.save(folder / "final")
     values = {"epoch": module.trainer.current_epoch - 1, **measures}
     write_atomic(folder / "final" / "training.json", (json.dumps(values, indent=2) + "\n").encode())
-    for name, figure in draw(module, keeper.shown).items():
+    for name, figure in draw(module, callback.shown).items():
         plot.save_figure(figure, folder / f"{name}.png")
-    plot.save_figure(plot.draw_curves(pd.DataFrame(keeper.history)), folder / "curves.png")
+    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history)), folder / "curves.png")
     return measures
 
 

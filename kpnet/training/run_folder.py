@@ -23,7 +23,7 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def begin(config: Config | PretrainConfig, out: str | Path | None, resume: bool, force: bool) -> Path:
+def claim_run_folder(config: Config | PretrainConfig, out: str | Path | None, resume: bool, force: bool) -> Path:
     """The run's folder, `out` or `runs/<name>`, checked and not written yet; from here on draws are the seed's."""
     folder = Path(out) if out else Path("runs") / config.name
     if is_main_process():  # a further DDP process finds the folder that the first one made
@@ -72,7 +72,7 @@ def _check_checkpoint(path: Path) -> None:
         raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from None
 
 
-def prepare(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
+def create_run_folder(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
     """The run folder with its config."""
     if not is_main_process():
         return

@@ -15,17 +15,17 @@ from kpnet import plot
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.data.build import build_splits, unlabelled_points
+from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.callbacks import RunFolder, draw_samples, save_model
+from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import begin, is_main_process, prepare
-from kpnet.training.trainer import build_trainer, fit, resolved
+from kpnet.training.run_folder import claim_run_folder, create_run_folder, is_main_process
+from kpnet.training.trainer import build_trainer, fit, resolve_precision
 from kpnet.training.weight_averaging import weight_average
 
 PROBES = 8  # training samples that are tried before anything is written
@@ -47,9 +47,9 @@ def train(
     callbacks: Lightning's, beside kpnet's own.
     """
     console = console or Console()
-    folder = begin(config, out, resume, force)
+    folder = claim_run_folder(config, out, resume, force)
     train_set, val_set = build_splits(config, window_of(config.model.head))
-    _warn_unlabelled(unlabelled_points(train_set), console)
+    _warn_unlabelled(points_without_labels(train_set), console)
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
         new = len(model.head.state_dict())
@@ -57,14 +57,14 @@ def train(
     warning = check_freeze(model, config.train)
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-    config = config.model_copy(update={"model": model.config, "trainer": resolved(config.trainer)})
+    config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
     for index in range(min(PROBES, len(train_set))):
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
     bar = console.is_terminal
-    keeper = RunFolder(folder, val_set, console, bar)
-    trainer = _trainer(config, folder, keeper, bar)
+    callback = RunFolderCallback(folder, val_set, console, bar)
+    trainer = _trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-    prepare(folder, config, force)
+    create_run_folder(folder, config, force)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))
     module = KeypointModule(model, config.train)
@@ -73,7 +73,7 @@ def train(
         warnings.filterwarnings("ignore", module="lightning")
         checkpoint = folder / "last.ckpt" if resume else None
         fit(trainer, module, loaders, checkpoint)
-    measures = _finish(folder, module, keeper, val_set) if trainer.is_global_zero else {}
+    measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 
 
@@ -83,7 +83,9 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
         console.print(text, style="yellow", soft_wrap=True)
 
 
-def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: KeypointDataset | None) -> dict[str, Any]:
+def _finish(
+    folder: Path, module: KeypointModule, callback: RunFolderCallback, val: KeypointDataset | None
+) -> dict[str, Any]:
     """The final model, its measures and the pictures."""
     import pandas as pd
 
@@ -93,11 +95,11 @@ def _finish(folder: Path, module: KeypointModule, keeper: RunFolder, val: Keypoi
     figure = draw_samples(module.model, val)
     if figure is not None:
         plot.save_figure(figure, folder / "predictions.png")
-    plot.save_figure(plot.draw_curves(pd.DataFrame(keeper.history)), folder / "curves.png")
+    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history)), folder / "curves.png")
     return measures
 
 
-def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
     has_val = config.data.val is not None or config.data.fold is not None
     validates = has_val and config.trainer.get("limit_val_batches", 1) != 0
     watchers = {
@@ -112,4 +114,4 @@ def _trainer(config: Config, folder: Path, keeper: RunFolder, bar: bool) -> pl.T
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
-    return build_trainer(config, folder, [keeper, *callbacks], bar, config.train.clip_norm)
+    return build_trainer(config, folder, [callback, *callbacks], bar, config.train.clip_norm)

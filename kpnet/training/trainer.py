@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.training.loaders import Loaders
 
 OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
@@ -41,7 +41,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
             callback.on_train_end(trainer, module)
 
 
-def resolved(trainer: dict[str, Any]) -> dict[str, Any]:
+def resolve_precision(trainer: dict[str, Any]) -> dict[str, Any]:
     """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
     if trainer.get("precision") != "auto":
         return trainer
@@ -82,7 +82,7 @@ def build_trainer(
         "enable_progress_bar": bar,
         "use_distributed_sampler": False,
     }
-    return make_trainer(**{**defaults, **config.trainer})
+    return create_trainer(**{**defaults, **config.trainer})
 
 
 def check_arguments(trainer: dict[str, Any]) -> None:
@@ -90,12 +90,12 @@ def check_arguments(trainer: dict[str, Any]) -> None:
     known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
     for key in trainer:
         if key not in known:
-            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{nearest(key, known)}')
+            raise KpnetError(f'trainer: Lightning\'s Trainer has no argument "{key}"{did_you_mean(key, known)}')
         if key in OWN_TRAINER_ARGUMENTS:
             raise KpnetError(f'trainer: "{key}" is set by kpnet; see train.epochs, train.clip_norm and --out')
 
 
-def make_trainer(**arguments: Any) -> pl.Trainer:
+def create_trainer(**arguments: Any) -> pl.Trainer:
     """Lightning's Trainer, quiet; what it refuses as a KpnetError."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:

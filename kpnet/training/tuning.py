@@ -27,14 +27,14 @@ from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.loaders import Loaders
 from kpnet.training.module import Batch, KeypointModule
 from kpnet.training.optim import build_optimizer
-from kpnet.training.trainer import check_arguments, fit, make_trainer, on_gpu, resolved
+from kpnet.training.trainer import check_arguments, create_trainer, fit, on_gpu, resolve_precision
 
 LOWEST, HIGHEST = 1e-7, 10.0
-LEAST_STEPS = 20
+MIN_STEPS = 20
 SMOOTHING = 3.0  # steps: the standard deviation of a Gaussian
 RISE = 0.05  # of the whole fall: a loss that rises by so much has begun to diverge
 TRIED_STEPS = 3  # of each batch size: memory is at its most once the optimizer has its state
-MOST_ON_CPU, MOST_ON_GPU = 256, 8192
+MAX_BATCH_CPU, MAX_BATCH_GPU = 256, 8192
 # What a single step depends on; the rest of `trainer` says how long, where to and on how many devices.
 STEP_ARGUMENTS = (
     *("accelerator", "precision", "accumulate_grad_batches"),
@@ -97,7 +97,7 @@ def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LR
     module = RangeTest(assemble(config.model, data.skeleton), config.train, np.geomspace(LOWEST, HIGHEST, steps))
     _run(module, config, data)
     means = np.array([np.mean(losses) if losses else math.nan for losses in module.losses])
-    curve = read_curve(module.rates, means)
+    curve = suggest_lr(module.rates, means)
     size = config.train.batch_size
     said = [f"learning rate {curve.suggestion:.1e}: where the loss falls fastest, at batch size {size}"]
     first, *others = module.learning_parts()
@@ -110,7 +110,7 @@ def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LR
     return curve, said
 
 
-def read_curve(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
+def suggest_lr(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
     """Of rates (N,) and losses (N,) those before the first loss that is not finite, and the rate at which the smoothed
     loss falls fastest per factor of the rate, before it first rises.
 
@@ -118,19 +118,19 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
     """
     bad = np.flatnonzero(~np.isfinite(losses))
     count = int(bad[0]) if len(bad) else len(losses)
-    if count < LEAST_STEPS:
+    if count < MIN_STEPS:
         raise KpnetError(
             f"no learning rate found: the loss is not finite after {count} steps, at a rate of {rates[count]:.1e}; "
             "look for NaN in the images, or set train.clip_norm=1.0"
         )
     rates, losses = rates[:count], losses[:count]
-    start = float(np.median(losses[: LEAST_STEPS // 2]))
+    start = float(np.median(losses[: MIN_STEPS // 2]))
     # What has diverged is cut off, or it would be smeared over the steps before it.
     smoothed = _smooth(np.minimum(losses, 2 * start - losses.min()))
     lowest = np.minimum.accumulate(smoothed)
     end, half = int(smoothed.argmin()), int((lowest < (start + lowest[-1]) / 2).argmax())
     # As a standard deviation; a smaller loss scatters less.
-    scatter = 1.5 * float(np.median(np.abs(losses - smoothed)[: max(half, LEAST_STEPS // 2)]))
+    scatter = 1.5 * float(np.median(np.abs(losses - smoothed)[: max(half, MIN_STEPS // 2)]))
     # What has diverged may come to rest at a saturated answer, and fall faster there than it ever learned.
     whole = start - lowest[-1]
     risen = np.flatnonzero((smoothed - lowest > max(scatter, RISE * whole)) & (start - lowest > whole / 4))
@@ -157,7 +157,7 @@ def find_batch_size(config: Config, data: KeypointDataset, most: int | None = No
 
     A KpnetError where not even the first fits into memory.
     """
-    most = most or (MOST_ON_GPU if on_gpu(config.trainer) else MOST_ON_CPU)
+    most = most or (MAX_BATCH_GPU if on_gpu(config.trainer) else MAX_BATCH_CPU)
     bound, found = min(most, len(data)), 0
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     model = assemble(config.model, data.skeleton)
@@ -182,8 +182,8 @@ def find_batch_size(config: Config, data: KeypointDataset, most: int | None = No
 def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
     """A step for each of the module's rates, on one device; nothing is written."""
     check_arguments(config.trainer)
-    settings = {key: value for key, value in resolved(config.trainer).items() if key in STEP_ARGUMENTS}
-    trainer = make_trainer(
+    settings = {key: value for key, value in resolve_precision(config.trainer).items() if key in STEP_ARGUMENTS}
+    trainer = create_trainer(
         **settings,
         devices=1,
         max_steps=len(module.rates),
@@ -203,7 +203,7 @@ def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
         )
 
 
-def say_batch_size(found: BatchSize, samples: int) -> str:
+def describe_batch_size(found: BatchSize, samples: int) -> str:
     """One line: why not a larger one."""
     if found.limit == "memory":
         return f"batch size {found.size}: {2 * found.size} does not fit into memory"

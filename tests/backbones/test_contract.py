@@ -47,7 +47,7 @@ class Contract:
     spec: str | dict
     strides: tuple[int, ...]
     channels: tuple[int, ...]
-    multiple = 1  # what a height and width must be divisible by
+    size_divisor = 1  # what a height and width must be divisible by
     long = 320  # a side that is long enough for the deepest cells to have a middle
 
     @pytest.fixture(params=[1, 3, 4])
@@ -58,7 +58,7 @@ class Contract:
         net = build_backbone(self.spec, in_channels, input_size=(64, 96)).eval()
         assert (tuple(net.strides), tuple(net.channels)) == (self.strides, self.channels)
         assert len(net.mean) == len(net.std) == in_channels
-        for size in [(64, 96), (96, 64), *([(97, 75), (70, 98)] if self.multiple == 1 else [])]:
+        for size in [(64, 96), (96, 64), *([(97, 75), (70, 98)] if self.size_divisor == 1 else [])]:
             with torch.no_grad():
                 maps = net(torch.rand(2, in_channels, *size))
             expected = [

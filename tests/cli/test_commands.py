@@ -18,7 +18,7 @@ from support.marker import Marker
 from kpnet import load_model
 from kpnet.config.loading import load_config
 from kpnet.data import KaggleCSV
-from kpnet.evaluation.measurement import answer_dataset
+from kpnet.evaluation.measurement import predict_dataset
 from kpnet.models.calibration import fit_calibration
 
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -107,8 +107,8 @@ def test_calibrate(kpnet: Run, run_copy: Path, make_csv: Callable[[int, int], st
     assert "calibrated on 120 points" in done.out
     model = load_model(run_copy)
     saved, model.calibration = model.calibration, None
-    result = answer_dataset(model, KaggleCSV(tmp_path / "more.csv", skeleton=model.skeleton))
-    assert saved == fit_calibration(result.answer, result.target, result.visible, model.config.input_size)
+    result = predict_dataset(model, KaggleCSV(tmp_path / "more.csv", skeleton=model.skeleton))
+    assert saved == fit_calibration(result.predicted, result.target, result.visible, model.config.input_size)
     again = kpnet("calibrate", run_copy, tmp_path / "more.csv")  # of the model's own spread, not of the calibrated
     assert again.out == done.out
     data = Path(load_config(run_copy / "config.yaml").data.root)

@@ -22,7 +22,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
 from kpnet.data import DATASETS
-from kpnet.data.base import GIVEN
+from kpnet.data.base import COMMON_ARGUMENTS
 from kpnet.experiments.sweep_space import load_sweep
 from kpnet.heads import HEADS
 from kpnet.heads.decoders import DECODERS
@@ -50,7 +50,7 @@ def refused(values: Any, command: str = "train") -> bool:
         Augment(config.data.transforms, Skeleton.from_names(["left", "right"]))
         if command == "train":
             name, options = split_spec(config.data.format, "data.format")
-            check_options(DATASETS.find(name), options, name, GIVEN)
+            check_options(DATASETS.find(name), options, name, COMMON_ARGUMENTS)
             if config.data.skeleton is not None:
                 Skeleton.load(config.data.skeleton)
             build_model({**config.model.model_dump(), "num_keypoints": 3, "pretrained": False})
@@ -93,7 +93,7 @@ SHORT: list[dict[str, Any]] = [
     {"model": {"backbone": "conv_sandwich", "heads": {"a": "rle", "b": {"name": "heatmap", "stride": 2}}}},
     *[config(data={"train": given}) for given in ("a.csv", 50, {"file": "a.csv"}, ["a.csv", {"file": 9}], None)],
     config(data={"format": "synthetic", "val": 20, "skeleton": "facial15"}),
-    config(data={"format": {"name": "pts", "first": 0}, "strict": True}),
+    config(data={"format": {"name": "pts", "index_base": 0}, "strict": True}),
     config(data={"train": {"file": "a.json", "format": {"name": "coco", "images": "pictures", "exif": None}}}),
     config(data={"skeleton": ["a", "b"]}),
     config(data={"skeleton": {"names": [1, 2], "pairs": [[1, 2]]}}),
@@ -109,8 +109,8 @@ SHORT: list[dict[str, Any]] = [
 WRONG: list[dict[str, Any]] = [
     config(modle={}),
     config(model={"head": "heatmpa"}),
-    config(data={"format": {"name": "pts", "frist": 0}}),
-    config(data={"format": {"name": "pts", "first": 2}}),
+    config(data={"format": {"name": "pts", "index_bse": 0}}),
+    config(data={"format": {"name": "pts", "index_base": 2}}),
     config(data={"format": {"name": "pts", "seed": 2}}),
     config(data={"format": {"name": "kaggle_csv", "exif": True}}),
     config(model={"head": {"name": "heatmap", "strid": 4}}),

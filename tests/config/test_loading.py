@@ -271,8 +271,8 @@ def test_every_section_refuses_unknown_keys() -> None:
     def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
         return {model}.union(*(sections(sub) for sub in model.__subclasses__()))
 
-    from kpnet.config.fields import Strict
+    from kpnet.config.fields import StrictModel
 
-    assert Config in sections(Strict)
-    for section in sections(Strict):
+    assert Config in sections(StrictModel)
+    for section in sections(StrictModel):
         assert section.model_config.get("extra") == "forbid", section

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import Registry
 from kpnet.core.validation import check_options
 
@@ -102,6 +102,6 @@ def test_kpnet_error_is_a_value_error() -> None:
 
 
 def test_nearest() -> None:
-    assert nearest("relo", ["relu", "tanh"]) == ' (did you mean "relu"?)'
-    assert nearest("zzz", ["relu", "tanh"]) == ""
-    assert nearest(3, []) == ""
+    assert did_you_mean("relo", ["relu", "tanh"]) == ' (did you mean "relu"?)'
+    assert did_you_mean("zzz", ["relu", "tanh"]) == ""
+    assert did_you_mean(3, []) == ""

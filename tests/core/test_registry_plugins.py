@@ -63,7 +63,7 @@ def test_a_package_trains_its_own_head_on_its_own_data(site: Path, kpnet: Run, t
 
 
 def test_without_the_package_the_part_is_unknown(kpnet: Run) -> None:
-    kpnet("train", EXAMPLE / "arrows.yaml").refused('"arrows"')
+    kpnet("train", EXAMPLE / "arrows.yaml").refused('"gated"')
 
 
 def test_a_package_that_cannot_be_imported_is_named(site: Path) -> None:

@@ -13,7 +13,7 @@ from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
-from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset
 
 FACES = SHARED / "data" / "faces15"
@@ -201,7 +201,7 @@ def test_boxes_instances_and_visibility_come_through_joining_and_folds():
     boxed = Boxed(blob((8, 8), (4, 4)), [[3, 1], [4, 2]])
     plain = Given(blob((8, 8), (4, 4)), [[3, 1], [4, 2]], n=2)
     skeleton = Skeleton(("p1", "p0"))
-    joined = Joined(skeleton, [DataPart("plain", plain), DataPart("boxed", boxed)])
+    joined = ConcatDataset(skeleton, [ConcatPart("plain", plain), ConcatPart("boxed", boxed)])
     assert joined.box(0) is None
     assert joined.box(4).tolist() == [2, 0, 5, 5]
     assert [joined.instance(i) for i in range(6)] == [0, 0, 0, 1, 0, 1]

@@ -16,8 +16,8 @@ from support.paths import SHARED
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO, DeepLabCut, PointsCSV, SyntheticFaces
-from kpnet.data.build import open_data
-from kpnet.data.check import check_data, suspicious_sides
+from kpnet.data.build import open_dataset
+from kpnet.data.check import check_data, find_swapped_sides
 
 MICE = SHARED / "data" / "deeplabcut" / "openfield"
 
@@ -69,7 +69,7 @@ def faces(count: int = 40) -> tuple[np.ndarray, Skeleton]:
 
 def test_swapped_sides_are_found_and_others_are_left_alone() -> None:
     xy, skeleton = faces()
-    assert suspicious_sides(xy, skeleton) == {}
+    assert find_swapped_sides(xy, skeleton) == {}
     angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(xy))
     turns = np.stack(
         [np.stack([np.cos(angles), -np.sin(angles)], -1), np.stack([np.sin(angles), np.cos(angles)], -1)], -2
@@ -79,7 +79,7 @@ def test_swapped_sides_are_found_and_others_are_left_alone() -> None:
     a, b = (skeleton.names.index(name) for name in skeleton.pairs[2])
     xy[9, [a, b]] = xy[9, [b, a]]
     xy[11, 3] = np.nan
-    found = suspicious_sides(xy, skeleton)
+    found = find_swapped_sides(xy, skeleton)
     assert list(found) == [7, 9]
     assert found[7] == "left and right may be swapped"
     assert " and ".join(skeleton.pairs[2]) in found[9]
@@ -87,10 +87,10 @@ def test_swapped_sides_are_found_and_others_are_left_alone() -> None:
 
 def test_sides_where_nothing_can_be_said() -> None:
     xy, skeleton = faces(10)
-    assert suspicious_sides(np.full_like(xy, np.nan), skeleton) == {}
-    assert suspicious_sides(xy, Skeleton(skeleton.names)) == {}
-    assert suspicious_sides(np.zeros_like(xy), skeleton) == {}
-    assert suspicious_sides(xy[:2], skeleton) == {}
+    assert find_swapped_sides(np.full_like(xy, np.nan), skeleton) == {}
+    assert find_swapped_sides(xy, Skeleton(skeleton.names)) == {}
+    assert find_swapped_sides(np.zeros_like(xy), skeleton) == {}
+    assert find_swapped_sides(xy[:2], skeleton) == {}
 
 
 @pytest.mark.skipif(not MICE.is_dir(), reason=f"no {MICE} (set KPNET_SHARED)")
@@ -98,7 +98,7 @@ def test_the_one_mouse_whose_ears_are_swapped() -> None:
     """Frame 102 of DeepLabCut's open field example, as the picture shows."""
     data = DeepLabCut(MICE)
     xy = np.stack([data.keypoints(index) for index in range(len(data))])
-    found = suspicious_sides(xy, data.skeleton)
+    found = find_swapped_sides(xy, data.skeleton)
     assert [data.image_name(index) for index in found] == ["labeled-data/m4s1/img0102.png"]
 
 
@@ -135,11 +135,11 @@ def test_the_command_says_what_cannot_be_used_once(kpnet: Run, tmp_path: Path) -
 def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
     write_dlc(tmp_path / "dlc")
     for path in (tmp_path / "dlc", tmp_path / "dlc" / "config.yaml"):
-        assert type(open_data(path)) is DeepLabCut
+        assert type(open_dataset(path)) is DeepLabCut
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "p.csv").write_text('"image",a_x,a_y\n')
     with pytest.raises(KpnetError, match="0 labelled instances"):
-        open_data(tmp_path / "p")
+        open_dataset(tmp_path / "p")
     unclear = {
         "x.txt": ("", "of no known format"),
         "x.csv": ("scorer,a,a\nbodyparts", "give its project's folder"),
@@ -148,13 +148,13 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
     for name, (text, message) in unclear.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(KpnetError, match=message):
-            open_data(tmp_path / name)
+            open_dataset(tmp_path / name)
     (tmp_path / "p" / "q.json").write_text(json.dumps({}))
     with pytest.raises(KpnetError, match=r"several files of labels: p\.csv, q\.json; give one"):
-        open_data(tmp_path / "p")
+        open_dataset(tmp_path / "p")
     (tmp_path / "none").mkdir()
     with pytest.raises(KpnetError, match="neither labels nor pictures"):
-        open_data(tmp_path / "none")
+        open_dataset(tmp_path / "none")
 
 
 def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:

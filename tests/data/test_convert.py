@@ -24,7 +24,7 @@ from support.format_files import (
 
 from kpnet.core.errors import KpnetError
 from kpnet.data import COCO, KaggleCSV, KeypointDataset, PointsCSV
-from kpnet.data.build import open_data
+from kpnet.data.build import open_dataset
 from kpnet.data.convert import WRITERS, convert
 
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -64,7 +64,7 @@ def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     lost = convert(first, tmp_path / "b", form)
     holds = form in ("coco", "points_csv")
     assert lost == ([] if holds else ["boxes", "which points are hidden"])
-    second = open_data(tmp_path / "b")
+    second = open_dataset(tmp_path / "b")
     same(first, second, boxes=holds, visibility=holds)
     convert(second, tmp_path / "c", "coco")
     third = COCO(tmp_path / "c" / "annotations.json")
@@ -78,10 +78,10 @@ def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
 @pytest.mark.parametrize("write", [write_pts, write_dlc, write_points_csv])
 def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], start: int) -> None:
     write(tmp_path / "a")
-    first = open_data(tmp_path / "a", None if write is not write_pts else "pts")
-    form = {"name": "pts", "first": start}
+    first = open_dataset(tmp_path / "a", None if write is not write_pts else "pts")
+    form = {"name": "pts", "index_base": start}
     lost = convert(first, tmp_path / "b", form)
-    second = open_data(tmp_path / "b", form)
+    second = open_dataset(tmp_path / "b", form)
     if write is write_points_csv:  # two instances are on one picture
         assert lost == ["the points' names", "which instances share an image"]
         assert {path.name for path in (tmp_path / "b").glob("*.png")} == {"a_1.png", "a_2.png", "b.png", "c.png"}
@@ -111,21 +111,21 @@ def one_size(folder: Path, side: int = 40) -> PointsCSV:
 def test_arrays_and_pixels_as_text(tmp_path: Path) -> None:
     first = one_size(tmp_path / "a")
     assert convert(first, tmp_path / "b.npz") == []
-    same(first, open_data(tmp_path / "b.npz"))
+    same(first, open_dataset(tmp_path / "b.npz"))
     assert convert(first, tmp_path / "b.csv") == ["boxes", "which points are hidden"]
     grey = KaggleCSV(tmp_path / "b.csv")
     for index in range(3):
         assert np.array_equal(grey.read(index)[0], first.read(index)[0][..., 0])
         assert np.allclose(grey.read(index)[1], first.read(index)[1], atol=1e-3)
     assert convert(grey, tmp_path / "c", "points_csv") == []
-    assert np.allclose(open_data(tmp_path / "c").read(2)[1], first.read(2)[1], atol=1e-3)
+    assert np.allclose(open_dataset(tmp_path / "c").read(2)[1], first.read(2)[1], atol=1e-3)
 
 
 def test_parquet(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     first = one_size(tmp_path / "a")
     convert(first, tmp_path / "b", {"name": "points_csv", "parquet": True})
-    same(first, open_data(tmp_path / "b" / "points.parquet"))
+    same(first, open_dataset(tmp_path / "b" / "points.parquet"))
 
 
 def test_a_picture_that_exif_turns_is_written_upright(tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_a_picture_that_exif_turns_is_written_upright(tmp_path: Path) -> None:
 def test_pictures_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
     write_pts(tmp_path / "a" / "x")
     write_pts(tmp_path / "a" / "y")
-    first = open_data(tmp_path / "a")
+    first = open_dataset(tmp_path / "a")
     for form in WRITERS:
         if form in ("npz", "kaggle_csv"):
             continue
         convert(first, tmp_path / form, form)
-        assert len(open_data(tmp_path / form)) == 6
+        assert len(open_dataset(tmp_path / form)) == 6
         assert len(list((tmp_path / form).rglob("*.png"))) == 6
 
 
@@ -164,8 +164,8 @@ def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name), dots((40, 40), np.array(xy, float)))
         rows += [f"{name},{x},{y}" for x, y in xy]
     (tmp_path / "points.csv").write_text("\n".join(["image,nose_x,nose_y", *rows]))
-    convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", {"name": "pts", "first": 0})
-    data = open_data(tmp_path / "b", {"name": "pts", "first": 0})
+    convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", {"name": "pts", "index_base": 0})
+    data = open_dataset(tmp_path / "b", {"name": "pts", "index_base": 0})
     assert {data.image_name(i) for i in range(len(data))} == {
         "img_1.png", "img_2.png", "img_3.png", "c_1.png", "c_2.bmp"}  # fmt: skip
     found = sorted(data.read(i)[1][0].tolist() for i in range(len(data)))
@@ -211,8 +211,12 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree,
 REFUSED: dict[str, tuple[str, Any, str]] = {
     "no format": ("b", None, "b: say its format with --to; there are: coco, pts, deeplabcut"),
     "unknown": ("b", "cooc", r'no writer of "cooc" \(did you mean "coco"\?\)'),
-    "unknown option": ("b", {"name": "pts", "frist": 0}, r'--to pts: unknown key "frist" \(did you mean "first"\?\)'),
-    "wrong option": ("b", {"name": "pts", "first": 2}, "--to pts: first: "),
+    "unknown option": (
+        "b",
+        {"name": "pts", "index_bse": 0},
+        r'--to pts: unknown key "index_bse" \(did you mean "index_base"\?\)',
+    ),
+    "wrong option": ("b", {"name": "pts", "index_base": 2}, "--to pts: index_base: "),
     "suffix": ("b.json", "npz", r"b\.json: npz is a file that ends in \.npz"),
     "no folder": ("gone/b", "coco", "there is no folder .*gone"),
 }
@@ -234,11 +238,11 @@ def test_images_of_several_sizes_are_no_array(tmp_path: Path) -> None:
 
 
 def test_the_command(kpnet: Run, tmp_path: Path) -> None:
-    write_pts(tmp_path / "faces", first=0)
-    done = kpnet("data", "convert", "faces", "out", "--from", "{name: pts, first: 0}", "--to", "coco")
+    write_pts(tmp_path / "faces", index_base=0)
+    done = kpnet("data", "convert", "faces", "out", "--from", "{name: pts, index_base: 0}", "--to", "coco")
     assert done.code == 0
     assert done.out == "3 samples: out\n"
-    assert np.allclose(open_data(tmp_path / "out").read(0)[1], [[20.25, 12.5], [50, 14], [14, 40]])
+    assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], [[20.25, 12.5], [50, 14], [14, 40]])
     done = kpnet("data", "convert", "out", "back", "--to", "pts")
     assert done.code == 0
     kpnet("data", "convert", "out", "back", "--to", "pts").refused("back: it is there already")

@@ -13,7 +13,7 @@ from kpnet import KpnetError, build_model, coordinates
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.cropping import Cropper
-from kpnet.data.images import crop, input_views
+from kpnet.data.images import crop, model_inputs
 
 
 def blob(size: tuple[int, int], point: Any, sigma: float = 4.0) -> np.ndarray:
@@ -145,6 +145,6 @@ def test_a_prediction_sees_what_the_training_saw() -> None:
         input_size=(48, 32),
         box_scale=1.5,
     )
-    ((pixels, matrix),) = input_views(data.image, [box], model)
+    ((pixels, matrix),) = model_inputs(data.image, [box], model.config)
     assert np.array_equal(pixels, data.sample_pixels(0)[0])
     assert np.array_equal(matrix, data.sample_pixels(0)[2])

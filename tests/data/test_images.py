@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kpnet.core.errors import KpnetError
-from kpnet.data.images import picture_size, picture_trouble, read_image
+from kpnet.data.images import image_problem, read_image, read_image_size
 
 ORIENTATION = 0x112
 # Tag to what a viewer does with the stored pixels
@@ -65,7 +65,7 @@ def test_the_size_is_that_of_the_picture_as_it_is_read(
     path, given = tmp_path / f"a.{suffix}", Image.Exif()
     given[ORIENTATION] = tag or 1
     Image.fromarray(picture()).save(path, **({} if tag is None else {"exif": given}))
-    assert picture_size(path, exif=exif) == read_image(path, exif=exif).shape[:2]
+    assert read_image_size(path, exif=exif) == read_image(path, exif=exif).shape[:2]
 
 
 def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(picture()).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
-        assert picture_size(path) == picture().shape[:2]
+        assert read_image_size(path) == picture().shape[:2]
     path.write_bytes(b"BM and no more")
     with pytest.raises(KpnetError, match=r"a\.bmp: a picture that is cut short"):
-        picture_size(path)
+        read_image_size(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -122,13 +122,13 @@ def test_truncated(tmp_path: Path, suffix: str, share: float, capfd: pytest.Capt
     path = tmp_path / f"a.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     cv2.imwrite(str(path), noise)
-    assert picture_trouble(path) is None
+    assert image_problem(path) is None
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(KpnetError, match=rf"a\.{suffix}: (a picture that is cut short|not a picture)") as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
-    assert picture_trouble(path) == str(caught.value)
+    assert image_problem(path) == str(caught.value)
     assert "OpenCV" not in capfd.readouterr().err
 
 
@@ -137,7 +137,7 @@ def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(picture()).save(path, quality=95)
         path.write_bytes(path.read_bytes() + bytes(500))
-        assert picture_trouble(path) is None
+        assert image_problem(path) is None
         assert close(read_image(path), picture())
 
 
@@ -155,8 +155,8 @@ def test_no_picture(tmp_path: Path, name: str, content: bytes | None, message: s
         path.write_bytes(content)
     with pytest.raises(KpnetError, match=f"{name}: {message}"):
         read_image(path)
-    assert picture_trouble(path) is not None
-    assert message in str(picture_trouble(path))
+    assert image_problem(path) is not None
+    assert message in str(image_problem(path))
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from kpnet.coordinates import pixel_to_normalized, transform
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.build import build_dataset
 from kpnet.evaluation.coco import coco_measures, write_results
-from kpnet.evaluation.measurement import Answers
+from kpnet.evaluation.measurement import Predictions
 from kpnet.heads import Keypoints
 from kpnet.oks import oks_ap
 
@@ -37,7 +37,7 @@ def people() -> Any:
     return build_dataset(config.data, config.model, "person_keypoints.json")
 
 
-def answers(people: Any, off: float) -> Answers:
+def answers(people: Any, off: float) -> Predictions:
     """The true points, moved by `off` pixels of their images; the larger the image's number, the less sure."""
     items = [people[i] for i in range(len(people))]
     xy = []
@@ -47,7 +47,7 @@ def answers(people: Any, off: float) -> Answers:
     confidence = torch.linspace(0.9, 0.1, len(people))[:, None].expand(-1, 17)
     stacked = {key: torch.stack([item[key] for item in items]) for key in ("keypoints", "visible", "matrix")}
     points = Keypoints(torch.from_numpy(np.stack(xy)), confidence, None)
-    return Answers(points, stacked["keypoints"], stacked["visible"], stacked["matrix"])
+    return Predictions(points, stacked["keypoints"], stacked["visible"], stacked["matrix"])
 
 
 def test_the_results_are_in_pixels_of_the_images(people: Any, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Images(KeypointDataset):
 
 
 def answering(data: Images, size: tuple[int, int]) -> Any:
-    """A model that is off by OFF original pixels in each image; sure of its first point."""
+    """A model that is off by OFF original pixels in each image; confident of its first point."""
     model = build_model(
         backbone={"name": "conv_sandwich", "channels": [4]},
         head={"name": "regression"},
@@ -72,7 +72,7 @@ def answering(data: Images, size: tuple[int, int]) -> Any:
 def test_errors_of_the_originals(cropper: Cropper | None, size: tuple[int, int]) -> None:
     data = Images(image_size=size)
     data.cropper = cropper
-    original = evaluate(answering(data, size), data, min_confidence=0.5)["original"]
+    original = evaluate(answering(data, size), data, min_confidence=0.5)["image_pixels"]
     assert original["points"] == 7
     assert original["mre_px"] == pytest.approx((4 * 5 + 3 * 1) / 7, abs=1e-3)
     assert original["rmse_px"] == pytest.approx(np.sqrt((4 * 25 + 3 * 1) / 14), abs=1e-3)
@@ -81,9 +81,9 @@ def test_errors_of_the_originals(cropper: Cropper | None, size: tuple[int, int])
         "mre_px": pytest.approx(5, abs=1e-3),
         "points": 4,
     }
-    assert original["sure"]["points"] == 4
-    assert original["sure"]["mre_px"] == pytest.approx(5, abs=1e-3)
-    assert original["sure"]["per_point"]["b"]["points"] == 0
+    assert original["confident"]["points"] == 4
+    assert original["confident"]["mre_px"] == pytest.approx(5, abs=1e-3)
+    assert original["confident"]["per_point"]["b"]["points"] == 0
 
 
 def test_images_of_the_models_size_are_the_originals() -> None:
@@ -91,7 +91,7 @@ def test_images_of_the_models_size_are_the_originals() -> None:
         sizes = ((32, 32),)
 
     data = Same(image_size=(32, 32))
-    assert "original" not in evaluate(answering(data, (32, 32)), data)
+    assert "image_pixels" not in evaluate(answering(data, (32, 32)), data)
 
 
 def test_a_head_without_confidence_has_none_to_cut_off() -> None:
@@ -103,10 +103,10 @@ def test_a_head_without_confidence_has_none_to_cut_off() -> None:
 
 
 def test_the_command(kpnet: Run, trained: Path) -> None:
-    measures = json.loads(kpnet("evaluate", trained, "--json", "--min-confidence", 0, "--failure-at", 0.08).out)
-    assert measures["failure_at"] == 0.08
+    measures = json.loads(kpnet("evaluate", trained, "--json", "--min-confidence", 0, "--failure-threshold", 0.08).out)
+    assert measures["failure_threshold"] == 0.08
     assert measures["ced_curve"]["threshold"][-1] == pytest.approx(0.08)
-    assert measures["original"]["mre_px"] == pytest.approx(measures["mre_px"], rel=1e-6)
-    assert measures["original"]["sure"]["points"] == measures["points"]
+    assert measures["image_pixels"]["mre_px"] == pytest.approx(measures["mre_px"], rel=1e-6)
+    assert measures["image_pixels"]["confident"]["points"] == measures["points"]
     told = kpnet("evaluate", trained, "--min-confidence", 0.5).out
-    assert "in px of the original images, of the points that are sure enough" in told
+    assert "in px of the original images, of the points that are confident enough" in told

@@ -15,12 +15,12 @@ from kpnet.uncertainty import probability_within
 SIZE = (96, 96)
 
 
-def measured(factor: float, count: int = 3000, tail: float = 5.0):
+def measured(factor: float, count: int = 3000, dof: float = 5.0):
     """Answers that say what their errors are, and errors `factor` times as large."""
     answer, covariance = answers(count)
-    confidence = probability_within(covariance, 0.05, SIZE, tail)
-    answer = dataclasses.replace(answer, confidence=confidence, tail=tail)
-    target = errors_of(covariance, torch.full((4,), factor, dtype=torch.float64), 1.0, tail)
+    confidence = probability_within(covariance, 0.05, SIZE, dof)
+    answer = dataclasses.replace(answer, confidence=confidence, dof=dof)
+    target = errors_of(covariance, torch.full((4,), factor, dtype=torch.float64), 1.0, dof)
     return measure_reliability(answer, target, torch.ones(count, 4, dtype=torch.bool), SIZE)
 
 
@@ -31,7 +31,7 @@ def test_true_answers_are_reliable() -> None:
     for level, share in told["coverage"].items():
         assert share["measured"] == pytest.approx(int(level[:-1]) / 100, abs=0.015)
         assert share["low"] <= int(level[:-1]) / 100 <= share["high"]
-    for decile in told["deciles"][3:]:  # a tail of 5 needs many draws for its variance
+    for decile in told["deciles"][3:]:  # a dof of 5 needs many draws for its variance
         assert decile["px"] == pytest.approx(decile["predicted_px"], rel=0.25)
 
 

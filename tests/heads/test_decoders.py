@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kpnet.backbones import build_backbone
 from kpnet.core.errors import KpnetError
-from kpnet.heads import Pyramid
+from kpnet.heads import PyramidInfo
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.aspp import ASPP
 from kpnet.heads.decoders.base import doublings, upsample_to
@@ -17,11 +17,11 @@ from kpnet.heads.decoders.base import doublings, upsample_to
 STRIDES = [2, 4, 8, 16, 32]
 
 
-def pyramid(size: tuple[int, int], strides: list[int], channels: int = 1) -> Pyramid:
-    return Pyramid([channels] * len(strides), strides, [(-(-size[0] // s), -(-size[1] // s)) for s in strides])
+def pyramid(size: tuple[int, int], strides: list[int], channels: int = 1) -> PyramidInfo:
+    return PyramidInfo([channels] * len(strides), strides, [(-(-size[0] // s), -(-size[1] // s)) for s in strides])
 
 
-def empty_maps(told: Pyramid) -> list[Tensor]:
+def empty_maps(told: PyramidInfo) -> list[Tensor]:
     return [torch.zeros(1, c, *size) for c, size in zip(told.channels, told.sizes, strict=True)]
 
 
@@ -96,7 +96,7 @@ def test_upsample_to_keeps_cell_0_in_place(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(100, 100), (52, 84)])
 def test_a_real_backbones_maps_fit(name: str, size: tuple[int, int]) -> None:
     net = build_backbone({"name": "conv_sandwich", "channels": [3, 4, 5, 6, 7]}, 1)
-    told = Pyramid(net.channels, net.strides, [(-(-size[0] // s), -(-size[1] // s)) for s in net.strides])
+    told = PyramidInfo(net.channels, net.strides, [(-(-size[0] // s), -(-size[1] // s)) for s in net.strides])
     decoder = DECODERS.build(name, told, 4)
     features = net(torch.rand(2, 1, *size))
     assert [tuple(f.shape[-2:]) for f in features] == told.sizes
@@ -125,7 +125,7 @@ def test_strides_that_are_served(name: str, strides: list[int], stride: int) -> 
     size = (2 * max(strides) * stride, 3 * max(strides) * stride)
     told = pyramid(size, strides, 2)
     decoder = DECODERS.build({"name": name, "width": 4}, told, stride)
-    assert size[0] % decoder.multiple == size[1] % decoder.multiple == 0
+    assert size[0] % decoder.size_divisor == size[1] % decoder.size_divisor == 0
     assert decoder(empty_maps(told)).shape == (1, decoder.channels, size[0] // stride, size[1] // stride)
 
 
@@ -135,7 +135,7 @@ def test_every_multiple_is_enough(name: str, strides: list[int]) -> None:
     """What `multiple` promises: any multiple of it gives maps of exactly H / stride."""
     for stride in {strides[0], strides[-1], max(1, strides[0] // 2) if strides[0] % 2 == 0 else strides[0]}:
         for times in range(1, 8):
-            multiple = DECODERS.build({"name": name, "width": 1}, pyramid((64, 64), strides), stride).multiple
+            multiple = DECODERS.build({"name": name, "width": 1}, pyramid((64, 64), strides), stride).size_divisor
             assert multiple % stride == 0
             size = (multiple * times, multiple * (8 - times))
             told = pyramid(size, strides)

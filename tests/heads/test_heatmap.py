@@ -86,7 +86,7 @@ def test_heatmap_multiple_is_its_decoders() -> None:
         for decoder in DECODERS:
             head = build({"name": "heatmap", "decoder": decoder, "stride": stride})
             assert isinstance(head, HeatmapHead)
-            assert head.multiple == multiple
+            assert head.size_divisor == multiple
             sizes = (5 * multiple, 3 * multiple)
             maps = [
                 torch.rand(1, c, -(-sizes[0] // s), -(-sizes[1] // s)) for c, s in zip(CHANNELS, STRIDES, strict=True)

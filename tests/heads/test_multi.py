@@ -15,7 +15,7 @@ from kpnet.heads.multi import MultiHead, MultiOutput
 def test_the_answer_of_several_heads() -> None:
     heads = {"coarse": "laplace_nll", "fine": {"name": "heatmap", "decoder": {"name": "top_down", "width": 8}}}
     for answer in ("coarse", "fine", None):
-        head = build({"name": "multi", "heads": heads, "answer": answer}).eval()
+        head = build({"name": "multi", "heads": heads, "primary": answer}).eval()
         assert isinstance(head, MultiHead)
         output = head(features())
         assert isinstance(output, MultiOutput)
@@ -26,7 +26,7 @@ def test_the_answer_of_several_heads() -> None:
 
 
 def test_fused_is_the_mean_by_inverse_variance() -> None:
-    spec = {"name": "multi", "heads": {"a": "laplace_nll", "b": "gaussian_nll"}, "answer": "fused"}
+    spec = {"name": "multi", "heads": {"a": "laplace_nll", "b": "gaussian_nll"}, "primary": "fused"}
     head = build(spec).eval()
     assert isinstance(head, MultiHead)
     output = head(features())
@@ -58,7 +58,7 @@ def test_the_loss_of_several_heads_is_weighted() -> None:
         ({"heads": {}}, "heads: expected at least one"),
         ({}, '"heads" is missing'),
         ({"heads": {"a": "regresion"}}, 'unknown head "regresion"'),
-        ({"heads": {"a": "rle"}, "answer": "b"}, 'there is no head "b".*there are: a'),
+        ({"heads": {"a": "rle"}, "primary": "b"}, 'there is no head "b".*there are: a'),
         ({"heads": {"a": "rle"}, "weights": {"b": 1}}, 'there is no head "b"'),
         ({"heads": {"a": "rle"}, "weights": {"a": 0}}, "weights.a: Input should be greater than 0"),
         ({"heads": {"fused": "rle"}}, '"fused" cannot be a name'),

@@ -12,7 +12,7 @@ from support.small_heads import CHANNELS, build, features
 from torch import nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads import HEADS, Pyramid
+from kpnet.heads import HEADS, PyramidInfo
 
 
 def test_regression_initialisation() -> None:
@@ -97,7 +97,7 @@ def test_bad_regression_options(option: dict[str, Any], message: str) -> None:
 def test_regression_answers_in_float32_under_autocast() -> None:
     """bfloat16 has eight bits: on a 96 px image its rounding alone is a fifth of a pixel."""
     torch.manual_seed(0)
-    head = HEADS.build("regression", Pyramid([8], [32], [(3, 3)]), 15)
+    head = HEADS.build("regression", PyramidInfo([8], [32], [(3, 3)]), 15)
     features = [torch.randn(4, 8, 3, 3)]
     expected = head(features).xy
     with torch.autocast("cpu", dtype=torch.bfloat16):

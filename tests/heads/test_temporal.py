@@ -157,7 +157,7 @@ def test_saved_and_loaded(layer: str, tmp_path: Any) -> None:
     before, images = model(layer), torch.rand(2, 5, 1, 32, 32)
     before.save(tmp_path)
     after = load_model(tmp_path)
-    assert after.context == (2, 1)
+    assert after.frame_window == (2, 1)
     torch.testing.assert_close(after.infer(images).keypoints, before.infer(images).keypoints)
     assert before(images).shape == (4, 15, 2)
     assert before(images[:, 0]).shape == (2, 15, 2)
@@ -209,9 +209,9 @@ def test_views_of_a_clip() -> None:
     """Mirrored, scaled and shifted as each of its frames would be."""
     views, images = TestTime(flip=True, scales=(0.9, 1.0), shift=1.0).views(), torch.rand(2, 3, 1, 16, 16)
     for view in views:
-        shown = view.show(images)
+        shown = view.apply(images)
         for t in range(3):
-            torch.testing.assert_close(shown[:, t], view.show(images[:, t]))
+            torch.testing.assert_close(shown[:, t], view.apply(images[:, t]))
     assert model().infer(torch.rand(1, 6, 1, 32, 32), TestTime(flip=True)).keypoints.shape == (3, 15, 2)
 
 

@@ -132,9 +132,7 @@ def test_a_video_that_ends_early_keeps_its_frames(kpnet: Run, trained: Path, tmp
     table = pd.read_csv(tmp_path / "predictions" / "clip_tracks.csv")
     found = table.frame.max() + 1
     assert 10 < found < 39
-    assert done.err == (
-        f"kpnet: clip.avi: ends after {found} of the 40 frames that its header promises; those were read\n"
-    )
+    assert done.err == (f"kpnet: clip.avi: ends after {found} of the 40 frames that its header declares\n")
     assert len(list(Video(tmp_path / "predictions" / "clip_annotated.mp4").frames())) == found
 
 
@@ -188,7 +186,7 @@ def test_pictures_and_videos_in_one_call(kpnet: Run, trained: Path, tmp_path: Pa
     assert third.startswith("videos/clip.avi, 2 frame(s): predictions/clip_2_tracks.csv")
     assert (tmp_path / "predictions" / "still.png").is_file()
     assert len(pd.read_csv(tmp_path / "predictions" / "clip_2_tracks.csv")) == 6
-    for option in ("--json", "--wide"):
+    for option in ("--json", "--pseudo-labels"):
         kpnet("predict", trained, "videos", option).refused(option, "clip.avi")
 
 
@@ -319,7 +317,7 @@ def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, t
     measured = json.loads(kpnet("evaluate", run, "--json").out)
     assert measured["rmse_px"] > 0
     model = load_model(run)
-    val = build_val(load_config(run / "config.yaml"), model.skeleton, model.context)
+    val = build_val(load_config(run / "config.yaml"), model.skeleton, model.frame_window)
     figure = plot.show_keypoint_predictions(val, model)
     assert len(figure.axes) == 3
     write(tmp_path / "clip.avi", frames(6))

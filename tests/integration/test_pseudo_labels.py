@@ -23,9 +23,9 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV
 from kpnet.data.build import build_train
-from kpnet.inference.inputs import Picture
+from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction
-from kpnet.inference.tables import WideTable
+from kpnet.inference.tables import LabelTable
 from kpnet.training.supervised import train
 
 SKELETON = Skeleton.load(list(NAMES))
@@ -59,7 +59,7 @@ def partial(make_csv: Callable[[int, int], str], tmp_path: Path) -> Path:
 def test_predictions_fill_in_what_is_missing_and_read_back_as_they_were(
     trained: Path, partial: Path, tmp_path: Path
 ) -> None:
-    done = kpnet("predict", trained, partial, "--wide", "--out", tmp_path / "pseudo")
+    done = kpnet("predict", trained, partial, "--pseudo-labels", "--out", tmp_path / "pseudo")
     assert (done.exit_code, done.output) == (0, f"4 image(s): {tmp_path / 'pseudo' / 'labels.csv'}\n")
     assert [p.name for p in (tmp_path / "pseudo").iterdir()] == ["labels.csv"]
     kpnet("predict", trained, partial, "--out", tmp_path / "long")
@@ -81,10 +81,12 @@ def test_predictions_fill_in_what_is_missing_and_read_back_as_they_were(
 
 
 def test_a_point_of_no_confidence_is_a_missing_one(tmp_path: Path) -> None:
-    table = WideTable(("a", "b"), 1)
+    table = LabelTable(("a", "b"), 1)
     points = np.array([[[1.00004, 2], [3, 4]]])
     prediction = Prediction("p", ("a", "b"), points, np.array([[0.00004, 0.87654]], np.float32), None)
-    table.add(prediction, Picture("p", Path("p.png"), lambda: np.zeros((4, 4), np.uint8)), np.zeros((4, 4), np.uint8))
+    table.add(
+        prediction, InputImage("p", Path("p.png"), lambda: np.zeros((4, 4), np.uint8)), np.zeros((4, 4), np.uint8)
+    )
     data = KaggleCSV(table.save(tmp_path))
     assert data.labels().tolist() == [[False, True]]
     assert data.weights.tolist() == [[0, 0.8765]]
@@ -97,7 +99,7 @@ def test_pictures_keep_their_pixels(trained: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), image)
     colour = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "photos" / "c.png"), colour)
-    assert kpnet("predict", trained, tmp_path / "photos", "--wide", "--out", tmp_path / "p").exit_code == 0
+    assert kpnet("predict", trained, tmp_path / "photos", "--pseudo-labels", "--out", tmp_path / "p").exit_code == 0
     back = KaggleCSV(tmp_path / "p" / "labels.csv", skeleton=SKELETON)
     assert np.array_equal(back.images[:2], grey)
     assert np.array_equal(back.images[2], cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY))  # what the grey model saw
@@ -109,23 +111,26 @@ def test_pictures_keep_their_pixels(trained: Path, tmp_path: Path) -> None:
 def test_what_the_layout_cannot_hold_is_refused(trained: Path, partial: Path, tmp_path: Path) -> None:
     for name, size in (("oblong", (30, 40)), ("small", (30, 30)), ("tall", (40, 30))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros(size, np.uint8))
-    oblong, small, out = tmp_path / "oblong.png", tmp_path / "small.png", ("--wide", "--out", tmp_path / "p")
-    assert "oblong.png: 40x30 pixels; --wide writes square images of one size: crop" in refused(
+    oblong, small, out = tmp_path / "oblong.png", tmp_path / "small.png", ("--pseudo-labels", "--out", tmp_path / "p")
+    assert "oblong.png: 40x30 pixels; --pseudo-labels writes square images of one size: crop" in refused(
         "predict", trained, oblong, *out
     )
     message = refused("predict", trained, partial, small, *out)
-    assert f"small.png: 30x30 pixels; --wide writes square images of one size, as the first is {SIDE}x{SIDE}" in message
+    assert (
+        f"small.png: 30x30 pixels; --pseudo-labels writes square images of one size, as the first is {SIDE}x{SIDE}"
+        in message
+    )
     assert "give one of them" in refused("predict", trained, partial, "--json", *out)
     assert not (tmp_path / "p").exists()
 
 
 def test_colour_for_a_colour_model_is_refused_and_grey_is_not() -> None:
-    table, image = WideTable(("a",), 3), np.full((4, 4, 3), 7, np.uint8)
+    table, image = LabelTable(("a",), 3), np.full((4, 4, 3), 7, np.uint8)
     prediction = Prediction("p", ("a",), np.zeros((1, 1, 2)), np.ones((1, 1)), None)
-    table.add(prediction, Picture("p", Path("p.png"), lambda: image), image)
+    table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
     image[2, 2, 1] = 8
     with pytest.raises(KpnetError, match="p: a colour picture, and the model looks at colour"):
-        table.add(prediction, Picture("p", Path("p.png"), lambda: image), image)
+        table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
 
 
 def test_a_head_without_confidence_is_refused(tiny: dict[str, Any], data: Path, tmp_path: Path) -> None:
@@ -133,14 +138,14 @@ def test_a_head_without_confidence_is_refused(tiny: dict[str, Any], data: Path, 
 
     tiny["model"]["head"] = "regression"
     assemble(load_config(tiny).model, SKELETON).save(tmp_path / "model")
-    message = refused("predict", tmp_path / "model", data / "val.csv", "--wide", "--out", tmp_path / "p")
+    message = refused("predict", tmp_path / "model", data / "val.csv", "--pseudo-labels", "--out", tmp_path / "p")
     assert "this head gives none: see kpnet calibrate" in message
 
 
 def test_trained_on_with_true_labels(
     trained: Path, partial: Path, data: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    kpnet("predict", trained, partial, "--wide", "--out", data)
+    kpnet("predict", trained, partial, "--pseudo-labels", "--out", data)
     tiny["data"]["train"] = ["train.csv", {"file": "labels.csv", "weight": 0.5}]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     done = kpnet("train", tmp_path / "tiny.yaml", "--out", tmp_path / "run")

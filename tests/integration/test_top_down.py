@@ -18,9 +18,9 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Fold
 from kpnet.data import COCO
 from kpnet.data.wrappers.subset import Subset, split_fold
-from kpnet.evaluation.run_data import labelled
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.experiments.plan import fingerprint
-from kpnet.inference.inputs import dataset_pictures
+from kpnet.inference.inputs import dataset_images
 
 PEOPLE = [("a.png", (20.0, 30.0)), ("a.png", (62.0, 28.0)), ("sub/b.png", (40.0, 20.0))]
 
@@ -72,7 +72,7 @@ def test_boxes_there_and_back(run: Path, people: Path, kpnet: Run, tmp_path: Pat
     assert measures["images"] == 3
     assert measures == json.loads(kpnet("evaluate", run, "--json").out)
     scale = 1.25 * 20 / 32  # of a crop's pixels
-    assert measures["original"]["mre_px"] == pytest.approx(measures["mre_px"] * scale, rel=1e-3)
+    assert measures["image_pixels"]["mre_px"] == pytest.approx(measures["mre_px"] * scale, rel=1e-3)
     done = kpnet("predict", run, people, "--out", tmp_path / "out", "--draw")
     assert done.code == 0, done
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -125,13 +125,13 @@ def test_a_box_off_its_image_leaves_the_other_predictions(run: Path, people: Pat
 
 def test_wide_writes_no_several_people(run: Path, people: Path, kpnet: Run) -> None:
     values = json.loads(people.read_text())
-    for image in values["images"]:  # as --wide wants them
+    for image in values["images"]:  # as --pseudo-labels wants them
         image["height"] = 90
         cv2.imwrite(str(people.parent / image["file_name"]), np.zeros((90, 90), np.uint8))
     people.write_text(json.dumps(values))
-    done = kpnet("predict", run, people, "--wide", "--out", "wide")
+    done = kpnet("predict", run, people, "--pseudo-labels", "--out", "wide")
     assert done.code == 2
-    assert "a.png: 2 instances; --wide writes one for each image" in done.err
+    assert "a.png: 2 instances; --pseudo-labels writes one for each image" in done.err
 
 
 def test_folds_keep_the_people_of_an_image_together(people: Path) -> None:
@@ -152,7 +152,7 @@ def test_folds_keep_the_people_of_an_image_together(people: Path) -> None:
         assert sorted([*train, *val]) == list(range(len(data)))
         held += sorted(names[1])
     assert sorted(held) == sorted({data.image_name(i) for i in range(len(data))})
-    assert dataset_pictures(Subset(data, np.array([1, 2])), "val", "val"), "an image's second person alone"
+    assert dataset_images(Subset(data, np.array([1, 2])), "val", "val"), "an image's second person alone"
 
 
 def test_comparisons_know_a_folder_of_data_by_what_is_in_it(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_what_the_crops_are_about_is_saved(by: str, people: Path, tmp_path: Path
     config = load_config(values)
     model = build_model(config, skeleton=COCO(people).skeleton)
     model.save(tmp_path / "saved")
-    data = labelled(tmp_path / "saved", people, load_model(tmp_path / "saved"))
+    data = evaluation_dataset(tmp_path / "saved", people, load_model(tmp_path / "saved"))
     assert data.cropper is not None
     assert data.cropper.by == by
     values["model"], values["data"]["crop"] = config.model.model_dump(), None

@@ -54,7 +54,7 @@ def test_areas_and_curves_against_counting(failure: float) -> None:
         sampled = np.trapezoid([(values <= t).mean() for t in steps], steps) / limit
         assert found[f"{name}_auc"] == pytest.approx(sampled, abs=1e-3)
         assert 0 < found[f"{name}_auc"] < 1
-    assert found["failure_at"] == failure
+    assert found["failure_threshold"] == failure
     assert found["failure_rate"] == pytest.approx(1 - found["ced_curve"]["share"][-1])
     assert found["pck_curve"]["share"][9] == found["pck@5%"]
     assert found["pck_curve"]["share"][19] == found["pck@10%"]

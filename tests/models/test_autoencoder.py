@@ -73,7 +73,7 @@ def test_interpolation_begins_and_ends_at_the_two_reconstructions(backbone: Any)
 def test_a_mask_blanks_its_share_of_patches_and_nothing_else(share: float, patch: int) -> None:
     images = torch.rand(6, 3, 16, 24)
     blank = torch.tensor([2.0, 3.0, 4.0]).view(1, 3, 1, 1)
-    masked = corrupt(images, 0.0, Mask(share=share, patch=patch), blank)
+    masked = corrupt(images, 0.0, Mask(ratio=share, patch=patch), blank)
     blanked = (masked == blank).all(1)
     assert torch.equal(masked, torch.where(blanked[:, None], blank, images))
     rows, columns = math.ceil(16 / patch), math.ceil(24 / patch)

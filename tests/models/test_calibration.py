@@ -20,18 +20,18 @@ from kpnet.models.test_time import TestTime
 SIZE = (96, 96)
 
 
-@pytest.mark.parametrize("tail", [4.0, 50.0])
-def test_finds_the_parameters_that_made_the_errors(tail: float) -> None:
+@pytest.mark.parametrize("dof", [4.0, 50.0])
+def test_finds_the_parameters_that_made_the_errors(dof: float) -> None:
     answer, covariance = answers(5000)
     factors = torch.tensor([0.5, 1.0, 2.0, 0.3], dtype=torch.float64)
-    target = errors_of(covariance, factors, 0.8, tail)
+    target = errors_of(covariance, factors, 0.8, dof)
     found = fit_calibration(answer, target, torch.ones(5000, 4, dtype=torch.bool), SIZE)
-    assert found.power == pytest.approx(0.8, abs=0.03)
-    assert 1 / found.tail == pytest.approx(1 / tail, abs=0.03)
+    assert found.exponent == pytest.approx(0.8, abs=0.03)
+    assert 1 / found.dof == pytest.approx(1 / dof, abs=0.03)
     # exp(a) size^(b - 1) at the usual size is what the errors were made with.
     size = covariance.det().pow(0.25).log().mean().item()
-    for fitted, factor in zip(found.log_factors, factors.tolist(), strict=True):
-        assert fitted + (found.power - 1) * size == pytest.approx(math.log(factor) - 0.2 * size, abs=0.06)
+    for fitted, factor in zip(found.log_scales, factors.tolist(), strict=True):
+        assert fitted + (found.exponent - 1) * size == pytest.approx(math.log(factor) - 0.2 * size, abs=0.06)
     assert found.points == 20_000
 
 
@@ -65,7 +65,7 @@ def test_a_head_without_a_distribution_gets_one_circle_per_point() -> None:
     answer = Keypoints(torch.zeros(4000, 2, 2))
     found = fit_calibration(answer, target, torch.ones(4000, 2, dtype=torch.bool), SIZE)
     calibrated = found(answer, SIZE)
-    assert found.power == 1
+    assert found.exponent == 1
     assert calibrated.covariance is not None
     assert calibrated.confidence is not None
     deviation = calibrated.covariance.diagonal(dim1=-2, dim2=-1).sqrt()[0]
@@ -80,8 +80,8 @@ def test_a_point_with_few_labels_is_as_the_others() -> None:
     visible[2:, 3] = False
     target[:, 3] *= 5  # two bad labels
     found = fit_calibration(answer, target, visible, SIZE)
-    others = sum(found.log_factors[:3]) / 3
-    assert found.log_factors[3] - others < math.log(2)
+    others = sum(found.log_scales[:3]) / 3
+    assert found.log_scales[3] - others < math.log(2)
 
 
 def test_the_density_is_that_of_a_student_t() -> None:
@@ -126,12 +126,12 @@ def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
     assert a.confidence is not None
     assert b.confidence is not None
     assert torch.equal(a.confidence, b.confidence)
-    assert b.tail == 4.0
+    assert b.dof == 4.0
     # It was fitted to plain answers, and holds for no others.
     assert again.infer(images, TestTime(scales=(0.9, 1.0))).confidence is None
     text = (tmp_path / "model.yaml").read_text()
     (tmp_path / "model.yaml").write_text(text.replace("[-1.0, -0.5]", "[-1.0]"))
-    with pytest.raises(KpnetError, match="calibration: expected 2 log_factors, found 1"):
+    with pytest.raises(KpnetError, match="calibration: expected 2 log_scales, found 1"):
         load_model(tmp_path)
 
 

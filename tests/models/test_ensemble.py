@@ -65,7 +65,7 @@ def test_calibrated_models_keep_to_themselves() -> None:
     with pytest.raises(KpnetError, match="calibrate all of them or none"):
         Ensemble([a, b])
     b.calibration = Calibration([0.0] * 3, 1.0, 12.0, 100)
-    assert Ensemble([a, b]).infer(torch.rand(1, 1, 32, 32)).tail == pytest.approx(6)
+    assert Ensemble([a, b]).infer(torch.rand(1, 1, 32, 32)).dof == pytest.approx(6)
 
 
 def test_a_predictor_of_runs(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_what_is_missing_in_the_config_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     small().save(folder)
     config = yaml.safe_load((folder / "model.yaml").read_text())
-    del config["stem"]
+    del config["input"]
     (folder / "model.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(KpnetError, match=r'model\.yaml: "stem" is missing$'):
+    with pytest.raises(KpnetError, match=r'model\.yaml: "input" is missing$'):
         load_model(folder)

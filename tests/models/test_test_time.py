@@ -45,10 +45,10 @@ def test_a_views_answer_maps_back(flip: bool, shift: tuple[float, float], scale:
     """To a hundredth of a pixel; channels play the labels, so a mirror swaps left and right."""
     images, permutation = blobs(POINTS), [1, 0, 2]
     view = View(flip, scale, shift)
-    shown = view.show(images)
+    shown = view.apply(images)
     if flip:
         shown = shown[:, permutation]  # a detector calls the mirrored left one right
-    back = view.back(centroids(shown), images, permutation)
+    back = view.invert(centroids(shown), images, permutation)
     own = centroids(images)
     pixels = torch.tensor([SIZE[1] / 2, SIZE[0] / 2])
     torch.testing.assert_close(back.keypoints * pixels, own.keypoints * pixels, atol=0.02, rtol=0)

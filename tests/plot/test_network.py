@@ -106,7 +106,7 @@ def test_a_picture_is_letterboxed_as_for_predictions() -> None:
 def test_looking_changes_nothing() -> None:
     model = build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for draw in (plot.draw_features, plot.draw_heatmaps, plot.draw_spread):
+    for draw in (plot.draw_features, plot.draw_heatmaps, plot.draw_uncertainty):
         draw(model, WIDE)
     plot.draw_filters(model)
     assert all(module.training for module in model.modules())
@@ -143,16 +143,16 @@ def test_a_maps_peak_lies_at_the_predicted_point() -> None:
 # Spread
 
 
-@pytest.mark.parametrize("tail", [math.inf, 4.0])
-def test_ellipses_are_the_covariances_closed_form(tail: float) -> None:
+@pytest.mark.parametrize("dof", [math.inf, 4.0])
+def test_ellipses_are_the_covariances_closed_form(dof: float) -> None:
     model = build()
-    if math.isfinite(tail):
-        model.calibration = Calibration([0.3, 0.0, -0.2], 0.8, tail, 100)
+    if math.isfinite(dof):
+        model.calibration = Calibration([0.3, 0.0, -0.2], 0.8, dof, 100)
     prediction = Predictor(model, device="cpu")(WIDE)
     assert prediction.covariance is not None
-    axes = plot.draw_spread(model, WIDE).axes[0]
+    axes = plot.draw_uncertainty(model, WIDE).axes[0]
     # Chi-square with two degrees of freedom at 0.9, and its counterpart for a Student t.
-    squared = -2 * math.log(0.1) if math.isinf(tail) else (tail - 2) * (0.1 ** (-2 / tail) - 1)
+    squared = -2 * math.log(0.1) if math.isinf(dof) else (dof - 2) * (0.1 ** (-2 / dof) - 1)
     assert len(axes.patches) == 3
     for ellipse, xy, covariance in zip(axes.patches, prediction.keypoints[0], prediction.covariance[0], strict=True):
         turned = ellipse.get_patch_transform().transform([(1, 0), (0, 1), (-1, 0), (math.sqrt(0.5), math.sqrt(0.5))])
@@ -160,7 +160,7 @@ def test_ellipses_are_the_covariances_closed_form(tail: float) -> None:
         assert np.allclose(np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off), squared, rtol=1e-3)
     dots = np.stack(axes.get_lines()[0].get_data(), -1)
     assert np.allclose(dots, prediction.keypoints[0], atol=1e-4)
-    assert ("as calibrated" in axes.get_title()) == math.isfinite(tail)
+    assert ("as calibrated" in axes.get_title()) == math.isfinite(dof)
     assert "90 %" in axes.get_title()
 
 
@@ -168,7 +168,7 @@ def test_a_head_without_maps_and_spread() -> None:
     model = build("regression")
     with pytest.raises(plot.NothingToDraw, match='the head "regression" gives none'):
         plot.draw_heatmaps(model, WIDE)
-    axes = plot.draw_spread(model, WIDE).axes[0]
+    axes = plot.draw_uncertainty(model, WIDE).axes[0]
     assert not axes.patches
     assert axes.get_title().startswith("no spread")
     assert len(axes.get_lines()[0].get_xdata()) == 3  # type: ignore[arg-type]
@@ -179,11 +179,11 @@ def test_a_head_without_maps_and_spread() -> None:
 def test_images_that_are_none() -> None:
     model = build()
     with pytest.raises(KpnetError, match="one image"):
-        plot.draw_spread(model, torch.rand(2, 1, 32, 32))
+        plot.draw_uncertainty(model, torch.rand(2, 1, 32, 32))
     with pytest.raises(KpnetError, match="expected an image uint8"):
-        plot.draw_spread(model, np.zeros((3, 4)))
+        plot.draw_uncertainty(model, np.zeros((3, 4)))
     with pytest.raises(KpnetError, match="no such file"):
-        plot.draw_spread(model, "gone.png")
+        plot.draw_uncertainty(model, "gone.png")
 
 
 # The command

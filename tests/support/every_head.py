@@ -34,7 +34,7 @@ VARIANTS = [
     {"name": "multi", "heads": {"coarse": {"name": "laplace_nll"}, "fine": {"name": "heatmap"}}},
     {"name": "temporal", "layer": "conv", "past": 1, "future": 2, "head": {"name": "gaussian_nll"}, "appearance": 0},
     {"name": "temporal", "layer": "rnn", "loss": {"mse": 2.0, "wing": 1.0}, "head": {"name": "rle"}, "hardest": 2},
-    {"name": "multi", "heads": {"a": "rle", "b": "simcc"}, "weights": {"a": 0.1}, "answer": "fused"},
+    {"name": "multi", "heads": {"a": "rle", "b": "simcc"}, "weights": {"a": 0.1}, "primary": "fused"},
 ]
 
 

@@ -74,11 +74,11 @@ def write_coco(folder: Path, values: dict[str, Any] | None = None) -> Path:
     return path
 
 
-def write_pts(folder: Path, *, first: int = 1, braces: bool = True) -> Path:
-    """One instance a picture: the first."""
+def write_pts(folder: Path, *, index_base: int = 1, braces: bool = True) -> Path:
+    """One instance a picture: the index_base."""
     write_pictures(folder)
     for name, _, instances in PICTURES:
-        lines = [f"{x:.4f} {y:.4f}" for x, y in (np.array(instances[0]) + first).tolist()]
+        lines = [f"{x:.4f} {y:.4f}" for x, y in (np.array(instances[0]) + index_base).tolist()]
         text = ["version: 1", "n_points: 3", *(["{", *lines, "}"] if braces else lines)]
         (folder / name).with_suffix(".pts").write_text("\n".join(text) + "\n")
     return folder

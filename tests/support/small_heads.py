@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kpnet.heads import HEADS, Head, Pyramid
+from kpnet.heads import HEADS, Head, PyramidInfo
 
 STRIDES = [4, 8, 16]
 CHANNELS = [3, 4, 6]
 SIZE = (48, 64)
 
 
-def pyramid(size: tuple[int, int] = SIZE) -> Pyramid:
-    return Pyramid(CHANNELS, STRIDES, [(size[0] // s, size[1] // s) for s in STRIDES])
+def pyramid(size: tuple[int, int] = SIZE) -> PyramidInfo:
+    return PyramidInfo(CHANNELS, STRIDES, [(size[0] // s, size[1] // s) for s in STRIDES])
 
 
 def features(batch: int = 2, size: tuple[int, int] = SIZE, seed: int = 0) -> list[Tensor]:

@@ -104,7 +104,7 @@ def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
-    """In place of `kpnet.engine.training.train`."""
+    """In place of `kpnet.training.supervised.train`."""
     assert set(config.trainer) <= TRAINER
     folder = out or Path("runs") / config.name
     assert (folder / "last.ckpt").is_file() or not resume
@@ -121,18 +121,20 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
     return folder, model, {}
 
 
-def here(trial: Trial, folder: Path, output: runner.Output, watch: runner.Watch | None) -> tuple[runner.State, str]:
-    """In place of `kpnet.comparison.runner.train_apart`: in this process."""
+def here(
+    trial: Trial, folder: Path, output: runner.Output, watch: runner.ShouldContinue | None
+) -> tuple[runner.State, str]:
+    """In place of `kpnet.experiments.runner.train_apart`: in this process."""
     return runner.attempt(trial, folder, output.console(), watch)
 
 
 def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:
-    """In place of `kpnet.comparison.runner.run_trial`."""
+    """In place of `kpnet.experiments.runner.run_trial`."""
     return runner.Outcome(trial, trial.folder(out), runner.load_result(next(Path("runs/heads/runs").glob("*_seed0_*"))))
 
 
 def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
-    """In place of `kpnet.engine.pretrain.pretrain`."""
+    """In place of `kpnet.training.pretraining.pretrain`."""
     folder = out or Path("runs") / config.name
     train, _ = build_images(config)
     model = Autoencoder(config.model)

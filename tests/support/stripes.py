@@ -34,6 +34,6 @@ def pretraining(folder: Path) -> dict[str, Any]:
             "val": 0.2,
             "transforms": [{"HorizontalFlip": {"p": 0.5}}],
         },
-        "train": {"epochs": 2, "batch_size": 8, "noise": 0.1, "mask": {"share": 0.25, "patch": 4}, "seed": 3},
+        "train": {"epochs": 2, "batch_size": 8, "noise": 0.1, "mask": {"ratio": 0.25, "patch": 4}, "seed": 3},
         "trainer": {"accelerator": "cpu"},
     }

@@ -20,7 +20,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.training import supervised as training
-from kpnet.training.callbacks import RunFolder
+from kpnet.training.callbacks import RunFolderCallback
 from kpnet.training.module import KeypointModule
 
 BACKBONE: dict[str, Any] = {
@@ -69,13 +69,13 @@ def small(pretrained: Path, *overrides: str) -> Config:
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     """The trained state (not the average) at the end of each epoch."""
     states: list[dict[str, torch.Tensor]] = []
-    done = RunFolder.on_train_epoch_end
+    done = RunFolderCallback.on_train_epoch_end
 
-    def note(self: RunFolder, trainer: Any, module: KeypointModule) -> None:
+    def note(self: RunFolderCallback, trainer: Any, module: KeypointModule) -> None:
         states.append({k: v.clone() for k, v in module.model.state_dict().items()})
         done(self, trainer, module)
 
-    monkeypatch.setattr(RunFolder, "on_train_epoch_end", note)
+    monkeypatch.setattr(RunFolderCallback, "on_train_epoch_end", note)
     return states
 
 
@@ -188,15 +188,15 @@ def test_resume_goes_on_with_the_freeze_as_it_was(
     overrides = ["train.freeze={until: 1, every: 1}", "train.lr_scale.backbone=0.3", f"train.schedule={schedule}"]
     config = small(pretrained, *overrides)
     training.train(config, out=tmp_path / "whole")
-    start = RunFolder.on_train_epoch_start
+    start = RunFolderCallback.on_train_epoch_start
 
-    def killed(self: RunFolder, trainer: Any, pl_module: Any) -> None:
+    def killed(self: RunFolderCallback, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == cut:
             raise KeyError("power")
         start(self, trainer, pl_module)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "on_train_epoch_start", killed)
+        patch.setattr(RunFolderCallback, "on_train_epoch_start", killed)
         with pytest.raises(KeyError):
             training.train(config, out=tmp_path / "cut")
     training.train(config, out=tmp_path / "cut", resume=True)
@@ -212,7 +212,7 @@ def test_two_processes_thaw_alike(tmp_path: Path, pretrained: Path) -> None:
     plain = ["model.backbone.dropout=0", "model.backbone.norm=layer", "model.pretrained=false", "train.average=null"]
     plain += ["model.head={name: regression, loss: {l1: 1}}", "train.optimizer={name: sgd, lr: 0.05}"]
     script = (
-        "import sys, torch, kpnet.engine.module as m\n"
+        "import sys, torch, kpnet.training.module as m\n"
         "def end(self):\n"
         "    every = self.all_gather(torch.cat([p.detach().flatten() for p in self.model.parameters()]))\n"
         "    assert every.ndim == 1 or torch.equal(every[0], every[1]), 'ranks differ'\n"

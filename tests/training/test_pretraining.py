@@ -70,7 +70,7 @@ def test_the_run_folder_and_the_encoder_in_it(values: dict[str, Any], tmp_path: 
     assert {name.split(".")[0] for name in state} == {"backbone", "decoder"}
     described = yaml.safe_load((out / "final" / "model.yaml").read_text())
     assert described["model"]["backbone"] == CONV
-    assert described["stem"] == {"channels": 1, "mean": [0.5], "std": [0.25]}
+    assert described["input"] == {"channels": 1, "mean": [0.5], "std": [0.25]}
     model = build_model(
         backbone=CONV, head="heatmap", num_keypoints=3, in_channels=1, input_size=SIDE, pretrained=str(out)
     )
@@ -95,7 +95,7 @@ def test_resume_ends_with_the_weights_of_the_uninterrupted_run(
     class Killed(Exception):
         pass
 
-    start = module.PretrainFolder.on_train_epoch_start
+    start = module.PretrainFolderCallback.on_train_epoch_start
 
     def killed(self: Any, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 2:
@@ -105,7 +105,7 @@ def test_resume_ends_with_the_weights_of_the_uninterrupted_run(
     config = load_pretrain_config(values, ["train.epochs=3", "data.workers=1"])
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(module.PretrainFolder, "on_train_epoch_start", killed)
+        patch.setattr(module.PretrainFolderCallback, "on_train_epoch_start", killed)
         with pytest.raises(Killed):
             run(config, tmp_path / "cut")
     assert not (tmp_path / "cut" / "final").exists()

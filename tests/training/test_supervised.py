@@ -16,7 +16,8 @@ from kpnet.core.errors import KpnetError
 from kpnet.evaluation.measurement import evaluate
 from kpnet.models.build import load_model
 from kpnet.training import supervised as training
-from kpnet.training.callbacks import RunFolder
+from kpnet.training.callbacks import RunFolderCallback
+from kpnet.training.loaders import UnpaddedDistributedSampler
 from kpnet.training.module import KeypointModule
 
 TINY: dict[str, Any] = {
@@ -48,14 +49,14 @@ class Killed(Exception):
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Stop training as a power cut at the start of an epoch would."""
-    start = RunFolder.on_train_epoch_start
+    start = RunFolderCallback.on_train_epoch_start
 
-    def killed(self: RunFolder, trainer: Any, pl_module: Any) -> None:
+    def killed(self: RunFolderCallback, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == epoch:
             raise Killed
         start(self, trainer, pl_module)
 
-    monkeypatch.setattr(RunFolder, "on_train_epoch_start", killed)
+    monkeypatch.setattr(RunFolderCallback, "on_train_epoch_start", killed)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,9 @@ def test_the_run_folder_holds_what_it_promises(tmp_path):
     table = pd.read_csv(folder / "metrics.csv")
     assert list(table.epoch) == [0, 1, 2, 3]
     # best is the best row, final is the last, and both say of which epoch they are.
-    from kpnet.evaluation.run_data import labelled
+    from kpnet.evaluation.run_data import evaluation_dataset
 
-    val = labelled(folder, None, model)
+    val = evaluation_dataset(folder, None, model)
     assert evaluate(load_model(folder), val)["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
     assert evaluate(load_model(folder / "best"), val)["score"] == pytest.approx(table.val_score.max(), rel=1e-5)
     assert measures["score"] == pytest.approx(table.val_score.iloc[-1], rel=1e-5)
@@ -143,13 +144,13 @@ def test_precision_auto_is_what_the_hardware_computes_in(tmp_path, monkeypatch, 
 def test_the_final_model_is_the_moving_average(tmp_path, monkeypatch):
     """Against a second implementation: the average of the weights after every step."""
     steps: list[dict[str, torch.Tensor]] = []
-    done = RunFolder.on_train_batch_end
+    done = RunFolderCallback.on_train_batch_end
 
-    def watch(self: RunFolder, trainer: Any, module: KeypointModule, *rest: Any) -> None:
+    def watch(self: RunFolderCallback, trainer: Any, module: KeypointModule, *rest: Any) -> None:
         steps.append({k: v.detach().clone() for k, v in module.model.named_parameters()})
         done(self, trainer, module, *rest)
 
-    monkeypatch.setattr(RunFolder, "on_train_batch_end", watch)
+    monkeypatch.setattr(RunFolderCallback, "on_train_batch_end", watch)
     training.train(tiny(), out=tmp_path / "run")
     average = steps[0]
     for weights in steps[1:]:
@@ -162,13 +163,13 @@ def test_the_final_model_is_the_moving_average(tmp_path, monkeypatch):
 def test_swa_is_the_mean_over_the_last_epochs_ends(tmp_path, monkeypatch):
     """Of epochs 1 to 3, from 0; until then validation sees the weights as they are."""
     ends: list[dict[str, torch.Tensor]] = []
-    done = RunFolder.on_train_epoch_end
+    done = RunFolderCallback.on_train_epoch_end
 
-    def watch(self: RunFolder, trainer: Any, module: KeypointModule) -> None:
+    def watch(self: RunFolderCallback, trainer: Any, module: KeypointModule) -> None:
         ends.append({k: v.detach().clone() for k, v in module.model.named_parameters()})
         done(self, trainer, module)
 
-    monkeypatch.setattr(RunFolder, "on_train_epoch_end", watch)
+    monkeypatch.setattr(RunFolderCallback, "on_train_epoch_end", watch)
     config = tiny("train.average={name: swa, start: 0.25}")
     folder, _, _ = training.train(config, out=tmp_path / "run")
     final = load_file(folder / "final" / "model.safetensors")
@@ -210,10 +211,10 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
 def test_weight_decay_skips_biases_and_norms():
     from kpnet.core.skeleton import Skeleton
     from kpnet.models.build import assemble
-    from kpnet.training.freezing import TrainedPart
+    from kpnet.training.freezing import ParameterGroup
 
     model = assemble(tiny().model, Skeleton.load("facial15"))
-    decayed, plain = TrainedPart("model", list(model.parameters())).groups(0.1, 1e-3)
+    decayed, plain = ParameterGroup("model", list(model.parameters())).groups(0.1, 1e-3)
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     kinds = {id(p): type(m) for m in model.modules() for p in m.parameters(recurse=False)}
@@ -273,7 +274,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path, monkeypatch):
 
 def test_validation_counts_each_sample_once_over_ranks():
     for length in (1, 5, 6, 7):
-        seen = [i for rank in range(3) for i in training.EachOnceSampler(length, 3, rank)]
+        seen = [i for rank in range(3) for i in UnpaddedDistributedSampler(length, 3, rank)]
         assert sorted(seen) == list(range(length))
 
 
@@ -304,10 +305,10 @@ def test_a_transform_that_fails_says_so_before_anything_is_written(tmp_path, wor
 
 
 def test_an_interruption_is_told_as_one(tmp_path, monkeypatch):
-    def interrupt(self: RunFolder, trainer: Any, pl_module: Any) -> None:
+    def interrupt(self: RunFolderCallback, trainer: Any, pl_module: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunFolder, "on_train_epoch_start", interrupt)
+    monkeypatch.setattr(RunFolderCallback, "on_train_epoch_start", interrupt)
     with pytest.raises(KeyboardInterrupt):
         training.train(tiny(), out=tmp_path / "run")
 

@@ -20,7 +20,7 @@ from kpnet.data.build import build_train
 from kpnet.heads.heatmap import HeatmapHead
 from kpnet.models.build import assemble
 from kpnet.training import tuning
-from kpnet.training.tuning import HIGHEST, LOWEST, RangeTest, read_curve
+from kpnet.training.tuning import HIGHEST, LOWEST, RangeTest, suggest_lr
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 RATES = np.geomspace(LOWEST, HIGHEST, 100)
@@ -42,7 +42,7 @@ def descent(curvature: float, noise: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_quadratics_rate(curvature: float, noise: float) -> None:
     """1 / curvature is Newton's step, and 2 / curvature diverges."""
-    curve = read_curve(RATES, descent(curvature, noise))
+    curve = suggest_lr(RATES, descent(curvature, noise))
     assert 0.02 < curve.suggestion * curvature < 1
 
 
@@ -51,16 +51,16 @@ def test_noise_at_the_smallest_rates_and_a_fall_after_the_divergence_count_for_n
     losses = 2 - 1 / (1 + np.exp(-6 * (decades + 3))) + 0.02 * np.random.default_rng(0).normal(size=100)
     losses += 0.5 * np.exp(-(((decades + 1) / 0.3) ** 2))  # begins to diverge at 0.1
     losses[decades > -0.7] -= 1.2  # and comes to rest, saturated
-    assert read_curve(RATES, losses).suggestion == pytest.approx(1e-3, rel=0.5)
+    assert suggest_lr(RATES, losses).suggestion == pytest.approx(1e-3, rel=0.5)
 
 
 def test_steps_that_diverged_do_not_reach_back() -> None:
     losses = descent(10.0)
-    whole = read_curve(RATES, np.minimum(losses, 10))
+    whole = suggest_lr(RATES, np.minimum(losses, 10))
     losses[-4:] = 1e30
-    exploded = read_curve(RATES, losses)
+    exploded = suggest_lr(RATES, losses)
     losses[-4:] = math.nan
-    cut = read_curve(RATES, losses)
+    cut = suggest_lr(RATES, losses)
     assert whole.suggestion == exploded.suggestion == cut.suggestion
     assert len(cut.losses) == len(cut.rates) == len(cut.smoothed) == 96
 
@@ -69,14 +69,14 @@ def test_curves_without_a_rate() -> None:
     noise = np.random.default_rng(0).normal(1, 0.1, 100)
     for losses in (noise, np.ones(100), np.linspace(1, 2, 100)):
         with pytest.raises(KpnetError, match="no learning rate found: from 1e-07 to 1e"):
-            read_curve(RATES, losses)
+            suggest_lr(RATES, losses)
     noise[12] = math.inf
     with pytest.raises(KpnetError, match=r"not finite after 12 steps, at a rate of 9\.3e-07"):
-        read_curve(RATES, noise)
+        suggest_lr(RATES, noise)
 
 
 def test_the_picture_is_the_curve() -> None:
-    curve = read_curve(RATES, descent(10.0, 0.05))
+    curve = suggest_lr(RATES, descent(10.0, 0.05))
     axes = plot.draw_lr_curve(curve.rates, curve.losses, curve.smoothed, curve.suggestion).axes[0]
     lines = {str(line.get_label()): np.array(line.get_data()) for line in axes.get_lines()}
     assert np.array_equal(lines["loss of each step"], [curve.rates, curve.losses])

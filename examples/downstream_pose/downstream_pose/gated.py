@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kpnet.heads import HEADS, Head, HeadOutput, Pyramid
+from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
 from kpnet.losses import COORDINATE_LOSSES
 
 
@@ -15,9 +15,9 @@ class GatedHead(Head):
     smooth: smooth L1 instead of L1.
     """
 
-    has_spread = False
+    predicts_covariance = False
 
-    def __init__(self, pyramid: Pyramid, num_keypoints: int, *, smooth: bool = False) -> None:
+    def __init__(self, pyramid: PyramidInfo, num_keypoints: int, *, smooth: bool = False) -> None:
         super().__init__()
         channels, (height, width) = pyramid.channels[-1], pyramid.sizes[-1]
         self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.Sigmoid())

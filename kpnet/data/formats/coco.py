@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from kpnet.coordinates import box_to_corner_size, corner_size_to_box
-from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import PictureFiles, find_folder, read_text
-from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
+from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import _pictures, _points
+from kpnet.data.formats.writing import sample_points, write_images
 
 Json = dict[str, Any]
 
@@ -31,7 +31,7 @@ _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categor
 
 
 @DATASETS.register("coco")
-class COCO(PictureFiles):
+class COCO(ImageFileDataset):
     """A sample for each annotated instance that is no crowd and has a labelled point.
 
     images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
@@ -110,14 +110,16 @@ class _Index:
         names = [str(c.get("name", c["id"])) for c in known]
         if wanted is not None:
             if wanted not in names:
-                raise KpnetError(f'{self.path}: no category "{wanted}"{nearest(wanted, names)}; it has {_list(names)}')
+                raise KpnetError(
+                    f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {_list(names)}'
+                )
             known = [c for c, name in zip(known, names, strict=True) if name == wanted]
         pointed = [c for c in known if c.get("keypoints")] or known
         for c in pointed:
             if not isinstance(held := c.get("keypoints") or [], list):
                 raise KpnetError(
                     f"{self.path}: category {c.get('name', c['id'])}: keypoints: expected a list of names, "
-                    f"found {clip(str(held))}"
+                    f"found {shorten(str(held))}"
                 )
         if len({tuple(map(str, c.get("keypoints") or ())) for c in pointed}) > 1:
             names = [str(c.get("name", c["id"])) for c in pointed]
@@ -136,7 +138,7 @@ class _Index:
         names = [str(name) for name in category.get("keypoints") or ()]
         if not names:
             lengths = [len(a["keypoints"]) for a in found if isinstance(a["keypoints"], list)]
-            return numbered(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
+            return unnamed_skeleton(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
         try:
             own = Skeleton.of_names(names)
         except KpnetError as error:  # a name that stands twice
@@ -276,10 +278,10 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
     category["skeleton"] = [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]
     images: dict[str, dict[str, Any]] = {}
     annotations = []
-    for index, path, (height, width) in _pictures(dataset, folder / "images"):
+    for index, path, (height, width) in write_images(dataset, folder / "images"):
         image = {"id": len(images) + 1, "file_name": str(path), "height": height, "width": width}
         image = images.setdefault(str(path), image)
-        seen, xy = dataset.visibility(index), _points(dataset, index)
+        seen, xy = dataset.visibility(index), sample_points(dataset, index)
         triples = [[x, y, int(v)] if v else [0, 0, 0] for (x, y), v in zip(xy.tolist(), seen, strict=True)]
         row = {"id": index + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
         row |= {"keypoints": [value for triple in triples for value in triple], "num_keypoints": int((seen > 0).sum())}

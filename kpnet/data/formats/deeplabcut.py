@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import PictureFiles, read_text
+from kpnet.data.formats.image_files import ImageFileDataset, read_text
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import _cells, _pictures, _points, _write_csv
+from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 _EXPECTED = "a DeepLabCut config.yaml with bodyparts"
 
@@ -26,7 +26,7 @@ _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 
 
 @DATASETS.register("deeplabcut")
-class DeepLabCut(PictureFiles):
+class DeepLabCut(ImageFileDataset):
     """The labelled frames of a project folder, those of its videos one after another.
 
     videos: folders beneath labeled-data to take; null: all. exif: frames as a viewer shows them.
@@ -121,7 +121,7 @@ def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Pat
     names = [f.name for f in there]
     for video in videos or ():
         if video not in names:
-            raise KpnetError(f'{labelled}: no folder "{video}"{nearest(video, names)}')
+            raise KpnetError(f'{labelled}: no folder "{video}"{did_you_mean(video, names)}')
     tables = []
     for video_folder in there if videos is None else [labelled / video for video in videos]:
         files = [*sorted(video_folder.glob("CollectedData_*.csv")), *sorted(video_folder.glob("CollectedData_*.h5"))]
@@ -146,7 +146,7 @@ def _read_table(folder: Path, table: Path, skeleton: Skeleton, rows: _Rows, skip
         lines = list(csv.reader(read_text(table, "a DeepLabCut table of labels").splitlines()))
     columns, start = _header(table, lines)
     where = table.parent.relative_to(folder)
-    unknown = {part: nearest(part, skeleton.names) for _, part, _ in columns.place if part not in skeleton.names}
+    unknown = {part: did_you_mean(part, skeleton.names) for _, part, _ in columns.place if part not in skeleton.names}
     for part, close in unknown.items():
         skipped.add(
             f'{where / table.name}: body part "{part}"{close}, which the config lacks; add it there, or drop it'
@@ -219,17 +219,17 @@ def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "k
         }
     config["skeleton"] = [list(edge) for edge in dataset.skeleton.edges]
     videos: dict[Path, dict[str, np.ndarray]] = {}
-    for index, path, _ in _pictures(dataset, folder / "labeled-data", place=_video):
+    for index, path, _ in write_images(dataset, folder / "labeled-data", place=_video):
         rows = videos.setdefault(path.parent, {})
         row = rows.setdefault(path.name, np.full((most, len(names), 2), np.nan))
-        row[dataset.instance(index)] = _points(dataset, index)
+        row[dataset.instance(index)] = sample_points(dataset, index)
     columns = [(animal, part, axis) for animal in who for part in names for axis in "xy"]
     heads = {"scorer": [scorer] * len(columns), "individuals": [c[0] for c in columns]}
     heads |= {"bodyparts": [c[1] for c in columns], "coords": [c[2] for c in columns]}
     for video, rows in videos.items():
         lines = [[head, "", "", *cells] for head, cells in heads.items() if most > 1 or head != "individuals"]
-        lines += [["labeled-data", video.name, name, *_cells(row.ravel())] for name, row in rows.items()]
-        _write_csv(folder / "labeled-data" / video / f"CollectedData_{scorer}.csv", lines)
+        lines += [["labeled-data", video.name, name, *csv_cells(row.ravel())] for name, row in rows.items()]
+        write_csv(folder / "labeled-data" / video / f"CollectedData_{scorer}.csv", lines)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ _TABLES = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv"
 _SAY = "name its format (kpnet data: --format, a YAML: data.format)"
 
 
-def guess_format(path: Path) -> tuple[Path, str]:
+def detect_format(path: Path) -> tuple[Path, str]:
     """The labels' file or folder, and its format: a folder may hold one file of labels. A KpnetError if unclear."""
     if not path.exists():
         raise KpnetError(f"{path}: no such file or folder")
@@ -33,7 +33,7 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         return path, "deeplabcut"
     tables = sorted(f for f in path.iterdir() if f.suffix.lower() in (*_TABLES, ".csv") and f.is_file())
     if len(tables) == 1:
-        return guess_format(tables[0])
+        return detect_format(tables[0])
     if tables:
         raise KpnetError(f"{path}: several files of labels: {', '.join(f.name for f in tables)}; give one of them")
     suffixes = {f.suffix.lower() for f in path.rglob("*")}

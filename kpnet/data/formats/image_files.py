@@ -13,10 +13,10 @@ import numpy as np
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.images import picture_size, picture_trouble, read_image
+from kpnet.data.images import image_problem, read_image, read_image_size
 
 
-class PictureFiles(InstanceDataset):
+class ImageFileDataset(InstanceDataset):
     """Base of formats whose images are picture files beneath `folder`; one that is missing or damaged is left out.
 
     exif: pictures as a viewer shows them; False: as they are stored; None: whichever has the size the file says.
@@ -79,7 +79,7 @@ def read_text(path: Path, expected: str) -> str:
 
 def _troubles(folder: Path, names: np.ndarray) -> Iterator[str | None]:
     for name, there in zip(names, _exists(folder, names), strict=True):
-        yield picture_trouble(folder / name) if there else f"no picture {folder / name}"
+        yield image_problem(folder / name) if there else f"no picture {folder / name}"
 
 
 def _sizes_under_boxes(folder: Path, instances: Instances, troubles: list[str | None], exif: bool) -> np.ndarray | None:
@@ -95,7 +95,7 @@ def _sizes_under_boxes(folder: Path, instances: Instances, troubles: list[str | 
     for number in np.flatnonzero(boxed & ~sizes.all(-1)).tolist():
         if troubles[number] is None:
             try:
-                sizes[number] = picture_size(folder / instances.images[number], exif=exif)
+                sizes[number] = read_image_size(folder / instances.images[number], exif=exif)
             except KpnetError as error:
                 troubles[number] = str(error)
     return sizes

@@ -59,7 +59,7 @@ class InstanceDataset(KeypointDataset):
         own = instances.skeleton
         self.skipped = skipped
         self.skeleton = skeleton if skeleton is not None and skeleton.names == own.names else own
-        _settle_visibility(instances)
+        _normalise_visibility(instances)
         keep = _usable(instances, skipped, troubles)
         skipped.tell(int(keep.sum()))
         if complete_only:
@@ -118,14 +118,14 @@ class InstanceDataset(KeypointDataset):
         return int(self._instance[index])
 
 
-def numbered(count: int, skeleton: Skeleton | None) -> Skeleton:
+def unnamed_skeleton(count: int, skeleton: Skeleton | None) -> Skeleton:
     """Of points that the file does not name: the skeleton asked for, if it has as many, or 0, 1, 2, …"""
     if skeleton is not None and len(skeleton) == count:
         return skeleton
     return Skeleton(tuple(map(str, range(count))))
 
 
-def _settle_visibility(instances: Instances) -> None:
+def _normalise_visibility(instances: Instances) -> None:
     """A point of visibility 0 has no coordinates, and one without coordinates is 0; one that is not told is seen."""
     level = instances.visibility
     if level is None:

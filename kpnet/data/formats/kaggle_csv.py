@@ -11,11 +11,11 @@ from typing import Any, Self
 import numpy as np
 
 from kpnet.config.schema import DataConfig
-from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
-from kpnet.data.formats.writing import _cells, _check_one_size, _csv_text, _points
+from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points
 from kpnet.data.images import to_channels
 
 
@@ -96,7 +96,7 @@ class KaggleCSV(KeypointDataset):
     def _check_skeleton(self, names: list[str]) -> None:
         for name in self.skeleton.names if names else ():
             if name not in names:
-                close = nearest(f"{name}_x", [f"{n}_x" for n in names])
+                close = did_you_mean(f"{name}_x", [f"{n}_x" for n in names])
                 raise KpnetError(
                     f'{self.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
                 )
@@ -126,16 +126,16 @@ def _point_names(path: Path, columns: list[str]) -> list[str]:
             )
         name, end = column[:-2], column[-2:]
         if not name or end not in ("_x", "_y"):
-            close = nearest(column, [c for c in _expected_columns(columns) if c not in columns])
+            close = did_you_mean(column, [c for c in _expected_columns(columns) if c not in columns])
             raise KpnetError(
-                f'{path}: column "{clip(column)}" is neither NAME_x, NAME_y, NAME_weight, ImageId nor Image{close}; '
+                f'{path}: column "{shorten(column)}" is neither NAME_x, NAME_y, NAME_weight, ImageId nor Image{close}; '
                 "rename or drop it"
             )
         partner = name + {"_x": "_y", "_y": "_x"}[end]
         if partner not in columns:
             lonely = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, columns)]
             raise KpnetError(
-                f'{path}: column "{clip(column)}" without "{clip(partner)}"{nearest(partner, lonely)}; '
+                f'{path}: column "{shorten(column)}" without "{shorten(partner)}"{did_you_mean(partner, lonely)}; '
                 "add it, or drop the other"
             )
         if end == "_x":
@@ -189,7 +189,7 @@ def _numbers(
         except ValueError:
             value = math.inf
         if math.isinf(value) or value < least:
-            raise KpnetError(f'{table.where(row)}: {column} is "{clip(cell)}"; expected {expected}')
+            raise KpnetError(f'{table.where(row)}: {column} is "{shorten(cell)}"; expected {expected}')
         values[row] = empty if math.isnan(value) else value
     return values
 
@@ -197,10 +197,10 @@ def _numbers(
 def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:
     """Grey square images of one size alone."""
     images = [dataset.read(index)[0] for index in range(len(dataset))]
-    _check_one_size(dataset, images, "kaggle_csv", square=True)
+    check_one_size(dataset, images, "kaggle_csv", square=True)
     header = [f"{name}_{axis}" for name in dataset.skeleton.names for axis in "xy"]
     lines: list[list[str]] = [["ImageId", *header, "Image"]]
     for index, image in enumerate(images):
         pixels = " ".join(map(str, to_channels(image, 1).ravel().tolist()))
-        lines.append([dataset.image_name(index), *_cells(_points(dataset, index).ravel()), pixels])
-    file.write(_csv_text(lines).encode())
+        lines.append([dataset.image_name(index), *csv_cells(sample_points(dataset, index).ravel()), pixels])
+    file.write(csv_text(lines).encode())

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.instances import InstanceDataset, Instances, numbered
+from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import _check_one_size, _points
+from kpnet.data.formats.writing import check_one_size, sample_points
 
 IMAGES = "images"
 
@@ -42,7 +42,7 @@ class NPZ(InstanceDataset):
         points[np.isnan(points).any(-1)] = np.nan
         count, points_count = points.shape[:2]
         names = _array(path, arrays, "names", (points_count,), text=True)
-        own = numbered(points_count, skeleton) if names is None else Skeleton.of_names(names.tolist())
+        own = unnamed_skeleton(points_count, skeleton) if names is None else Skeleton.of_names(names.tolist())
         called = np.arange(count).astype(str)
         image_names = _array(path, arrays, "image_names", (count,), text=True)
         images, image = np.unique(called if image_names is None else image_names, return_inverse=True)
@@ -66,7 +66,7 @@ def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
             for key in required:
                 if key not in file:
                     names = ", ".join(file.files) or "nothing"
-                    raise KpnetError(f'{path}: no array "{key}" in it{nearest(key, file.files)}; found {names}')
+                    raise KpnetError(f'{path}: no array "{key}" in it{did_you_mean(key, file.files)}; found {names}')
             return {key: file[key] for key in (*required, *optional) if key in file}
     except KpnetError:
         raise
@@ -106,12 +106,12 @@ def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:
     """Images of one size alone."""
     every = range(len(dataset))
     images = [dataset.read(index)[0] for index in every]
-    _check_one_size(dataset, images, "npz")
+    check_one_size(dataset, images, "npz")
     none = np.full(4, np.nan)
     boxes = [dataset.box(index) for index in every]
     arrays = {
         "images": np.stack(images),
-        "keypoints": np.stack([_points(dataset, index) for index in every]),
+        "keypoints": np.stack([sample_points(dataset, index) for index in every]),
         "names": np.array(dataset.skeleton.names),
         "visibility": np.stack([dataset.visibility(index) for index in every]),
         "image_names": np.array([dataset.image_name(index) for index in every]),

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
 
 _CHUNK = 1 << 19  # bytes of text at a time: its arrays stay in the processor's cache
 
@@ -49,7 +49,7 @@ def read_header(path: Path) -> list[str]:
         folder = path.parent
         if not folder.is_dir():
             raise KpnetError(f"{path}: no such file: there is no folder {folder}")
-        raise KpnetError(f"{path}: no such file{nearest(path.name, (f.name for f in folder.iterdir()))}")
+        raise KpnetError(f"{path}: no such file{did_you_mean(path.name, (f.name for f in folder.iterdir()))}")
     with path.open("rb") as file:
         return _header(path, file.readline())
 
@@ -95,12 +95,15 @@ def _header(path: Path, line: bytes) -> list[str]:
         raise KpnetError(f"{path}: not CSV text; expected a header line NAME_x,NAME_y,…,Image") from None
     if "Image" not in columns:
         raise KpnetError(
-            f"{path}: no Image column among {len(columns)} ({clip(', '.join(columns))}){nearest('Image', columns)}; "
+            f"{path}: no Image column among {len(columns)} ({shorten(', '.join(columns))})"
+            f"{did_you_mean('Image', columns)}; "
             "expected a header line NAME_x,NAME_y,…,Image"
         )
     for name in columns:
         if (times := columns.count(name)) > 1:
-            raise KpnetError(f'{path}: column "{clip(name)}" stands {times} times, expected once; rename or drop one')
+            raise KpnetError(
+                f'{path}: column "{shorten(name)}" stands {times} times, expected once; rename or drop one'
+            )
     return columns
 
 
@@ -198,7 +201,7 @@ def parse_pixels(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, int | None]:
 def _bad_pixel(cell: bytes) -> str:
     for position, word in enumerate(cell.split(), start=1):
         if not (word.isdigit() and len(word) <= 3 and int(word) <= 255):
-            found = clip(word.decode("utf-8", errors="replace"))
+            found = shorten(word.decode("utf-8", errors="replace"))
             return f'pixel {position} is "{found}"; expected whole numbers 0 to 255 with spaces between'
     raise AssertionError("the cell has no bad pixel")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, clip, nearest
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import PictureFiles, find_folder, read_text
-from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
+from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import _cells, _pictures, _write_csv
+from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
@@ -27,7 +27,7 @@ _EXPECTED = "a header line image,NAME_x,NAME_y,… and one row an instance"
 
 
 @DATASETS.register("points_csv")
-class PointsCSV(PictureFiles):
+class PointsCSV(ImageFileDataset):
     """Columns `image`, the picture's path, and `NAME_x`, `NAME_y`, or `x_0`, `y_0`, `x_1`, …, in any order.
 
     images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
@@ -121,11 +121,13 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     if "image" not in header:
-        found = clip(", ".join(header)) or "nothing"
-        raise KpnetError(f'{path}: no column "image"{nearest("image", header)} among {found}; expected {_EXPECTED}')
+        found = shorten(", ".join(header)) or "nothing"
+        raise KpnetError(
+            f'{path}: no column "image"{did_you_mean("image", header)} among {found}; expected {_EXPECTED}'
+        )
     for name in header:
         if header.count(name) > 1:
-            raise KpnetError(f'{path}: column "{clip(name)}" stands {header.count(name)} times, expected once')
+            raise KpnetError(f'{path}: column "{shorten(name)}" stands {header.count(name)} times, expected once')
 
 
 def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[Skeleton, list[tuple[str, str]]]:
@@ -133,13 +135,13 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
     numbers = sorted(int(c[2:]) for c in columns if c.startswith("x_") and c[2:].isdecimal())
     if numbers:
         pairs = [(f"x_{k}", f"y_{k}") for k in numbers]
-        own = numbered(len(pairs), skeleton)
+        own = unnamed_skeleton(len(pairs), skeleton)
     else:
         names = [c[:-2] for c in columns if c.endswith("_x") and len(c) > 2]
         pairs = [(f"{name}_x", f"{name}_y") for name in names]
         if not names:
             raise KpnetError(
-                f"{path}: no point in it: {clip(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
+                f"{path}: no point in it: {shorten(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
             )
         own = Skeleton.of_names(names)
     expected = (
@@ -147,11 +149,13 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
     )
     missing = next((y for _, y in pairs if y not in columns), None)
     if missing is not None:
-        raise KpnetError(f'{path}: no column "{missing}"{nearest(missing, columns)}; every point has an x and a y')
+        raise KpnetError(f'{path}: no column "{missing}"{did_you_mean(missing, columns)}; every point has an x and a y')
     unknown = next((c for c in columns if c not in expected), None)
     if unknown is not None:
-        close = nearest(unknown, [e for e in expected if e not in columns])
-        raise KpnetError(f'{path}: column "{clip(unknown)}"{close} is no point, visibility or box; rename or drop it')
+        close = did_you_mean(unknown, [e for e in expected if e not in columns])
+        raise KpnetError(
+            f'{path}: column "{shorten(unknown)}"{close} is no point, visibility or box; rename or drop it'
+        )
     return own, pairs
 
 
@@ -173,7 +177,7 @@ def _numbers(cells: np.ndarray, column: str, called: np.ndarray, good: np.ndarra
         except ValueError:
             if good[row]:
                 good[row] = False
-                skipped.add(f'{called[row]}: {column} is "{clip(str(cell))}"; expected a number or an empty cell')
+                skipped.add(f'{called[row]}: {column} is "{shorten(str(cell))}"; expected a number or an empty cell')
     return values
 
 
@@ -187,14 +191,14 @@ def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = 
     header += [f"{name}_visibility" for name in names] if seen else []
     header += BOX if boxed else []
     rows: list[list[Any]] = []
-    for index, path, _ in _pictures(dataset, folder / "images"):
+    for index, path, _ in write_images(dataset, folder / "images"):
         box = dataset.box(index)
-        values = _points(dataset, index).ravel()
+        values = sample_points(dataset, index).ravel()
         values = np.append(values, dataset.visibility(index)) if seen else values
         values = np.append(values, np.full(4, np.nan) if box is None else box) if boxed else values
-        rows.append([str(path), *(values.tolist() if parquet else _cells(values))])
+        rows.append([str(path), *(values.tolist() if parquet else csv_cells(values))])
     if not parquet:
-        return _write_csv(folder / "points.csv", [header, *rows])
+        return write_csv(folder / "points.csv", [header, *rows])
     import pandas as pd
 
     try:

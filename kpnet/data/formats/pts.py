@@ -13,19 +13,19 @@ import numpy as np
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import PictureFiles, read_text
-from kpnet.data.formats.instances import Instances, numbered
+from kpnet.data.formats.image_files import ImageFileDataset, read_text
+from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import _pictures, _points, _write_picture
+from kpnet.data.formats.writing import sample_points, write_image, write_images
 from kpnet.data.images import IMAGE_SUFFIXES
 
 
 @DATASETS.register("pts")
-class PTS(PictureFiles):
+class PTS(ImageFileDataset):
     """A folder, and those beneath it, of pictures with a `.pts` file each: `version: 1`, `n_points: 68`, and a line
     `x y` a point, between braces or without.
 
-    first: 1 or 0, the coordinates of the upper left pixel's centre: 1 as 300-W publishes them.
+    index_base: 1 or 0, the coordinates of the upper left pixel's centre: 1 as 300-W publishes them.
     exif: the points are on the picture as a viewer turns it, not on its stored pixels.
 
     The points are those of the skeleton, if it has as many; else 68 are ibug68's, and others are called 0, 1, 2, …
@@ -36,7 +36,7 @@ class PTS(PictureFiles):
         self,
         path: str | Path,
         *,
-        first: Literal[0, 1] = 1,
+        index_base: Literal[0, 1] = 1,
         exif: bool = False,
         skeleton: Skeleton | None = None,
         strict: bool = False,
@@ -44,11 +44,11 @@ class PTS(PictureFiles):
     ) -> None:
         path = Path(path)
         skipped = Skipped(path, strict)
-        instances = _read_folder(path, first, skeleton, skipped)
+        instances = _read_folder(path, index_base, skeleton, skipped)
         super().__init__(path, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+def _read_folder(folder: Path, index_base: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected one with pictures and .pts files")
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".pts", *IMAGE_SUFFIXES)]
@@ -63,7 +63,7 @@ def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: S
     for path in labels:
         name, there = str(path.relative_to(folder)), pictures.get(path.with_suffix(""), [])
         try:
-            points = read_pts(path) - first
+            points = read_pts(path) - index_base
         except KpnetError as error:
             skipped.add(str(error).removeprefix(f"{folder}/"))
             continue
@@ -80,7 +80,7 @@ def _read_folder(folder: Path, first: int, skeleton: Skeleton | None, skipped: S
             skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
     called, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
     asked = skeleton is not None and len(skeleton) == count
-    own = Skeleton.load("ibug68") if count == 68 and not asked else numbered(count, skeleton)
+    own = Skeleton.load("ibug68") if count == 68 and not asked else unnamed_skeleton(count, skeleton)
     return Instances(own, np.array(names), np.arange(len(names)), np.stack(kept), called)
 
 
@@ -108,17 +108,17 @@ def read_pts(path: Path) -> np.ndarray:
     return xy
 
 
-def write_pts(dataset: KeypointDataset, folder: Path, *, first: Literal[0, 1] = 1) -> None:
+def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 1] = 1) -> None:
     """A .pts beside each picture; of several instances or of one stem a picture each, with a number behind its name."""
     written: dict[str, Path] = {}
-    for index, path in enumerate(_own_stems([path for _, path, _ in _pictures(dataset, None)])):
+    for index, path in enumerate(_own_stems([path for _, path, _ in write_images(dataset, None)])):
         target, name = folder / path, dataset.image_name(index)
         if name in written:
             shutil.copyfile(written[name], target)
         else:
-            _write_picture(dataset, index, target)
+            write_image(dataset, index, target)
             written[name] = target
-        lines = [f"{x:.6f} {y:.6f}" for x, y in (_points(dataset, index) + first).tolist()]
+        lines = [f"{x:.6f} {y:.6f}" for x, y in (sample_points(dataset, index) + index_base).tolist()]
         text = ["version: 1", f"n_points: {len(lines)}", "{", *lines, "}"]
         target.with_suffix(".pts").write_text("\n".join(text) + "\n", encoding="utf-8")
 
@@ -130,8 +130,8 @@ def _own_stems(paths: list[Path]) -> list[Path]:
     own = []
     for path in paths:
         if shared[path.with_suffix("")] > 1:
-            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
-            path = next(each for each in numbered if each.with_suffix("") not in taken)
+            unnamed_skeleton = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in unnamed_skeleton if each.with_suffix("") not in taken)
             taken.add(path.with_suffix(""))
         own.append(path)
     return own

@@ -15,7 +15,7 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset
-from kpnet.data.formats.image_files import PictureFiles
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
 
 
@@ -32,11 +32,11 @@ class Writer:
     visibility: bool = True
 
 
-def _points(dataset: KeypointDataset, index: int) -> np.ndarray:
+def sample_points(dataset: KeypointDataset, index: int) -> np.ndarray:
     return dataset.keypoints(index) if isinstance(dataset, InstanceDataset) else dataset.read(index)[1]
 
 
-def _pictures(
+def write_images(
     dataset: KeypointDataset, folder: Path | None, place: Callable[[Path], Path] = lambda path: path
 ) -> Iterator[tuple[int, Path, tuple[int, int]]]:
     """Index of each sample, its picture's path beneath the folder, and H, W. Each picture is written once (None: not).
@@ -49,12 +49,12 @@ def _pictures(
     for index in range(len(dataset)):
         name = dataset.image_name(index)
         if name not in known:
-            files = isinstance(dataset, PictureFiles)
+            files = isinstance(dataset, ImageFileDataset)
             path = place(_beneath(Path(name) if files else Path(f"{name}.png")))
             if path in taken:
                 raise KpnetError(f"{name} and {taken[path]} would both be written as {path}: rename one")
             taken[path] = name
-            size = (0, 0) if folder is None else _write_picture(dataset, index, folder / path)
+            size = (0, 0) if folder is None else write_image(dataset, index, folder / path)
             known[name] = path, size
         yield index, *known[name]
 
@@ -64,10 +64,10 @@ def _beneath(path: Path) -> Path:
     return Path(*(part for part in path.parts if part not in ("..", path.anchor)))
 
 
-def _write_picture(dataset: KeypointDataset, index: int, target: Path) -> tuple[int, int]:
+def write_image(dataset: KeypointDataset, index: int, target: Path) -> tuple[int, int]:
     image = dataset.read(index)[0]
     target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(dataset, PictureFiles) and dataset.as_stored(index):
+    if isinstance(dataset, ImageFileDataset) and dataset.as_stored(index):
         shutil.copyfile(dataset.path(index), target)
     else:
         bgr = image if image.ndim == 2 or image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -79,7 +79,7 @@ def _write_picture(dataset: KeypointDataset, index: int, target: Path) -> tuple[
     return image.shape[0], image.shape[1]
 
 
-def _check_one_size(dataset: KeypointDataset, images: list[np.ndarray], form: str, *, square: bool = False) -> None:
+def check_one_size(dataset: KeypointDataset, images: list[np.ndarray], form: str, *, square: bool = False) -> None:
     shape = images[0].shape
     for index, image in enumerate(images):
         if image.shape != shape or (square and shape[0] != shape[1]):
@@ -90,15 +90,15 @@ def _check_one_size(dataset: KeypointDataset, images: list[np.ndarray], form: st
             )
 
 
-def _cells(values: np.ndarray) -> list[str]:
+def csv_cells(values: np.ndarray) -> list[str]:
     return ["" if np.isnan(value) else repr(value) for value in values.tolist()]
 
 
-def _csv_text(lines: list[list[Any]]) -> str:
+def csv_text(lines: list[list[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 
-def _write_csv(path: Path, lines: list[list[Any]]) -> None:
-    path.write_text(_csv_text(lines), encoding="utf-8")
+def write_csv(path: Path, lines: list[list[Any]]) -> None:
+    path.write_text(csv_text(lines), encoding="utf-8")

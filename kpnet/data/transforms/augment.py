@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.matrices import GEOMETRIC, Matrix, mirrors, project, resize
 
@@ -229,7 +229,7 @@ def _build(spec: Any, where: str) -> _Step | _Group:
             raise KpnetError(
                 f'{where}: "{name}" was never tested against the picture; geometric ones that were: {known}'
             )
-        raise KpnetError(f'{where}: unknown transform "{name}"{nearest(name, supported())}')
+        raise KpnetError(f'{where}: unknown transform "{name}"{did_you_mean(name, supported())}')
     if arguments is not None and not isinstance(arguments, Mapping):
         raise KpnetError(f'transform "{name}": expected {{argument: value}}, found {arguments!r}')
     return _Step(name, _construct(name, dict(arguments or {})))
@@ -257,7 +257,7 @@ def _build_group(name: str, arguments: Any) -> _Group:
 def _check_key(name: str, key: str, known: Sequence[str]) -> None:
     if key not in known:
         raise KpnetError(
-            f'transform "{name}": unknown argument "{key}"{nearest(key, known)}; known: {", ".join(known)}'
+            f'transform "{name}": unknown argument "{key}"{did_you_mean(key, known)}; known: {", ".join(known)}'
         )
 
 

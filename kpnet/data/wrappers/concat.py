@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, nearest
+from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset, Transform
 
 
 @dataclass(frozen=True)
-class DataPart:
+class ConcatPart:
     """The first `count` samples of a dataset (None: all), called `source` in messages.
 
     `weight` multiplies the weights of its points; `transform` augments its samples.
@@ -32,7 +32,7 @@ class DataPart:
         return len(self.dataset) if self.count is None else self.count
 
 
-class Joined(KeypointDataset):
+class ConcatDataset(KeypointDataset):
     """The samples of the parts, one after another. Points are matched by name: what a part has not is missing, but
     for what its skeleton tells as the mean of others.
 
@@ -40,7 +40,9 @@ class Joined(KeypointDataset):
     that no part has, unless `partial`. `common` are the arguments of the base class.
     """
 
-    def __init__(self, skeleton: Skeleton, parts: Sequence[DataPart], *, partial: bool = False, **common: Any) -> None:
+    def __init__(
+        self, skeleton: Skeleton, parts: Sequence[ConcatPart], *, partial: bool = False, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.skeleton = skeleton
         self.parts = list(parts)
@@ -51,7 +53,7 @@ class Joined(KeypointDataset):
         for name in skeleton.names:
             if name not in known and not partial:
                 sources = " or ".join(part.source for part in parts)
-                raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{nearest(name, known)}')
+                raise KpnetError(f'{sources}: no point "{name}", which the skeleton has{did_you_mean(name, known)}')
         self._columns = [_columns(part, skeleton) for part in parts]
         self._means = [_means(part, skeleton) for part in parts]
         self._as_they_are = [part.dataset.skeleton.names == skeleton.names for part in parts]
@@ -129,24 +131,24 @@ class Joined(KeypointDataset):
         return matched
 
 
-def _columns(part: DataPart, skeleton: Skeleton) -> np.ndarray:
+def _columns(part: ConcatPart, skeleton: Skeleton) -> np.ndarray:
     """Where each of the skeleton's points stands among the part's, int (K,); -1 where it has none."""
     place = {name: k for k, name in enumerate(part.dataset.skeleton.names)}
     return np.array([place.get(name, -1) for name in skeleton.names])
 
 
-def _known(part: DataPart) -> list[str]:
+def _known(part: ConcatPart) -> list[str]:
     """The points that a part has, and those that its skeleton tells as means of them."""
     return [*part.dataset.skeleton.names, *(part.dataset.skeleton.means or ())]
 
 
-def _means(part: DataPart, skeleton: Skeleton) -> dict[int, list[int]]:
+def _means(part: ConcatPart, skeleton: Skeleton) -> dict[int, list[int]]:
     """The skeleton's points that are means of the part's: index there to indices in the part."""
     names, means = part.dataset.skeleton.names, part.dataset.skeleton.means or {}
     return {k: [names.index(each) for each in means[name]] for k, name in enumerate(skeleton.names) if name in means}
 
 
-def _check(part: DataPart, skeleton: Skeleton) -> None:
+def _check(part: ConcatPart, skeleton: Skeleton) -> None:
     names, count = _known(part), len(part.dataset)
     if len(part) > count:
         raise KpnetError(f"{part.source}: limit is {part.count}, but it has {count} samples")

@@ -26,7 +26,7 @@ COLOURS = TAB20[::2] + TAB20[1::2]  # the dark ones first
 
 
 @dataclass
-class Shown:
+class ReportRow:
     """A row of the report: a config's finished runs."""
 
     name: str
@@ -40,13 +40,13 @@ class Shown:
         return [pd.read_csv(run / "metrics.csv") for run in self.runs]
 
 
-def paint(rows: Sequence[Shown]) -> None:
+def assign_colours(rows: Sequence[ReportRow]) -> None:
     """Give each row its colour."""
     for number, row in enumerate(rows):
         row.colour = COLOURS[number % len(COLOURS)]
 
 
-def draw_all(rows: Sequence[Shown]) -> dict[str, str]:
+def draw_all(rows: Sequence[ReportRow]) -> dict[str, str]:
     """Title to SVG, of rows that are painted."""
     drawn = {
         "Learning curves (mean of the seeds, and their range)": _learning(rows),
@@ -87,7 +87,7 @@ def _ink(axes: Axes) -> None:
             text.set_color(INK)
 
 
-def _learning(rows: Sequence[Shown]) -> Figure:
+def _learning(rows: Sequence[ReportRow]) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     shown = (("val_score", "validation score"), ("train_loss", "training loss"))
     panels = figure.subplots(1, 2)
@@ -106,7 +106,7 @@ def _learning(rows: Sequence[Shown]) -> Figure:
     return figure
 
 
-def _cumulative(rows: Sequence[Shown]) -> Figure:
+def _cumulative(rows: Sequence[ReportRow]) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     of_images, of_points = figure.subplots(1, 2)
     for row in rows:
@@ -123,7 +123,7 @@ def _cumulative(rows: Sequence[Shown]) -> Figure:
     return figure
 
 
-def _cost(rows: Sequence[Shown]) -> Figure:
+def _cost(rows: Sequence[ReportRow]) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     costs = (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms"))
     for axes, (name, scale, label) in zip(figure.subplots(1, 2), costs, strict=True):
@@ -144,7 +144,7 @@ def _cost(rows: Sequence[Shown]) -> Figure:
     return figure
 
 
-def _shapes(rows: Sequence[Shown]) -> Figure:
+def _shapes(rows: Sequence[ReportRow]) -> Figure:
     """The mean of the true points, each in a circle whose radius is its error's root mean square, in pixels."""
     across = min(3, len(rows))
     down = -(-len(rows) // across)
@@ -157,7 +157,7 @@ def _shapes(rows: Sequence[Shown]) -> Figure:
     return figure
 
 
-def _draw_shape(axes: Axes, row: Shown) -> None:
+def _draw_shape(axes: Axes, row: ReportRow) -> None:
     result = row.results[0]
     truth = np.where(result.visible[..., None], result.target, np.nan)
     shape = np.nanmean(normalized_to_pixel(truth, result.input_size), 0)

@@ -15,7 +15,7 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_val
-from kpnet.experiments.report.charts import Shown
+from kpnet.experiments.report.charts import ReportRow
 from kpnet.heads import window_of
 from kpnet.models.build import load_model
 
@@ -23,7 +23,7 @@ KINDS = ("best", "median", "worst")
 
 
 @dataclass
-class Picture:
+class GalleryImage:
     """An image of the gallery, and each row's answer to it; points (x, y) in its pixels."""
 
     title: str
@@ -31,11 +31,11 @@ class Picture:
     height: int
     image: str  # data URI
     truth: list[tuple[float, float]]
-    answers: list[Answer]
+    answers: list[GalleryPrediction]
 
 
 @dataclass
-class Answer:
+class GalleryPrediction:
     """A row's: its points, their error, its heatmaps' maximum as a data URI, or None."""
 
     row: str
@@ -44,12 +44,12 @@ class Answer:
     heatmap: str | None
 
 
-def comparable(rows: Sequence[Shown]) -> list[Shown]:
+def comparable(rows: Sequence[ReportRow]) -> list[ReportRow]:
     """The rows of the first one's images and points."""
     return [row for row in rows if _alike(row, rows[0])]
 
 
-def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
+def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
     """The best, the median and the worst image of each row's first run, shown for all rows; they are `comparable`."""
     first = rows[0].results[0]
     chosen: dict[int, list[str]] = {}
@@ -65,7 +65,7 @@ def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
         pixels = dataset.sample_pixels(index)[0]
         truth = np.where(first.visible[index][:, None], first.target[index], np.nan)
         answers = [
-            Answer(
+            GalleryPrediction(
                 row.name,
                 _pixels(row.results[0].predicted[index], row.results[0].input_size, pixels),
                 float(_errors(row)[index]),
@@ -75,11 +75,11 @@ def build_gallery(rows: Sequence[Shown]) -> list[Picture]:
         ]
         title = f"{dataset.image_name(index)}: {', '.join(chosen[index])}"
         shown = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
-        pictures.append(Picture(title, pixels.shape[1], pixels.shape[0], _uri(pixels), shown, answers))
+        pictures.append(GalleryImage(title, pixels.shape[1], pixels.shape[0], _uri(pixels), shown, answers))
     return pictures
 
 
-def _images(row: Shown) -> KeypointDataset:
+def _images(row: ReportRow) -> KeypointDataset:
     """Those that the first run was measured on, from where they lie now."""
     result = row.results[0]
     dataset = build_val(row.configs[0], Skeleton.from_names(result.names), window_of(row.configs[0].model.head))
@@ -87,12 +87,12 @@ def _images(row: Shown) -> KeypointDataset:
     return dataset
 
 
-def _alike(row: Shown, first: Shown) -> bool:
+def _alike(row: ReportRow, first: ReportRow) -> bool:
     a, b = row.results[0], first.results[0]
     return a.names == b.names and a.target.shape == b.target.shape and np.allclose(a.target, b.target, atol=1e-4)
 
 
-def _errors(row: Shown) -> np.ndarray:
+def _errors(row: ReportRow) -> np.ndarray:
     """Root mean square error per coordinate of each image (N,), in pixels of the row's input; NaN without a point."""
     result = row.results[0]
     points = [normalized_to_pixel(p.astype(float), result.input_size) for p in (result.predicted, result.target)]
@@ -107,7 +107,7 @@ def _pixels(points: np.ndarray, size: tuple[int, int], image: np.ndarray) -> lis
     return [(float(x), float(y)) for x, y in found]
 
 
-def _heatmaps(row: Shown, indices: Sequence[int]) -> dict[int, str]:
+def _heatmaps(row: ReportRow, indices: Sequence[int]) -> dict[int, str]:
     """The heatmaps' maximum over the points, of each image, as a picture of cells."""
     model, dataset = load_model(row.runs[0]), _images(row)
     found = {}

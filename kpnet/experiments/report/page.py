@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kpnet.config.loading import flatten, run_config, to_yaml
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
-from kpnet.experiments.plan import unique
-from kpnet.experiments.report.charts import Shown, draw_all, paint
+from kpnet.experiments.plan import unique_name
+from kpnet.experiments.report.charts import ReportRow, assign_colours, draw_all
 from kpnet.experiments.report.gallery import build_gallery, comparable
 from kpnet.experiments.result import FILE, load_result, measure_run
 from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, tabulate
@@ -29,25 +29,25 @@ def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> 
     return write_report(rows, tabulate([Group(row.name, row.results) for row in rows]), Path(out))
 
 
-def group_runs(runs: Sequence[str | Path]) -> list[Shown]:
+def group_runs(runs: Sequence[str | Path]) -> list[ReportRow]:
     """Rows of the runs' recipes, in the order in which they come."""
-    rows: dict[str, Shown] = {}
+    rows: dict[str, ReportRow] = {}
     for run in map(Path, runs):
         config = run_config(run)
         if config is None:
             raise KpnetError(f"{run}: no run: it has no config.yaml")
         key = to_yaml(_recipe(config.model_dump(mode="json")))
         if key not in rows:
-            rows[key] = Shown(unique(config.name, [row.name for row in rows.values()]), [], [], [])
+            rows[key] = ReportRow(unique_name(config.name, [row.name for row in rows.values()]), [], [], [])
         rows[key].runs.append(run)
         rows[key].configs.append(config)
         rows[key].results.append(load_result(run) if (run / FILE).is_file() else measure_run(run))
     return list(rows.values())
 
 
-def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: Path) -> Path:
+def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], out: Path) -> Path:
     """The page of these rows and the table's records, to `out`."""
-    paint(rows)
+    assign_colours(rows)
     configs, alike = [_recipe(_config(row)) for row in rows], comparable(rows)
     page = Environment(
         loader=PackageLoader("kpnet.experiments.report", "."), autoescape=True, undefined=StrictUndefined
@@ -70,7 +70,7 @@ def write_report(rows: Sequence[Shown], records: Sequence[dict[str, Any]], out: 
     return out
 
 
-def _config(row: Shown) -> dict[str, Any]:
+def _config(row: ReportRow) -> dict[str, Any]:
     return row.configs[0].model_dump(mode="json")
 
 
@@ -89,7 +89,7 @@ def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return {key: values for key, values in table.items() if len(set(values)) > 1}
 
 
-def _versions(rows: Sequence[Shown]) -> dict[str, str]:
+def _versions(rows: Sequence[ReportRow]) -> dict[str, str]:
     """What the runs were made with; where they differ, each in the order of the rows."""
     every = [result.versions for row in rows for result in row.results]
     return {name: " and ".join(dict.fromkeys(versions[name] for versions in every)) for name in every[0]}

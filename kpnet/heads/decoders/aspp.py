@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.heads.base import Pyramid
+from kpnet.heads.base import PyramidInfo
 from kpnet.heads.decoders.base import (
     DECODERS,
     Decoder,
@@ -32,7 +32,7 @@ class ASPP(Decoder):
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidInfo,
         stride: int,
         *,
         width: Annotated[int, Field(gt=0)] = 64,
@@ -51,7 +51,7 @@ class ASPP(Decoder):
         skipped = 0 if self.skip is None else pyramid.channels[self.skip]
         self.smooth = conv_norm_relu(width + skipped, width, 3)
         self.finest, self.stride = pyramid.strides[0], stride
-        self.multiple, self.channels = max(stride, pyramid.strides[0]), width
+        self.size_divisor, self.channels = max(stride, pyramid.strides[0]), width
 
     def forward(self, features: list[Tensor]) -> Tensor:
         x = features[-1]

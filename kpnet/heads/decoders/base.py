@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import Registry
-from kpnet.heads.base import Pyramid
+from kpnet.heads.base import PyramidInfo
 
 
 class Decoder(nn.Module):
     """The list of feature maps to one map (B, channels, H / stride, W / stride).
 
-    Built as `cls(pyramid, stride, **options)`; H and W must be multiples of its `multiple`.
+    Built as `cls(pyramid, stride, **options)`; H and W must be multiples of its `size_divisor`.
     """
 
     channels: int
-    multiple: int
+    size_divisor: int
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder")
@@ -33,7 +33,7 @@ def doublings(coarse: int, fine: int, what: str) -> int:
     return times
 
 
-def check_stride(stride: int, pyramid: Pyramid, decoder: str) -> None:
+def check_stride(stride: int, pyramid: PyramidInfo, decoder: str) -> None:
     """A KpnetError for a map coarser than the backbone's coarsest, and for a backbone that has none."""
     if pyramid.sizes == [(1, 1)]:
         raise KpnetError(

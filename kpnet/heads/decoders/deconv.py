@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.heads.base import Pyramid
+from kpnet.heads.base import PyramidInfo
 from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, covered_size, doublings, upsample_to
 
 
@@ -18,7 +18,7 @@ class Deconv(Decoder):
     width: channels of each.
     """
 
-    def __init__(self, pyramid: Pyramid, stride: int, *, width: Annotated[int, Field(gt=0)] = 128) -> None:
+    def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 128) -> None:
         super().__init__()
         check_stride(stride, pyramid, "deconv")
         inp = pyramid.channels[-1]
@@ -33,7 +33,7 @@ class Deconv(Decoder):
         self.layers = nn.Sequential(*layers)
         self.channels = inp
         self.finest, self.stride = pyramid.strides[0], stride
-        self.multiple = max(stride, pyramid.strides[0])
+        self.size_divisor = max(stride, pyramid.strides[0])
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return upsample_to(self.layers(features[-1]), 1, covered_size(features, self.finest, self.stride))

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.heads.base import Pyramid
+from kpnet.heads.base import PyramidInfo
 from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, conv_norm_relu, doublings, upsample_to
 
 
@@ -20,7 +20,7 @@ class TopDown(Decoder):
     is reached by further upsampling. width: channels of the pyramid.
     """
 
-    def __init__(self, pyramid: Pyramid, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:
+    def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:
         super().__init__()
         check_stride(stride, pyramid, "top_down")
         self.levels = [i for i, s in enumerate(pyramid.strides) if s >= stride]
@@ -31,7 +31,7 @@ class TopDown(Decoder):
         self.finer = nn.ModuleList(
             conv_norm_relu(width, width, 3) for _ in range(doublings(strides[0], stride, "top_down"))
         )
-        self.multiple = strides[0]
+        self.size_divisor = strides[0]
         self.channels = width
 
     def forward(self, features: list[Tensor]) -> Tensor:

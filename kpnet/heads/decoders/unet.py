@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kpnet.heads.base import Pyramid
+from kpnet.heads.base import PyramidInfo
 from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, conv_norm_relu, doublings, upsample_to
 
 
@@ -21,7 +21,7 @@ class UNet(Decoder):
     is reached by further upsampling. width: channels of each level's result.
     """
 
-    def __init__(self, pyramid: Pyramid, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:
+    def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:
         super().__init__()
         check_stride(stride, pyramid, "unet")
         self.levels = [i for i, s in enumerate(pyramid.strides) if s >= stride]
@@ -30,7 +30,7 @@ class UNet(Decoder):
         self.coarsest = conv_norm_relu(pyramid.channels[-1], width, 3)
         self.merge = nn.ModuleList(_double(pyramid.channels[i] + width, width) for i in self.levels[:-1])
         self.finer = nn.ModuleList(_double(width, width) for _ in range(doublings(strides[0], stride, "unet")))
-        self.multiple, self.channels = strides[0], width
+        self.size_divisor, self.channels = strides[0], width
 
     def forward(self, features: list[Tensor]) -> Tensor:
         skips = [features[i] for i in self.levels]

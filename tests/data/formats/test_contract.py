@@ -23,7 +23,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import DataConfig, ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import COCO, NPZ, PTS, DeepLabCut, Folder, KeypointDataset, PointsCSV
+from kpnet.data import COCO, NPZ, PTS, DeepLabCut, ImageFolder, KeypointDataset, PointsCSV
 from kpnet.data.build import build_dataset, build_splits
 
 FIRST = [(name, np.array(instances[0], float)) for name, _, instances in PICTURES]  # one a picture
@@ -45,7 +45,7 @@ OPENED: dict[str, Callable[[Path], KeypointDataset]] = {
     "coco": lambda folder: COCO(write_coco(folder)),
     "pts": lambda folder: PTS(write_pts(folder), skeleton=SKELETON),
     "pts without braces": lambda folder: PTS(write_pts(folder, braces=False), skeleton=SKELETON),
-    "pts from 0": lambda folder: PTS(write_pts(folder, first=0), skeleton=SKELETON, first=0),
+    "pts from 0": lambda folder: PTS(write_pts(folder, index_base=0), skeleton=SKELETON, index_base=0),
     "deeplabcut": lambda folder: DeepLabCut(write_dlc(folder)),
     "deeplabcut in three cells": lambda folder: DeepLabCut(write_dlc(folder, split=True)),
     "points_csv": lambda folder: PointsCSV(write_points_csv(folder)),
@@ -85,7 +85,7 @@ def test_as_a_models_input(name: str, tmp_path: Path) -> None:
         "deeplabcut": ("deeplabcut", "."),
         "points_csv": ("points_csv", "points.csv"),
         "npz": ("npz", "a.npz"),
-        "pts": ({"name": "pts", "first": 0 if "0" in name else 1}, "."),
+        "pts": ({"name": "pts", "index_base": 0 if "0" in name else 1}, "."),
     }[name.split()[0]]
     model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": 128}
     settings = {"format": form, "root": str(tmp_path / "data"), "train": source, "skeleton": list(NAMES)}
@@ -118,18 +118,18 @@ def test_complete_only_asks_for_the_skeletons_points(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_pictures_has_no_labels(tmp_path: Path) -> None:
-    data = Folder(write_pts(tmp_path), skeleton=SKELETON)
+    data = ImageFolder(write_pts(tmp_path), skeleton=SKELETON)
     assert [data.image_name(i) for i in range(3)] == ["a.png", "b.png", "c.png"]
     assert not data.labels().any()
     assert data.read(0)[0].shape == (60, 80, 3)
     (tmp_path / "none").mkdir()
     with pytest.raises(KpnetError, match="none: found no pictures"):
-        Folder(tmp_path / "none")
+        ImageFolder(tmp_path / "none")
 
 
 BAD_OPTIONS: list[tuple[Any, str]] = [
-    ({"name": "pts", "frist": 0}, r'data format "pts": unknown key "frist" \(did you mean "first"\?\)'),
-    ({"name": "pts", "first": 2}, 'data format "pts": first: .* found 2'),
+    ({"name": "pts", "index_bse": 0}, r'data format "pts": unknown key "index_bse" \(did you mean "index_base"\?\)'),
+    ({"name": "pts", "index_base": 2}, 'data format "pts": index_base: .* found 2'),
     ({"name": "coco", "seed": 2}, 'unknown key "seed"'),
     ({"nam": "coco"}, 'data.format: expected a name or a mapping with a "name"'),
     ("ccoo", r'unknown data format "ccoo" \(did you mean "coco"\?\)'),

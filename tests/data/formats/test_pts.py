@@ -12,7 +12,7 @@ from support.paths import SHARED
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import PTS, KaggleCSV
-from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 
 HELEN = SHARED / "data" / "helen68" / "val"
 real_data = pytest.mark.skipif(not HELEN.is_dir(), reason=f"no {HELEN} (set KPNET_SHARED)")
@@ -22,10 +22,10 @@ real_data = pytest.mark.skipif(not HELEN.is_dir(), reason=f"no {HELEN} (set KPNE
 def test_real_faces_hold_the_fifteen_points_of_another_file() -> None:
     """helen68 and faces15 are the same faces, cropped and scaled: one affine mapping a face takes all 15 points, by
     name and with the eye centres as means, onto those of the other file."""
-    faces = PTS(HELEN, first=0)
+    faces = PTS(HELEN, index_base=0)
     assert len(faces) == 200
     assert faces.skeleton == Skeleton.load("ibug68")
-    ours = Joined(Skeleton.load("facial15"), [DataPart("helen", faces)])
+    ours = ConcatDataset(Skeleton.load("facial15"), [ConcatPart("helen", faces)])
     assert ours.labels().all()
     theirs = KaggleCSV(SHARED / "data" / "faces15" / "val.csv").keypoints
     points = [np.column_stack([ours.read(i)[1], np.ones(15)]) for i in range(0, 200, 25)]
@@ -37,7 +37,7 @@ def test_real_faces_hold_the_fifteen_points_of_another_file() -> None:
 
 @real_data
 def test_one_based_is_the_default(tmp_path: Path) -> None:
-    assert np.allclose(PTS(HELEN, first=0).keypoints(3) - PTS(HELEN).keypoints(3), 1)
+    assert np.allclose(PTS(HELEN, index_base=0).keypoints(3) - PTS(HELEN).keypoints(3), 1)
 
 
 def test_sixty_eight_points_mirror_onto_each_other() -> None:

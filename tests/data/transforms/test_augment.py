@@ -272,8 +272,8 @@ def test_draws_depend_on_the_seed_alone(name: str, shape: tuple[int, ...]) -> No
 
 SCRIPT = """
 import hashlib, sys, numpy as np
-from kpnet.data.transforms import Augment
-from kpnet.skeleton import Skeleton
+from kpnet.data.transforms.augment import Augment
+from kpnet.core.skeleton import Skeleton
 gauss = {"mean_range": [0, 0], "std_range": [0.1, 0.1]}
 noise = {"AdditiveNoise": {"noise_type": "gaussian", "noise_params": gauss, "spatial_mode": "shared", "p": 1}}
 skeleton = Skeleton(("a", "b"), (("a", "b"),))

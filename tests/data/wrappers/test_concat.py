@@ -15,9 +15,9 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset
-from kpnet.data.build import build_splits, build_train, unlabelled_points
+from kpnet.data.build import build_splits, build_train, points_without_labels
 from kpnet.data.transforms.augment import Augment
-from kpnet.data.wrappers.concat import DataPart, Joined
+from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 
 FACE = ["left", "right", "nose"]
 FLIP = {"HorizontalFlip": {"p": 1.0}}
@@ -161,13 +161,13 @@ def test_draws_are_of_the_seed_the_epoch_and_the_place_in_the_whole(folder: Path
 
 
 def test_unlabelled_points_are_named_and_an_unlabelled_file_is_refused(folder: Path) -> None:
-    assert unlabelled_points(build_train(config(folder, ["full.csv", "other.csv"]))) == []
+    assert points_without_labels(build_train(config(folder, ["full.csv", "other.csv"]))) == []
     write(folder / "half.csv", "left_x,left_y,nose_x,nose_y,right_x,right_y", ",,1,1,,", ",,,,,", "2,2,1,1,,")
     half = {"file": "half.csv", "limit": 2}
-    assert unlabelled_points(build_train(config(folder, half))) == ["left", "right"]
-    assert unlabelled_points(build_train(config(folder, [half, "full.csv"]))) == []
+    assert points_without_labels(build_train(config(folder, half))) == ["left", "right"]
+    assert points_without_labels(build_train(config(folder, [half, "full.csv"]))) == []
     with pytest.raises(KpnetError, match=r"blank\.csv: not one of its 2 samples has a label; .*kpnet predict RUN FILE"):
-        unlabelled_points(build_train(config(folder, ["full.csv", "blank.csv"])))
+        points_without_labels(build_train(config(folder, ["full.csv", "blank.csv"])))
 
 
 def test_a_dataset_of_a_users_own_is_read_for_its_labels(folder: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_point_that_a_skeleton_tells_as_the_mean_of_others(folder: Path) -> No
     """Missing where one of them is; it weighs as the lightest of them."""
     given = Skeleton.load({"names": ["nose", "ear", "right"], "means": {"middle": ["nose", "right"]}})
     other = KaggleCSV(folder / "other.csv", skeleton=given)
-    data = Joined(Skeleton.load(["middle", "ear"]), [DataPart("other", other)])
+    data = ConcatDataset(Skeleton.load(["middle", "ear"]), [ConcatPart("other", other)])
     assert data.read(0)[1].tolist() == [[5, 7], [1, 1]]
     assert data.labels().tolist() == [[True, True], [True, True], [False, True], [False, True]]
     assert np.isnan(data.read(2)[1][0]).all()
@@ -233,7 +233,7 @@ def test_a_point_that_a_skeleton_tells_as_the_mean_of_others(folder: Path) -> No
 def test_some_of_a_files_points(names: list[str], folder: Path) -> None:
     """The first, the last, any: as many as were asked for, and those."""
     own = KaggleCSV(folder / "full.csv")
-    joined = Joined(Skeleton(names=names), [DataPart("full.csv", own)])
+    joined = ConcatDataset(Skeleton(names=names), [ConcatPart("full.csv", own)])
     places = [own.skeleton.names.index(name) for name in names]
     np.testing.assert_array_equal(joined.read(0)[1], own.read(0)[1][places])
     np.testing.assert_array_equal(joined.labels(), own.labels()[:, places])
