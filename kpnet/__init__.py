@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from kpnet.config.loading import load_config
     from kpnet.core.errors import KpnetError
     from kpnet.core.skeleton import Skeleton
+    from kpnet.evaluation.measurement import evaluate
     from kpnet.heads import list_heads
     from kpnet.inference.predictor import Predictor
     from kpnet.models.build import build_model, load_model
     from kpnet.models.keypoint_model import KeypointModel
     from kpnet.models.test_time import TestTime
+    from kpnet.training.supervised import train
 
 __version__ = "0.1.0"
 
@@ -29,10 +31,12 @@ _HOME = {
     "Skeleton": "kpnet.core.skeleton",
     "TestTime": "kpnet.models.test_time",
     "build_model": "kpnet.models",
+    "evaluate": "kpnet.evaluation.measurement",
     "list_backbones": "kpnet.backbones",
     "list_heads": "kpnet.heads",
     "load_config": "kpnet.config.loading",
     "load_model": "kpnet.models",
+    "train": "kpnet.training.supervised",
 }
 _MODULES = ("data", "decoding", "losses", "metrics", "oks", "plot", "rendering")
 
@@ -45,6 +49,7 @@ __all__ = [
     "build_model",
     "data",
     "decoding",
+    "evaluate",
     "list_backbones",
     "list_heads",
     "load_config",
@@ -54,6 +59,7 @@ __all__ = [
     "oks",
     "plot",
     "rendering",
+    "train",
 ]
 
 

@@ -1,9 +1,9 @@
 """What of the default recipe matters: one thing is other, two seeds, a shortened schedule.
 
-    python benchmarks/ablations.py data.root=data/faces15 [--threads 1] [--list] [--table] [NAME ...]
+    python benchmarks/accuracy/ablations.py data.root=data/faces15 [--threads 1] [--list] [--table] [NAME ...]
 
 A row is one training on training.csv and its measures on val.csv, of the model at the end of its training: as
-shipped, with the flip test, and read by soft-argmax. Each is written into `benchmarks/ablations.csv` as it comes, so
+shipped, with the flip test, and read by soft-argmax. Each is written into `benchmarks/results/ablations.csv` as it comes, so
 that none is made twice. Without NAME: all that are not there yet.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-RESULTS = Path(__file__).parent / "ablations.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "ablations.csv"
 RUNS = Path("runs/ablations")
 SHORT = 12  # epochs of an ablation
 

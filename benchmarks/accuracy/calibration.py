@@ -1,8 +1,8 @@
 """Is the confidence true? Trained on four fifths of training.csv, calibrated on the last fifth, measured on val.csv.
 
-    python benchmarks/calibration.py data.root=data/faces15 [--epochs 30] [--threads 1] [CONFIG ...]
+    python benchmarks/accuracy/calibration.py data.root=data/faces15 [--epochs 30] [--threads 1] [CONFIG ...]
 
-For each config a row of `benchmarks/calibration.csv` before and one after `kpnet calibrate`, and a picture beside the
+For each config a row of `benchmarks/results/calibration.csv` before and one after `kpnet calibrate`, and a picture beside the
 run. Then the same faces with a square of noise over each eye, and moved so that points leave the image: the confidence
 of the points that are covered or gone, beside that of the others.
 """
@@ -26,7 +26,7 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.data import KaggleCSV
 from kpnet.heads import Keypoints
 
-RESULTS = Path(__file__).parent / "calibration.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "calibration.csv"
 RUNS = Path("runs/calibration")
 SIDE, AWAY = 20, 30  # of the square, and of the move, in pixels
 

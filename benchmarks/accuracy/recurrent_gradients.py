@@ -1,6 +1,6 @@
-"""The slides' plot of what a plain RNN and an LSTM can learn from: docs/recurrent_gradients.png.
+"""The slides' plot of what a plain RNN and an LSTM can learn from: docs/images/recurrent_gradients.png.
 
-    python benchmarks/recurrent_gradients.py
+    python benchmarks/accuracy/recurrent_gradients.py
 
 Fresh layers of 32 units as PyTorch initialises them, over 50 steps; the mean of 64 random sequences. In the LSTM with
 an open forget gate, that gate's bias is 2 (the sum of PyTorch's two): what is in the cell stays there for long.
@@ -30,7 +30,8 @@ def main() -> None:
             if "bias" in name:
                 bias[UNITS : 2 * UNITS] = 1.0
     save_figure(
-        draw_gradients(layers, STEPS, draws=64), Path(__file__).parent.parent / "docs" / "recurrent_gradients.png"
+        draw_gradients(layers, STEPS, draws=64),
+        Path(__file__).parents[2] / "docs" / "images" / "recurrent_gradients.png",
     )
 
 

@@ -1,9 +1,9 @@
 """All shipped recipes on faces15, in one comparison: the tables and pictures of README and docs.
 
-    python benchmarks/shipped.py data.root=data/faces15 [key=value ...] [--workers 2]
+    python benchmarks/accuracy/shipped.py data.root=data/faces15 [key=value ...] [--workers 2]
 
 Three seeds of the two default recipes, one of the others. Runs go to `runs/shipped`; finished ones are not repeated.
-The table goes to `benchmarks/shipped/`, its pictures to `docs/`. The report stays in `runs/shipped`: it shows faces.
+The table goes to `benchmarks/results/shipped/`, its pictures to `docs/images/`. The report stays in `runs/shipped`: it shows faces.
 `facial_squeezenet` takes ImageNet weights, downloaded or from torch's cache (`TORCH_HOME`).
 """
 
@@ -32,7 +32,7 @@ RECIPES = (
     "facial_regression_i2dl",
 )
 OUT = Path("runs/shipped")
-TABLES, PICTURES = Path("benchmarks/shipped"), Path("docs")
+TABLES, PICTURES = Path("benchmarks/results/shipped"), Path("docs/images")
 
 
 def main() -> None:

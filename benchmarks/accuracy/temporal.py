@@ -1,11 +1,11 @@
 """Does a temporal head steady the points? On synthetic moving faces, against the same model a frame at a time.
 
-    python benchmarks/temporal.py [--seeds 0 1] [--threads 1]
+    python benchmarks/accuracy/temporal.py [--seeds 0 1] [--threads 1]
 
 A small heatmap model is trained on single frames of 100 clips. Then it rests, and temporal layers are trained on
 windows of its answers to those clips: nine frames, past ones alone (no delay), or four of them future ones. All are
 measured on the same frames of 40 clips of other people; seeds are of the training, the test clips are always the same.
-A row each in `benchmarks/temporal.csv`. rmse_px: per coordinate, of 64x64 images; jitter_px: the mean |second
+A row each in `benchmarks/results/temporal.csv`. rmse_px: per coordinate, of 64x64 images; jitter_px: the mean |second
 difference| of the error over time.
 """
 
@@ -28,7 +28,7 @@ from kpnet.losses import l1
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.smoothing import one_euro, savgol
 
-RESULTS = Path(__file__).parent / "temporal.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "temporal.csv"
 SIDE, FRAMES, TRAIN_CLIPS, TEST_CLIPS = 64, 24, 100, 40
 FRAME_STEPS, LAYER_STEPS = 400, 600
 LAYERS = ("rnn", "gru", "lstm", "conv")

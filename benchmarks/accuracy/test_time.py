@@ -1,9 +1,9 @@
 """What views and decodings at test time are worth, for the runs of a comparison.
 
-    python benchmarks/test_time.py runs/shipped
+    python benchmarks/accuracy/test_time.py runs/shipped
 
 Measures each finished run's final model on val.csv: as it is, with the flip test, with shifts of 2 px too, and read by
-soft-argmax. Written into `benchmarks/test_time.csv` as they come; what is there is not measured again.
+soft-argmax. Written into `benchmarks/results/test_time.csv` as they come; what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kpnet.heads.heatmap import HeatmapHead
 from kpnet.models.build import load_model
 from kpnet.models.test_time import TestTime
 
-TABLE = Path(__file__).parent / "test_time.csv"
+TABLE = Path(__file__).parents[1] / "results" / "test_time.csv"
 VIEWS = {"plain": TestTime(), "flip": TestTime(flip=True), "flip_shift": TestTime(flip=True, shift=2.0)}
 
 

@@ -1,6 +1,6 @@
-"""Transfer learning on faces15: trains and measures the rows of `benchmarks/transfer.csv` that are not in it yet.
+"""Transfer learning on faces15: trains and measures the rows of `benchmarks/results/transfer.csv` that are not in it yet.
 
-    python benchmarks/transfer.py shared=../shared [--threads 1] [--list] [--plot docs/label_efficiency.png] [ROW ...]
+    python benchmarks/accuracy/transfer.py shared=../shared [--threads 1] [--list] [--plot docs/images/label_efficiency.png] [ROW ...]
 
 `shared` holds data/faces15, data/faces_unlabelled and weights/squeezenet1_0_imagenet_fp16.safetensors. A row is one
 training (the autoencoder's rows begin with the pretraining, made once) and its measures on val.csv, of the model at the
@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 from faces15 import kpnet
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "results"
 RESULTS, POINTS = HERE / "transfer.csv", HERE / "transfer_points.csv"
 RUNS = Path("runs/transfer")
 SEEDS = (0, 1)

@@ -1,6 +1,6 @@
 """What limits a model: its worst faces on the validation data of its run, with the flip test.
 
-    python benchmarks/worst.py RUN PICTURE.png [--count 20]
+    python benchmarks/accuracy/worst.py RUN PICTURE.png [--count 20]
 
 Prints their share of the squared error, the score without them, and each group's share of their error; draws them.
 """

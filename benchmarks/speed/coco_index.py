@@ -1,6 +1,6 @@
 """Indexing a COCO keypoints file of the size of person_keypoints_train2017.json: time against json.load, and memory.
 
-    python benchmarks/coco_index.py [FOLDER]    # 262,465 made-up people on 64,115 pictures that are not there
+    python benchmarks/speed/coco_index.py [FOLDER]    # 262,465 made-up people on 64,115 pictures that are not there
 
 Prints the seconds of both, their ratio, and the megabytes that a loader's worker has for itself after all labels.
 """

@@ -1,6 +1,6 @@
 """KaggleCSV beside `pandas.read_csv` of the same file: time side by side, and peak memory.
 
-python benchmarks/csv_parsing.py [ROWS]
+python benchmarks/speed/csv_parsing.py [ROWS]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training step costs with the backbone frozen, against the whole step.
 
-    python benchmarks/frozen_step.py [--threads 1] [BACKBONE ...]
+    python benchmarks/speed/frozen_step.py [--threads 1] [BACKBONE ...]
 
 Both models train on one batch of 32 images of 96x96 in memory, their steps taken in turn, in one process. Memory is
 what the step adds at its peak, in the profiler's account of every tensor. At most 0.6 x is asked for.

@@ -1,6 +1,6 @@
 """What kpnet's data loading adds to the decoding and to albumentations: microseconds an image, in one process.
 
-    python benchmarks/loading.py data.root=FOLDER    # helen68: its JPEGs with the augmentation of examples/facial68
+    python benchmarks/speed/loading.py data.root=FOLDER    # helen68: its JPEGs with the augmentation of examples/facial68
 
 The plain loop decodes, runs the same transforms with albumentations' own keypoints, and makes tensors. Then what the
 augmentation of a 96x96 grey face takes, with 15 points and without.
@@ -26,7 +26,7 @@ from kpnet.data.build import build_train
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.transforms.augment import Augment
 
-EXAMPLE = Path(__file__).parents[1] / "examples/facial68/facial68.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples/facial68/facial68.yaml"
 BATCH, ROUNDS = 32, 200
 POINTS = A.KeypointParams(format="xy", remove_invisible=False)
 

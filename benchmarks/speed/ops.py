@@ -1,6 +1,6 @@
 """Decoding and encoding beside dsntnn, kornia and a numpy loop per point: time and peak memory, side by side.
 
-    python benchmarks/ops.py [--device cuda] [--repeats 21]
+    python benchmarks/speed/ops.py [--device cuda] [--repeats 21]
 
 Times are medians of interleaved repeats, on a CPU of one thread's processor time; soft-argmax is forward and
 backward. On a CPU all is run twice, as what glibc's allocator does matters more than the arithmetic: with memory that
@@ -43,7 +43,7 @@ try:
     from kornia.geometry.subpix import spatial_expectation2d, spatial_softmax2d
 except ImportError as missing:
     raise SystemExit(
-        f"benchmarks/ops.py compares with other libraries: pip install dsntnn kornia ({missing})"
+        f"benchmarks/speed/ops.py compares with other libraries: pip install dsntnn kornia ({missing})"
     ) from None
 
 SHAPES = ((64, 17, 64, 48), (256, 15, 24, 24))

@@ -1,6 +1,6 @@
 """The training loop's own cost: an epoch of a recipe from its CSV, augmentation included, against the bare steps.
 
-    python benchmarks/training_loop.py data.root=data/faces15 [--threads 1] [--epochs 5]
+    python benchmarks/speed/training_loop.py data.root=data/faces15 [--threads 1] [--epochs 5]
 
 Each epoch of the real training (loader, augmentation, Lightning, weight average, logging, checkpoint; no validation)
 is followed, in the same process, by as many optimizer steps of a second model of the same config on one batch

@@ -14,9 +14,12 @@ import pandas as pd
 import typer
 
 from kpnet.cli.entry import app
-from kpnet.cli.json_schema_tables import config_reference
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file by its path
+from reference_tables import config_reference  # noqa: E402
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -26,12 +29,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def shipped() -> str:
     """The table of all recipes, as the comparison wrote it."""
-    return (BENCHMARKS / "shipped" / "comparison.md").read_text(encoding="utf-8")
+    return (RESULTS / "shipped" / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_time() -> str:
     """What views and decodings at test time are worth."""
-    table = pd.read_csv(BENCHMARKS / "test_time.csv").sort_values("plain", ascending=False)
+    table = pd.read_csv(RESULTS / "test_time.csv").sort_values("plain", ascending=False)
     lines = [
         "| recipe | seed | as it is | flip test | flips and shifts of 2 px | read by soft-argmax |",
         "| --- | --: | --: | --: | --: | --: |",
@@ -42,12 +45,12 @@ def test_time() -> str:
 
 
 def ablations() -> str:
-    """What `python benchmarks/ablations.py --table` prints."""
-    sys.path.insert(0, str(BENCHMARKS))
+    """What `python benchmarks/accuracy/ablations.py --table` prints."""
+    sys.path.insert(0, str(BENCHMARKS / "accuracy"))
     try:
         import ablations as script
     finally:
-        sys.path.remove(str(BENCHMARKS))
+        sys.path.remove(str(BENCHMARKS / "accuracy"))
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         script.ablations()
     return printed.getvalue()
@@ -55,12 +58,12 @@ def ablations() -> str:
 
 def i2dl_grid() -> str:
     """The tables of the sweep, as it wrote them."""
-    return (BENCHMARKS / "i2dl_grid" / "sweep.md").read_text(encoding="utf-8")
+    return (RESULTS / "i2dl_grid" / "sweep.md").read_text(encoding="utf-8")
 
 
 def calibration() -> str:
     """Calibration error and coverage of the 90 % ellipse, before and after."""
-    table = pd.read_csv(BENCHMARKS / "calibration.csv")
+    table = pd.read_csv(RESULTS / "calibration.csv")
     lines = [
         "| recipe | val score | calibration error | after | in the 90 % ellipse | after | 95 % interval |",
         "| --- | --: | --: | --: | --: | --: | --: |",
@@ -76,7 +79,7 @@ def calibration() -> str:
 
 def transfer() -> str:
     """The rows of transfer learning: the score of each seed, and the means of the other measures."""
-    table = pd.read_csv(BENCHMARKS / "transfer.csv")
+    table = pd.read_csv(RESULTS / "transfer.csv")
     lines = [
         "| row | labels | score, seeds 0 and 1 | mean | with flip test | RMSE px | minutes |",
         "| --- | --: | --: | --: | --: | --: | --: |",
@@ -92,7 +95,7 @@ def transfer() -> str:
 
 def temporal() -> str:
     """Error and jitter on moving faces, of each seed."""
-    table = pd.read_csv(BENCHMARKS / "temporal.csv")
+    table = pd.read_csv(RESULTS / "temporal.csv")
     lines = ["| row | RMSE px, each seed | jitter px, each seed |", "| --- | --: | --: |"]
     for name, rows in table.groupby("row", sort=False):
         cells = [

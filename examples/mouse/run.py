@@ -3,12 +3,9 @@
 import sys
 from pathlib import Path
 
-from kpnet import load_config
-from kpnet.evaluation.measurement import evaluate
-from kpnet.evaluation.run_data import evaluation_dataset
-from kpnet.training.supervised import train
+import kpnet
 
-run, model, _ = train(load_config(Path(__file__).parent / "mouse.yaml", sys.argv[1:]))
-original = evaluate(model, evaluation_dataset(run, None, model), min_confidence=0.6)["image_pixels"]
-print(f"test error {original['mre_px']:.2f} px, of the {original['sure']['points']} sure points", end=" ")
-print(f"{original['sure']['mre_px']:.2f} px; {run}")
+run, _, _ = kpnet.train(Path(__file__).parent / "mouse.yaml", sys.argv[1:])
+original = kpnet.evaluate(run, min_confidence=0.6)["image_pixels"]
+print(f"test error {original['mre_px']:.2f} px, of the {original['confident']['points']} sure points", end=" ")
+print(f"{original['confident']['mre_px']:.2f} px; {run}")

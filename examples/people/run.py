@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-from kpnet import load_config
+import kpnet
 from kpnet.evaluation.coco import coco_measures, write_results
 from kpnet.evaluation.measurement import predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
-from kpnet.training.supervised import train
 
-run, model, _ = train(load_config(Path(__file__).parent / "people.yaml", sys.argv[1:]))
+run, model, _ = kpnet.train(Path(__file__).parent / "people.yaml", sys.argv[1:])
 data = evaluation_dataset(run, None, model)
 annotations = write_results(predict_dataset(model, data), data, model.config.input_size, run / "results.json")
 measures = coco_measures(annotations, run / "results.json", model.skeleton)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.evaluation.reliability import measure_reliability
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
 from kpnet.metrics import FAILURE_THRESHOLD, evaluate_in_image_pixels, evaluate_points
+from kpnet.models.build import load_model
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
@@ -56,23 +60,46 @@ def predict_dataset(
 
 
 def evaluate(
-    model: KeypointModel | Ensemble,
-    dataset: KeypointDataset,
+    model: KeypointModel | Ensemble | str | Path,
+    data: KeypointDataset | str | Path | None = None,
     batch_size: int = 64,
     test_time: TestTime | None = None,
     nme: str | tuple[str, str] | None = None,
     failure: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
-    """`metrics.evaluate_points` of a model on labelled data; pixels are those of the model's input.
+    """Measure a model on labelled data, in pixels of the model's input.
 
-    With `reliability`, as `reliability.measure_reliability` gives it, where the model has a covariance; and with
-    `original`, as `metrics.evaluate_original` gives it, where images were resized or cropped, or with
-    `min_confidence`: of the points of at least that too.
+    Args:
+        model: A model, or the folder of a run or of a saved model.
+        data: A dataset, or a file or folder of labels in any format that kpnet detects. None: the validation data of
+            the run that `model` names.
+        batch_size: Images per forward pass.
+        test_time: Average over mirrored, scaled and shifted views.
+        nme: What the NME divides by; see `kpnet.metrics.normalizers`.
+        failure: NME above which an image counts as failed.
+        min_confidence: Also measure the points of at least this confidence on their own.
+
+    Returns:
+        The measures of `kpnet.metrics.evaluate_points`. `reliability` is added where the model predicts covariances
+        (`kpnet.evaluation.reliability.measure_reliability`), and `image_pixels` where images were resized or cropped,
+        or with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`).
+
+    Raises:
+        KpnetError: The model or the data cannot be used, or no point is labelled.
+
+    Example:
+        ```python
+        measures = kpnet.evaluate("runs/facial_heatmap", "val.csv")
+        ```
     """
-    return evaluate_predictions(
-        predict_dataset(model, dataset, batch_size, test_time), model, nme, failure, min_confidence
-    )
+    run = Path(model) if isinstance(model, (str, Path)) else None
+    if isinstance(model, (str, Path)):
+        model = load_model(model).to(best_device())
+    if data is None or isinstance(data, (str, Path)):
+        data = evaluation_dataset(run, None if data is None else Path(data), model)
+    predictions = predict_dataset(model, data, batch_size, test_time)
+    return evaluate_predictions(predictions, model, nme, failure, min_confidence)
 
 
 def evaluate_predictions(

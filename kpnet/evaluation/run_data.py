@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from kpnet.config.loading import run_config
 from kpnet.config.schema import Crop, DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
+from kpnet.data import KeypointDataset
+from kpnet.data.build import build_dataset, build_val
+from kpnet.data.formats.detect import detect_format
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.keypoint_model import KeypointModel
 
 FOLDERS = ("pts", "deeplabcut", "folder")  # data formats of folders
 
 
-def evaluation_dataset(run: Path, data: Path | None, model: KeypointModel | Ensemble) -> Any:
+def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel | Ensemble) -> KeypointDataset:
     """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
 
     The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
     is of folders and it is one, or where it cannot be told. It is cropped as the model's training data was. Points are
     those that model and file share.
     """
-    from kpnet.data.build import build_dataset, build_val
-    from kpnet.data.formats.detect import detect_format
-
-    config = run_config(run)
+    config = None if run is None else run_config(run)
     if data is not None:
         trained = DataConfig() if config is None else config.data
         own = split_spec(trained.format, "data.format")[0]
@@ -41,14 +40,16 @@ def evaluation_dataset(run: Path, data: Path | None, model: KeypointModel | Ense
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
-        raise KpnetError(f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv")
+        raise KpnetError(
+            "no data to evaluate on: give a dataset or a file of labels"
+            if run is None
+            else f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv"
+        )
     return dataset
 
 
 def check_unseen(run: Path, data: Path) -> None:
     """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
-    from kpnet.data.formats.detect import detect_format
-
     config = run_config(run)
     if config is None:
         return

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 
 from kpnet import plot
+from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
@@ -31,21 +32,49 @@ from kpnet.training.weight_averaging import weight_average
 PROBES = 8  # training samples that are tried before anything is written
 
 
+class TrainedRun(NamedTuple):
+    """What a training leaves: the run folder, the final model in eval mode, and its validation measures."""
+
+    folder: Path
+    model: KeypointModel
+    measures: dict[str, Any]
+
+
 def train(
-    config: Config,
+    config: str | Path | Mapping[str, Any] | Config,
+    overrides: Sequence[str] = (),
     *,
     out: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
     console: Console | None = None,
     callbacks: Sequence[pl.Callback] = (),
-) -> tuple[Path, KeypointModel, dict[str, Any]]:
-    """Train as the config says. Returns the run folder, the final model and its validation measures.
+) -> TrainedRun:
+    """Train a model as a config says, and write a run folder.
 
-    The run goes to `out`, or `runs/<name>`. An existing run is only touched with `resume` (go on after
-    its last whole epoch) or `force` (start anew). Nothing is written before data and model are built.
-    callbacks: Lightning's, beside kpnet's own.
+    Nothing is written before the data and the model are built.
+
+    Args:
+        config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.
+        overrides: `key.path=value` strings, as on the command line.
+        out: The run folder. Defaults to `runs/<name>`.
+        resume: Continue an interrupted run after its last complete epoch.
+        force: Delete an existing run of that name and start again.
+        console: Where progress is printed. Defaults to the terminal.
+        callbacks: Lightning callbacks to add to kpnet's own.
+
+    Returns:
+        The run folder, the final model and its measures on the validation data.
+
+    Raises:
+        KpnetError: The config, the data or the run folder cannot be used.
+
+    Example:
+        ```python
+        folder, model, measures = kpnet.train("my.yaml", ["train.epochs=10"])
+        ```
     """
+    config = load_config(config, overrides)
     console = console or Console()
     folder = claim_run_folder(config, out, resume, force)
     train_set, val_set = build_splits(config, window_of(config.model.head))
@@ -74,7 +103,7 @@ def train(
         checkpoint = folder / "last.ckpt" if resume else None
         fit(trainer, module, loaders, checkpoint)
     measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
-    return folder, module.model.eval(), measures
+    return TrainedRun(folder, module.model.eval(), measures)
 
 
 def _warn_unlabelled(names: list[str], console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from support.paths import ROOT
 from support.recipes import TRAINED, loader
 
 from kpnet.cli.json_schema import RECIPES, json_schema, schema_text
-from kpnet.cli.json_schema_tables import config_reference
 from kpnet.config.loading import _Loader, config_text, list_configs, load_as
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.errors import KpnetError
@@ -67,8 +65,8 @@ def config(**sections: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("command", RECIPES)
 def test_it_is_a_schema_and_the_committed_copy_is_up_to_date(command: str) -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema(command))
-    held = (ROOT / "docs" / "schema" / f"{command}.json").read_text(encoding="utf-8")
-    assert held == schema_text(command), f"kpnet config --schema {command} > docs/schema/{command}.json"
+    held = (ROOT / "docs" / "reference" / "schema" / f"{command}.json").read_text(encoding="utf-8")
+    assert held == schema_text(command), f"kpnet config --schema {command} > docs/reference/schema/{command}.json"
 
 
 @pytest.mark.parametrize("name", list_configs())
@@ -196,28 +194,6 @@ def test_every_key_of_the_yaml_says_what_it_is() -> None:
             for key, value in model.get("properties", {}).items():
                 told = value if "description" in value or "$ref" not in value else schema["$defs"][value["$ref"][8:]]
                 assert told.get("description") or "const" in value, f"{name}.{key}"
-
-
-def test_the_reference_has_every_key_and_its_links_lead_somewhere() -> None:
-    text = config_reference()
-    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= {
-        "heads",
-        "decoders",
-        "backbones",
-        "data-formats",
-        *re.findall(r"{ #(.*?) }", text),
-    }
-    sections = {part.partition("`")[0]: part for part in text.split("\n### `")}
-    for command in RECIPES:
-        schema = json_schema(command)
-        for name, model in schema["$defs"].items():
-            kind, _, part = name.partition(".")
-            held = sections[part] if part and kind != "transform" else text
-            for key in model.get("properties", {}):
-                assert (part and key == "name") or f"| `{key}` | " in held, f"{name}.{key}"
-    assert "| `stride` | integer > 0 | `4` |" in sections["heatmap"]
-    assert "| `lr` | number > 0 | required | Learning rate. |" in sections["train.optimizer: sgd"]
-    assert "anything" not in text
 
 
 def test_the_command(kpnet: Run) -> None:

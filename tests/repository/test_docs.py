@@ -149,7 +149,7 @@ def resolve(name: str) -> Any:
 def test_the_readmes_measures_are_those_of_the_file() -> None:
     text = "| row |" + PAGES["README.md"].partition("| row |")[2].partition("\n\n")[0]
     headings = [cell.strip() for cell in text.splitlines()[0].split("|")[1:-1]]
-    records = json.loads((ROOT / "benchmarks" / "shipped" / "comparison.json").read_text())["rows"]
+    records = json.loads((ROOT / "benchmarks" / "results" / "shipped" / "comparison.json").read_text())["rows"]
     measured = [dict(zip(HEADINGS, cells(record), strict=True)) for record in records]
     assert table(text) == [[row[heading] for heading in headings] for row in measured]
 

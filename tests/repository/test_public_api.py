@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import kpnet
 
+API = ROOT / "tests" / "public_api.json"
+MODULES = (
+    *("kpnet", "kpnet.backbones", "kpnet.coordinates", "kpnet.data", "kpnet.decoding", "kpnet.heads", "kpnet.losses"),
+    *("kpnet.metrics", "kpnet.models", "kpnet.oks", "kpnet.plot", "kpnet.rendering", "kpnet.smoothing"),
+    "kpnet.uncertainty",
+)
 HEAVY = {
     *("torch", "torchvision", "numpy", "pandas", "cv2", "timm", "albumentations", "lightning", "torchmetrics"),
     *("matplotlib", "pydantic", "safetensors", "typer", "rich", "yaml", "tensorboard", "scipy", "PIL"),
@@ -22,6 +31,25 @@ def modules_after(code: str) -> set[str]:
     code += "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def signature(thing: object) -> str | None:
+    """A function's or constructor's parameters; None for what is not called."""
+    if not inspect.isfunction(thing) and not (inspect.isclass(thing) and not issubclass(thing, Exception)):
+        return None
+    return ", ".join(inspect.signature(thing).parameters)
+
+
+def public_names(module: str) -> dict[str, str | None]:
+    """What `module` promises: its `__all__`, or, for a module of functions, what it defines without an underscore."""
+    held = importlib.import_module(module)
+    defined = [n for n, v in vars(held).items() if not n.startswith("_") and getattr(v, "__module__", None) == module]
+    return {name: signature(getattr(held, name)) for name in sorted(getattr(held, "__all__", defined))}
+
+
+def test_the_public_names_and_their_parameters_are_the_promised_ones() -> None:
+    """A name that goes or changes is a decision: change `public_api.json` and the CHANGELOG with it."""
+    assert {module: public_names(module) for module in MODULES} == json.loads(API.read_text())
 
 
 def test_import_is_light() -> None:
@@ -49,7 +77,8 @@ def test_building_and_predicting_import_only_what_they_need() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["build_model", "load_model", "list_backbones", "list_heads", "load_config", "Predictor", "KpnetError", "Skeleton"],
+    ["build_model", "load_model", "list_backbones", "list_heads", "load_config", "Predictor", "KpnetError", "Skeleton"]
+    + ["train", "evaluate"],
 )
 def test_names(name: str) -> None:
     assert callable(getattr(kpnet, name))
