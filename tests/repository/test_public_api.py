@@ -77,8 +77,18 @@ def test_building_and_predicting_import_only_what_they_need() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["build_model", "load_model", "list_backbones", "list_heads", "load_config", "Predictor", "KpnetError", "Skeleton"]
-    + ["train", "evaluate"],
+    [
+        "build_model",
+        "load_model",
+        "list_backbones",
+        "list_heads",
+        "load_config",
+        "Predictor",
+        "KpnetError",
+        "Skeleton",
+        "train",
+        "evaluate",
+    ],
 )
 def test_names(name: str) -> None:
     assert callable(getattr(kpnet, name))
