@@ -1,14 +1,29 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+LOWEST ?= .venv-lowest
 
-.PHONY: demo test lint docs format install
+# TORCH=cpu takes PyTorch's CPU build from PyTorch's own index, which is some 5 GB smaller on Linux. Not run yet.
+ifeq ($(TORCH),cpu)
+CPU_BUILD = $(PIP) --index-url https://download.pytorch.org/whl/cpu torch torchvision
+endif
 
-demo: install
+.PHONY: demo test test-fast test-lowest lint docs format install
+
+demo: $(VENV)/.installed
 	$(BIN)/kpnet demo
 
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(PYTEST)
+
+test-fast: install
+	$(PYTEST) -m "not slow"
+
+# With the lowest version of each dependency that pyproject.toml allows.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
@@ -23,9 +38,20 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed-dev
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	$(CPU_BUILD)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev,docs]'
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml setup.py .ci/lowest_versions.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $@
