@@ -218,7 +218,7 @@ class TrainConfig(StrictModel):
     freeze: Annotated[Freeze | None, BeforeValidator(_freeze, json_schema_input_type=Freeze | bool | None)] = None
     """Transfer learning: what part of the backbone is frozen; true: all of it, for the whole training."""
     lr_scale: LRScale = LRScale()
-    """Learning-rate multipliers per part."""
+    """Learning-rate multipliers per part, such as `{backbone: 0.1}`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning-rate decay per backbone stage, counted from the head; 1: none."""
     average: Average | None = None
@@ -243,7 +243,7 @@ class Config(Recipe):
     model: ModelConfig
     """The network: backbone, head and input."""
     data: DataConfig = DataConfig()
-    """The training and validation data."""
+    """The data to train on and to validate with."""
     train: TrainConfig = TrainConfig()
     """The training: optimizer, schedule, transfer learning."""
     trainer: dict[str, Any] = Field(default_factory=dict)

@@ -14,15 +14,15 @@ from pydantic_core import ErrorDetails
 from kpnet.core.errors import KpnetError, did_you_mean
 
 # Old name to new name of keys that saved models and YAML files from before the first release may still hold.
-RENAMED_KEYS = {
-    "answer": "primary",
-    "stem": "input",
-    "log_factors": "log_scales",
-    "power": "exponent",
-    "tail": "dof",
-    "first": "index_base",
-    "share": "ratio",
-}
+RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
+    answer="primary",
+    stem="input",
+    log_factors="log_scales",
+    power="exponent",
+    tail="dof",
+    first="index_base",
+    share="ratio",
+)
 
 
 @functools.cache
