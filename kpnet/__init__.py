@@ -1,4 +1,4 @@
-"""kpnet: keypoint detection with any backbone in any head.
+"""Keypoint detection with any backbone and any head.
 
 Nothing heavy is imported until a name is used.
 """

@@ -1,9 +1,9 @@
-"""The one owner of every coordinate mapping.
+"""Coordinate mappings: the one place where pixels, normalised coordinates, boxes and matrices are converted.
 
 A pixel index is a pixel's centre: the left edge of an image is at x = -0.5. Normalised
 coordinates are `(2 x + 1) / W - 1` (`grid_sample`'s `align_corners=False`), so an image, a
-resized copy and a heatmap of it share them. Sizes are (H, W), points are (..., 2) as x, y;
-arrays and tensors both do, and come back as what they were.
+resized copy and a heatmap of it share them. Sizes are (H, W), points are (..., 2) as x, y.
+Functions of points take arrays and tensors, and return the same kind.
 """
 
 from __future__ import annotations
@@ -25,59 +25,140 @@ def _like(values: tuple[float, float], xy: Points) -> Points:
 
 
 def pixel_to_normalized(xy: Points, size: Size) -> Points:
-    """Pixels (..., 2) of an image, or cells of a map, of `size` (H, W) to [-1, 1]."""
+    """Convert pixels of an image, or cells of a map, to normalised coordinates.
+
+    Args:
+        xy: Points (..., 2) in pixels or cells.
+        size: Size (H, W) of the image or map.
+
+    Returns:
+        Points (..., 2), in [-1, 1] on the image.
+    """
     height, width = size
     return (2 * xy + 1) / _like((width, height), xy) - 1
 
 
 def normalized_to_pixel(xy: Points, size: Size) -> Points:
-    """[-1, 1] to pixels (..., 2) of an image, or cells of a map, of `size` (H, W)."""
+    """Convert normalised coordinates to pixels of an image, or cells of a map.
+
+    Args:
+        xy: Normalised points (..., 2).
+        size: Size (H, W) of the image or map.
+
+    Returns:
+        Points (..., 2) in pixels or cells.
+    """
     height, width = size
     return ((xy + 1) * _like((width, height), xy) - 1) / 2
 
 
 def normalized_distance_to_pixel(delta: Points, size: Size) -> Points:
-    """Differences (..., 2) of normalised points as pixels."""
+    """Convert differences of normalised points to pixels.
+
+    Args:
+        delta: Differences (..., 2) of normalised points.
+        size: Size (H, W) of the image.
+
+    Returns:
+        Differences (..., 2) in pixels.
+    """
     height, width = size
     return delta * _like((width / 2, height / 2), delta)
 
 
 def pixel_distance_to_normalized(delta: Points, size: Size) -> Points:
-    """Differences (..., 2) of pixels as those of normalised points."""
+    """Convert differences in pixels to differences of normalised points.
+
+    Args:
+        delta: Differences (..., 2) in pixels.
+        size: Size (H, W) of the image.
+
+    Returns:
+        Differences (..., 2) of normalised points.
+    """
     height, width = size
     return delta * _like((2 / width, 2 / height), delta)
 
 
 def cell_centers(cells: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Normalised centres (cells,) of the cells along one axis of a map that covers the image."""
+    """Return the centres of the cells along one axis of a map that covers the image.
+
+    Args:
+        cells: Number of cells.
+        device: Device of the result.
+        dtype: Data type of the result.
+
+    Returns:
+        Normalised coordinates (cells,).
+    """
     return (2 * torch.arange(cells, device=device, dtype=dtype) + 1) / cells - 1
 
 
 def flip_pixels(xy: Points, size: Size, permutation: list[int]) -> Points:
-    """Points (..., K, 2) of the horizontally mirrored image: x to W - 1 - x, left and right labels swapped."""
+    """Mirror points horizontally: x to W - 1 - x, with left and right labels swapped.
+
+    Args:
+        xy: Points (..., K, 2) in pixels.
+        size: Size (H, W) of the image.
+        permutation: Index of the point that takes each point's place, as in `Skeleton.flip_permutation`.
+
+    Returns:
+        Points (..., K, 2) of the mirrored image, in pixels.
+    """
     return _like((-1, 1), xy) * xy[..., permutation, :] + _like((size[1] - 1, 0), xy)
 
 
 def flip_normalized(xy: Points, permutation: list[int]) -> Points:
-    """As `flip_pixels`, for normalised points: x to -x."""
+    """Mirror normalised points horizontally: x to -x, with left and right labels swapped.
+
+    Args:
+        xy: Normalised points (..., K, 2).
+        permutation: Index of the point that takes each point's place, as in `Skeleton.flip_permutation`.
+
+    Returns:
+        Normalised points (..., K, 2) of the mirrored image.
+    """
     return _like((-1, 1), xy) * xy[..., permutation, :]
 
 
 def inside(xy: Points, size: Size) -> Points:
-    """Bool (...): does the pixel point lie on the image (-0.5 to W - 0.5)?"""
+    """Return which points lie on the image, from -0.5 to W - 0.5 and H - 0.5.
+
+    Args:
+        xy: Points (..., 2) in pixels.
+        size: Size (H, W) of the image.
+
+    Returns:
+        Bool (...).
+    """
     height, width = size
     return (xy[..., 0] >= -0.5) & (xy[..., 0] <= width - 0.5) & (xy[..., 1] >= -0.5) & (xy[..., 1] <= height - 0.5)
 
 
 def corner_size_to_box(boxes: np.ndarray) -> np.ndarray:
-    """COCO's boxes (..., 4), x, y, width, height on an image that begins at 0, as edges x0, y0, x1, y1 in pixels,
-    where it begins at -0.5. COCO's keypoints are pixel indices and stay as they are."""
+    """Convert COCO's boxes to edges in pixels.
+
+    COCO's images begin at 0, kpnet's at -0.5. COCO's keypoints are pixel indices and stay as they are.
+
+    Args:
+        boxes: Boxes (..., 4) as x, y, width, height.
+
+    Returns:
+        Boxes (..., 4) as x0, y0, x1, y1, float64.
+    """
     boxes = np.asarray(boxes, np.float64)
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1) - 0.5
 
 
 def box_to_corner_size(boxes: np.ndarray) -> np.ndarray:
-    """The inverse of `corner_size_to_box`."""
+    """Convert edges in pixels to COCO's boxes: the inverse of `corner_size_to_box`.
+
+    Args:
+        boxes: Boxes (..., 4) as x0, y0, x1, y1.
+
+    Returns:
+        Boxes (..., 4) as x, y, width, height, float64.
+    """
     boxes = np.asarray(boxes, np.float64)
     return np.concatenate([boxes[..., :2] + 0.5, boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
@@ -86,16 +167,29 @@ def box_to_corner_size(boxes: np.ndarray) -> np.ndarray:
 
 
 def resize_matrix(source: Size, target: Size) -> np.ndarray:
-    """Pixels of an image of size `source` to pixels after a resize to `target`: (x + 0.5) s - 0.5."""
+    """Return the mapping of a resize, (x + 0.5) s - 0.5 along each axis.
+
+    Args:
+        source: Size (H, W) of the image.
+        target: Size (H, W) of the resized image.
+
+    Returns:
+        Matrix (2, 3) from pixels of the image to pixels of the resized one.
+    """
     sy, sx = target[0] / source[0], target[1] / source[1]
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
 
 
 def letterbox_matrix(source: Size, target: Size) -> tuple[np.ndarray, Size]:
-    """Fit `source` into `target`, aspect kept, centred on whole pixels.
+    """Return the mapping that fits an image into another size, aspect kept, centred on whole pixels.
 
-    Returns the 2x3 matrix and the size (h, w) to which the image itself is resized;
-    the rounding of that size is part of the matrix.
+    Args:
+        source: Size (H, W) of the image.
+        target: Size (H, W) to fit it into.
+
+    Returns:
+        Matrix (2, 3) from pixels to pixels, and the size (h, w) to which the image itself is resized. The rounding of
+        that size is part of the matrix.
     """
     scale = min(target[0] / source[0], target[1] / source[1])
     size = (
@@ -108,7 +202,16 @@ def letterbox_matrix(source: Size, target: Size) -> tuple[np.ndarray, Size]:
 
 
 def after_crop(matrix: np.ndarray, left: int, top: int) -> np.ndarray:
-    """A mapping of a crop's pixels as one of the whole image's; the crop begins at pixel (left, top)."""
+    """Turn a mapping of a crop's pixels into one of the whole image's pixels.
+
+    Args:
+        matrix: Matrix (2, 3) that takes pixels of the crop.
+        left: First column of the crop.
+        top: First row of the crop.
+
+    Returns:
+        Matrix (2, 3) that takes pixels of the whole image.
+    """
     moved = matrix.copy()
     moved[:, 2] -= matrix[:, :2] @ (left, top)
     return moved
@@ -117,11 +220,22 @@ def after_crop(matrix: np.ndarray, left: int, top: int) -> np.ndarray:
 def crop_region(
     box: Sequence[float] | np.ndarray, scale: float, source: Size, target: Size
 ) -> tuple[int, int, int, int]:
-    """Whole pixels [left, right) x [top, bottom) about a box of an image, as (left, top, right, bottom).
+    """Return the region of whole pixels around a box.
 
-    The box (edges x0, y0, x1, y1; what lies outside the image of size `source` does not count) is made `scale` times as
-    large and then wide or high enough for the aspect of `target` (H, W); it may reach beyond the image. A ValueError
-    for a box with no area on the image.
+    The box is cut to the image, enlarged by `scale`, and made wide or high enough for the aspect ratio of `target`. The
+    region may reach beyond the image.
+
+    Args:
+        box: Edges x0, y0, x1, y1 in pixels.
+        scale: Size of the region relative to the box.
+        source: Size (H, W) of the image.
+        target: Size (H, W) whose aspect ratio the region has.
+
+    Returns:
+        (left, top, right, bottom) in pixels; right and bottom are exclusive.
+
+    Raises:
+        ValueError: If the box has no area on the image.
     """
     edges = np.clip(np.asarray(box, np.float64).reshape(2, 2), -0.5, (source[1] - 0.5, source[0] - 0.5))
     sides = edges[1] - edges[0]
@@ -137,10 +251,25 @@ def crop_region(
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a 2x3 mapping."""
+    """Return the inverse of a mapping.
+
+    Args:
+        matrix: Matrix (2, 3).
+
+    Returns:
+        Matrix (2, 3).
+    """
     return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
 
 
 def transform(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (..., 2) through a 2x3 mapping, in float64."""
+    """Map points by a matrix.
+
+    Args:
+        xy: Points (..., 2).
+        matrix: Matrix (2, 3).
+
+    Returns:
+        Points (..., 2), float64.
+    """
     return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]

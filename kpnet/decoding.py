@@ -1,8 +1,8 @@
-"""Maps to coordinates, as pure batched functions.
+"""Decode maps to coordinates: pure batched functions.
 
-Maps are (B, K, h, w), of any other shape a ValueError; a map covers the image, so cells and pixels
-share normalised coordinates. Answers are at least float32, also under autocast. A map with a NaN or
-+inf gives NaN, and it alone, as does one of -inf everywhere; elsewhere -inf is probability 0.
+Maps are (B, K, h, w); any other shape is a `ValueError`. A map covers the image, so cells and pixels share normalised
+coordinates. Results are at least float32, also under autocast. A map with a NaN or +inf, or of -inf everywhere, gives
+NaN for itself alone; elsewhere -inf is probability 0.
 """
 
 from __future__ import annotations
@@ -16,32 +16,63 @@ from torch import Tensor
 from kpnet.coordinates import cell_centers, pixel_to_normalized
 from kpnet.core.runtime import is_tracing
 
-# Maps are worked through by so many bytes: what a CPU's cache holds, what keeps a GPU busy.
+# Maps are processed in chunks of this size in bytes: what a CPU's cache holds, what keeps a GPU busy.
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
 # Private to torch; without it, a gradient never takes the probabilities' place.
 _graph_is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 def spatial_softmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """Probabilities (B, K, h, w) that sum to 1 over each map. `temperature` divides the logits: a number or 0-d."""
+    """Return the softmax of each map.
+
+    Args:
+        logits: Maps (B, K, h, w).
+        temperature: Divides the logits: a number or a 0-d tensor.
+
+    Returns:
+        Probabilities (B, K, h, w) that sum to 1 over each map.
+
+    Raises:
+        ValueError: If a shape or the temperature is wrong.
+    """
     _check(logits, temperature)
     return (_at_least_float32(logits).flatten(2) / temperature).softmax(-1).view(logits.shape)
 
 
 def expected_xy2d(probabilities: Tensor) -> Tensor:
-    """Means (B, K, 2), normalised, of maps (B, K, h, w) that sum to 1."""
+    """Return the mean position of each probability map.
+
+    Args:
+        probabilities: Maps (B, K, h, w) that sum to 1.
+
+    Returns:
+        Points (B, K, 2), normalised.
+
+    Raises:
+        ValueError: If the shape is wrong.
+    """
     _check(probabilities)
     probabilities = _at_least_float32(probabilities)
     return _mean(probabilities.sum(-2), probabilities.sum(-1))
 
 
 def soft_argmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """Soft-argmax (B, K, 2) in [-1, 1] of logits (B, K, h, w): the mean of their spatial softmax.
+    """Return the soft-argmax of each map: the mean position of its spatial softmax.
 
-    Integral pose regression, Sun et al. 2018. `temperature` divides the logits: a number, or a 0-d
-    tensor, which gets a gradient. A flat map gives the image's centre, and the border pulls a
-    Gaussian that it cuts inwards, by 0.9 cells at the outermost cell for a sigma of 1.5. Keeps the
-    probabilities alone for the gradient; RuntimeError for a second derivative.
+    Sun et al. 2018, "Integral human pose regression". A flat map gives the centre of the image. A Gaussian cut by the
+    border is pulled inwards, by 0.9 cells at the outermost cell for a sigma of 1.5. Only the probabilities are kept for
+    the gradient, so there is no second derivative.
+
+    Args:
+        logits: Maps (B, K, h, w).
+        temperature: Divides the logits: a number, or a 0-d tensor, which gets a gradient.
+
+    Returns:
+        Points (B, K, 2) in [-1, 1].
+
+    Raises:
+        ValueError: If a shape or the temperature is wrong.
+        RuntimeError: If a second derivative is taken.
     """
     _check(logits, temperature)
     if is_tracing():
@@ -52,11 +83,22 @@ def soft_argmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
 
 
 def local_soft_argmax2d(logits: Tensor, radius: int, temperature: float | Tensor = 1.0) -> Tensor:
-    """Soft-argmax (B, K, 2) over the (2 radius + 1)² cells about each map's peak: what lies farther has no say.
+    """Return the soft-argmax of the (2 radius + 1)² cells around each map's peak.
 
-    Differentiable in the window's logits and in a 0-d tensor `temperature`. Right to 0.01 cells for a
-    Gaussian of which the window holds 3.5 sigma. The border cuts the window and so pulls inwards, as
-    far as in `soft_argmax2d`. ValueError for a negative `radius` (in cells).
+    It is differentiable in the logits of the window and in a tensor `temperature`. It is right to 0.01 cells for a
+    Gaussian if the window holds 3.5 sigma. The border cuts the window, and so pulls inwards as far as in
+    `soft_argmax2d`.
+
+    Args:
+        logits: Maps (B, K, h, w).
+        radius: Cells on each side of the peak.
+        temperature: Divides the logits: a number, or a 0-d tensor, which gets a gradient.
+
+    Returns:
+        Points (B, K, 2), normalised.
+
+    Raises:
+        ValueError: If a shape or the temperature is wrong, or the radius is negative.
     """
     _check(logits, temperature)
     if radius < 0:
@@ -67,24 +109,43 @@ def local_soft_argmax2d(logits: Tensor, radius: int, temperature: float | Tensor
     inside = (dy.abs() <= radius)[:, :, None] & (dx.abs() <= radius)[:, None]
     p = torch.where(inside, window / temperature, -math.inf).flatten(1).softmax(-1).view(window.shape)
     shift = torch.stack([(p.sum(-2) * dx).sum(-1), (p.sum(-1) * dy).sum(-1)], -1)
-    return _answer(cell + shift, value, logits)
+    return _to_normalized(cell + shift, value, logits)
 
 
 def argmax2d(maps: Tensor) -> Tensor:
-    """Centres (B, K, 2), normalised, of the highest cells of maps (B, K, h, w): right to half a cell.
+    """Return the centre of each map's highest cell, which is right to half a cell.
 
-    The first of equals, row by row. Not differentiable.
+    Of equal cells it is the first, row by row. Not differentiable.
+
+    Args:
+        maps: Maps (B, K, h, w).
+
+    Returns:
+        Points (B, K, 2), normalised.
+
+    Raises:
+        ValueError: If the shape is wrong.
     """
     _check(maps)
     value, cell = _peak(maps)
-    return _answer(cell, value, maps)
+    return _to_normalized(cell, value, maps)
 
 
 def quarter_offset2d(maps: Tensor) -> Tensor:
-    """Highest cells (B, K, 2) moved by a quarter cell along each axis to the higher neighbour: right to a quarter cell.
+    """Return each map's highest cell, moved by a quarter cell along each axis to the higher neighbour.
 
-    Newell et al. 2016, Xiao et al. 2018. A cell at the border, or between equals, stays where it is.
-    Not differentiable.
+    Newell et al. 2016, "Stacked hourglass networks for human pose estimation"; Xiao et al. 2018, "Simple baselines for
+    human pose estimation and tracking". It is right to a quarter cell. A cell at the border, or between equal
+    neighbours, stays where it is. Not differentiable.
+
+    Args:
+        maps: Maps (B, K, h, w).
+
+    Returns:
+        Points (B, K, 2), normalised.
+
+    Raises:
+        ValueError: If the shape is wrong.
     """
     _check(maps)
     value, cell = _peak(maps)
@@ -93,18 +154,27 @@ def quarter_offset2d(maps: Tensor) -> Tensor:
     across, down = near[:, reach[1]], near[:, :, reach[0]]
     rise = torch.stack([across[:, -1] - across[:, 0], down[:, -1] - down[:, 0]], -1)
     side = rise.sign().nan_to_num()  # -inf - -inf is NaN
-    return _answer(cell + torch.where(middle == cell, 0.25 * side, 0), value, maps)
+    return _to_normalized(cell + torch.where(middle == cell, 0.25 * side, 0), value, maps)
 
 
 def dark_decode2d(log_maps: Tensor, blur: float = 0.0) -> Tensor:
-    """Peaks (B, K, 2), normalised, of the paraboloids through log-maps (B, K, h, w) about their highest cells.
+    """Return the peak of the paraboloid through the logarithm of each map around its highest cell.
 
-    DARK, Zhang et al. 2020: one Newton step, exact for any Gaussian, at the border too. Takes logits
-    or log-probabilities: of a probability map, the log. With `blur` > 0 the probabilities about the
-    peak are first smoothed by a Gaussian of that sigma, in cells, cut at 2.5 sigma (the paper's 11
-    cells: 2.0); beyond the border they are 0, as in the paper, which then pulls inwards: by 1.1 cells
-    at the outermost cell if map and blur have a sigma of 2. The highest cell itself where the map is
-    not concave, and at most 1.5 cells off it. Not differentiable. ValueError for a `blur` < 0.
+    DARK, Zhang et al. 2020, "Distribution-aware coordinate representation for human pose estimation": one Newton step,
+    exact for any Gaussian, at the border too. With `blur` > 0, the probabilities around the peak are first smoothed by
+    a Gaussian, cut at 2.5 sigma (the paper's 11 cells are a blur of 2.0). Beyond the border they are 0, as in the
+    paper, which pulls inwards: by 1.1 cells at the outermost cell if map and blur have a sigma of 2. The result is the
+    highest cell itself where the map is not concave, and at most 1.5 cells from it. Not differentiable.
+
+    Args:
+        log_maps: Logits or log-probabilities (B, K, h, w); for a probability map, its logarithm.
+        blur: Sigma of the smoothing in cells; 0 for none.
+
+    Returns:
+        Points (B, K, 2), normalised.
+
+    Raises:
+        ValueError: If the shape is wrong or the blur is negative.
     """
     _check(log_maps)
     if not blur >= 0:
@@ -119,11 +189,19 @@ def dark_decode2d(log_maps: Tensor, blur: float = 0.0) -> Tensor:
         logs = _smooth(logs.sub_(value[:, None, None]), corner, reach, blur, radius)
     step, concave = _newton_step(logs)
     moved = (middle - cell + step).clamp(-1.5, 1.5)
-    return _answer(cell + torch.where(concave[:, None], moved, 0), value, log_maps)
+    return _to_normalized(cell + torch.where(concave[:, None], moved, 0), value, log_maps)
 
 
 def covariance2d(probabilities: Tensor, xy: Tensor) -> Tensor:
-    """Second moments (B, K, 2, 2), normalised, of maps (B, K, h, w) about points (B, K, 2)."""
+    """Return the second moments of probability maps about given points.
+
+    Args:
+        probabilities: Maps (B, K, h, w) that sum to 1.
+        xy: Normalised points (B, K, 2).
+
+    Returns:
+        Covariances (B, K, 2, 2) in normalised units.
+    """
     probabilities = _at_least_float32(probabilities)
     dx, dy = _offsets(probabilities, xy)
     xx = (probabilities.sum(-2) * dx * dx).sum(-1)
@@ -133,10 +211,18 @@ def covariance2d(probabilities: Tensor, xy: Tensor) -> Tensor:
 
 
 def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
-    """Probability (B, K) within `radius` of points (B, K, 2); the radius is a fraction of the image's side.
+    """Return the probability within a circle around each point.
 
-    A cell counts by the share of its area, to first order: fully where its centre is half a cell
-    inside the circle, not at all where it is half a cell outside.
+    A cell counts by the share of its area, to first order: fully where its centre is half a cell inside the circle, not
+    at all where it is half a cell outside.
+
+    Args:
+        probabilities: Maps (B, K, h, w) that sum to 1.
+        xy: Normalised points (B, K, 2), the centres of the circles.
+        radius: Radius of the circles as a fraction of the image's longer side.
+
+    Returns:
+        Probabilities (B, K).
     """
     probabilities = _at_least_float32(probabilities)
     (height, width), (dx, dy) = probabilities.shape[-2:], _offsets(probabilities, xy)
@@ -146,7 +232,7 @@ def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
 
 
 class _SoftArgmax(torch.autograd.Function):
-    """Mean of the spatial softmax, with one map's worth of memory for the probabilities and their gradient."""
+    """Mean of the spatial softmax, which keeps one map's worth of memory for the probabilities and their gradient."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, temperature: float | Tensor) -> Tensor:
@@ -159,7 +245,7 @@ class _SoftArgmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        """d xy / d logits = p (position - xy) / temperature; d xy / d temperature = -sum of that times log p."""
+        """Return d xy / d logits = p (position - xy) / temperature, and d xy / d temperature = -sum(that * log p)."""
         if torch.is_grad_enabled():
             raise RuntimeError("no second derivative: take expected_xy2d(spatial_softmax2d(...)) for one")
         probabilities, xy, temperature = ctx.saved_tensors
@@ -180,7 +266,7 @@ class _SoftArgmax(torch.autograd.Function):
 
 
 def _softmax_mean(logits: Tensor, temperature: float | Tensor, kept: Tensor | None) -> Tensor:
-    """Means (B, K, 2) of the spatial softmax, whose probabilities are written to `kept`, if given."""
+    """Return means (B, K, 2) of the spatial softmax, and write its probabilities to `kept` if given."""
     images, kind = _images_per_chunk(logits), torch.promote_types(logits.dtype, torch.float32)
     buffer = logits.new_empty(logits[:images].shape, dtype=kind) if kept is None else kept
     columns, rows = [], []
@@ -195,7 +281,7 @@ def _softmax_mean(logits: Tensor, temperature: float | Tensor, kept: Tensor | No
 
 
 def _mean(columns: Tensor, rows: Tensor) -> Tensor:
-    """Means (B, K, 2), normalised, of sums over the columns (B, K, w) and the rows (B, K, h) of maps."""
+    """Return means (B, K, 2), normalised, of sums over the columns (B, K, w) and the rows (B, K, h) of maps."""
     # Not by a matrix product: those may be in TF32 or bfloat16, if the user so wished for the network.
     x, y = (cell_centers(sums.shape[-1], device=sums.device, dtype=sums.dtype) for sums in (columns, rows))
     return torch.stack([(columns * x).sum(-1), (rows * y).sum(-1)], -1)
@@ -205,7 +291,7 @@ def _mean(columns: Tensor, rows: Tensor) -> Tensor:
 
 
 def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest cells: values (N,), and whole x, y (N, 2). The first of equals; NaN counts as the highest."""
+    """Return values (N,) and whole x, y (N, 2) of the highest cells: the first of equals; NaN counts as the highest."""
     flat = maps.detach().flatten(2).flatten(0, 1)
     if maps.device.type != "cpu" or is_tracing():
         value, index = flat.max(-1)
@@ -218,9 +304,10 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The 2 reach + 1 columns and rows about one cell (N, 2) a map, and where the window's corner lies from it (N, 2).
+    """Return the 2 reach + 1 columns and rows around a cell (N, 2) of each map, and the window's corner relative to it.
 
-    At the border it is moved inside, and on a smaller map cut: (N, rows, columns), at least float32.
+    At the border the window is moved inside, and on a smaller map cut: (N, rows, columns), at least float32. The corner
+    is (N, 2).
     """
     height, width = maps.shape[-2:]
     columns, rows = min(2 * reach[0] + 1, width), min(2 * reach[1] + 1, height)
@@ -236,15 +323,14 @@ def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int]) -> tuple[Tensor,
 
 
 def _inward(cell: Tensor, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """The nearest cells (N, 2) with neighbours on both sides, and for x and y 1, or 0 if it has too few cells."""
+    """Return the nearest cells (N, 2) with neighbours on both sides; for x and y 1, or 0 if there are too few cells."""
     (height, width), (x, y) = maps.shape[-2:], cell.unbind(-1)
     reach = int(width > 2), int(height > 2)
     return torch.stack([x.clamp(1, width - 2) if reach[0] else x, y.clamp(1, height - 2) if reach[1] else y], -1), reach
 
 
 def _smooth(logs: Tensor, corner: Tensor, reach: tuple[int, int], sigma: float, radius: int) -> Tensor:
-    """Logs, `reach` cells about the middle, after a blur of the exponential of a window (N, rows, columns), which is
-    overwritten."""
+    """Return the log of the blurred exp(logs), `reach` cells around the middle of `logs`, which is overwritten."""
     # exp2 is three times as fast as exp, and the floor keeps it from denormals, a hundred times as slow.
     p = logs.mul_(math.log2(math.e)).clamp_(min=-80).exp2_()
     taps = []
@@ -259,7 +345,7 @@ def _smooth(logs: Tensor, corner: Tensor, reach: tuple[int, int], sigma: float, 
 
 
 def _newton_step(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """From the middle of 3x3 cells (N, 3, 3) to their paraboloid's peak (N, 2), and whether it has one (N,)."""
+    """Return the steps (N, 2) from the middle of 3x3 cells (N, 3, 3) to their paraboloid's peak; if it has one (N,)."""
     for axis in (1, 2):
         if logs.shape[axis] == 1:  # too few for a step along it
             logs = torch.cat([logs - 1, logs, logs - 1], axis)
@@ -271,8 +357,8 @@ def _newton_step(logs: Tensor) -> tuple[Tensor, Tensor]:
     return step, (hxx < 0) & (hyy < 0) & (determinant > 0)  # not where one is NaN
 
 
-def _answer(cells: Tensor, value: Tensor, maps: Tensor) -> Tensor:
-    """Cells (N, 2) as normalised (B, K, 2); NaN where the peak's value (N,) is not finite."""
+def _to_normalized(cells: Tensor, value: Tensor, maps: Tensor) -> Tensor:
+    """Return cells (N, 2) as normalised points (B, K, 2), NaN where the peak's value (N,) is not finite."""
     xy = pixel_to_normalized(cells.to(value.dtype), (maps.shape[-2], maps.shape[-1]))
     return torch.where(value.isfinite()[:, None], xy, math.nan).view(*maps.shape[:2], 2)
 
@@ -282,7 +368,7 @@ def _at_least_float32(maps: Tensor) -> Tensor:
 
 
 def _offsets(maps: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres of the columns (B, K, w) and of the rows (B, K, h) from points (B, K, 2), normalised."""
+    """Return the distances of column centres (B, K, w) and row centres (B, K, h) from points (B, K, 2), normalised."""
     y, x = (cell_centers(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[-2:])
     return x - xy[..., :1], y - xy[..., 1:]
 

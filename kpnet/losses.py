@@ -1,8 +1,8 @@
-"""Losses over visible points, as pure functions.
+"""Losses over visible points: pure functions.
 
-Points are (B, K, 2), logits and maps (B, K, h, w), `weight` is float (B, K), 0 for an absent point, whose
-target may be anything, NaN included. Each function gives a scalar through `reduce`, which turns errors
-(B, K) into it: `mean_over_visible`, or `ohkm(count)`. Where nothing is visible the loss and all gradients are 0.
+Points are (B, K, 2), normalised; logits and maps are (B, K, h, w). `weight` is float (B, K), 0 for an absent point,
+whose target may be anything, NaN included. Each loss is a scalar, made by `reduce` from errors (B, K):
+`mean_over_visible` or `ohkm(count)`. Where nothing is visible, the loss and all gradients are 0.
 """
 
 from __future__ import annotations
@@ -20,14 +20,33 @@ Reduce = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_over_visible(values: Tensor, weight: Tensor) -> Tensor:
-    """Sum of `weight * values` (B, K) over the number of points of weight > 0; NaN under weight 0 is not touched."""
+    """Return the sum of `weight * values` over the number of points with a weight above 0.
+
+    Values of weight 0 have no influence, NaN included.
+
+    Args:
+        values: Errors (B, K).
+        weight: Weights (B, K), 0 for an absent point.
+
+    Returns:
+        The mean, a scalar.
+    """
     visible = weight > 0
     total = torch.where(visible, values * weight, 0).sum()
     return total / visible.sum().clamp(min=1)
 
 
 def ohkm(count: int) -> Reduce:
-    """Online hard keypoint mining (Chen et al. 2018): the mean over each image's `count` largest errors."""
+    """Return a reduction to the mean over each image's largest errors: online hard keypoint mining.
+
+    Chen et al. 2018, "Cascaded pyramid network for multi-person pose estimation".
+
+    Args:
+        count: Number of errors per image to keep.
+
+    Returns:
+        A function of errors and weights (B, K), for the `reduce` of a loss.
+    """
 
     def reduce(values: Tensor, weight: Tensor) -> Tensor:
         weighted = torch.where(weight > 0, values.detach() * weight, -torch.inf)
@@ -38,7 +57,16 @@ def ohkm(count: int) -> Reduce:
 
 
 def check_shapes(predicted: Tensor, target: Tensor, weight: Tensor) -> None:
-    """A ValueError where predictions (B, K, ...), targets (B, K, 2) and weight (B, K) are not of the same B and K."""
+    """Check that predictions, targets and weights have the same B and K.
+
+    Args:
+        predicted: Predictions (B, K, ...).
+        target: True points (B, K, 2).
+        weight: Weights (B, K).
+
+    Raises:
+        ValueError: If they do not.
+    """
     if not predicted.shape[:2] == target.shape[:2] == weight.shape or target.shape[2:] != (2,):
         raise ValueError(
             "expected predictions (B, K, ...), points (B, K, 2) and weight (B, K), got "
@@ -47,23 +75,49 @@ def check_shapes(predicted: Tensor, target: Tensor, weight: Tensor) -> None:
 
 
 def _select(predicted: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (B, K, 2), zero where absent: selected before the arithmetic, as NaN * 0 is NaN."""
+    """Return both (B, K, 2), 0 where absent: selected before the arithmetic, as NaN * 0 is NaN."""
     check_shapes(predicted, target, weight)
     visible = (weight > 0)[..., None]
     return torch.where(visible, predicted, 0), torch.where(visible, target, 0)
 
 
-# Of coordinates
+# Losses of coordinates
 
 
 def l1(predicted: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean_over_visible) -> Tensor:
-    """Mean absolute error per coordinate."""
+    """Return the mean absolute error per coordinate.
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     predicted, target = _select(predicted, target, weight)
     return reduce((predicted - target).abs().mean(-1), weight)
 
 
 def mse(predicted: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean_over_visible) -> Tensor:
-    """Mean squared error per coordinate: the course's criterion."""
+    """Return the mean squared error per coordinate: the course's criterion.
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     predicted, target = _select(predicted, target, weight)
     return reduce((predicted - target).square().mean(-1), weight)
 
@@ -71,7 +125,23 @@ def mse(predicted: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean
 def smooth_l1(
     predicted: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean_over_visible, beta: float = 0.02
 ) -> Tensor:
-    """Huber-like, quadratic below `beta` (normalised; 0.02 is a pixel of a 96 px image). Girshick 2015."""
+    """Return the smooth L1 loss: quadratic for errors below `beta`, L1 above.
+
+    Girshick 2015, "Fast R-CNN".
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+        beta: Where the two parts meet, normalised; 0.02 is about a pixel of a 96 px image.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     predicted, target = _select(predicted, target, weight)
     return reduce(F.smooth_l1_loss(predicted, target, reduction="none", beta=beta).mean(-1), weight)
 
@@ -84,9 +154,24 @@ def wing(
     width: float = 0.08,
     curvature: float = 0.016,
 ) -> Tensor:
-    """Logarithmic below `width`, L1 above (Feng et al. 2018): small errors pull as well as large ones.
+    """Return the wing loss: logarithmic below `width`, L1 above, so that small errors count as well as large ones.
 
-    Normalised units: the paper's 10 and 2 pixels of 256. Scaled to agree with L1's slope far out.
+    Feng et al. 2018, "Wing loss for robust facial landmark localisation with convolutional neural networks". Scaled to
+    agree with L1's slope for large errors.
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+        width: Where the two parts meet, normalised: the paper's 10 pixels of 256.
+        curvature: Curvature of the logarithmic part, normalised: the paper's 2 pixels of 256.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     predicted, target = _select(predicted, target, weight)
     error = (predicted - target).abs()
@@ -98,7 +183,21 @@ def wing(
 def gaussian_nll(
     predicted: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean_over_visible
 ) -> Tensor:
-    """Mean negative log-likelihood per coordinate under normal errors of log sigma log_scale (B, K, 2)."""
+    """Return the mean negative log-likelihood per coordinate under normal errors.
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        log_scale: Logarithm of the standard deviation (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     predicted, target = _select(predicted, target, weight)
     scaled = (target - predicted) * torch.exp(-log_scale)
     return reduce((0.5 * scaled.square() + log_scale + 0.5 * math.log(2 * math.pi)).mean(-1), weight)
@@ -107,48 +206,91 @@ def gaussian_nll(
 def laplace_nll(
     predicted: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor, reduce: Reduce = mean_over_visible
 ) -> Tensor:
-    """As `gaussian_nll` under Laplace errors of mean size exp(log_scale)."""
+    """Return the mean negative log-likelihood per coordinate under Laplace errors.
+
+    Args:
+        predicted: Predicted points (B, K, 2), normalised.
+        log_scale: Logarithm of the mean absolute error (B, K, 2), normalised.
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     predicted, target = _select(predicted, target, weight)
     scaled = (target - predicted) * torch.exp(-log_scale)
     return reduce((scaled.abs() + log_scale + math.log(2)).mean(-1), weight)
 
 
-# Of maps, against a Gaussian about the target; `sigma` is in cells
+# Losses of maps, against a Gaussian around the target; `sigma` is in cells
 
 
 def _float_logits(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at least float32; absent targets 0."""
+    """Return both in at least float32, with absent targets 0."""
     check_shapes(logits, target, weight)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits, torch.where((weight > 0)[..., None], target, 0).to(logits.dtype)
 
 
 def _log_profiles(target: Tensor, maps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Logs of the factors (B, K, h), (B, K, w) of a Gaussian that sums to 1 on the map.
+    """Return the logarithms of the factors (B, K, h), (B, K, w) of a Gaussian that sums to 1 on the map.
 
-    By log_softmax: an exponential far from the border would underflow to 0 / 0.
+    They are taken by log_softmax: an exponential far from the border would underflow to 0 / 0.
     """
     gy, gx = log_gaussian_profiles(target, (maps.shape[-2], maps.shape[-1]), sigma)
     return gy.log_softmax(-1), gx.log_softmax(-1)
 
 
 def axis_cross_entropy(logits: Tensor, log_target: Tensor) -> Tensor:
-    """Cross-entropy (B, K) of softmax(logits) against exp(log_target), each (B, K, n)."""
+    """Return the cross-entropy of softmax(logits) against exp(log_target) along one axis.
+
+    Args:
+        logits: Logits (B, K, n).
+        log_target: Logarithm of the target distribution (B, K, n).
+
+    Returns:
+        Errors (B, K).
+    """
     return -(log_target.exp() * logits.log_softmax(-1)).sum(-1)
 
 
 def axis_kl(logits: Tensor, log_target: Tensor) -> Tensor:
-    """Kullback-Leibler divergence (B, K) of softmax(logits) from exp(log_target), each (B, K, n)."""
+    """Return the Kullback-Leibler divergence of softmax(logits) from exp(log_target) along one axis.
+
+    Args:
+        logits: Logits (B, K, n).
+        log_target: Logarithm of the target distribution (B, K, n).
+
+    Returns:
+        Errors (B, K).
+    """
     return (log_target.exp() * (log_target - logits.log_softmax(-1))).sum(-1)
 
 
 def cross_entropy2d(
     logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible
 ) -> Tensor:
-    """Spatial cross-entropy of softmax(logits) against a Gaussian (`sigma` in cells) that sums to 1 on the map.
+    """Return the spatial cross-entropy of softmax(logits) against a Gaussian that sums to 1 on the map.
 
-    The slides' "keypoints as heatmaps, loss: softmax". The Gaussian is separable and never rendered:
+    The loss of the course's slides for keypoints as heatmaps. The Gaussian is separable and never rendered:
     H = logsumexp(z) - sum_ij gy_i z_ij gx_j.
+
+    Args:
+        logits: Logits (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation of the Gaussian in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits, target = _float_logits(logits, target, weight)
@@ -158,9 +300,22 @@ def cross_entropy2d(
 
 
 def kl2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible) -> Tensor:
-    """Kullback-Leibler divergence of softmax(logits) from the Gaussian: `cross_entropy2d` less its least value.
+    """Return the Kullback-Leibler divergence of softmax(logits) from the Gaussian.
 
-    The same gradients; 0 where the map is the Gaussian.
+    It is `cross_entropy2d` minus the entropy of the Gaussian: 0 where the map is the Gaussian, with the same gradients.
+
+    Args:
+        logits: Logits (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation of the Gaussian in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     _, target = _float_logits(logits, target, weight)
     entropy = -sum((log.exp() * log).sum(-1) for log in _log_profiles(target, logits, sigma))
@@ -168,7 +323,23 @@ def kl2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: R
 
 
 def js2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible) -> Tensor:
-    """Jensen-Shannon divergence of softmax(logits) and the Gaussian, at most log 2 (DSNT, Nibali et al. 2018)."""
+    """Return the Jensen-Shannon divergence of softmax(logits) and the Gaussian, at most log 2.
+
+    Nibali et al. 2018, "Numerical coordinate regression with convolutional neural networks" (DSNT).
+
+    Args:
+        logits: Logits (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation of the Gaussian in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     with torch.autocast(logits.device.type, enabled=False):
         logits, target = _float_logits(logits, target, weight)
         gy, gx = _log_profiles(target, logits, sigma)
@@ -182,7 +353,23 @@ def js2d(logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: R
 def variance2d(
     logits: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible
 ) -> Tensor:
-    """Squared difference of the variances of softmax(logits) along x and y to sigma^2, in cells^4 (DSNT)."""
+    """Return the squared difference between the variances of softmax(logits) along x and y and sigma².
+
+    In cells⁴. Nibali et al. 2018, "Numerical coordinate regression with convolutional neural networks" (DSNT).
+
+    Args:
+        logits: Logits (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation to reach, in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     with torch.autocast(logits.device.type, enabled=False):
         logits, _ = _float_logits(logits, target, weight)
         p = logits.flatten(2).softmax(-1).view(logits.shape)
@@ -191,14 +378,28 @@ def variance2d(
 
 
 def _variance(p: Tensor) -> Tensor:
-    """Of distributions (B, K, n), in cells."""
+    """Return the variances (B, K) of distributions (B, K, n), in cells squared."""
     cells = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)
     centred = cells - (p * cells).sum(-1, keepdim=True)
     return (p * centred.square()).sum(-1)
 
 
 def map_mse(maps: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible) -> Tensor:
-    """Mean squared error per cell of maps (B, K, h, w) to Gaussians of peak 1."""
+    """Return the mean squared error per cell between maps and Gaussians of peak 1.
+
+    Args:
+        maps: Maps (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation of the Gaussian in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     maps, target = _float_logits(maps, target, weight)
     gaussian = render_gaussian2d(target, (maps.shape[-2], maps.shape[-1]), sigma)
     return reduce((maps - gaussian).square().mean((-2, -1)), weight)
@@ -207,10 +408,24 @@ def map_mse(maps: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: 
 def adaptive_wing2d(
     maps: Tensor, target: Tensor, weight: Tensor, sigma: float, reduce: Reduce = mean_over_visible
 ) -> Tensor:
-    """Adaptive wing of maps (B, K, h, w) to Gaussians of peak 1, with its authors' weighting of the foreground.
+    """Return the adaptive wing loss between maps and Gaussians of peak 1, with more weight on the foreground.
 
-    Wang et al. 2019, with their alpha 2.1, omega 14, epsilon 1, theta 0.5 and weight 10: as a wing where the Gaussian
-    is high, as a square where it is low.
+    Wang et al. 2019, "Adaptive wing loss for robust face alignment via heatmap regression", with their alpha 2.1, omega
+    14, epsilon 1, theta 0.5 and weight 10. It acts like a wing loss where the Gaussian is high, like a squared error
+    where it is low.
+
+    Args:
+        maps: Maps (B, K, h, w).
+        target: True points (B, K, 2), normalised.
+        weight: Weights (B, K), 0 for an absent point.
+        sigma: Standard deviation of the Gaussian in cells.
+        reduce: Turns errors and weights (B, K) into the loss.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     maps, target = _float_logits(maps, target, weight)
     gaussian = render_gaussian2d(target, (maps.shape[-2], maps.shape[-1]), sigma)

@@ -1,7 +1,7 @@
-"""Accuracy measures: plain functions, and one accumulator that counts each sample once.
+"""Accuracy measures: pure functions, for any number of images at once.
 
-Points are (N, K, 2) in pixels, `visible` bool (N, K). Absent points may be anything, NaN included.
-What cannot be computed (nothing visible) is NaN; a wrong shape is a ValueError.
+Points are (N, K, 2) in pixels, `visible` is bool (N, K). Absent points may be anything, NaN included. What cannot be
+computed, as nothing is visible, is NaN; a wrong shape is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 
 PASS_MARK = 100.0  # the course's
-
-
-FAILURE_THRESHOLD = 0.10  # an image of a larger NME is a failure: as WFLW has it (Wu et al. 2018)
-
-
+FAILURE_THRESHOLD = 0.10  # an image with a larger NME is a failure, as for WFLW (Wu et al. 2018)
 PCK_CURVE = [step / 200 for step in range(1, 21)]  # fractions of the image's longer side, up to 10 %
 
 
@@ -35,20 +31,51 @@ def _check(predicted: Tensor, target: Tensor, visible: Tensor) -> None:
 
 
 def point_errors(predicted: Tensor, target: Tensor, visible: Tensor) -> Tensor:
-    """Distances (N, K) in pixels, NaN where the point is absent; a prediction of NaN is infinitely wrong."""
+    """Return the distance of each prediction from its target.
+
+    Args:
+        predicted: Predicted points (N, K, 2) in pixels; NaN counts as infinitely wrong.
+        target: True points (N, K, 2) in pixels.
+        visible: Bool (N, K).
+
+    Returns:
+        Distances (N, K) in pixels, NaN where the point is absent.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     _check(predicted, target, visible)
     distance = (predicted - target).square().sum(-1).sqrt().nan_to_num(nan=torch.inf, posinf=torch.inf)
     return torch.where(visible, distance, torch.nan)
 
 
 def score(predicted: Tensor, target: Tensor, visible: Tensor) -> Tensor:
-    """The course's 1 / (2 MSE), of normalised points (N, K, 2)."""
+    """Return the course's score, 1 / (2 MSE).
+
+    Args:
+        predicted: Predicted points (N, K, 2), normalised.
+        target: True points (N, K, 2), normalised.
+        visible: Bool (N, K).
+
+    Returns:
+        The score, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     _check(predicted, target, visible)
     return 1 / (2 * (predicted - target).square()[visible].mean())
 
 
 def rmse(errors: Tensor) -> Tensor:
-    """Root mean square error per coordinate, of point errors."""
+    """Return the root mean square error per coordinate.
+
+    Args:
+        errors: Distances as of `point_errors`, of any shape; NaN is ignored.
+
+    Returns:
+        The error in the same unit, a scalar.
+    """
     return (errors.square() / 2).nanmean().sqrt()
 
 
@@ -60,11 +87,24 @@ def normalizers(
     nme: str | tuple[str, str] | None = None,
     boxes: Tensor | None = None,
 ) -> tuple[Tensor, str]:
-    """Lengths (N,) in pixels that NME divides by, NaN where an image has none, and what they are in words.
+    """Return the lengths that the NME divides by, and their name.
 
-    nme: two keypoint names (their distance), "box" (sqrt(w h) of `boxes` (N, 4), x0, y0, x1, y1 in the same
-    pixels, or of the box about the visible points: AFLW, 300-W's "box") or "diagonal" (of the image). None: the
-    skeleton's pair, or the diagonal. A KpnetError names an unknown one.
+    Args:
+        target: True points (N, K, 2) in pixels.
+        visible: Bool (N, K).
+        skeleton: Names of the points.
+        size: Size (H, W) of the images in pixels.
+        nme: Two keypoint names, for their distance; `"box"`, for sqrt(w h) of `boxes`, or of the box around the visible
+            points (as AFLW and 300-W have it); or `"diagonal"`, for that of the image. None for the skeleton's, or else
+            the diagonal.
+        boxes: Boxes (N, 4) as x0, y0, x1, y1 in the same pixels; only with `nme="box"`.
+
+    Returns:
+        Lengths (N,) in pixels, NaN where an image has none; and what they are, in words.
+
+    Raises:
+        KpnetError: If `nme` names an unknown length or keypoint, or there are boxes but the NME is not by box.
+        ValueError: If shapes do not fit.
     """
     _check(target, target, visible)
     by = nme or skeleton.nme or "diagonal"
@@ -83,7 +123,7 @@ def normalizers(
 
 
 def _pair(by: str | tuple[str, str], skeleton: Skeleton) -> tuple[int, int]:
-    """Indices of the two keypoints; a list, as YAML has it, is a pair too."""
+    """Return the indices of the two keypoints; a list, as YAML has it, is a pair too."""
     if isinstance(by, str) or len(by) != 2:
         hint = did_you_mean(by, ("box", "diagonal")) if isinstance(by, str) else ""
         raise KpnetError(f'nme: unknown {by!r}{hint}; expected "box", "diagonal" or two keypoint names')
@@ -94,7 +134,7 @@ def _pair(by: str | tuple[str, str], skeleton: Skeleton) -> tuple[int, int]:
 
 
 def _box_lengths(target: Tensor, visible: Tensor) -> Tensor:
-    """sqrt(w h) (N,) of the tight box about the visible points; infinite where there is none."""
+    """Return sqrt(w h) (N,) of the tight box around the visible points, infinite where there is none."""
     low = torch.where(visible[..., None], target, torch.inf).amin(1)
     high = torch.where(visible[..., None], target, -torch.inf).amax(1)
     return (high - low).prod(-1).sqrt()
@@ -108,9 +148,15 @@ def _given_lengths(boxes: Tensor, images: int) -> Tensor:
 
 
 def pck(errors: Tensor, threshold: float | Tensor) -> Tensor:
-    """Share of the visible points whose error is at most `threshold`, a number or (T,) for the curve.
+    """Return the fraction of visible points whose error is at most a threshold: the percentage of correct keypoints.
 
-    In pixels; or, of errors divided by a length of their image (`errors / normalizers(…)[0][:, None]`), in parts of it.
+    Args:
+        errors: Distances (N, K) in pixels, NaN where absent. Or distances divided by a length of their image,
+            `errors / normalizers(…)[0][:, None]`, with the threshold in the same unit.
+        threshold: A number, or thresholds (T,) for the curve.
+
+    Returns:
+        A fraction, a scalar or (T,).
     """
     known = errors[~errors.isnan()].sort().values
     at = torch.as_tensor(threshold, dtype=errors.dtype, device=errors.device)
@@ -118,15 +164,33 @@ def pck(errors: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def ced(nme: Tensor, threshold: float | Tensor) -> Tensor:
-    """Cumulative error distribution: share of the images whose NME (N,) is at most `threshold` (300-W)."""
+    """Return the fraction of images whose NME is at most a threshold: the cumulative error distribution of 300-W.
+
+    Args:
+        nme: NME (N,) of the images, NaN where there is none.
+        threshold: A number, or thresholds (T,) for the curve.
+
+    Returns:
+        A fraction, a scalar or (T,).
+    """
     return pck(nme, threshold)
 
 
 def auc(values: Tensor, limit: float) -> Tensor:
-    """Area from 0 to `limit` beneath `pck` or `ced` of `values`, over `limit`: 1 where nothing is wrong.
+    """Return the area under `pck` or `ced` from 0 to `limit`, divided by `limit`: 1 where all errors are 0.
 
-    Yang et al. 2015, "An empirical study of recent face alignment methods". The curve is a staircase whose
-    area is the mean of 1 - value / limit, so nothing is sampled.
+    Yang et al. 2015, "An empirical study of recent face alignment methods". The curve is a staircase whose area is the
+    mean of 1 - value / limit, so that nothing is sampled.
+
+    Args:
+        values: Errors or NMEs of any shape; NaN is ignored.
+        limit: End of the range, in the unit of `values`.
+
+    Returns:
+        The area in [0, 1], a scalar.
+
+    Raises:
+        ValueError: If the limit is not above 0.
     """
     if not limit > 0:
         raise ValueError(f"expected a limit above 0, got {limit}")
@@ -134,7 +198,15 @@ def auc(values: Tensor, limit: float) -> Tensor:
 
 
 def failure_rate(nme: Tensor, threshold: float = FAILURE_THRESHOLD) -> Tensor:
-    """Share of the images whose NME (N,) exceeds `threshold`."""
+    """Return the fraction of images whose NME exceeds a threshold.
+
+    Args:
+        nme: NME (N,) of the images, NaN where there is none.
+        threshold: The largest NME that is no failure; 0.10 as for WFLW.
+
+    Returns:
+        The fraction, a scalar.
+    """
     known = nme[~nme.isnan()]
     return (known > threshold).to(nme.dtype).mean()
 
@@ -150,15 +222,34 @@ def evaluate_points(
     boxes: Tensor | None = None,
     failure: float = FAILURE_THRESHOLD,
 ) -> dict[str, Any]:
-    """Every measure of normalised points (N, K, 2) on images of `size` (H, W), as plain numbers.
+    """Compute every measure of normalised points, as plain numbers.
 
-    Pixels are those of `size`: for a model's answers, of its input. `nme` and `boxes`: see `normalizers`.
+    Pixels are those of `size`: for a model's predictions, of its input.
 
-    score; rmse_px (per coordinate); mre_px (mean radial error); nme (mean over the `nme_images` whose length,
-    named by nme_by, is known); failure_rate (share of those above failure_threshold), ced_curve, and ced_auc up to
-    there;
-    pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %) of the image's longer side; per_point; per_group (the
-    skeleton's groups).
+    Args:
+        predicted: Predicted points (N, K, 2), normalised.
+        target: True points (N, K, 2), normalised.
+        visible: Bool (N, K).
+        skeleton: Names and groups of the points.
+        size: Size (H, W) in pixels.
+        nme: Length that normalises the NME, see `normalizers`.
+        boxes: Boxes (N, 4) for `nme="box"`, see `normalizers`.
+        failure: The largest NME that is no failure.
+
+    Returns:
+        A dict of
+
+        - score;
+        - rmse_px (per coordinate) and mre_px (mean radial error), in pixels;
+        - pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %), of the image's longer side;
+        - nme, the mean over the `nme_images` images with a known length, which nme_by names;
+        - failure_rate, the fraction of images above failure_threshold, and ced_curve and ced_auc up to there;
+        - input_size and images, the number of images;
+        - per_point, and per_group for the skeleton's groups: the same for their points.
+
+    Raises:
+        KpnetError: If `nme` is unknown, see `normalizers`.
+        ValueError: If shapes do not fit.
     """
     _check(predicted, target, visible)
     if predicted.shape[1] != len(skeleton):
@@ -193,10 +284,23 @@ def evaluate_in_image_pixels(
     matrix: Tensor,
     confident: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Errors in pixels of the original images, which mappings (N, 2, 3) brought to the model's input of `size`.
+    """Compute the errors in pixels of the original images.
 
-    rmse_px, mre_px and points, over all and per_point; with `confident` bool (N, K), `confident` has the same of
-    those points alone (DeepLabCut's likelihood cut-off).
+    Args:
+        predicted: Predicted points (N, K, 2), normalised on the model's input.
+        target: True points (N, K, 2), normalised on the model's input.
+        visible: Bool (N, K).
+        skeleton: Names of the points.
+        size: Size (H, W) of the model's input.
+        matrix: Mappings (N, 2, 3) from pixels of the original images to those of the input.
+        confident: Bool (N, K), predictions above a confidence threshold, as DeepLabCut's likelihood cut-off.
+
+    Returns:
+        A dict of rmse_px, mre_px and points (their number), over all and per_point; with `confident`, its entry
+        `confident` has the same for those points alone.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     _check(predicted, target, visible)
     back = matrix[:, :, :2].cpu().double().inverse()
@@ -217,7 +321,7 @@ def _in_pixels(errors: Tensor, skeleton: Skeleton) -> dict[str, Any]:
 
 
 def _image_numbers(nme: Tensor, failure: float) -> dict[str, Any]:
-    """Of one NME an image, NaN where it has none."""
+    """Return the measures of one NME per image, NaN where it has none."""
     return {
         "nme": float(nme.nanmean()),
         "nme_images": int((~nme.isnan()).sum()),
@@ -228,7 +332,7 @@ def _image_numbers(nme: Tensor, failure: float) -> dict[str, Any]:
 
 
 def _parts(errors: Tensor, lengths: Tensor, side: int, skeleton: Skeleton) -> dict[str, dict[str, Any]]:
-    """A row for each point, and for each group of them."""
+    """Return a row for each point, and for each group of points."""
     groups = {name: errors[:, indices] for name, indices in skeleton.group_indices.items()}
     return {
         "per_point": {name: _row(errors[:, k], side) for k, name in enumerate(skeleton.names)},

@@ -1,6 +1,6 @@
 """Object keypoint similarity, and COCO's average precision over it (https://cocodataset.org/#keypoints-eval).
 
-Agrees with pycocotools for one category without crowds. Points are in pixels; arrays do as well as tensors.
+Agrees with pycocotools for one category without crowds. Points are in pixels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 
 THRESHOLDS = np.linspace(0.50, 0.95, 10)
 AREAS = np.array([(0, 1e5), (32, 96), (96, 1e5)]) ** 2.0  # all, medium, large
-# Each of the S = 30 settings is matched by itself: a threshold in an area range.
+# S = 30 settings, a threshold and an area range each, are matched separately.
 LIMITS = np.tile(THRESHOLDS, len(AREAS))[:, None]
 LOW, HIGH = AREAS.repeat(len(THRESHOLDS), axis=0).T[..., None]
 RECALLS = np.linspace(0, 1, 101)
-MAX_DETECTIONS = 20  # of an image, the surest
+MAX_DETECTIONS = 20  # per image, those of the highest scores
 
 
 class _Image(NamedTuple):
@@ -33,11 +33,20 @@ class _Image(NamedTuple):
 
 
 def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas: Sequence[float] | Tensor) -> Tensor:
-    """Similarity (N,) of points (N, K, 2): the mean over visible points of exp(-d² / (2 area (2 sigma)²)).
+    """Return the object keypoint similarity: the mean over visible points of exp(-d² / (2 area (2 sigma)²)).
 
-    visible: bool (N, K); area: (N,) in square pixels, of the object's segment or box; sigmas: (K,), the skeleton's.
-    Absent points may be anything; a prediction of NaN is infinitely wrong. NaN where no point is visible or the
-    area is negative or not finite. A ValueError for wrong shapes, and for sigmas that are not above 0.
+    Args:
+        predicted: Predicted points (N, K, 2) in pixels; NaN counts as infinitely wrong.
+        target: True points (N, K, 2) in pixels; absent points may be anything.
+        visible: Bool (N, K).
+        area: Areas (N,) of the objects' segments or boxes, in square pixels.
+        sigmas: Constants (K,) of the keypoints, as in the skeleton's `sigmas`.
+
+    Returns:
+        Similarities (N,), NaN where no point is visible or the area is negative or not finite.
+
+    Raises:
+        ValueError: If shapes do not fit, or a sigma is not above 0.
     """
     shape, count = tuple(predicted.shape), tuple(area.shape)
     sigma = torch.as_tensor(sigmas, dtype=predicted.dtype, device=predicted.device)
@@ -51,10 +60,10 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
 
 
 def _similarity(delta: Tensor, visible: Tensor, area: Tensor, sigma: Tensor) -> Tensor:
-    """(…,) of differences (…, K, 2); the rest broadcasts."""
+    """Return similarities (…,) of differences (…, K, 2); the rest broadcasts."""
     if sigma.ndim != 1 or not (sigma > 0).all():
         raise ValueError(f"expected sigmas (K,) above 0, got {sigma.tolist()}")
-    # The epsilon is pycocotools': an object without area is met by the exact answer alone.
+    # The epsilon is pycocotools': an object without area is matched by the exact points alone.
     exponent = delta.square().sum(-1) / (8 * sigma.square() * (area[..., None] + np.spacing(1)))
     near = torch.where(visible, (-exponent).exp().nan_to_num(nan=0), 0).sum(-1)
     return torch.where(area.isfinite() & (area >= 0), near / visible.sum(-1), torch.nan)
@@ -69,15 +78,27 @@ def oks_ap(
     sigmas: Sequence[float] | Tensor,
     boxes: Sequence[Any] | None = None,
 ) -> dict[str, float]:
-    """COCO's AP and AR over OKS, of any number of instances an image; each argument but `sigmas` has an entry an image.
+    """Compute COCO's average precision and recall over the object keypoint similarity.
 
-    predicted: (D, K, 2), of any number D of detections; scores: (D,). target: (G, K, 2); visible: bool (G, K);
-    area: (G,); boxes: (G, 4) as x0, y0, x1, y1. sigmas: (K,).
+    Images may have any number of detections D and instances G. Each argument but `sigmas` has one entry per image, an
+    array or a tensor. An instance without a visible point is neither found nor missed; with `boxes`, a detection within
+    twice its box does not count as an error either, without them it does.
 
-    An instance without a visible point is neither found nor missed. With `boxes`, a detection within twice its box
-    is no error either; without them it is. AP and AR are means over thresholds 0.50:0.05:0.95, AP50, AP75, AR50,
-    AR75 at one; APM, APL, ARM, ARL of areas from 32² to 96² and above. NaN where there is no instance to find.
-    A ValueError for wrong shapes, areas that are negative or not finite, and scores of NaN.
+    Args:
+        predicted: Points (D, K, 2) of the detections, in pixels.
+        scores: Scores (D,) of the detections.
+        target: Points (G, K, 2) of the instances, in pixels.
+        visible: Bool (G, K).
+        area: Areas (G,) of the instances, in square pixels.
+        sigmas: Constants (K,) of the keypoints.
+        boxes: Boxes (G, 4) of the instances as x0, y0, x1, y1.
+
+    Returns:
+        AP and AR, means over the thresholds 0.50:0.05:0.95; AP50, AP75, AR50 and AR75, at one threshold; APM, APL, ARM
+        and ARL, for areas from 32² to 96² and above. NaN where there is no instance to find.
+
+    Raises:
+        ValueError: If shapes do not fit, an area is negative or not finite, or a score is NaN.
     """
     sigma = torch.as_tensor(sigmas, dtype=torch.float64)
     given = zip(predicted, scores, target, visible, area, *([] if boxes is None else [boxes]), strict=True)
@@ -97,7 +118,7 @@ def oks_ap(
 
 
 def _read(index: int, given: tuple[Any, ...], points: int) -> _Image:
-    """One entry of each argument, checked; the surest detections first."""
+    """Return one entry of each argument, checked, with the detections of the highest scores first."""
     predicted, scores, target, visible, area, *boxes = (
         # A copy: torch takes no array that is read-only or runs backwards.
         x.detach().cpu() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, order="C"))
@@ -114,17 +135,16 @@ def _read(index: int, given: tuple[Any, ...], points: int) -> _Image:
     if not (area.isfinite() & (area >= 0)).all():
         raise ValueError(f"image {index}: expected finite areas of at least 0, got {area.tolist()}")
     if scores.isnan().any():
-        raise ValueError(f"image {index}: expected scores, got {scores.tolist()}")
+        raise ValueError(f"image {index}: expected scores without NaN, got {scores.tolist()}")
     first = scores.argsort(descending=True, stable=True)[:MAX_DETECTIONS]
     box = boxes[0].double() if boxes else None
     return _Image(predicted[first].double(), scores[first].double(), target.double(), visible, area.double(), box)
 
 
 def _match(image: _Image, sigma: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Each detection takes the most similar instance that is left, the surest first.
+    """Match each detection, highest score first, to the most similar instance that is left.
 
-    Gives scores (D,), whether a detection hits an instance and whether it counts for nothing (S, D), and how many
-    instances are to be found (S,).
+    Returns: scores (D,), matched (S, D), ignored (S, D), number of instances to find (S,).
     """
     overlaps, instances, area = _overlaps(image, sigma), len(image.target), image.area.numpy()
     skipped = ~image.visible.any(-1).numpy() | (area < LOW) | (area > HIGH)  # (S, G)
@@ -145,7 +165,7 @@ def _match(image: _Image, sigma: Tensor) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _overlaps(image: _Image, sigma: Tensor) -> np.ndarray:
-    """OKS (D, G) of every detection with every instance, NaN where that has no point and no box."""
+    """Return the OKS (D, G) of every detection with every instance, NaN where that has no point and no box."""
     points, visible = image.predicted[:, None], image.visible
     delta = points - image.target
     if image.boxes is not None:
@@ -159,13 +179,13 @@ def _overlaps(image: _Image, sigma: Tensor) -> np.ndarray:
 
 
 def _areas(points: Tensor) -> np.ndarray:
-    """Of the boxes about points (D, K, 2); NaN, which is outside of no range, where a point is not finite."""
+    """Return the areas of the boxes around points (D, K, 2); NaN, which is in every range, where one is not finite."""
     known = torch.where(points.isfinite(), points, torch.nan)
     return (known.amax(1) - known.amin(1)).prod(-1).numpy()
 
 
 def _precision_and_recall(hit: np.ndarray, ignored: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean precision at 101 recalls, and the last recall, both (S,), of detections (S, D), the surest first."""
+    """Return mean precision at 101 recalls and the last recall, both (S,), of (S, D) detections, best score first."""
     right, wrong = (np.cumsum(x & ~ignored, axis=-1) for x in (hit, ~hit))
     # From a recall on, the best precision: it never rises with the recall.
     precision = np.maximum.accumulate((right / (right + wrong + np.spacing(1)))[:, ::-1], axis=-1)[:, ::-1]

@@ -1,4 +1,4 @@
-"""Coordinates to maps: Gaussians about continuous points, as pure batched functions.
+"""Render coordinates as maps: Gaussians around continuous points, as pure batched functions.
 
 Points are (B, K, 2), normalised; a map (h, w) covers the image; `sigma` is in cells.
 """
@@ -20,9 +20,17 @@ _FAR = 1e6  # normalised: where a point that is not finite is taken to be
 
 
 def log_gaussian_profiles(target: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
-    """Logs of the two factors (B, K, h) and (B, K, w) of Gaussian maps about points (B, K, 2).
+    """Return the logarithms of the two factors of Gaussian maps around points.
 
-    `sigma` is in cells; the centre is the point itself, never rounded to a cell; the peak is log 1 = 0.
+    The centre is the point itself, never rounded to a cell; the peak is log 1 = 0.
+
+    Args:
+        target: Normalised points (B, K, 2).
+        size: Size (h, w) of the maps in cells.
+        sigma: Standard deviation of the Gaussians in cells.
+
+    Returns:
+        Profiles (B, K, h) along y and (B, K, w) along x.
     """
     cells = normalized_to_pixel(target, size)
     y = torch.arange(size[0], device=target.device, dtype=target.dtype) - cells[..., 1:]
@@ -31,11 +39,21 @@ def log_gaussian_profiles(target: Tensor, size: tuple[int, int], sigma: float) -
 
 
 def render_gaussian2d(xy: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Gaussian maps (B, K, h, w) about points (B, K, 2): 1 at the point itself, never rounded to a cell.
+    """Render Gaussian maps around points, with 1 at the point itself, never rounded to a cell.
 
-    At least float32. 0 from 9.3 sigma off along an axis, and all over the map of a point that is not
-    finite. Differentiable in `xy`. ValueError for another shape, or a `sigma` (in cells) that is not
-    positive.
+    Maps are at least float32, 0 from 9.3 sigma off along an axis, and 0 everywhere for a point that is not finite. They
+    are differentiable in `xy`.
+
+    Args:
+        xy: Normalised points (B, K, 2).
+        size: Size (h, w) of the maps in cells.
+        sigma: Standard deviation of the Gaussians in cells.
+
+    Returns:
+        Maps (B, K, h, w).
+
+    Raises:
+        ValueError: If the shape is wrong or sigma is not positive.
     """
     if xy.ndim != 3 or xy.shape[-1] != 2:
         raise ValueError(f"expected points (B, K, 2), got {tuple(xy.shape)}")

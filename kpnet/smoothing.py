@@ -1,7 +1,8 @@
-"""Tracks made smoother, as pure functions: points (T, K, 2) over T frames in, as many out.
+"""Smooth tracks of points over the frames of a video: pure functions.
 
-`weight` (T, K), such as the confidence, says how much each sample counts. One of weight 0 or NaN is as if it were
-missing, and so is a point that is not finite: it is filled in from the others, or NaN where there are none.
+Tracks are points (T, K, 2) over T frames. `weight` (T, K), such as the confidence, says how much each sample counts.
+A sample of weight 0 or NaN, or with a point that is not finite, is missing: it is filled in from the others, or NaN
+where there are none.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean
 
-LEAST = 1e-6  # a weight under this share of the window's largest counts for nothing
-BLOCK = 4096  # windows that are fitted at once
+MIN_WEIGHT = 1e-6  # a weight below this fraction of the window's largest counts as 0
+BLOCK = 4096  # windows fitted at once
 
 
 def one_euro(
@@ -28,12 +29,26 @@ def one_euro(
     beta: float = 0.1,
     speed_cutoff: float = 1.0,
 ) -> np.ndarray:
-    """One-Euro filter (Casiez et al. 2012): an exponential mean of the past, the shorter the faster a point moves.
+    """Smooth tracks with the One-Euro filter: an exponential mean of the past, the shorter the faster a point moves.
 
-    Its cut-off, in Hz, is min_cutoff + beta * speed, with the speed along each axis in pixels/s, itself a mean with the
-    cut-off speed_cutoff; rate: frames a second. Behind a point of steady speed, whatever it is, it lags by less than
-    1 / (2 pi beta) pixels along each axis, at weight 1. The share of a new sample is multiplied by its weight (at most
-    1); a missing one leaves the answer where it was.
+    Casiez et al. 2012, "1€ filter: a simple speed-based low-pass filter for noisy input in interactive systems". The
+    cut-off frequency is min_cutoff + beta * speed, in Hz. Behind a point of steady speed, the result lags by less than
+    1 / (2 pi beta) pixels along each axis, at weight 1.
+
+    Args:
+        xy: Tracks (T, K, 2) in pixels.
+        weight: Weights (T, K); a new sample's share is multiplied by its weight, at most 1. None for 1. A missing
+            sample leaves the result where it was.
+        rate: Frames per second.
+        min_cutoff: Cut-off frequency of a point at rest, in Hz.
+        beta: Rise of the cut-off frequency with the speed along each axis, in Hz per pixel/s.
+        speed_cutoff: Cut-off frequency of the mean that gives the speed, in Hz.
+
+    Returns:
+        Smoothed tracks (T, K, 2), float64.
+
+    Raises:
+        KpnetError: If shapes do not fit, or an option is out of range.
     """
     xy, weight = _checked(xy, weight)
     for name, number in (("rate", rate), ("min_cutoff", min_cutoff), ("speed_cutoff", speed_cutoff)):
@@ -62,10 +77,23 @@ def one_euro(
 
 
 def savgol(xy: np.ndarray, weight: np.ndarray | None = None, *, window: int = 9, degree: int = 2) -> np.ndarray:
-    """Savitzky-Golay: at each frame, the weighted least-squares polynomial of its window (Savitzky and Golay 1964).
+    """Smooth tracks with a Savitzky-Golay filter: at each frame, the least-squares polynomial of a window around it.
 
-    window: frames, odd; at the ends it is moved inwards, and of a shorter track it is the whole. A polynomial of the
-    degree passes unchanged, so that steady motion has no lag. Where a window has too few samples the degree is lower.
+    Savitzky and Golay 1964, "Smoothing and differentiation of data by simplified least squares procedures". A
+    polynomial of the degree passes unchanged, so that steady motion has no lag.
+
+    Args:
+        xy: Tracks (T, K, 2) in pixels.
+        weight: Weights (T, K) of the samples in the fit; None for 1.
+        window: Frames of the window, an odd number. At the ends it is moved inwards; for a shorter track it is the
+            whole track.
+        degree: Degree of the polynomial; lower where a window has too few samples.
+
+    Returns:
+        Smoothed tracks (T, K, 2), float64.
+
+    Raises:
+        KpnetError: If shapes do not fit, or an option is out of range.
     """
     xy, weight = _checked(xy, weight)
     if window < 1 or window % 2 == 0:
@@ -83,29 +111,29 @@ def savgol(xy: np.ndarray, weight: np.ndarray | None = None, *, window: int = 9,
 
 
 def _fit(xy: np.ndarray, weight: np.ndarray, at: np.ndarray, windows: np.ndarray, degree: int) -> np.ndarray:
-    """(N, 2) of a point (T, 2) with weights (T,) at N frames, each by a fit to its window (N, width) of frames."""
+    """Return the values (N, 2) of a track (T, 2) at N frames, each by a fit to its window (N, width) of frames."""
     w = weight[windows]
     most = w.max(1, keepdims=True, initial=0)
-    w = np.where(w > LEAST * most, w / np.where(most > 0, most, 1), 0)
+    w = np.where(w > MIN_WEIGHT * most, w / np.where(most > 0, most, 1), 0)
     place = (windows - at[:, None]) / max(windows.shape[1] - 1, 1)  # 0 at the frame itself
-    answer = np.full((len(at), 2), np.nan)
+    fitted = np.full((len(at), 2), np.nan)
     degrees = np.minimum((w > 0).sum(1) - 1, degree)
     for each in range(degree + 1):
         rows = degrees == each
         powers = place[rows, :, None] ** np.arange(each + 1)  # (n, width, each + 1)
         weighted = powers * w[rows, :, None]
         normal = weighted.swapaxes(1, 2) @ powers
-        answer[rows] = np.linalg.solve(normal, weighted.swapaxes(1, 2) @ xy[windows[rows]])[:, 0]
-    return answer
+        fitted[rows] = np.linalg.solve(normal, weighted.swapaxes(1, 2) @ xy[windows[rows]])[:, 0]
+    return fitted
 
 
 def _smoothing_factor(cutoff: float | np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Of a new sample in an exponential mean with a cut-off in Hz."""
+    """Return the share of a new sample in an exponential mean with a cut-off in Hz."""
     return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * seconds)))
 
 
 def _checked(xy: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 points with 0 where they are missing, and weights that are 0 there."""
+    """Return float64 points with 0 where they are missing, and weights that are 0 there."""
     xy = np.asarray(xy, np.float64)
     weight = np.ones(xy.shape[:2]) if weight is None else np.asarray(weight, np.float64)
     if xy.ndim != 3 or xy.shape[2] != 2 or weight.shape != xy.shape[:2]:
@@ -121,7 +149,18 @@ SMOOTHERS: dict[str, Callable[..., np.ndarray]] = {"one_euro": one_euro, "savgol
 
 
 def parse_smoother(text: str, rate: float) -> Smoother:
-    """Of `savgol` or `savgol:window=15,degree=3`: the function of points and weights. `rate`: frames a second."""
+    """Return the filter for a text such as `savgol` or `savgol:window=15,degree=3`.
+
+    Args:
+        text: Name of the filter, and options.
+        rate: Frames per second.
+
+    Returns:
+        A function of points (T, K, 2) and weights (T, K), which returns smoothed points.
+
+    Raises:
+        KpnetError: If the filter, an option or a value is unknown or out of range.
+    """
     name, _, given = text.partition(":")
     if name not in SMOOTHERS:
         raise KpnetError(
@@ -142,5 +181,5 @@ def parse_smoother(text: str, rate: float) -> Smoother:
                 f'--smooth {name}: {key}: expected a number, e.g. {defaults[key]}, found "{value}"'
             ) from None
     smoother = partial(function, **options)
-    smoother(np.zeros((1, 1, 2)), np.ones((1, 1)))  # what a number is wrong about, before a video is read
+    smoother(np.zeros((1, 1, 2)), np.ones((1, 1)))  # raises for a number out of range, before a video is read
     return smoother

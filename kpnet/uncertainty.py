@@ -1,7 +1,7 @@
-"""What a covariance says: the ellipse that holds the truth, and the probability to be near it.
+"""Confidence ellipses and probabilities from a predicted covariance.
 
-Errors are normal, or follow a Student t with `dof` degrees of freedom (above 2), whose covariance is the given one:
-in two dimensions, both have a radial distribution in closed form.
+Errors are normal, or follow a Student t distribution with `dof` degrees of freedom (above 2) that has the given
+covariance: in two dimensions, both have a radial distribution in closed form.
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from torch import Tensor
 
 from kpnet.coordinates import normalized_distance_to_pixel
 
-CONFIDENCE_RADIUS = 0.05  # of the image's longer side
+CONFIDENCE_RADIUS = 0.05  # fraction of the image's longer side
 ANGLES = 24
 
 
 def ellipse_radius(probability: float, dof: float = math.inf) -> float:
-    """Half the ellipse that holds the truth with `probability`, in standard deviations along its axes.
+    """Return the radius of the ellipse that holds the truth with a given probability.
 
-    {e: e' C^-1 e <= r^2} for the covariance C of the errors; sqrt(-2 log(1 - p)) for normal ones.
+    The ellipse is {e: e' C^-1 e <= r²} for the covariance C of the errors e.
+
+    Args:
+        probability: Probability in [0, 1).
+        dof: Degrees of freedom of the Student t distribution; infinite for normal errors.
+
+    Returns:
+        Radius r in standard deviations along each axis; sqrt(-2 log(1 - probability)) for normal errors.
     """
     if math.isinf(dof):
         return math.sqrt(-2 * math.log1p(-probability))
@@ -28,17 +35,33 @@ def ellipse_radius(probability: float, dof: float = math.inf) -> float:
 
 
 def probability_within_ellipse(squared: Tensor, dof: float = math.inf) -> Tensor:
-    """Probability that e' C^-1 e is at most `squared`."""
+    """Return the probability that e' C^-1 e, of errors e with covariance C, is at most `squared`.
+
+    Args:
+        squared: Squared radii of any shape, in squared standard deviations.
+        dof: Degrees of freedom of the Student t distribution; infinite for normal errors.
+
+    Returns:
+        Probabilities of the same shape.
+    """
     if math.isinf(dof):
         return -torch.expm1(-squared / 2)
     return -torch.expm1(-dof / 2 * torch.log1p(squared / (dof - 2)))
 
 
 def probability_within(covariance: Tensor, radius: float, size: tuple[int, int], dof: float = math.inf) -> Tensor:
-    """Probability (...) that an error of covariance (..., 2, 2), normalised, is shorter than `radius`.
+    """Return the probability that an error is shorter than a radius.
 
-    The radius is a fraction of the longer side of an image of `size` (H, W), or of its proportions. The radial
-    distribution, averaged over the directions of the error.
+    The radial distribution is averaged over the directions of the error.
+
+    Args:
+        covariance: Covariances (..., 2, 2) of the errors, normalised.
+        radius: Radius as a fraction of the image's longer side.
+        size: Size (H, W) of the image, or its proportions.
+        dof: Degrees of freedom of the Student t distribution; infinite for normal errors.
+
+    Returns:
+        Probabilities (...).
     """
     covariance = covariance if covariance.dtype == torch.float64 else covariance.float()
     scale = normalized_distance_to_pixel(covariance.new_ones(2), size) / max(size)
@@ -53,23 +76,45 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
 
 
 def mahalanobis(errors: Tensor, covariance: Tensor) -> Tensor:
-    """e' C^-1 e (...) of errors (..., 2) and covariances (..., 2, 2)."""
+    """Return the squared Mahalanobis distance e' C^-1 e.
+
+    Args:
+        errors: Errors e (..., 2).
+        covariance: Covariances C (..., 2, 2), in the same unit.
+
+    Returns:
+        Squared distances (...).
+    """
     xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     x, y = errors[..., 0], errors[..., 1]
     return (yy * x * x - 2 * xy * x * y + xx * y * y) / (xx * yy - xy * xy)
 
 
 def combine_dof(dofs: list[float]) -> float:
-    """Of a mixture of errors with these dofs: the mean of 1 / dof, which is 0 for normal ones."""
+    """Return the degrees of freedom of a mixture of errors.
+
+    Args:
+        dofs: Degrees of freedom of the parts; infinite for normal errors.
+
+    Returns:
+        Their harmonic mean; infinite if all errors are normal.
+    """
     inverse = sum(1 / dof for dof in dofs) / len(dofs)
     return 1 / inverse if inverse else math.inf
 
 
 def mixture(points: Tensor, covariances: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean (..., 2) and covariance (..., 2, 2) of a mixture of M distributions: points (M, ..., 2), covariances
-    (M, ..., 2, 2), weights (M, ...) that sum to 1 over M, or None for equal ones.
+    """Return the mean and covariance of a mixture of M distributions, by the law of total variance.
 
-    The law of total variance: answers that disagree are less sure.
+    Distributions that disagree have a larger covariance together.
+
+    Args:
+        points: Means (M, ..., 2).
+        covariances: Covariances (M, ..., 2, 2).
+        weights: Weights (M, ...) that sum to 1 over M; None for equal ones.
+
+    Returns:
+        Mean (..., 2) and covariance (..., 2, 2).
     """
     shares = torch.full_like(points[..., 0], 1 / len(points)) if weights is None else weights
     mean = (shares[..., None] * points).sum(0)

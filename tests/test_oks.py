@@ -292,7 +292,7 @@ def test_a_wrong_image_is_named(wrong: str) -> None:
 
 
 def test_what_has_no_order_or_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="image 0: expected scores, got \\[nan\\]"):
+    with pytest.raises(ValueError, match="image 0: expected scores without NaN, got \\[nan\\]"):
         one_image(0, scores=[math.nan])
     made = scene(3, seed=0)
     index = next(i for i, x in enumerate(made["area"]) if len(x))

@@ -1,1 +1,1 @@
-"""The YAML as typed settings: fields, defaults, reading, overrides. Imports core."""
+"""Typed configs: the schema of the YAML, its defaults, loading and overrides. Imports core."""

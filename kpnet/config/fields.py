@@ -1,4 +1,4 @@
-"""What the typed schemas are made of: numbers with bounds, parts by name, and models that know no other key."""
+"""Building blocks of the config schema: bounded numbers, named parts, strict models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Part = str | dict[str, Any]
 
 
 def square(value: Any) -> Any:
-    """One number for both sides."""
+    """Return one number as both sides."""
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)
 class ShortForm:
-    """Of a union: `adam` for `{name: adam}`, and the default's name where only options are given."""
+    """Validator of a union: `adam` stands for `{name: adam}`, and options alone for those of the default."""
 
     default: str
 
@@ -36,7 +36,7 @@ class ShortForm:
         return core_schema.no_info_before_validator_function(self, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The same two short forms: the names that need no option, and a member without its name."""
+        """Describe the same two short forms: the names that need no option, and a member without its name."""
         members: dict[str, str] = handler(schema)["discriminator"]["mapping"]
         alone = []
         for name, reference in members.items():
@@ -54,7 +54,10 @@ ImageSize = Annotated[
 
 
 class StrictModel(BaseModel):
-    """No unknown key. A line in quotes beneath a field says what it is, here, in the JSON schema and in the docs."""
+    """Model that refuses unknown keys.
+
+    The string under a field is its description, in the JSON schema and in the reference.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 

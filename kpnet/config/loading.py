@@ -1,4 +1,4 @@
-"""Reading and writing the one YAML, and overrides from the command line."""
+"""Read and write YAML configs, with overrides from the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kpnet.core.validation import explain_validation_error
 
 
 def run_config(run: Path) -> Config | None:
-    """The config of a run folder, or of the folder of one of its models."""
+    """Return the config of a run folder, or of the folder of one of its models; None if there is none."""
     saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
     return load_config(saved) if saved.is_file() else None
 
@@ -27,11 +27,11 @@ S = TypeVar("S", bound=Recipe)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-3 as a string (YAML 1.1); here it is the number it looks like (YAML 1.2)."""
+    """YAML 1.2 loader for floats: PyYAML reads 1e-3 as a string (YAML 1.1)."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would take for a number."""
+    """YAML dumper that quotes what `_Loader` would take for a number."""
 
 
 for _yaml in (_Loader, _Dumper):
@@ -41,12 +41,12 @@ for _yaml in (_Loader, _Dumper):
 
 
 def list_configs() -> list[str]:
-    """Names of the recipes that come with kpnet."""
+    """Return the names of the shipped recipes."""
     return list(shipped_configs())
 
 
 def config_text(name: str) -> str:
-    """The YAML text of a shipped recipe."""
+    """Return the YAML text of a shipped recipe."""
     recipes = shipped_configs()
     if name not in recipes:
         raise KpnetError(f'unknown config "{name}"{did_you_mean(name, recipes)}; there are: {", ".join(recipes)}')
@@ -54,15 +54,23 @@ def config_text(name: str) -> str:
 
 
 def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
-    """A typed config from a YAML file, the name of a shipped recipe, a mapping or a Config.
+    """Load the config of a training.
 
-    overrides: `key.path=value`, values read as YAML. A KpnetError names the file and key of what is wrong.
+    Args:
+        source: A YAML file, the name of a shipped recipe, a mapping or a config.
+        overrides: Overrides `key.path=value`, such as `train.epochs=10`, with values read as YAML.
+
+    Returns:
+        The typed config.
+
+    Raises:
+        KpnetError: If the file or a key is wrong; the message names both.
     """
     return load_as(Config, source, overrides)
 
 
 def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrides: Sequence[str] = ()) -> S:
-    """As `load_config`, of any schema."""
+    """Load a config of any schema, as `load_config` does."""
     if isinstance(source, BaseModel):
         where, values = "config", source.model_dump()
     elif isinstance(source, Mapping):
@@ -84,7 +92,7 @@ def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrid
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Return nested mappings as one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -92,7 +100,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
-    """YAML text in the schema's order."""
+    """Return a config as YAML text, its keys in the schema's order."""
     plain = values.model_dump(mode="json") if isinstance(values, BaseModel) else dict(values)
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120, default_flow_style=None)
 
@@ -122,7 +130,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 
 def _plain(values: Any) -> Any:
-    """A deep copy with plain dicts and lists, so that overrides never reach the caller's."""
+    """Return a deep copy of plain dicts and lists, so that overrides never reach the caller's."""
     if isinstance(values, Mapping):
         return {str(k): _plain(v) for k, v in values.items()}
     if isinstance(values, (list, tuple)):

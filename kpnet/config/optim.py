@@ -13,88 +13,97 @@ class SGD(StrictModel):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = "sgd"
+    """Name of the optimizer."""
     lr: Rate
     """Learning rate."""
     momentum: Annotated[float, Field(ge=0)] = 0.9
-    """Share of the last step that the next one keeps."""
+    """Momentum: the fraction of the last update that is added to the next."""
     nesterov: bool = True
-    """Nesterov's momentum instead of the plain one."""
+    """Use Nesterov's momentum instead of the plain one."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of weights alone: biases and norms have none."""
+    """Weight decay; not applied to biases and norm layers."""
 
 
 class Adam(StrictModel):
-    """Adam (Kingma and Ba 2015); weight decay as part of the gradient."""
+    """Adam (Kingma and Ba 2015), with weight decay as part of the gradient."""
 
     name: Literal["adam"] = "adam"
+    """Name of the optimizer."""
     lr: Rate
     """Learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """Decay of the gradient's mean and of its square."""
+    """Decay rates of the running means of the gradient and of its square."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of weights alone: biases and norms have none."""
+    """Weight decay; not applied to biases and norm layers."""
 
 
 class AdamW(Adam):
-    """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    """Name of the optimizer."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Of weights alone: biases and norms have none."""
+    """Weight decay; not applied to biases and norm layers."""
 
 
 class Constant(StrictModel):
-    """The optimizer's lr throughout."""
+    """Constant learning rate."""
 
     name: Literal["constant"] = "constant"
+    """Name of the schedule."""
 
 
 class OneCycle(StrictModel):
-    """Up to the optimizer's lr and down to nearly 0, each step (Smith 2018)."""
+    """One cycle: the learning rate rises to the optimizer's and falls to nearly 0, step by step (Smith 2018)."""
 
     name: Literal["one_cycle"] = "one_cycle"
+    """Name of the schedule."""
     warmup: Fraction = 0.3
-    """Share of the steps."""
+    """Fraction of the steps in which the learning rate rises."""
     start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
-    """Of the lr, at the first step."""
+    """Start factor: initial lr / lr."""
     final_factor: Annotated[float, Field(gt=0, le=1)] = 1e-5
-    """Of the lr, at the last step."""
+    """Final factor: lr of the last step / lr."""
 
 
 class Cosine(StrictModel):
-    """Linear warm-up, then half a cosine to `final_factor` of the lr, each step."""
+    """Linear warm-up, then half a cosine down to `final_factor` times the learning rate, step by step."""
 
     name: Literal["cosine"] = "cosine"
+    """Name of the schedule."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs in which the lr rises linearly."""
+    """Epochs in which the learning rate rises linearly."""
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of the lr, at the last step."""
+    """Final factor: lr of the last step / lr."""
 
 
 class Plateau(StrictModel):
-    """lr times `factor` after `patience` epochs without a better validation loss."""
+    """Multiply the learning rate by `factor` after `patience` epochs without a better validation loss."""
 
     name: Literal["plateau"] = "plateau"
+    """Name of the schedule."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Of the lr."""
+    """Factor by which the learning rate is multiplied."""
     patience: Positive = 10
-    """Epochs."""
+    """Epochs to wait for a better validation loss."""
 
 
 class EMA(StrictModel):
-    """Exponential moving average of the weights, each step."""
+    """Exponential moving average of the weights, updated at each step."""
 
     name: Literal["ema"] = "ema"
+    """Name of the average."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """Share of the average that each step keeps."""
+    """Fraction of the average that is kept at each step."""
 
 
 class SWA(StrictModel):
-    """Mean of the weights at the ends of the last epochs, from `start`, a share of them, on (Izmailov et al. 2018)."""
+    """Stochastic weight averaging: the mean of the weights at the ends of the last epochs (Izmailov et al. 2018)."""
 
     name: Literal["swa"] = "swa"
+    """Name of the average."""
     start: Fraction = 0.75
-    """Share of the epochs before the first that counts."""
+    """Fraction of the epochs before averaging starts."""
 
 
 Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name"), ShortForm("adamw")]

@@ -14,90 +14,104 @@ from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
 
 
 class DecoderConfig(StrictModel):
-    """Upsampling, convolution, norm and ReLU for each factor of 2 that the coarsest map is smaller than the image."""
+    """Decoder of blocks (upsampling, convolution, norm, ReLU), one per factor of 2 up to the image's size."""
 
     width: Annotated[int, Field(ge=8)] | None = None
-    """Channels of the first, then half each, at least 8; null: 128."""
+    """Channels of the first block; each further one has half as many, at least 8. null: 128."""
 
 
 class AutoencoderConfig(StrictModel):
-    """Any backbone as the encoder; the decoder sees its coarsest map alone."""
+    """The autoencoder: any backbone as the encoder; the decoder sees only its coarsest map."""
 
     backbone: Part
-    """As a keypoint model's."""
+    """The encoder: any backbone, named as in a keypoint model."""
     decoder: DecoderConfig = DecoderConfig()
-    """For a backbone without a mirror of its own."""
+    """The decoder, for backbones that do not bring their own."""
     latent: Positive | None = None
-    """So many numbers between the two; null: the coarsest map."""
+    """Size of the latent vector; null: use the coarsest feature map."""
     in_channels: Positive = 3
-    """1 for grey images, 3 for colour."""
+    """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
-    """H, W; or one number for both."""
+    """Height and width of the input in pixels, or one number for both."""
     mean: list[float] | None = None
-    """As a keypoint model's."""
+    """Mean of the images in [0, 1], one value or one per channel; null: the backbone's."""
     std: list[Rate] | None = None
-    """As a keypoint model's."""
+    """Standard deviation of the images in [0, 1], one value or one per channel; null: the backbone's."""
 
 
 class ImagesConfig(StrictModel):
-    """Where images without labels come from."""
+    """Images without labels."""
 
     root: str = "."
-    """The folder of the images, relative to the working directory."""
+    """Folder of the images, relative to the working directory."""
     images: str
-    """Under root: a folder of pictures, an npz with an array `images`, a CSV with an Image column."""
+    """Under `root`: a folder of images, an npz with an array `images`, or a CSV with an Image column."""
     val: Annotated[float, Field(gt=0, lt=1)] | str | None = 0.1
-    """A share of the images, or others under root."""
+    """Fraction of the images to validate with, or other images under `root`; null: none."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that load and augment beside the training."""
+    """Processes that load and augment images in the background; 0: none."""
 
 
 class Mask(StrictModel):
-    """A share of each image's patches is blanked."""
+    """Patches of the input to blank."""
 
     ratio: Annotated[float, Field(gt=0, lt=1)]
-    """Of the image's patches."""
+    """Fraction of the image's patches to blank."""
     patch: Positive = 12
-    """Pixels a side."""
+    """Side of a patch in pixels."""
 
 
 class PretrainSettings(StrictModel):
-    """How the autoencoder is trained: to give back the image as it was before noise and mask."""
+    """The training of the autoencoder, which reconstructs the image as it was before noise and mask."""
 
     epochs: Positive = 30
     """Passes over the images."""
     batch_size: Positive = 32
-    """Images a step."""
+    """Images per step."""
     optimizer: Optimizer = AdamW(lr=1e-3)
-    """Without a `name`: adamw."""
+    """Optimizer (default `adamw`)."""
     schedule: Schedule = OneCycle()
-    """Of the learning rate. Without a `name`: one_cycle."""
+    """Learning-rate schedule (default `one_cycle`)."""
     noise: Annotated[float, Field(ge=0)] = 0.0
-    """Sigma, in grey values of [0, 1]."""
+    """Standard deviation of the Gaussian noise on the input, in grey values of [0, 1]."""
     mask: Mask | None = None
-    """Patches to blank; null: none."""
+    """Patches to blank in the input; null: none."""
     seed: int = 0
-    """Of the initial weights, the order and the augmentation."""
+    """Random seed of the initial weights, the order of images and the augmentation."""
 
 
 class PretrainConfig(Recipe):
-    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is."""
+    """The YAML of `kpnet pretrain`."""
 
     command: ClassVar[str] = "pretrain"
 
     name: str = "pretrain"
-    """The run goes to `runs/NAME`."""
+    """Name of the run, which is written to `runs/NAME`."""
     model: AutoencoderConfig
+    """The autoencoder."""
     data: ImagesConfig
+    """The images to train on."""
     train: PretrainSettings = PretrainSettings()
+    """The training: optimizer, schedule, noise and mask."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of Lightning's Trainer."""
+    """Arguments of Lightning's Trainer; `precision: auto` is bfloat16 autocast where supported, else 32 bits."""
 
 
 def load_pretrain_config(
     source: str | Path | Mapping[str, Any] | PretrainConfig, overrides: Sequence[str] = ()
 ) -> PretrainConfig:
-    """As `kpnet.load_config`, of a pretraining."""
+    """Load the config of a pretraining.
+
+    Args:
+        source: A YAML file, the name of a shipped recipe, a mapping or a config.
+        overrides: Overrides `key.path=value`, with values read as YAML.
+
+    Returns:
+        The typed config.
+
+    Raises:
+        KpnetError: If the file or a key is wrong; the message names both.
+    """
     return load_as(PretrainConfig, source, overrides)

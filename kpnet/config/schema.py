@@ -1,4 +1,4 @@
-"""The typed schema of the YAML: what may stand in it, and what a key is where it is left out."""
+"""The typed schema of a training's YAML: keys, types, defaults and what they mean."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def _path(value: Any) -> Any:
 
 
 class ModelConfig(StrictModel):
-    """What `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
+    """The network: what `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
     backbone: Part
-    """One of kpnet's, `torchvision/NAME`, or any timm name; or `{name: …}` with its options."""
+    """Network that extracts features: kpnet's own, `torchvision/NAME` or any timm name; `{name: …}` for options."""
     head: Part
-    """A head's name, or `{name: …}` with its options."""
+    """Head that turns features into keypoints: its name, or `{name: …}` with its options."""
     num_keypoints: Positive | None = None
-    """null: as many as the skeleton has."""
+    """Number of keypoints; null: as many as the skeleton has."""
     in_channels: Positive = 3
-    """1 for grey images, 3 for colour."""
+    """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
-    """H, W; or one number for both."""
+    """Height and width of the input in pixels, or one number for both."""
     pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
-    """true: the library's own download; or the path of a weight file, a run or a pretraining."""
+    """true: the library's published weights; or the path of a weight file, a run or a pretraining."""
     crop: Literal["box", "points"] | None = None
-    """What the crops are about that the model learns from; null: it learns from whole images. `data.crop` sets it."""
+    """Region the model was trained on: boxes or points; null for whole images. Set from `data.crop`."""
     box_scale: Rate = 1.25
-    """Sides of the crop about a box, in sides of the box: what a point near the edge is seen among."""
+    """Size of the crop relative to the box (1.25 adds a 12.5 % margin on each side)."""
     mean: list[float] | None = None
-    """Of images in [0, 1], per channel or one for all; null: the backbone's."""
+    """Mean of the images in [0, 1], one value or one per channel; null: the backbone's."""
     std: list[Rate] | None = None
-    """As `mean`."""
+    """Standard deviation of the images in [0, 1], one value or one per channel; null: the backbone's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,27 +62,27 @@ class ModelConfig(StrictModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         json = handler.resolve_ref_schema(handler(schema))
-        json["properties"]["heads"] = {"type": "object", "description": "Short for the head `multi` of these."}
+        json["properties"]["heads"] = {"type": "object", "description": "Heads by name; short for the head `multi`."}
         json["required"] = ["backbone"]
         json["oneOf"] = [{"required": ["head"]}, {"required": ["heads"]}]
         return json
 
 
 class TrainFile(StrictModel):
-    """One file of the training data. What it leaves out is as in the data section."""
+    """One training file. Options left out default to those of `data`."""
 
     file: str | int
-    """Under `data.root`; a number of samples for `synthetic`."""
+    """File or folder under `data.root`; for `synthetic`, a number of samples."""
     weight: Rate = 1.0
-    """Of each of its points in the loss."""
+    """Weight of the file's points in the loss."""
     limit: Positive | None = None
-    """Its first so many samples alone."""
+    """Use only the first N samples."""
     format: Part | None = None
-    """null: that of the data section; so too the next two."""
+    """File format; null: as in `data`."""
     complete_only: bool | None = None
-    """Leave out samples that lack a point."""
+    """Skip samples that lack a point; null: as in `data`."""
     transforms: list[str | dict[str, Any]] | None = None
-    """Augmentation of its own."""
+    """Augmentation of the file's samples; null: as in `data`."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -91,22 +91,22 @@ class TrainFile(StrictModel):
 
 
 def _files(value: Any) -> Any:
-    """One file, or a list of them, each a name alone or a mapping, as a list of mappings."""
+    """Return one file or a list of them, each a name or a mapping, as a list of mappings."""
     entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
     return [entry if isinstance(entry, (Mapping, TrainFile)) else {"file": entry} for entry in entries]
 
 
-# Of the JSON schema alone: the forms that `_files` takes.
+# The forms that `_files` takes, for the JSON schema.
 _TrainFiles = str | int | TrainFile | list[str | int | TrainFile] | None
 
 
 class Fold(StrictModel):
-    """Of a cross-validation: one of so many parts of the training data is held out, and validates."""
+    """One fold of a cross-validation: fold `index` of `of` validates, the others train."""
 
     index: Annotated[int, Field(ge=0)]
-    """Which is held out, from 0."""
+    """Fold that validates, counted from 0."""
     of: Annotated[int, Field(ge=2)]
-    """Number of parts."""
+    """Number of folds."""
 
     @model_validator(mode="after")
     def _exists(self) -> Fold:
@@ -116,50 +116,50 @@ class Fold(StrictModel):
 
 
 class Crop(StrictModel):
-    """Top-down: each sample is what lies about its box, `model.box_scale` times as large, the aspect kept."""
+    """Crops around boxes (top-down): `model.box_scale` times as large as the box, with the input's aspect ratio."""
 
     by: Literal["box", "points"]
-    """The format's boxes, or those about each sample's labelled points, where it is measured too."""
+    """box: the boxes of the data format; points: boxes around the labelled points, in evaluation too."""
     shift: Fraction = 0.0
-    """In training, the crop's centre moves by up to this share of its side, each way."""
+    """In training, move the crop's centre by up to this fraction of its side, in each direction."""
     scale: Fraction = 0.0
-    """In training, the crop's sides grow or shrink by up to this share: from 1 / (1 + scale) to 1 + scale."""
+    """In training, scale the crop's sides by a random factor from 1 / (1 + scale) to 1 + scale."""
 
 
 def _crop(value: Any) -> Any:
-    """`box` for `{by: box}`."""
+    """Return `{by: box}` for `box`."""
     return {"by": value} if isinstance(value, str) else value
 
 
 class DataConfig(StrictModel):
-    """Where samples come from."""
+    """The training and validation data."""
 
     format: Part = "kaggle_csv"
-    """A data format's name, or `{name: …}` with its options."""
+    """Data format: its name, or `{name: …}` with its options."""
     root: str = "."
-    """The folder of the files, relative to the working directory."""
+    """Folder of the files, relative to the working directory."""
     train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
         default_factory=list
     )
-    """Files to train on: one or several, each a name alone or a mapping."""
+    """Training data: one file or a list of files, each a name or a mapping."""
     val: str | int | None = None
-    """The file to validate with; a number of samples for `synthetic`."""
+    """Validation file; for `synthetic`, a number of samples."""
     fold: Fold | None = None
-    """Of a cross-validation, in place of `val`."""
+    """One fold of a cross-validation on the training data, instead of `val`."""
     skeleton: str | list[str] | dict[str, Any] | None = None
     """A shipped name, a YAML file, a list of names, or a mapping with `names`; null: the file's own points."""
     complete_only: bool = False
-    """Leave out samples that lack a point."""
+    """Skip samples that lack a point."""
     crop: Annotated[
         Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points"] | None)
     ] = None
-    """What of the image the model sees: null for all of it, fitted into the input, or what lies about a box."""
+    """Crop: null for the whole image, or the region around a box."""
     strict: bool = False
-    """A sample that cannot be used is an error; else it is left out, and one warning names it."""
+    """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
-    """Augmentation: albumentations by name, in this order. Left and right labels swap with a mirror."""
+    """Augmentation: albumentations by name, in this order; left and right labels swap in mirrored images."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that load and augment beside the training."""
+    """Processes that load and augment samples in the background; 0: none."""
 
     @field_serializer("train", mode="wrap")
     def _as_given(self, value: list[TrainFile], handler: SerializerFunctionWrapHandler) -> Any:
@@ -171,33 +171,33 @@ class EarlyStopping(StrictModel):
     """Stop after `patience` epochs without a better validation score."""
 
     patience: Positive = 10
-    """Epochs."""
+    """Epochs to wait for a better validation score."""
 
 
 class Freeze(StrictModel):
-    """The backbone's first `stages` rest until epoch `until`."""
+    """Keep the backbone's first `stages` frozen for `until` epochs."""
 
     until: Positive | None = None
-    """Epoch at which they begin to learn; null: never."""
+    """Number of epochs that the stages stay frozen; null: the whole training."""
     stages: Positive | None = None
-    """How many of the backbone's maps rest, the finest first; null: all."""
+    """Number of the backbone's stages to freeze, the finest first; null: all."""
     every: Positive | None = None
-    """From `until` on one more stage thaws each so many epochs, the last first; null: all at once."""
+    """After `until`, unfreeze one more stage every N epochs, last stage first; null: all at once."""
     warmup: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs in which the rate of what thaws rises linearly to its own; with `schedule: plateau`, none."""
+    """Epochs in which the learning rate of unfrozen stages rises linearly; not used with `schedule: plateau`."""
 
     @model_validator(mode="after")
     def _ends(self) -> Freeze:
         if self.every is not None and self.until is None:
-            raise PydanticCustomError("no_end", "every needs until, the epoch at which the first stage thaws")
+            raise PydanticCustomError("no_end", "every needs until, the epochs before the first stage is unfrozen")
         return self
 
 
 class LRScale(StrictModel):
-    """Times the optimizer's lr."""
+    """Learning-rate multipliers per part."""
 
     backbone: Rate = 1.0
-    """Of the backbone."""
+    """Multiplier for the backbone."""
 
 
 def _freeze(value: Any) -> Any:
@@ -205,51 +205,56 @@ def _freeze(value: Any) -> Any:
 
 
 class TrainConfig(StrictModel):
-    """How the model is trained."""
+    """The training of a model."""
 
     epochs: Positive = 60
     """Passes over the training data."""
     batch_size: Positive = 32
-    """Samples a step."""
+    """Samples per step."""
     optimizer: Optimizer = AdamW(lr=1e-3)
-    """Without a `name`: adamw."""
+    """Optimizer (default `adamw`)."""
     schedule: Schedule = OneCycle()
-    """Of the learning rate. Without a `name`: one_cycle."""
+    """Learning-rate schedule (default `one_cycle`)."""
     freeze: Annotated[Freeze | None, BeforeValidator(_freeze, json_schema_input_type=Freeze | bool | None)] = None
-    """Transfer learning: what of the backbone rests; true: all of it, for good."""
+    """Transfer learning: what part of the backbone is frozen; true: all of it, for the whole training."""
     lr_scale: LRScale = LRScale()
-    """Learning rates of the parts, times the optimizer's."""
+    """Learning-rate multipliers per part, such as `{backbone: 0.1}`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of the lr, for each of the backbone's maps from the head."""
+    """Learning-rate decay per backbone stage, counted from the head; 1: none."""
     average: Average | None = None
-    """Of the weights; the final model has it. Without a `name`: ema."""
+    """Weight averaging (default `ema`); the saved model uses the average. null: none."""
     early_stopping: EarlyStopping | None = None
-    """null: train all epochs."""
+    """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None
-    """Gradients are scaled down to this norm."""
+    """Clip the norm of the gradient to this value; null: no clipping."""
     overfit: Optimizer | None = None
-    """Of its own for `--overfit`, where the recipe's would saturate."""
+    """Optimizer used by `--overfit` instead of the recipe's; null: the recipe's."""
     seed: int = 0
-    """Of the initial weights, the order and the augmentation."""
+    """Random seed of the initial weights, the order of samples and the augmentation."""
 
 
 class Config(Recipe):
-    """The whole YAML. `trainer` is handed to Lightning's Trainer as it is, but for `precision: auto`: bfloat16
-    autocast where the hardware computes in it, and 32 bits elsewhere."""
+    """The YAML of `kpnet train`."""
 
     command: ClassVar[str] = "train"
 
     name: str = "run"
-    """The run goes to `runs/NAME`."""
+    """Name of the run, which is written to `runs/NAME`."""
     model: ModelConfig
+    """The network: backbone, head and input."""
     data: DataConfig = DataConfig()
+    """The data to train on and to validate with."""
     train: TrainConfig = TrainConfig()
+    """The training: optimizer, schedule, transfer learning."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of Lightning's Trainer."""
+    """Arguments of Lightning's Trainer; `precision: auto` is bfloat16 autocast where supported, else 32 bits."""
 
     @model_validator(mode="after")
     def _model_of_crops(self) -> Self:
-        """What a model learns from is known wherever it is saved. Without training data a config is a model alone."""
+        """Copy what the crops are around into the model's config, so that it is known wherever the model is saved.
+
+        A config without training data is that of a model alone, and keeps what the model says.
+        """
         if self.data.train:
             by = None if self.data.crop is None else self.data.crop.by
             self.model = self.model.model_copy(update={"crop": by})

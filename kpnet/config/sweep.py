@@ -14,11 +14,11 @@ class Range(StrictModel):
     """A range of numbers."""
 
     low: int | float
-    """The least; whole numbers alone are tried where both ends are whole."""
+    """Lower bound. If both bounds are whole numbers, only whole numbers are tried."""
     high: int | float
-    """The greatest."""
+    """Upper bound."""
     log: bool = False
-    """Drawn by ratios, as learning rates are."""
+    """Sample on a logarithmic scale, as for learning rates."""
 
     @model_validator(mode="after")
     def _rises(self) -> Range:
@@ -37,30 +37,30 @@ Choices = Annotated[
 
 
 class SweepConfig(Recipe):
-    """Keys of a config, and what to try for each."""
+    """The YAML of `kpnet sweep`: keys of a config, and the values to try for each."""
 
     command: ClassVar[str] = "sweep"
 
     name: str = "sweep"
-    """The study's, and its folder's: `runs/<name>`."""
+    """Name of the study, which is written to `runs/NAME`."""
     config: str
-    """A YAML file, or a recipe's name."""
+    """Config to vary: a YAML file or the name of a recipe."""
     overrides: list[str] = Field(default_factory=list)
-    """Of the config, as on the command line."""
+    """Overrides of the config, as on the command line: `key.path=value`."""
     method: Literal["grid", "random", "bayes"] = "grid"
-    """`bayes` is Optuna's tree-structured Parzen estimator."""
+    """Search method: grid, random, or bayes (Optuna's tree-structured Parzen estimator)."""
     trials: Positive | None = None
-    """How many, of `random` and `bayes`."""
+    """Number of trials of `random` and `bayes`."""
     prune: bool = True
-    """Does `bayes` stop what is worse than the median of the others at its epoch?"""
+    """With `bayes`, stop a trial that is worse than the median of the others at the same epoch."""
     seed: int = 0
-    """Of the draws."""
+    """Random seed of the search."""
     tables: str | None = None
-    """A key with a list, for one table for each of its values."""
+    """A key of `space` with a list of values: write one table for each of them."""
     columns: list[str] | None = None
-    """Of the table, from the left; null: the order of `space`."""
+    """Keys in the order of the table's columns, from the left; null: the order of `space`."""
     space: dict[str, Choices]
-    """Each key's list of values, or range where the method is not `grid`."""
+    """For each key, a list of values to try, or a range where the method is not `grid`."""
 
     @model_validator(mode="after")
     def _fits(self) -> SweepConfig:
@@ -68,16 +68,16 @@ class SweepConfig(Recipe):
             raise PydanticCustomError("empty", "space is empty: name keys and what to try for each")
         if self.tables is not None and not isinstance(self.space.get(self.tables), list):
             raise PydanticCustomError("tables", "tables: expected a key of space that has a list")
-        shown = sorted(set(self.space) - {self.tables})
-        if self.columns is not None and sorted(self.columns) != shown:
-            raise PydanticCustomError("columns", "columns: expected each of {keys}, once", {"keys": ", ".join(shown)})
+        keys = sorted(set(self.space) - {self.tables})
+        if self.columns is not None and sorted(self.columns) != keys:
+            raise PydanticCustomError("columns", "columns: expected each of {keys}, once", {"keys": ", ".join(keys)})
         if self.method != "grid":
             if self.trials is None:
-                raise PydanticCustomError("trials", "trials is missing: how many are to be tried?")
+                raise PydanticCustomError("trials", "trials is missing: give the number of trials")
             return self
         if self.trials is not None:
-            raise PydanticCustomError("trials", "trials: a grid tries every cell; leave it out, or method: random")
+            raise PydanticCustomError("trials", "trials: a grid tries every cell; leave it out, or set method: random")
         spans = [key for key, values in self.space.items() if isinstance(values, Range)]
         if spans:
-            raise PydanticCustomError("span", "a grid needs lists, and {key} has a range", {"key": spans[0]})
+            raise PydanticCustomError("span", "a grid needs lists, but {key} has a range", {"key": spans[0]})
         return self

@@ -1,1 +1,1 @@
-"""What every package may use: errors, files, registries, skeletons. Imports no other kpnet package."""
+"""Basics that every package may use: errors, files, registries, skeletons. Imports no other kpnet package."""

@@ -1,4 +1,4 @@
-"""What kpnet raises for what a user can mend."""
+"""The error kpnet raises for problems the user can fix."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from collections.abc import Iterable
 
 
 def shorten(text: str) -> str:
-    """At most 40 characters, for a message."""
+    """Return the text, cut to at most 40 characters for a message."""
     return text if len(text) <= 40 else text[:39] + "…"
 
 
 class KpnetError(ValueError):
-    """Bad input. The message is one line: where, what was found, what was expected, the nearest fix."""
+    """Raised for problems the user can fix: bad input, an unknown name, files that do not fit.
+
+    The message is one line: the file, row or key, what was found, what was expected and the nearest fix. The command
+    line prints it and ends with exit code 2.
+    """
 
 
 class NotFiniteError(KpnetError):
-    """A loss or an answer that is not finite: a training that diverged, or NaN in an image."""
+    """Raised when a loss or a prediction is not finite: a training that diverged, or NaN in an image."""
 
 
 def did_you_mean(name: object, choices: Iterable[str]) -> str:
-    """`' (did you mean "relu"?)'` for the closest of `choices`, or an empty string."""
+    """Return `' (did you mean "relu"?)'` for the closest of `choices`, or an empty string if none is close."""
     match = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""

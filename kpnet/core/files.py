@@ -1,4 +1,4 @@
-"""Writing files so that a crash or a full disk leaves no half one."""
+"""Write files so that a crash or a full disk leaves no half-written one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a crash or a full disk leaves no half file."""
+    """Write a file beside `path`, then rename it, so that `path` is never half-written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.write_bytes(data)
@@ -24,7 +24,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The path of a file beside, with the same suffix, written piece by piece; renamed unless something failed."""
+    """Yield the path of a temporary file with the same suffix, and rename it to `path` unless an error was raised."""
     beside = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield beside
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is None."""
+    """Replace numbers that are not finite by None, as JSON has no NaN."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):

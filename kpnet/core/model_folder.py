@@ -1,4 +1,4 @@
-"""Where the files of a saved model lie."""
+"""Find the files of a saved model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder with the model's files: `path` itself, or `path/final` of a run."""
+    """Return the folder with the model's files: `path` itself, or `path/final` of a run."""
     path = Path(path)
     for folder in (path, path / "final"):
         if (folder / WEIGHTS).is_file():
@@ -25,5 +25,5 @@ def model_folder(path: str | Path) -> Path:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weight file that `pretrained` names: `path` itself, or the one in the folder of a run or of a saved model."""
+    """Return the weight file that `pretrained` names: `path` itself, or the one in a run or saved model."""
     return model_folder(path) / WEIGHTS if Path(path).is_dir() else Path(path)

@@ -1,4 +1,4 @@
-"""Names to classes, and how a class is built from its YAML entry."""
+"""Registries from name to class, and building a class from its YAML entry."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ GROUP = "kpnet.plugins"
 
 @functools.cache
 def load_plugins() -> None:
-    """Import, once, what installed packages name under the entry point `kpnet.plugins`: modules that register parts.
+    """Import, once, the modules that installed packages name under the entry point `kpnet.plugins`.
 
-    A KpnetError names a package whose module cannot be imported.
+    Importing such a module registers its parts.
+
+    Raises:
+        KpnetError: If a module cannot be imported; the message names its package.
     """
     for entry in entry_points(group=GROUP):
         try:
@@ -32,11 +35,21 @@ T = TypeVar("T", bound=type)
 
 
 class Registry(dict[str, T], Generic[T]):
-    """A dict from name to class, filled by a decorator.
+    """Dict from name to class, filled by a decorator.
 
-    A registered class takes positional parameters from kpnet (channels, strides, …);
-    its keyword-only parameters are its options, the ones that a config may set; `**options` stands for
-    those of the class that it inherits from.
+    A registered class takes positional parameters from kpnet (channels, strides, …). Its keyword-only parameters are
+    its options, which a config may set; `**options` stands for those of the class that it inherits from.
+
+    Args:
+        kind: What the classes are, for messages, such as `"head"`.
+
+    Example:
+        ```python
+        from kpnet.heads import HEADS, Head
+
+        @HEADS.register("my_head")
+        class MyHead(Head): ...
+        ```
     """
 
     def __init__(self, kind: str) -> None:
@@ -44,7 +57,17 @@ class Registry(dict[str, T], Generic[T]):
         self.kind = kind
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator. Registering a name twice is a KpnetError."""
+        """Return a class decorator that registers a class under `name`.
+
+        Args:
+            name: The name that a config uses for the class.
+
+        Returns:
+            The decorator; it returns the class unchanged.
+
+        Raises:
+            KpnetError: If the name is registered already.
+        """
 
         def add(cls: T) -> T:
             if name in self:
@@ -55,7 +78,17 @@ class Registry(dict[str, T], Generic[T]):
         return add
 
     def find(self, name: str) -> T:
-        """The class of `name`, of another package's too (`kpnet.plugins`); a KpnetError that lists what there is."""
+        """Return the class that is registered under `name`, by kpnet or by an installed plugin.
+
+        Args:
+            name: The registered name.
+
+        Returns:
+            The class.
+
+        Raises:
+            KpnetError: If the name is unknown; the message lists the known ones.
+        """
         if name not in self:
             load_plugins()
         if name not in self:
@@ -65,14 +98,25 @@ class Registry(dict[str, T], Generic[T]):
         return self[name]
 
     def build(self, spec: str | Mapping[str, Any], *given: Any) -> Any:
-        """Build from a name or `{"name": …, option: …}`; options are checked against the signature."""
+        """Build an instance from a config entry.
+
+        Args:
+            spec: A name, or a mapping `{"name": …, option: …}`. Options are checked against the class's signature.
+            *given: Positional arguments from kpnet.
+
+        Returns:
+            The instance.
+
+        Raises:
+            KpnetError: If the name or an option is unknown, or an option has a wrong type.
+        """
         name, options = split_spec(spec, self.kind)
         cls = self.find(name)
         return cls(*given, **check_options(cls, options, f'{self.kind} "{name}"'))
 
 
 def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    """`"resnet18"` or `{"name": "resnet18", …}` as (name, options)."""
+    """Split `"resnet18"` or `{"name": "resnet18", …}` into the name and its options."""
     if isinstance(spec, str):
         return spec, {}
     options = dict(spec)

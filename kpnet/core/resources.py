@@ -8,9 +8,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_configs(kind: str = "") -> dict[str, Path]:
-    """Names and paths of the shipped configs: recipes, or those of the folder `kind` (`"sweeps"`).
+    """Return names and paths of the shipped configs: recipes, or those of the folder `kind` (`"sweeps"`).
 
-    They lie in `kpnet/configs` once installed, and in `configs/` of a checkout.
+    They are in `kpnet/configs` once installed, and in `configs/` of a checkout.
     """
     configs = _PACKAGE / "configs"
     folder = configs if configs.is_dir() else _PACKAGE.parent / "configs"
@@ -18,7 +18,7 @@ def shipped_configs(kind: str = "") -> dict[str, Path]:
 
 
 def shipped_skeletons() -> dict[str, Path]:
-    """Names and paths of the shipped skeletons."""
+    """Return names and paths of the shipped skeletons."""
     return _yaml_files(_PACKAGE / "core" / "skeletons")
 
 

@@ -1,4 +1,4 @@
-"""Modes that code runs in."""
+"""Runtime checks: the device, evaluation mode, and whether torch is tracing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 
 def best_device() -> torch.device:
-    """A GPU where there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode that it was in."""
+    """Put a model in evaluation mode; on exit, every module returns to its former mode."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -28,7 +28,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def is_tracing() -> bool:
-    """Is the code traced, compiled or transformed as it runs, so that all of it must be torch's own operations?"""
+    """Return whether torch is tracing, compiling or transforming the current call.
+
+    All of the code must then be torch's own operations.
+    """
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()

@@ -24,34 +24,50 @@ _WORDS = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
 
 
 def _mirrored(name: str) -> str | None:
-    """What the point is called on the other side, in lower case; None for a name without a side."""
+    """Return the point's name on the other side, in lower case; None for a name without a side."""
     words = [word.lower() for word in _WORDS.split(name)]
     other = [_SIDES.get(word, word) for word in words]
     return None if other == words else "_".join(other)
 
 
 class SkeletonFile(BaseModel):
-    """What a skeleton's YAML may hold."""
+    """A skeleton: names of keypoints, and what is known about them."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, use_attribute_docstrings=True)
     names: list[str]
+    """Names of the keypoints, in the order of the model's outputs."""
     pairs: list[tuple[str, str]] | None = None
+    """(left, right) names, which swap when an image is mirrored."""
     edges: list[tuple[str, str]] | None = None
+    """Pairs of names to connect in drawings."""
     nme: tuple[str, str] | Literal["box", "diagonal"] | None = None
+    """Length that normalises the NME: two names, box or diagonal; null: the image's diagonal."""
     sigmas: list[float] | None = None
+    """Constants of the object keypoint similarity (OKS), one per keypoint, as COCO defines them."""
     groups: dict[str, list[str]] | None = None
+    """Names of keypoints by body part, for measures per group; null: derived from the names."""
     means: dict[str, list[str]] | None = None
+    """Points derived as the mean of others, to compare with other skeletons."""
     name: str | None = None
+    """Name of the skeleton, for messages."""
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What a set of K keypoints is called and how it behaves under a mirror.
+    """Names of K keypoints, and how they behave when an image is mirrored, drawn or measured.
 
-    `pairs` are (left, right) names, `edges` name pairs to draw, `nme` the two names whose
-    distance normalises the NME, or "box" or "diagonal" (None: the image's diagonal), `sigmas` the OKS constants.
-    `groups` are names by the part they belong to, for measures by part; None: told from the names.
-    `means` are points that it has not but tells, for other skeletons: each the mean of the points named.
+    Args:
+        names: Names of the keypoints, in the order of the model's outputs.
+        pairs: (left, right) names, which swap when an image is mirrored.
+        edges: Pairs of names to connect in drawings.
+        nme: Two names whose distance normalises the NME, or `"box"` or `"diagonal"`; None for the image's diagonal.
+        sigmas: Constants of the object keypoint similarity (OKS), one per keypoint, as COCO defines them.
+        name: Name of the skeleton, for messages.
+        groups: Names of keypoints by body part, for measures per group; None derives them from the names.
+        means: Points derived as the mean of others, to compare with other skeletons.
+
+    Raises:
+        KpnetError: If a name is unknown or appears twice, or lengths do not match.
     """
 
     names: tuple[str, ...]
@@ -79,7 +95,7 @@ class Skeleton:
                 self._check_known(key, group)
         paired = [n for pair in self.pairs for n in pair]
         if len(set(paired)) != len(paired):
-            raise KpnetError(f"{self._where}: pairs: a keypoint stands in two pairs")
+            raise KpnetError(f"{self._where}: pairs: a keypoint is in two pairs")
         if self.sigmas is not None and len(self.sigmas) != len(self.names):
             raise KpnetError(f"{self._where}: {len(self.sigmas)} sigmas for {len(self.names)} keypoints")
         for what, named in (("groups", self.groups), ("means", self.means)):
@@ -105,21 +121,21 @@ class Skeleton:
 
     @property
     def flip_permutation(self) -> list[int]:
-        """Index k of the mirrored image's points comes from index `flip_permutation[k]`; an involution."""
+        """For each point, the index of the one that takes its place in a mirrored image: (K,), its own inverse."""
         swap = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return [self.names.index(swap.get(name, name)) for name in self.names]
 
     @property
     def edge_indices(self) -> list[tuple[int, int]]:
-        """The edges' ends, as indices of the points."""
+        """Pairs of point indices that the edges connect."""
         return [(self.names.index(a), self.names.index(b)) for a, b in self.edges]
 
     @property
     def group_indices(self) -> dict[str, list[int]]:
-        """Indices of each group's points.
+        """Indices of the points of each group.
 
-        Without `groups`: by the first word of the name that is no side (eye, eyebrow, nose, mouth), and none
-        where that tells no two points together, or no two apart.
+        Without `groups`, points are grouped by the first word of the name that is not a side (eye, eyebrow, nose,
+        mouth). There are no groups if that puts all points into one, or each into its own.
         """
         if self.groups is not None:
             return {key: [self.names.index(name) for name in members] for key, members in self.groups.items()}
@@ -131,7 +147,15 @@ class Skeleton:
 
     @classmethod
     def from_names(cls, names: Sequence[str], name: str | None = None) -> Skeleton:
-        """Pairs are found by the words left/right (or l/r) in the names, in snake_case or camelCase."""
+        """Build a skeleton from names alone, with pairs found by the words left/right or l/r in them.
+
+        Args:
+            names: Names in snake_case or camelCase.
+            name: Name of the skeleton.
+
+        Returns:
+            The skeleton, with pairs and nothing else.
+        """
         plain = {"_".join(word.lower() for word in _WORDS.split(name)): name for name in names}
         pairs = []
         for first in names:
@@ -143,23 +167,41 @@ class Skeleton:
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> Skeleton:
-        """The shipped skeleton of just these names in this order; of others `from_names`."""
+        """Return the shipped skeleton with exactly these names in this order, or else `from_names`.
+
+        Args:
+            names: Names of the keypoints.
+
+        Returns:
+            The skeleton.
+        """
         return _shipped().get(tuple(names)) or cls.from_names(names)
 
     @property
     def unpaired_sides(self) -> list[str]:
-        """Names that say left or right but stand in no pair: a mirror would make them wrong."""
+        """Names with a side but without a pair, whose labels a mirror would make wrong."""
         paired = {name for pair in self.pairs for name in pair}
         return [name for name in self.names if name not in paired and _mirrored(name) is not None]
 
     @property
     def can_mirror(self) -> bool:
-        """Are left and right known, so that labels can swap?"""
+        """Whether left and right are known, so that labels can swap in a mirrored image."""
         return (bool(self.pairs) or len(self) == 1) and not self.unpaired_sides
 
     @classmethod
     def load(cls, spec: str | Path | Mapping[str, Any] | Sequence[str] | Skeleton) -> Skeleton:
-        """A shipped name (`facial15`), a YAML file, a mapping with `names`, or a list of names."""
+        """Load a skeleton from a name, a file, a mapping or a list of names.
+
+        Args:
+            spec: A shipped name (`facial15`), a YAML file, a mapping with `names`, a list of names, or a skeleton,
+                which is returned as it is.
+
+        Returns:
+            The skeleton.
+
+        Raises:
+            KpnetError: If there is no such skeleton or file, or its content is wrong.
+        """
         if isinstance(spec, Skeleton):
             return spec
         if isinstance(spec, Mapping):
@@ -205,7 +247,11 @@ class Skeleton:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, as a YAML or JSON file holds them; `Skeleton.load` reads it back."""
+        """Return plain lists, as a YAML or JSON file holds them; `Skeleton.load` reads them back.
+
+        Returns:
+            The fields that are set.
+        """
         values: dict[str, Any] = {"names": list(self.names)}
         if self.pairs:
             values["pairs"] = [list(p) for p in self.pairs]
@@ -225,5 +271,5 @@ class Skeleton:
 
 @functools.cache
 def _shipped() -> dict[tuple[str, ...], Skeleton]:
-    """Those that come with kpnet, by their points."""
+    """Return the shipped skeletons, by their points."""
     return {skeleton.names: skeleton for skeleton in map(Skeleton.load, shipped_skeletons())}

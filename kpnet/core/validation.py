@@ -9,14 +9,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from kpnet.core.errors import KpnetError, did_you_mean
+
+# Old name to new name of keys that saved models and YAML files from before the first release may still hold.
+RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
+    answer="primary",
+    stem="input",
+    log_factors="log_scales",
+    power="exponent",
+    tail="dof",
+    first="index_base",
+    share="ratio",
+)
 
 
 @functools.cache
 def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset()) -> type[BaseModel]:
-    """The keyword-only parameters of a class's constructor, or a function, as a pydantic model, but for those that
-    kpnet gives."""
+    """Return a pydantic model of the keyword-only parameters of a class or function, without those in `given`."""
     fields: dict[str, Any] = {}
     constructors = [vars(base)["__init__"] for base in getattr(part, "__mro__", ()) if "__init__" in vars(base)]
     for function in constructors or [part]:
@@ -33,7 +44,20 @@ def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset())
 def check_options(
     part: Callable[..., Any], options: Mapping[str, Any], where: str, given: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """Options converted to the annotated types; a KpnetError names a wrong or unknown one."""
+    """Check the options of a class or function, and convert them to the annotated types.
+
+    Args:
+        part: The class or function; its keyword-only parameters are the options.
+        options: Names and values.
+        where: Start of an error message, such as `head "heatmap"`.
+        given: Keyword-only parameters that kpnet gives itself, which are no options.
+
+    Returns:
+        The options that were set, converted.
+
+    Raises:
+        KpnetError: If an option is unknown, missing or of a wrong type.
+    """
     model = options_model(part, given)
     try:
         checked = model.model_validate(dict(options))
@@ -43,8 +67,15 @@ def check_options(
 
 
 def explain_validation_error(error: ValidationError, where: str, model: type[BaseModel], values: Any) -> str:
-    """The first complaint of pydantic about `values` as one line: key, what was found, what was expected."""
-    first = error.errors(include_url=False)[0]
+    """Return one line about the first of pydantic's errors: the key, what was found and what was expected.
+
+    An unknown key that was renamed comes before all others, as it may be why another one is missing.
+    """
+    errors = error.errors(include_url=False)
+    renamed = next(filter(None, (_renamed(each, model, values) for each in errors)), None)
+    if renamed is not None:
+        return f"{where}: {renamed}"
+    first = errors[0]
     parts = [str(p) for p in first["loc"]]
     key = ".".join(_keys(first["loc"], values, missing=first["type"] == "missing"))
     if first["type"] == "extra_forbidden":
@@ -59,8 +90,24 @@ def explain_validation_error(error: ValidationError, where: str, model: type[Bas
     return f"{where}: {key or 'value'}: {first['msg']}, found {first['input']!r}"
 
 
+def _renamed(error: ErrorDetails, model: type[BaseModel], values: Any) -> str | None:
+    """Return the message for a key under its old name, found as an unknown key or where the new one is missing."""
+    *path, key = [str(part) for part in error["loc"]] or [""]
+    old: str | None
+    if error["type"] == "extra_forbidden" and RENAMED_KEYS.get(key) in _fields_at(model, path):
+        old = key
+    elif error["type"] == "missing" and isinstance(error["input"], Mapping):
+        old = next((old for old, new in RENAMED_KEYS.items() if new == key and old in error["input"]), None)
+    else:
+        old = None
+    if old is None:
+        return None
+    place = ".".join([*_keys(error["loc"][:-1], values, missing=False), old])
+    return f'unknown key "{place}": it is called "{RENAMED_KEYS[old]}" now'
+
+
 def _keys(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> list[str]:
-    """The user's own keys in pydantic's path, which also names the alternatives of a union."""
+    """Return the user's own keys of pydantic's path, which also names the alternatives of a union."""
     keys = []
     for part in loc:
         held = isinstance(values, Mapping) and part in values
@@ -71,7 +118,7 @@ def _keys(loc: tuple[int | str, ...], values: Any, *, missing: bool) -> list[str
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the (nested) model that the path leads to; a tag of a union selects its member."""
+    """Return the fields of the nested model that the path leads to; a tag of a union selects its member."""
     members = [model]
     for part in path:
         field = model.model_fields.get(part)
@@ -84,7 +131,7 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation, however nested its unions are."""
+    """Return the models in an annotation, however deeply its unions are nested."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for inner in typing.get_args(annotation) for model in _models(inner)]

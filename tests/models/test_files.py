@@ -17,6 +17,8 @@ from support.marker import Marker
 from support.recipes import SANDWICH, small
 
 from kpnet import KpnetError, build_model, load_model
+from kpnet.backbones.pretrained import read_source
+from kpnet.models.calibration import Calibration
 
 
 @pytest.mark.parametrize(
@@ -229,3 +231,31 @@ def test_what_is_missing_in_the_config_is_named(tmp_path: Path) -> None:
     (folder / "model.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(KpnetError, match=r'model\.yaml: "input" is missing$'):
         load_model(folder)
+
+
+@pytest.mark.parametrize("old", ["stem", "calibration", "answer"])
+def test_an_old_key_is_refused_with_its_new_name(old: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = small(head={"name": "multi", "heads": {"a": "rle", "b": "regression"}, "primary": "a"})
+    model.calibration = Calibration(log_scales=[0.0] * 3, exponent=1.0, dof=5.0, points=100)
+    model.save(folder)
+    load_model(folder)
+    config = yaml.safe_load((folder / "model.yaml").read_text())
+    if old == "stem":
+        config["stem"] = config.pop("input")
+        renamed = ("stem", "input")
+    elif old == "calibration":
+        for new, key in (("log_scales", "log_factors"), ("exponent", "power"), ("dof", "tail")):
+            config["calibration"][key] = config["calibration"].pop(new)
+        renamed = ("calibration.log_factors", "log_scales")
+    else:
+        config["model"]["head"]["answer"] = config["model"]["head"].pop("primary")
+        renamed = ("answer", "primary")
+    (folder / "model.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(KpnetError) as caught:
+        load_model(folder)
+    assert str(caught.value).startswith(str(folder / "model.yaml"))
+    assert str(caught.value).endswith(f'unknown key "{renamed[0]}": it is called "{renamed[1]}" now')
+    if old == "stem":  # the same file, as the source of pretrained weights
+        with pytest.raises(KpnetError, match=r'model\.yaml: unknown key "stem": it is called "input" now$'):
+            read_source(folder)
