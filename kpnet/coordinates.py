@@ -94,20 +94,6 @@ def cell_centers(cells: int, *, device: torch.device | None = None, dtype: torch
     return (2 * torch.arange(cells, device=device, dtype=dtype) + 1) / cells - 1
 
 
-def flip_pixels(xy: Points, size: Size, permutation: list[int]) -> Points:
-    """Mirror points horizontally: x to W - 1 - x, with left and right labels swapped.
-
-    Args:
-        xy: Points (..., K, 2) in pixels.
-        size: Size (H, W) of the image.
-        permutation: Index of the point that takes each point's place, as in `Skeleton.flip_permutation`.
-
-    Returns:
-        Points (..., K, 2) of the mirrored image, in pixels.
-    """
-    return _like((-1, 1), xy) * xy[..., permutation, :] + _like((size[1] - 1, 0), xy)
-
-
 def flip_normalized(xy: Points, permutation: list[int]) -> Points:
     """Mirror normalised points horizontally: x to -x, with left and right labels swapped.
 

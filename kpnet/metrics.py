@@ -163,21 +163,8 @@ def pck(errors: Tensor, threshold: float | Tensor) -> Tensor:
     return torch.searchsorted(known, at, right=True).to(errors.dtype) / len(known)
 
 
-def ced(nme: Tensor, threshold: float | Tensor) -> Tensor:
-    """Return the fraction of images whose NME is at most a threshold: the cumulative error distribution of 300-W.
-
-    Args:
-        nme: NME (N,) of the images, NaN where there is none.
-        threshold: A number, or thresholds (T,) for the curve.
-
-    Returns:
-        A fraction, a scalar or (T,).
-    """
-    return pck(nme, threshold)
-
-
 def auc(values: Tensor, limit: float) -> Tensor:
-    """Return the area under `pck` or `ced` from 0 to `limit`, divided by `limit`: 1 where all errors are 0.
+    """Return the area under the curve of `pck` from 0 to `limit`, divided by `limit`: 1 where all errors are 0.
 
     Yang et al. 2015, "An empirical study of recent face alignment methods". The curve is a staircase whose area is the
     mean of 1 - value / limit, so that nothing is sampled.

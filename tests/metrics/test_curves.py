@@ -22,7 +22,7 @@ def test_pck_ced_and_failures_at_their_thresholds() -> None:
     assert metrics.pck(errors, 1.0).item() == pytest.approx(2 / 5)
     assert metrics.pck(errors, torch.tensor([-1, 0, 1.5, 2, 1e9])).tolist() == pytest.approx([0, 0.2, 0.4, 0.8, 0.8])
     nme = torch.tensor([0.05, 0.10, 0.11, math.inf, math.nan], dtype=torch.float64)
-    assert metrics.ced(nme, 0.10) == 0.5
+    assert metrics.pck(nme, 0.10) == 0.5
     assert metrics.failure_rate(nme) == 0.5
     assert metrics.failure_rate(nme, 0.08) == 0.75
     assert metrics.pck(errors.long().float()[:0], 1.0).isnan()
@@ -82,7 +82,7 @@ def test_curves_rise_and_areas_are_shares(values: list[float], limit: float) -> 
         return
     assert (curve.diff() >= 0).all()
     assert 0 <= area <= curve[-1] + 1e-12
-    assert metrics.failure_rate(errors, limit) == pytest.approx(1 - metrics.ced(errors, limit).item(), abs=1e-12)
+    assert metrics.failure_rate(errors, limit) == pytest.approx(1 - metrics.pck(errors, limit).item(), abs=1e-12)
     assert metrics.auc(known * 0.5, limit) >= area
     if known.isfinite().all():
         assert metrics.auc(known * 0, limit) == 1
