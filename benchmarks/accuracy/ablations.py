@@ -1,32 +1,31 @@
-"""What of the default recipe matters: one thing is other, two seeds, a shortened schedule.
+"""Ablate the default recipe: change one thing at a time, with two seeds and a shortened schedule.
 
     python benchmarks/accuracy/ablations.py data.root=data/faces15 [--threads 1] [--list] [--table] [NAME ...]
 
 A row is one training on training.csv and its measures on val.csv, of the model at the end of its training: as
-shipped, with the flip test, and read by soft-argmax. Each is written into `benchmarks/results/ablations.csv` as it comes, so
-that none is made twice. Without NAME: all that are not there yet.
+shipped, with the flip test, and decoded by soft-argmax. Each row is appended to `benchmarks/results/ablations.csv` as
+soon as it is measured, and rows in that file are not measured again. Without NAME, all missing rows are run.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
 
-RESULTS = Path(__file__).parents[1] / "results" / "ablations.csv"
+TABLE = RESULTS / "ablations.csv"
 RUNS = Path("runs/ablations")
 SHORT = 12  # epochs of an ablation
 
 
 @dataclass
 class Row:
+    """A training of the default recipe with other settings."""
+
     seed: int
     overrides: tuple[str, ...]
 
@@ -38,7 +37,7 @@ HOLES = (
 )
 MOVES = "rotate: [-35, 35], scale: [0.8, 1.2], translate_percent: [-0.08, 0.08], p: 0.95"
 EVEN = f"{{Affine: {{{MOVES}, keep_ratio: true}}}}"
-NARROW = "model.backbone.channels=[16, 32, 64, 128, 256]"  # of the ablations: two thirds of the default's width
+NARROW = "model.backbone.channels=[16, 32, 64, 128, 256]"  # two thirds of the default's width, in every row
 
 
 def _transforms(*entries: str) -> tuple[str, ...]:
@@ -76,14 +75,8 @@ ROWS = {
 }
 
 
-def kpnet(*arguments: str, threads: int) -> str:
-    """What `kpnet` prints."""
-    command = [sys.executable, "-m", "kpnet.cli", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def measure(name: str, row: Row, root: str, threads: int) -> dict[str, object]:
+    """Train and evaluate one row; return its cells."""
     folder = RUNS / name.replace(" ", "_")
     overrides = [f"data.root={root}", f"train.seed={row.seed}", *row.overrides]
     kpnet("train", "facial_heatmap", *overrides, "--out", str(folder), "--force", threads=threads)
@@ -111,11 +104,11 @@ def measure(name: str, row: Row, root: str, threads: int) -> dict[str, object]:
 
 
 def ablations() -> None:
-    """The ablations as a Markdown table: the difference of each to the default of the same seed."""
-    table = pd.read_csv(RESULTS)
+    """Print the measured ablations as a Markdown table, with the difference of each to the default of its seed."""
+    table = pd.read_csv(TABLE)
     names = table.row.str.extract(r"(?P<name>\S+) seed (?P<seed>\d)")
     table = table.join(names).dropna(subset="name").set_index(["name", "seed"])
-    print("| what is other | score | difference | with flip test |\n| --- | --- | --- | --- |")
+    print("| change | score | difference | with flip test |\n| --- | --- | --- | --- |")
     for name in ABLATIONS:
         if name not in table.index.get_level_values("name"):
             continue
@@ -131,25 +124,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | NAME")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="names of the rows that are not measured yet")
-    parser.add_argument("--table", action="store_true", help="print the ablations that are measured, and end")
+    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    parser.add_argument("--table", action="store_true", help="print the measured rows as Markdown and exit")
     given = parser.parse_intermixed_args()
     if given.table:
         return ablations()
-    roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
-    asked = [a for a in given.arguments if not a.startswith("data.root=")]
-    chosen = [n for n in ROWS if any(n == a or n.startswith(f"{a} ") for a in asked)] if asked else list(ROWS)
-    unknown = [a for a in asked if not any(n == a or n.startswith(f"{a} ") for n in ROWS)]
-    if unknown:
-        parser.error(f'no ablation "{unknown[0]}"; there are: {", ".join(ABLATIONS)}')
-    for name in chosen:
-        done = set(pd.read_csv(RESULTS).row)
+    root, asked = split_folder(given.arguments, "data.root", "data/faces15")
+    for each in asked:
+        if not any(is_asked_for(name, [each]) for name in ROWS):
+            parser.error(f'no ablation "{each}"; there are: {", ".join(ABLATIONS)}')
+    for name in (name for name in ROWS if is_asked_for(name, asked)):
+        done = set(pd.read_csv(TABLE).row) if TABLE.is_file() else set()
         if name in done or given.list:
             print(f"{'measured' if name in done else 'not yet '}  {name}")
             continue
-        found = measure(name, ROWS[name], roots[0] if roots else "data/faces15", given.threads)
-        with RESULTS.open("a", newline="") as file:
-            csv.DictWriter(file, list(found), lineterminator="\n").writerow(found)
+        found = measure(name, ROWS[name], root, given.threads)
+        append_row(TABLE, found)
         print(json.dumps(found), flush=True)
 
 

@@ -1,10 +1,10 @@
-"""Is the confidence true? Trained on four fifths of training.csv, calibrated on the last fifth, measured on val.csv.
+"""Measure calibration: train on four fifths of training.csv, calibrate on the last fifth, measure on val.csv.
 
     python benchmarks/accuracy/calibration.py data.root=data/faces15 [--epochs 30] [--threads 1] [CONFIG ...]
 
-For each config a row of `benchmarks/results/calibration.csv` before and one after `kpnet calibrate`, and a picture beside the
-run. Then the same faces with a square of noise over each eye, and moved so that points leave the image: the confidence
-of the points that are covered or gone, beside that of the others.
+Each config gets two rows of `benchmarks/results/calibration.csv`, before and after `kpnet calibrate`, and a plot of
+each beside the run. Then a square of noise covers each eye, and the faces are shifted until points leave the image: the
+script prints the confidence of the points that are covered or outside, and of the others.
 """
 
 from __future__ import annotations
@@ -12,33 +12,25 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from running import RESULTS, kpnet, split_folder
 
 from kpnet import load_model
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.data import KaggleCSV
 from kpnet.heads import Keypoints
 
-RESULTS = Path(__file__).parents[1] / "results" / "calibration.csv"
+TABLE = RESULTS / "calibration.csv"
 RUNS = Path("runs/calibration")
-SIDE, AWAY = 20, 30  # of the square, and of the move, in pixels
-
-
-def kpnet(*arguments: object, threads: int) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "kpnet.cli", *map(str, arguments)]
-    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+SIDE, SHIFT = 20, 30  # of the square and of the shift, in pixels
 
 
 def split(root: Path) -> tuple[Path, Path]:
-    """fit.csv and calibrate.csv: the first four fifths of the rows of training.csv, and the rest."""
+    """Write fit.csv and calibrate.csv: the first four fifths of the rows of training.csv, and the rest."""
     RUNS.mkdir(parents=True, exist_ok=True)
     header, *rows = (root / "training.csv").read_text().splitlines(keepends=True)
     cut = 4 * len(rows) // 5
@@ -48,19 +40,20 @@ def split(root: Path) -> tuple[Path, Path]:
 
 
 def measure(config: str, when: str, folder: Path, val: Path, threads: int) -> dict[str, Any]:
-    picture = folder.with_name(f"{folder.name}_{when}.png")
-    found = json.loads(kpnet("evaluate", folder, val, "--json", "--plot", picture, threads=threads))
-    told = found["reliability"]
+    """Evaluate a run and return its row; the reliability plot is written beside the run."""
+    plot = folder.with_name(f"{folder.name}_{when}.png")
+    found = json.loads(kpnet("evaluate", folder, val, "--json", "--plot", plot, threads=threads))
+    reliability = found["reliability"]
     row = {"config": config, "calibrated": when, "score": round(found["score"], 1)}
-    row |= {key: round(told[key], 4) for key in ("ece", "ece@1%")}
-    for level, share in told["coverage"].items():
+    row |= {key: round(reliability[key], 4) for key in ("ece", "ece@1%")}
+    for level, share in reliability["coverage"].items():
         row[level] = round(share["measured"], 4)
         row[f"{level} interval"] = f"{share['low']:.4f} {share['high']:.4f}"
     return row
 
 
 def hidden_points(folder: Path, val: Path) -> None:
-    """Confidence of covered points and of points that left the image, beside the others'."""
+    """Print the confidence of covered points and of points outside the image, beside that of the others."""
     model, data = load_model(folder), KaggleCSV(val)
     images = torch.stack([data[i]["image"] for i in range(len(data))])
     points = normalized_to_pixel(torch.stack([data[i]["keypoints"] for i in range(len(data))]), (96, 96))
@@ -73,19 +66,15 @@ def hidden_points(folder: Path, val: Path) -> None:
             box = slice(max(y - SIDE // 2, 0), y + SIDE // 2), slice(max(x - SIDE // 2, 0), x + SIDE // 2)
             covered[i, 0][box] = noise[i, 0][box]
             seen[i] = (points[i] - points[i, k]).abs().amax(-1) < SIDE / 2
-        tell(f"a square over {eye}", plain, model.infer(covered), points, seen)
+        report(f"a square over {eye}", plain, model.infer(covered), points, seen)
     moved = torch.zeros_like(images)
-    moved[..., AWAY:] = images[..., :-AWAY]  # to the right
-    tell(
-        f"moved by {AWAY} px",
-        plain,
-        model.infer(moved),
-        points + torch.tensor([AWAY, 0]),
-        points[..., 0] + AWAY > 95.5,
-    )
+    moved[..., SHIFT:] = images[..., :-SHIFT]  # to the right
+    outside = points[..., 0] + SHIFT > 95.5
+    report(f"moved by {SHIFT} px", plain, model.infer(moved), points + torch.tensor([SHIFT, 0]), outside)
 
 
-def tell(what: str, before: Keypoints, after: Keypoints, points: torch.Tensor, gone: torch.Tensor) -> None:
+def report(what: str, before: Keypoints, after: Keypoints, points: torch.Tensor, gone: torch.Tensor) -> None:
+    """Print confidence, predicted and actual error of the hidden points and of the others."""
     error = (normalized_to_pixel(after.keypoints, (96, 96)) - points).norm(dim=-1)
     for name, mask in (("hidden", gone), ("others", ~gone)):
         assert before.confidence is not None
@@ -108,10 +97,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_intermixed_args()
-    roots = [a.removeprefix("data.root=") for a in given.arguments if a.startswith("data.root=")]
-    root = Path(roots[0] if roots else "data/faces15").resolve()
+    folder_name, configs = split_folder(given.arguments, "data.root", "data/faces15")
+    root = Path(folder_name).resolve()
     fit, held = split(root)
-    configs = [a for a in given.arguments if not a.startswith("data.root=")]
     for config in configs or ["facial_heatmap", "facial_simcc", "facial_rle"]:
         folder, val = RUNS / config, root / "val.csv"
         overrides = [f"data.root={fit.parent.resolve()}", f"data.train={fit.name}", f"data.val={val}"]
@@ -120,8 +108,8 @@ def main() -> None:
         rows = [measure(config, "before", folder, val, given.threads)]
         kpnet("calibrate", folder, held, threads=given.threads)
         rows.append(measure(config, "after", folder, val, given.threads))
-        others = [r for r in csv.DictReader(RESULTS.open()) if r["config"] != config] if RESULTS.exists() else []
-        with RESULTS.open("w", newline="") as file:
+        others = [r for r in csv.DictReader(TABLE.open()) if r["config"] != config] if TABLE.exists() else []
+        with TABLE.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows([*others, *rows])

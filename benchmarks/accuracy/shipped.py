@@ -1,10 +1,11 @@
-"""All shipped recipes on faces15, in one comparison: the tables and pictures of README and docs.
+"""Compare all shipped recipes on faces15: the tables and charts of the docs.
 
     python benchmarks/accuracy/shipped.py data.root=data/faces15 [key=value ...] [--workers 2]
 
-Three seeds of the two default recipes, one of the others. Runs go to `runs/shipped`; finished ones are not repeated.
-The table goes to `benchmarks/results/shipped/`, its pictures to `docs/images/`. The report stays in `runs/shipped`: it shows faces.
-`facial_squeezenet` takes ImageNet weights, downloaded or from torch's cache (`TORCH_HOME`).
+The two default recipes are trained with three seeds, the others with one. Runs go to `runs/shipped`; finished ones are
+not repeated. The table is copied to `benchmarks/results/shipped/`, its charts to `docs/images/`. The report stays in
+`runs/shipped`, because it shows faces. `facial_squeezenet` starts from ImageNet weights, which are downloaded or taken
+from torch's cache (`TORCH_HOME`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+
+from running import RESULTS
 
 from kpnet.experiments.comparison import compare
 from kpnet.experiments.report.charts import assign_colours, draw_all
@@ -32,7 +35,7 @@ RECIPES = (
     "facial_regression_i2dl",
 )
 OUT = Path("runs/shipped")
-TABLES, PICTURES = Path("benchmarks/results/shipped"), Path("docs/images")
+TABLES, CHARTS = RESULTS / "shipped", RESULTS.parents[1] / "docs" / "images"
 
 
 def main() -> None:
@@ -50,7 +53,7 @@ def main() -> None:
     assign_colours(rows)
     charts = draw_all(rows)
     for title, file in (("Accuracy against cost", "shipped_cost.svg"), ("Cumulative error", "shipped_errors.svg")):
-        (PICTURES / file).write_text(charts[title].replace("currentColor", "#808080"))  # on light and dark pages
+        (CHARTS / file).write_text(charts[title].replace("currentColor", "#808080"))  # on light and dark pages
 
 
 if __name__ == "__main__":

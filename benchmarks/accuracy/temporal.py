@@ -1,23 +1,23 @@
-"""Does a temporal head steady the points? On synthetic moving faces, against the same model a frame at a time.
+"""Measure what a temporal head gains on synthetic moving faces, over the same model run frame by frame.
 
     python benchmarks/accuracy/temporal.py [--seeds 0 1] [--threads 1]
 
-A small heatmap model is trained on single frames of 100 clips. Then it rests, and temporal layers are trained on
-windows of its answers to those clips: nine frames, past ones alone (no delay), or four of them future ones. All are
-measured on the same frames of 40 clips of other people; seeds are of the training, the test clips are always the same.
-A row each in `benchmarks/results/temporal.csv`. rmse_px: per coordinate, of 64x64 images; jitter_px: the mean |second
-difference| of the error over time.
+A small heatmap model is trained on single frames of 100 clips. Then it is frozen, and temporal layers are trained on
+windows of its predictions for those clips: nine frames, either past ones only (no delay) or four of them future ones.
+All are measured on the same frames of 40 clips of other faces; the seed is that of the training, the test clips are
+always the same. Each row goes to `benchmarks/results/temporal.csv`. rmse_px is per coordinate, in pixels of the 64x64
+images; jitter_px is the mean absolute second difference of the error over time.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from running import RESULTS
 from torch import Tensor
 
 from kpnet import build_model
@@ -28,16 +28,17 @@ from kpnet.losses import l1
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.smoothing import one_euro, savgol
 
-RESULTS = Path(__file__).parents[1] / "results" / "temporal.csv"
+TABLE = RESULTS / "temporal.csv"
 SIDE, FRAMES, TRAIN_CLIPS, TEST_CLIPS = 64, 24, 100, 40
 FRAME_STEPS, LAYER_STEPS = 400, 600
 LAYERS = ("rnn", "gru", "lstm", "conv")
 AROUND = {"past 8": (8, 0), "past 4, future 4": (4, 4)}
-FIRST, LAST = 8, FRAMES - 4  # frames that every row answers
+FIRST, LAST = 8, FRAMES - 4  # frames that every row predicts
 Clips = tuple[Tensor, Tensor]  # images (N, T, 1, H, W) and points (N, T, K, 2)
 
 
 def draw(clips: int, seed: int) -> Clips:
+    """Draw clips of synthetic moving faces."""
     data = SyntheticClips(clips, frames=FRAMES, seed=seed, image_size=(SIDE, SIDE), in_channels=1)
     items = [data[i] for i in range(len(data))]
     images, points = (torch.stack([item[key] for item in items]) for key in ("image", "keypoints"))
@@ -45,6 +46,7 @@ def draw(clips: int, seed: int) -> Clips:
 
 
 def build(head: Any) -> KeypointModel:
+    """Build the small model with a head."""
     backbone = {"name": "conv_sandwich", "channels": [16, 32, 64, 128], "norm": "batch"}
     return build_model(backbone=backbone, head=head, in_channels=1, input_size=SIDE, skeleton="facial15")
 
@@ -53,6 +55,7 @@ INNER = {"name": "heatmap", "decoder": {"name": "top_down", "width": 32}, "loss"
 
 
 def fit(parameters: Any, loss: Any, steps: int, lr: float) -> None:
+    """Minimise a loss with AdamW and a one-cycle schedule."""
     optimizer = torch.optim.AdamW(parameters, lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for _ in range(steps):
@@ -63,6 +66,7 @@ def fit(parameters: Any, loss: Any, steps: int, lr: float) -> None:
 
 
 def train_frames(clips: Clips) -> KeypointModel:
+    """Train the per-frame model on single frames."""
     model = build(INNER).train()
     images, points = (each.flatten(0, 1) for each in clips)
 
@@ -76,8 +80,8 @@ def train_frames(clips: Clips) -> KeypointModel:
 
 
 @torch.no_grad()
-def known(model: KeypointModel, head: TemporalHead, images: Tensor) -> Tensor:
-    """The head's tokens (N, T, D) of clips, by the per-frame model."""
+def frame_tokens(model: KeypointModel, head: TemporalHead, images: Tensor) -> Tensor:
+    """Return the temporal head's inputs (N, T, D) for clips, as the per-frame model predicts them."""
     found = []
     for clip in images:
         features = model.features(clip)
@@ -86,13 +90,14 @@ def known(model: KeypointModel, head: TemporalHead, images: Tensor) -> Tensor:
 
 
 def windows(values: Tensor, past: int, future: int) -> Tensor:
-    """(N, T, D) to (N, answered frames, past + 1 + future, D)."""
+    """Return the windows (N, predicted frames, past + 1 + future, D) of values (N, T, D)."""
     return values.unfold(1, past + 1 + future, 1).transpose(2, 3)
 
 
 def train_layer(
     model: KeypointModel, layer: str, around: tuple[int, int], tokens: Tensor, points: Tensor
 ) -> TemporalHead:
+    """Train a temporal layer on the tokens of the frozen per-frame model."""
     past, future = around
     head = build({"name": "temporal", "head": INNER, "layer": layer, "past": past, "future": future}).head
     assert isinstance(head, TemporalHead)
@@ -111,7 +116,7 @@ def train_layer(
 
 
 def measure(xy: Tensor, points: Tensor) -> dict[str, float]:
-    """Of answers and truth (N, T, K, 2), on the frames that every row answers."""
+    """Return the error and jitter of points (N, T, K, 2), on the frames that every row predicts."""
     error = normalized_to_pixel(xy, (SIDE, SIDE)) - normalized_to_pixel(points, (SIDE, SIDE))
     error = error[:, FIRST:LAST]
     jitter = error.diff(n=2, dim=1).abs().mean()
@@ -119,28 +124,29 @@ def measure(xy: Tensor, points: Tensor) -> dict[str, float]:
 
 
 def rows_of(seed: int, test: Clips) -> list[dict[str, Any]]:
+    """Train and measure every row with one seed."""
     torch.manual_seed(seed)
     train = draw(TRAIN_CLIPS, seed=1000 + seed)
     model = train_frames(train)
     probe = build({"name": "temporal", "head": INNER}).head
     assert isinstance(probe, TemporalHead)
-    tokens, seen = known(model, probe, train[0]), known(model, probe, test[0])
+    tokens, seen = frame_tokens(model, probe, train[0]), frame_tokens(model, probe, test[0])
     xy = seen[..., :30].unflatten(-1, (15, 2))
-    told = {"frame by frame": measure(xy, test[1])}
+    measured = {"frame by frame": measure(xy, test[1])}
     pixels = normalized_to_pixel(xy.double(), (SIDE, SIDE)).numpy()
     for name, smoother in (("one_euro", one_euro), ("savgol", savgol)):
         smooth = torch.from_numpy(np.stack([smoother(clip) for clip in pixels])).float()
-        told[f"frame by frame, {name}"] = measure((2 * smooth + 1) / SIDE - 1, test[1])
+        measured[f"frame by frame, {name}"] = measure((2 * smooth + 1) / SIDE - 1, test[1])
     for name, around in AROUND.items():
         for layer in LAYERS:
             head = train_layer(model, layer, around, tokens, train[1])
             with torch.no_grad():
                 offset = head.correct(windows(seen, *around).flatten(0, 1)).unflatten(0, (TEST_CLIPS, -1))
-            answer = xy.clone()
-            answer[:, around[0] : FRAMES - around[1]] += offset
-            told[f"temporal {layer}, {name}"] = measure(answer, test[1])
-            print(seed, layer, name, told["frame by frame"], measure(answer, test[1]), flush=True)
-    return [{"row": name, "seed": seed, **found} for name, found in told.items()]
+            corrected = xy.clone()
+            corrected[:, around[0] : FRAMES - around[1]] += offset
+            measured[f"temporal {layer}, {name}"] = found = measure(corrected, test[1])
+            print(seed, layer, name, measured["frame by frame"], found, flush=True)
+    return [{"row": name, "seed": seed, **found} for name, found in measured.items()]
 
 
 def main() -> None:
@@ -153,7 +159,7 @@ def main() -> None:
     rows = []
     for seed in given.seeds:
         rows += rows_of(seed, test)
-    with RESULTS.open("w", newline="") as file:
+    with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

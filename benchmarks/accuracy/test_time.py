@@ -1,19 +1,20 @@
-"""What views and decodings at test time are worth, for the runs of a comparison.
+"""Measure test-time views and another decoding on the runs of a comparison.
 
     python benchmarks/accuracy/test_time.py runs/shipped
 
-Measures each finished run's final model on val.csv: as it is, with the flip test, with shifts of 2 px too, and read by
-soft-argmax. Written into `benchmarks/results/test_time.csv` as they come; what is there is not measured again.
+Each finished run's final model is measured on val.csv: as it is, with the flip test, with flips and shifts of 2 px, and
+decoded by soft-argmax. Rows are appended to `benchmarks/results/test_time.csv` as they come; rows in that file are not
+measured again.
 """
 
 from __future__ import annotations
 
-import csv
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
+from running import RESULTS, append_row
 
 from kpnet.config.loading import run_config
 from kpnet.evaluation.measurement import evaluate
@@ -22,13 +23,16 @@ from kpnet.heads.heatmap import HeatmapHead
 from kpnet.models.build import load_model
 from kpnet.models.test_time import TestTime
 
-TABLE = Path(__file__).parents[1] / "results" / "test_time.csv"
+TABLE = RESULTS / "test_time.csv"
 VIEWS = {"plain": TestTime(), "flip": TestTime(flip=True), "flip_shift": TestTime(flip=True, shift=2.0)}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="the folder of a finished comparison")
+    given = parser.parse_args()
     done = set(pd.read_csv(TABLE)[["row", "seed"]].itertuples(index=False, name=None)) if TABLE.is_file() else set()
-    for trial in sorted(Path(sys.argv[1]).glob("runs/*/trial.json")):
+    for trial in sorted(given.comparison.glob("runs/*/trial.json")):
         run, row = trial.parent, json.loads(trial.read_text())["row"]
         config = run_config(run)
         assert config is not None
@@ -41,12 +45,7 @@ def main() -> None:
         if isinstance(model.head, HeatmapHead):
             model.head.decoding = "soft_argmax"
             found["soft_argmax"] = round(evaluate(model, data)["score"], 2)
-        new = not TABLE.is_file()
-        with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, ["row", "seed", *VIEWS, "soft_argmax"], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(found)
+        append_row(TABLE, found, ["row", "seed", *VIEWS, "soft_argmax"])
         print(found, flush=True)
 
 

@@ -1,11 +1,12 @@
-"""Transfer learning on faces15: trains and measures the rows of `benchmarks/results/transfer.csv` that are not in it yet.
+"""Measure transfer learning on faces15: train and evaluate the rows that `transfer.csv` does not have yet.
 
-    python benchmarks/accuracy/transfer.py shared=../shared [--threads 1] [--list] [--plot docs/images/label_efficiency.png] [ROW ...]
+    python benchmarks/accuracy/transfer.py shared=../shared [--threads 1] [--list] [ROW ...]
+    python benchmarks/accuracy/transfer.py --plot docs/images/label_efficiency.png
 
 `shared` holds data/faces15, data/faces_unlabelled and weights/squeezenet1_0_imagenet_fp16.safetensors. A row is one
-training (the autoencoder's rows begin with the pretraining, made once) and its measures on val.csv, of the model at the
-end of its training, plain and with the flip test; the error of each point goes to `transfer_points.csv`. ROW is a name
-or the beginning of one, up to a space; without it: all rows.
+training (the autoencoder's rows begin with the pretraining, which runs once) and its measures on val.csv, of the model
+at the end of its training, plain and with the flip test; the error of each point goes to `transfer_points.csv`. Both
+files are in `benchmarks/results`. ROW is a name, or the beginning of one up to a space; without it, all rows are run.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from faces15 import kpnet
+from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
 
-HERE = Path(__file__).parents[1] / "results"
-RESULTS, POINTS = HERE / "transfer.csv", HERE / "transfer_points.csv"
+TABLE, POINTS = RESULTS / "transfer.csv", RESULTS / "transfer_points.csv"
 RUNS = Path("runs/transfer")
 SEEDS = (0, 1)
 
 
 @dataclass
 class Row:
+    """A training: its config, the overrides, and the pretraining that it starts from."""
+
     config: str
     overrides: tuple[str, ...] = ()
     labels: int | None = None
@@ -34,11 +36,12 @@ class Row:
 
 
 def first(labels: int) -> str:
+    """Return the override that trains on the first `labels` samples."""
     return f"data.train={{file: training.csv, limit: {labels}}}"
 
 
 def steps(labels: int, epochs: int = 32) -> tuple[str, ...]:
-    """About as many steps for any number of labels, and as many validations: the same budget."""
+    """Return overrides with about as many steps and validations for any number of labels."""
     factor = 480 // labels
     return f"train.epochs={epochs * factor}", f"trainer.check_val_every_n_epoch={factor}"
 
@@ -88,7 +91,7 @@ ROWS = {
         for name, file in PARTIAL.items()
     },
     "mlp": Row("facial_mlp"),
-    "conv": Row(  # in minutes, as the fully connected one, and not in facial_regression's twenty
+    "conv": Row(  # trains in minutes, as the fully connected network does; facial_regression takes twenty
         "facial_regression",
         (
             "train.epochs=30",
@@ -101,7 +104,7 @@ ROWS = {
 
 
 def pretrain(overrides: tuple[str, ...], shared: Path, threads: int) -> Path:
-    """The run of these settings, made if there is none."""
+    """Return the run folder of a pretraining with these settings; run it if there is none."""
     name = "_".join(["autoencoder", *("".join(c for c in o if c.isalnum()) for o in overrides)])
     folder = RUNS / name
     if not (folder / "final").is_dir():
@@ -111,6 +114,7 @@ def pretrain(overrides: tuple[str, ...], shared: Path, threads: int) -> Path:
 
 
 def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[str, object]:
+    """Train and evaluate one row; return its cells, and append its points' errors to their table."""
     folder = RUNS / f"{name}_{seed}".replace(" ", "_").replace(",", "")
     overrides = [o.replace("SHARED", str(shared)) for o in row.overrides]
     if row.pretraining is not None:
@@ -138,21 +142,21 @@ def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[
 
 
 def plot(path: Path) -> None:
-    """Score against the number of labels; each seed a point, the lines their mean."""
+    """Plot the score against the number of labels: a dot for each seed, a line through their means."""
     from matplotlib.figure import Figure
 
     from kpnet.plot import save_figure
 
-    table = pd.read_csv(RESULTS)
+    table = pd.read_csv(TABLE)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    shown = {
+    lines = {
         "squeezenet at once": "SqueezeNet, ImageNet weights",
         "squeezenet scratch": "SqueezeNet from scratch",
         "conv_sandwich scratch": "conv sandwich from scratch",
         "conv_sandwich autoencoder": "conv sandwich, autoencoder",
     }
-    for number, (start, label) in enumerate(shown.items()):
+    for number, (start, label) in enumerate(lines.items()):
         rows = table[table.row.str.fullmatch(rf"{start} \d+")]
         mean = rows.groupby("labels").score.mean()
         axes.plot(mean.index, mean, color=f"C{number}", label=label)
@@ -169,32 +173,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="names of the rows, and whether they are measured")
-    parser.add_argument("--plot", type=Path, help="draw the label-efficiency curve here, and end")
+    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    parser.add_argument("--plot", type=Path, help="draw the label-efficiency curve here and exit")
     given = parser.parse_intermixed_args()
     if given.plot:
         return plot(given.plot)
-    shared = next((a.removeprefix("shared=") for a in given.arguments if a.startswith("shared=")), "../shared")
-    asked = [a for a in given.arguments if not a.startswith("shared=")]
-    for name in asked:
-        if not any(n == name or n.startswith(f"{name} ") for n in ROWS):
-            parser.error(f'no row "{name}"; there are: {", ".join(ROWS)}')
+    shared, asked = split_folder(given.arguments, "shared", "../shared")
+    for each in asked:
+        if not any(is_asked_for(name, [each]) for name in ROWS):
+            parser.error(f'no row "{each}"; there are: {", ".join(ROWS)}')
     for seed in SEEDS:
         for name, row in ROWS.items():
-            if asked and not any(name == a or name.startswith(f"{a} ") for a in asked):
+            if not is_asked_for(name, asked):
                 continue
-            table = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"row": [], "seed": []})
+            table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"row": [], "seed": []})
             done = ((table.row == name) & (table.seed == seed)).any()
             if done or given.list:
                 print(f"{'measured' if done else 'not yet '}  {name}, seed {seed}")
                 continue
             found = measure(name, row, seed, Path(shared).resolve(), given.threads)
-            header = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(found), lineterminator="\n")
-                if header:
-                    writer.writeheader()
-                writer.writerow(found)
+            append_row(TABLE, found)
             print(json.dumps(found), flush=True)
 
 

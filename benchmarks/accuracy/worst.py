@@ -1,8 +1,9 @@
-"""What limits a model: its worst faces on the validation data of its run, with the flip test.
+"""Find what limits a model: its worst faces on the validation data of its run, with the flip test.
 
-    python benchmarks/accuracy/worst.py RUN PICTURE.png [--count 20]
+    python benchmarks/accuracy/worst.py RUN FIGURE.png [--count 20]
 
-Prints their share of the squared error, the score without them, and each group's share of their error; draws them.
+Prints their share of the squared error, the score without them, and each keypoint group's share of their error, and
+draws them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from kpnet.plot import draw_predictions, save_figure
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("figure", type=Path, help="where the faces are drawn")
+    parser.add_argument("--count", type=int, default=20, help="number of faces")
     given = parser.parse_args()
     model = load_model(given.run)
     dataset = evaluation_dataset(given.run, None, model)
@@ -39,7 +40,7 @@ def main() -> None:
     for name, indices in model.skeleton.group_indices.items():
         print(f"  {name}: {squared[worst][:, indices].sum() / squared[worst].sum():.0%} of theirs")
     images = torch.stack([dataset[int(index)]["image"] for index in worst])
-    save_figure(draw_predictions(images, truth[worst], predicted[worst], visible[worst]), given.picture)
+    save_figure(draw_predictions(images, truth[worst], predicted[worst], visible[worst]), given.figure)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Indexing a COCO keypoints file of the size of person_keypoints_train2017.json: time against json.load, and memory.
+"""Time the indexing of a COCO keypoints file of train2017's size against json.load, and measure its memory.
 
-    python benchmarks/speed/coco_index.py [FOLDER]    # 262,465 made-up people on 64,115 pictures that are not there
+    python benchmarks/speed/coco_index.py [FOLDER]
 
-Prints the seconds of both, their ratio, and the megabytes that a loader's worker has for itself after all labels.
+The file is written to FOLDER (default: a temporary one) if it is not there: 262,465 made-up people on 64,115 images
+that do not exist. Prints the seconds of both, their ratio, and the memory that a loader's worker has for itself after
+it has read all labels.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,19 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.formats import coco
-from kpnet.data.formats import image_files as picture_files
+from kpnet.data.formats import coco, image_files
 
-PEOPLE, PICTURES, LABELLED = 262_465, 64_115, 149_813  # of train2017, and those with a labelled point
+PEOPLE, IMAGES, LABELLED = 262_465, 64_115, 149_813  # as train2017 has; LABELLED people have a labelled point
 
 
 def write(path: Path) -> None:
-    """With segments of 66 numbers, so that it is as long as the real file."""
+    """Write a file as long as the real one, with segments of 66 numbers."""
     rng, person = np.random.default_rng(0), Skeleton.load("coco17")
     images = [
         {"license": 1, "file_name": f"{i:012d}.jpg", "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg",
          "height": 480, "width": 640, "date_captured": "2013-11-14 17:02:52", "id": i}
-        for i in range(PICTURES)
+        for i in range(IMAGES)
     ]  # fmt: skip
     xy = rng.integers(0, 480, (PEOPLE, 17, 2))
     seen = rng.integers(0, 3, (PEOPLE, 17)) * (np.arange(PEOPLE) < LABELLED)[:, None]
@@ -37,7 +38,7 @@ def write(path: Path) -> None:
     segments = rng.uniform(0, 480, (PEOPLE, 66)).round(2).tolist()
     annotations = [
         {"segmentation": [segments[i]], "num_keypoints": int((seen[i] > 0).sum()), "area": 1234.5, "iscrowd": 0,
-         "keypoints": points[i], "image_id": i % PICTURES, "bbox": [10.5, 20.25, 100.75, 200.0],
+         "keypoints": points[i], "image_id": i % IMAGES, "bbox": [10.5, 20.25, 100.75, 200.0],
          "category_id": 1, "id": i}
         for i in range(PEOPLE)
     ]  # fmt: skip
@@ -46,13 +47,13 @@ def write(path: Path) -> None:
 
 
 def own_megabytes() -> float:
-    """What this process shares with no other."""
+    """Return the memory that this process shares with no other (Linux)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def read_all(dataset: coco.COCO, queue: multiprocessing.Queue) -> None:
-    """In a worker: every label, as a loader reads them."""
+    """Read every label, as a loader's worker does, and report the worker's own memory before and after."""
     before = own_megabytes()
     for index in range(len(dataset)):
         dataset.keypoints(index), dataset.box(index), dataset.image_name(index)
@@ -60,14 +61,16 @@ def read_all(dataset: coco.COCO, queue: multiprocessing.Queue) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where the file is written, or lies already")
+    folder = parser.parse_args().folder or Path(tempfile.mkdtemp())
     path = folder / "person_keypoints.json"
     if not path.is_file():
         write(path)
     print(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
-    # There are no pictures: looking for them is no part of reading the file.
-    picture_files._exists = lambda folder, names: (True for _ in names)  # type: ignore[assignment]
-    picture_files.image_problem = lambda path: None  # type: ignore[assignment]
+    # There are no images, and looking for them is not what is timed.
+    image_files._exists = lambda folder, names: (True for _ in names)  # type: ignore[assignment]
+    image_files.image_problem = lambda path: None  # type: ignore[assignment]
     for _ in range(2):
         start = time.perf_counter()
         with path.open() as file:

@@ -1,9 +1,9 @@
-"""What a training step costs with the backbone frozen, against the whole step.
+"""Measure what a training step costs with the backbone frozen, relative to the whole step.
 
     python benchmarks/speed/frozen_step.py [--threads 1] [BACKBONE ...]
 
-Both models train on one batch of 32 images of 96x96 in memory, their steps taken in turn, in one process. Memory is
-what the step adds at its peak, in the profiler's account of every tensor. At most 0.6 x is asked for.
+Both models train on one batch of 32 images of 96x96 pixels in memory; their steps alternate, in one process. Memory is
+what a step adds at its peak, by the profiler's account of every tensor. The goal is at most 0.6 x of both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from memory import peak_bytes
 
 from kpnet import build_model
 from kpnet.models.keypoint_model import KeypointModel
@@ -23,6 +23,7 @@ BATCH, SIDE, POINTS, REPEATS = 32, 96, 15, 15
 
 
 def stepper(model: KeypointModel) -> Callable[[], None]:
+    """Return a function that takes one training step on a fixed batch."""
     torch.manual_seed(0)
     images, target = torch.rand(BATCH, 3, SIDE, SIDE), torch.rand(BATCH, POINTS, 2) - 0.5
     weight = torch.ones(BATCH, POINTS)
@@ -35,18 +36,6 @@ def stepper(model: KeypointModel) -> Callable[[], None]:
         optimizer.step()
 
     return step
-
-
-def peak_memory(step: Callable[[], None]) -> int:
-    """Bytes that a step holds at most, beyond what is there before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    held = most = 0
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most
 
 
 def main() -> None:
@@ -73,7 +62,7 @@ def main() -> None:
                 if repeat >= 3:  # the first ones warm up
                     taken.append(time.perf_counter() - start)
         full, frozen = (statistics.median(taken) * 1e3 for taken in times)
-        most, less = (peak_memory(step) / 1e6 for step in steps)
+        most, less = (peak_bytes(step) / 1e6 for step in steps)
         shares = frozen / full, less / most
         print(
             f"| {name} | {full:.1f} | {frozen:.1f} | {shares[0]:.2f} x | {most:.0f} | {less:.0f} | {shares[1]:.2f} x |"

@@ -1,14 +1,15 @@
-"""What kpnet's data loading adds to the decoding and to albumentations: microseconds an image, in one process.
+"""Measure what kpnet's data loading adds to decoding and albumentations, in microseconds per image in one process.
 
-    python benchmarks/speed/loading.py data.root=FOLDER    # helen68: its JPEGs with the augmentation of examples/facial68
+    python benchmarks/speed/loading.py data.root=FOLDER [key=value ...]
 
-The plain loop decodes, runs the same transforms with albumentations' own keypoints, and makes tensors. Then what the
-augmentation of a 96x96 grey face takes, with 15 points and without.
+FOLDER holds helen68, whose JPEGs are loaded with the augmentation of examples/facial68. The plain loop decodes, runs
+the same transforms with albumentations' own keypoints, and makes tensors. The last table is the augmentation of a 96x96
+grey face, with 15 points and without.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,10 @@ POINTS = A.KeypointParams(format="xy", remove_invisible=False)
 
 
 def compare(jobs: dict[str, Callable[[int], object]]) -> None:
-    """Microseconds an image of the thread's own time, and as a multiple of the first job's.
+    """Print each job's microseconds per image of the thread's own time, and their ratio to the first job's.
 
-    Medians of rounds in which each job has its turn at the same 32 images: a machine changes its pace by the minute.
+    Both are medians over rounds in which each job takes its turn at the same 32 images, because a machine changes its
+    pace by the minute.
     """
     seconds = {name: np.zeros(ROUNDS) for name in jobs}
     for turn in range(-5, ROUNDS):  # the first fill the caches
@@ -48,11 +50,12 @@ def compare(jobs: dict[str, Callable[[int], object]]) -> None:
 
 
 def named(transforms: list) -> list[A.BasicTransform]:
-    """Of a config's list."""
+    """Build albumentations' transforms from a config's list."""
     return [getattr(A, name)(**options) for spec in transforms for name, options in spec.items()]
 
 
 def photographs(overrides: list[str]) -> None:
+    """Compare the loading of helen68's photographs with a plain loop."""
     config = load_config(EXAMPLE, overrides)
     dataset = build_train(config)
     files = dataset.parts[0].dataset
@@ -86,6 +89,7 @@ def photographs(overrides: list[str]) -> None:
 
 
 def grey_faces() -> None:
+    """Compare the augmentation of grey faces with albumentations alone."""
     specs = [
         {"HorizontalFlip": {"p": 0.5}},
         {"Affine": {"rotate": [-30, 30], "scale": [0.8, 1.2], "p": 1.0}},
@@ -104,8 +108,15 @@ def grey_faces() -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    given = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    photographs(sys.argv[1:])
+    photographs(given.overrides)
     grey_faces()
+
+
+if __name__ == "__main__":
+    main()

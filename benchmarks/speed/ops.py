@@ -1,20 +1,21 @@
-"""Decoding and encoding beside dsntnn, kornia and a numpy loop per point: time and peak memory, side by side.
+"""Compare decoding and encoding with dsntnn, kornia and numpy loops per point: time and peak memory, side by side.
 
     python benchmarks/speed/ops.py [--device cuda] [--repeats 21]
 
-Times are medians of interleaved repeats, on a CPU of one thread's processor time; soft-argmax is forward and
-backward. On a CPU all is run twice, as what glibc's allocator does matters more than the arithmetic: with memory that
-the process keeps, and with fresh pages for each tensor of 4 MB and more (its default lies between). Peak memory is
-the highest sum of live bytes that a call allocates beyond its inputs: the allocator's own events on a CPU
-(`torch.profiler`), `max_memory_allocated` on a GPU, `tracemalloc` for numpy. Other libraries (`pip install dsntnn
-kornia`) and kpnet must agree before anything is timed. The numpy loops do what the usual codecs do, sample by sample
-on the CPU: DARK is argmax, an 11-cell blur, log and a Taylor step per point; encoding pastes a 3-sigma window per
-point.
+Times are medians of interleaved repeats; on a CPU they are one thread's processor time. Soft-argmax is measured forward
+and backward. On a CPU everything runs twice, because glibc's allocator matters more than the arithmetic: once with
+memory that the process keeps, once with fresh pages for each tensor of 4 MB and more (the default lies between). Peak
+memory is the highest sum of live bytes that a call allocates beyond its inputs: the allocator's own events on a CPU
+(`torch.profiler`), `max_memory_allocated` on a GPU, `tracemalloc` for numpy. The other libraries (`pip install dsntnn
+kornia`) and kpnet must agree before anything is timed. The numpy loops do what the usual codecs do, sample by sample on
+the CPU: DARK is an argmax, an 11-cell blur, a logarithm and a Taylor step per point; encoding pastes a 3-sigma window
+per point.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 import random
@@ -31,20 +32,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before torch: no lines of the 
 import cv2
 import numpy as np
 import torch
+from memory import peak_bytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from kpnet import decoding
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.rendering import render_gaussian2d
-
-try:
-    import dsntnn
-    from kornia.geometry.subpix import spatial_expectation2d, spatial_softmax2d
-except ImportError as missing:
-    raise SystemExit(
-        f"benchmarks/speed/ops.py compares with other libraries: pip install dsntnn kornia ({missing})"
-    ) from None
 
 SHAPES = ((64, 17, 64, 48), (256, 15, 24, 24))
 SIGMA = 2.0
@@ -56,11 +49,12 @@ MEMORY = {
 
 
 def dark_loop(maps: np.ndarray, blurred: bool) -> np.ndarray:
-    """Cells (B, K, 2) of probability maps (B, K, h, w): sample by sample, point by point."""
+    """Return DARK's cells (B, K, 2) of probability maps (B, K, h, w), sample by sample and point by point."""
     return np.stack([dark_sample(sample, blurred) for sample in maps])
 
 
 def dark_sample(maps: np.ndarray, blurred: bool) -> np.ndarray:
+    """Return DARK's cells (K, 2) of one sample's maps (K, h, w)."""
     count, height, width = maps.shape
     y, x = np.unravel_index(maps.reshape(count, -1).argmax(1), (height, width))
     xy = np.stack([x, y], -1).astype(np.float32)
@@ -78,7 +72,7 @@ def dark_sample(maps: np.ndarray, blurred: bool) -> np.ndarray:
 
 
 def smooth(maps: np.ndarray) -> np.ndarray:
-    """Each map (K, h, w) in a frame of zeros, blurred, cut out again and brought back to its height."""
+    """Blur each map (K, h, w) in a frame of zeros and scale it back to its maximum."""
     count, height, width = maps.shape
     frame = KERNEL // 2
     smoothed = np.empty_like(maps)
@@ -91,11 +85,12 @@ def smooth(maps: np.ndarray) -> np.ndarray:
 
 
 def encode_loop(cells: np.ndarray, size: tuple[int, int], rounded: bool) -> np.ndarray:
-    """Maps (B, K, h, w) of points (B, K, 2) in cells: one stamp at whole cells (MSRA), or exact ones (UDP)."""
+    """Return maps (B, K, h, w) of points (B, K, 2) in cells: one stamp at whole cells (MSRA), or exact ones (UDP)."""
     return np.stack([encode_sample(sample, size, rounded) for sample in cells])
 
 
 def encode_sample(cells: np.ndarray, size: tuple[int, int], rounded: bool) -> np.ndarray:
+    """Return the maps (K, h, w) of one sample's points (K, 2)."""
     height, width = size
     maps = np.zeros((len(cells), height, width), np.float32)
     reach = math.ceil(3 * SIGMA)
@@ -117,19 +112,24 @@ def encode_sample(cells: np.ndarray, size: tuple[int, int], rounded: bool) -> np
 
 
 def by_kornia(logits: Tensor) -> Tensor:
-    """kornia puts -1 and 1 at the centres of the outermost cells: brought to their outer edges."""
+    """Run kornia's soft-argmax, and move its -1 and 1 from the outermost cells' centres to their outer edges."""
+    from kornia.geometry.subpix import spatial_expectation2d, spatial_softmax2d
+
     height, width = logits.shape[-2:]
     xy = spatial_expectation2d(spatial_softmax2d(logits), normalized_coordinates=True)
     return xy * xy.new_tensor([(width - 1) / width, (height - 1) / height])
 
 
 def by_dsntnn(logits: Tensor) -> Tensor:
+    """Run dsntnn's soft-argmax."""
+    import dsntnn
+
     return dsntnn.dsnt(dsntnn.flat_softmax(logits))
 
 
 @dataclass
 class Call:
-    """One way to do a job, and what was measured of it."""
+    """One way to do a job, and its measurements."""
 
     action: Callable[[], object]
     numpy: bool = False
@@ -142,7 +142,7 @@ class Call:
 
 
 class Inputs:
-    """What the calls of one shape are given: random logits with a Gaussian peak each, and the points."""
+    """Inputs of the calls of one shape: random logits with a Gaussian peak each, and the points."""
 
     def __init__(self, shape: tuple[int, int, int, int], device: str) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -161,7 +161,7 @@ class Inputs:
         return xy.detach(), torch.autograd.grad(xy, self.logits, self.upstream)[0]
 
     def check(self) -> None:
-        """The answers agree, so that the times are of the same thing."""
+        """Check that the results agree, so that the same work is timed."""
         xy, slope = self.step(decoding.soft_argmax2d)
         for other in (by_dsntnn, by_kornia):
             other_xy, other_slope = self.step(other)
@@ -198,8 +198,8 @@ class Inputs:
         }
 
 
-def peak_bytes(call: Call, device: str) -> int:
-    """The highest sum of live bytes allocated during one call."""
+def peak_of(call: Call, device: str) -> int:
+    """Return the highest sum of live bytes allocated during one call."""
     if call.numpy:
         tracemalloc.start()
         call.action()
@@ -211,17 +211,11 @@ def peak_bytes(call: Call, device: str) -> int:
         before = torch.cuda.memory_allocated()
         call.action()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call.action()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+    return peak_bytes(call.action)
 
 
 def measure(job: dict[str, Call], device: str, repeats: int) -> None:
+    """Time the calls of a job in turn, and take their peak memory."""
     clock = time.perf_counter if device == "cuda" else time.process_time
     for call in job.values():
         call.action()
@@ -233,11 +227,11 @@ def measure(job: dict[str, Call], device: str, repeats: int) -> None:
                 torch.cuda.synchronize()
             call.seconds.append(clock() - start)
     for call in job.values():
-        call.peak = peak_bytes(call, device)
+        call.peak = peak_of(call, device)
 
 
 def figures(shape: tuple[int, ...], jobs: dict[str, dict[str, Call]]) -> list[str]:
-    """A line for each figure that kpnet set itself on one CPU thread."""
+    """Return a line for each goal that kpnet set itself on one CPU thread."""
     large = shape == SHAPES[0]
     leads = (
         ("soft-argmax", "dsntnn", 2 if large else 1),
@@ -260,6 +254,7 @@ def verdict(reached: bool) -> str:
 
 
 def compare(device: str, repeats: int) -> None:
+    """Measure every job at every shape, and print the table and the goals."""
     print("| shape | job | by | ms | to kpnet | peak MB | of the maps |\n|---|---|---|---:|---:|---:|---:|")
     lines = []
     for shape in SHAPES:
@@ -282,6 +277,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--memory", choices=tuple(MEMORY), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    missing = [name for name in ("dsntnn", "kornia") if importlib.util.find_spec(name) is None]
+    if missing:
+        parser.error(f"the comparison needs other libraries: pip install {' '.join(missing)}")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if options.device == "cuda" or options.memory:

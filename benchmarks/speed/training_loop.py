@@ -1,10 +1,10 @@
-"""The training loop's own cost: an epoch of a recipe from its CSV, augmentation included, against the bare steps.
+"""Measure the training loop's own cost: an epoch of a recipe, augmentation included, against the bare steps.
 
     python benchmarks/speed/training_loop.py data.root=data/faces15 [--threads 1] [--epochs 5]
 
 Each epoch of the real training (loader, augmentation, Lightning, weight average, logging, checkpoint; no validation)
 is followed, in the same process, by as many optimizer steps of a second model of the same config on one batch
-that lies in memory. The ratio of the medians is to stay at or under 1.05.
+in memory. The goal is a ratio of the medians of at most 1.05.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kpnet.training.optim import build_optimizer
 
 
 class BareSteps(pl.Callback):
-    """After each epoch: the bare steps, timed; and the epochs' own times without them."""
+    """Times the bare steps after each epoch, and the epochs without them."""
 
     def __init__(self, config: Any) -> None:
         self.model = build_model(config).train()
@@ -40,6 +40,7 @@ class BareSteps(pl.Callback):
         self.start = 0.0
 
     def step(self) -> None:
+        """Take one optimizer step on the batch in memory."""
         output = self.model.output(self.images)
         loss = torch.stack(list(self.model.head.loss(output, self.target, self.weight).values())).sum()
         self.optimizer.zero_grad()
