@@ -28,7 +28,7 @@ def test_both_archives_hold_the_recipes(built):
     recipes = {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     wheel = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
     assert {f"kpnet/{recipe}" for recipe in recipes} <= wheel
-    assert {"kpnet/py.typed", "kpnet/skeletons/facial15.yaml"} <= wheel
+    assert {"kpnet/py.typed", "kpnet/core/skeletons/facial15.yaml"} <= wheel
     assert not [name for name in wheel if name.startswith(("tests/", "configs/", "benchmarks/"))]
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
