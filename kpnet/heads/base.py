@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -84,6 +84,10 @@ class Head(nn.Module):
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Named terms, already weighted, whose sum is the loss; target (B, K, 2), weight (B, K), 0 for absent."""
         raise NotImplementedError
+
+    def weighted_terms(self, term: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """Return each term of `loss_weights` above 0, times its weight; `term` computes one from its name."""
+        return {name: weight * term(name) for name, weight in self.loss_weights.items() if weight}
 
     def decode(self, output: HeadOutput) -> Tensor:
         """The answer's keypoints (B, K, 2) alone: `output.xy`, if the head does not decode otherwise than it trains."""

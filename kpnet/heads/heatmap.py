@@ -107,11 +107,11 @@ class HeatmapHead(Head):
         assert isinstance(output, HeatmapOutput)
         stages = [(decoding.soft_argmax2d(z, self.temperature), z) for z in output.earlier]
         stages.append((output.xy, output.logits))
-        return {
-            name: w * torch.stack([self._term(name, xy, logits, target, weight) for xy, logits in stages]).mean()
-            for name, w in self.loss_weights.items()
-            if w
-        }
+
+        def mean_over_stages(name: str) -> Tensor:
+            return torch.stack([self._term(name, xy, logits, target, weight) for xy, logits in stages]).mean()
+
+        return self.weighted_terms(mean_over_stages)
 
     def _term(self, name: str, xy: Tensor, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         if name in COORDINATE_LOSSES:

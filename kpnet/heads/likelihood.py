@@ -46,13 +46,13 @@ class LikelihoodHead(Regressor):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, LikelihoodOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if w and name == "nll":
-                terms[name] = w * self.nll(output.xy, output.log_scale, target, weight)
-            elif w:
-                terms[name] = w * self.coordinate_term(name, output, target, weight)
-        return terms
+
+        def term(name: str) -> Tensor:
+            if name == "nll":
+                return self.nll(output.xy, output.log_scale, target, weight)
+            return self.coordinate_term(name, output, target, weight)
+
+        return self.weighted_terms(term)
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError

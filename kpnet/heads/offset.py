@@ -82,18 +82,15 @@ class OffsetHead(Head):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, OffsetOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if not w:
-                continue
+
+        def term(name: str) -> Tensor:
             if name == "offset":
-                value = vote_error(output.votes, target, weight, self.radius_cells, self.reduce)
-            elif name in COORDINATE_LOSSES:
-                value = COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-            else:
-                value = SOFTMAX_LOSSES[name](output.logits, target, weight, self.sigma_cells, self.reduce)
-            terms[name] = w * value
-        return terms
+                return vote_error(output.votes, target, weight, self.radius_cells, self.reduce)
+            if name in COORDINATE_LOSSES:
+                return COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+            return SOFTMAX_LOSSES[name](output.logits, target, weight, self.sigma_cells, self.reduce)
+
+        return self.weighted_terms(term)
 
     def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, OffsetOutput)

@@ -105,6 +105,4 @@ class RegressionHead(Regressor):
         return HeadOutput(self.regress(features))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        return {
-            name: w * self.coordinate_term(name, output, target, weight) for name, w in self.loss_weights.items() if w
-        }
+        return self.weighted_terms(lambda name: self.coordinate_term(name, output, target, weight))

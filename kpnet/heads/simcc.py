@@ -86,15 +86,13 @@ class SimCCHead(Head):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, SimCCOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if not w:
-                continue
+
+        def term(name: str) -> Tensor:
             if name in COORDINATE_LOSSES:
-                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-            else:
-                terms[name] = w * self._axes_loss(name, output, target, weight)
-        return terms
+                return COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+            return self._axes_loss(name, output, target, weight)
+
+        return self.weighted_terms(term)
 
     def _axes_loss(self, name: str, output: SimCCOutput, target: Tensor, weight: Tensor) -> Tensor:
         check_shapes(output.x_logits, target, weight)

@@ -152,11 +152,8 @@ class TemporalHead(Head):
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The inner head's terms as `frame.TERM`, and those of the corrected points."""
         assert isinstance(output, TemporalOutput)
-        terms = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
-        for name, w in self.loss_weights.items():
-            if w:
-                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-        return terms
+        inner = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
+        return inner | self.weighted_terms(lambda name: COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce))
 
     def decode(self, output: HeadOutput) -> Tensor:
         """As the inner head decodes them, corrected."""
