@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -84,13 +85,13 @@ class ReceptiveFields(TorchDispatchMode):
         return "unknown" if self.lost else self.fields.get(tensor, "unknown")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        inputs = [t for t in _tensors([args, kwargs]) if t in self.fields]
+        inputs = [t for t in tensors_in([args, kwargs]) if t in self.fields]
         fields = [(self.fields[t], t.shape) for t in inputs]
         target = args[0] if func._schema.is_mutable and isinstance(args[0], Tensor) else None
         if fields and target is not None and (target not in self.fields or _is_part(target)):
             self.lost = True  # written into a buffer, maybe through a view of it: no longer to be followed
         result = func(*args, **(kwargs or {}))
-        outputs = list(_tensors(result))
+        outputs = list(tensors_in(result))
         if fields:
             for output in outputs:
                 self.fields[output] = _rule(func, args, fields, output)
@@ -199,11 +200,14 @@ def _is_part(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
 
 
-def _tensors(value: Any) -> Iterable[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested lists, tuples, mappings and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
+    elif dataclasses.is_dataclass(value):
+        yield from tensors_in([getattr(value, field.name) for field in dataclasses.fields(value)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from kpnet.core.runtime import evaluation_mode
-from kpnet.models.receptive_field import Field, ReceptiveFields
+from kpnet.models.receptive_field import Field, ReceptiveFields, tensors_in
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -106,7 +104,7 @@ def _note(
     counted: set[Tensor],
     fields: ReceptiveFields,
 ) -> None:
-    inputs, outputs = list(_tensors([args, kwargs])), list(_tensors(result))
+    inputs, outputs = list(tensors_in([args, kwargs])), list(tensors_in(result))
     if not inputs or not outputs:
         return
     held = {t.untyped_storage().data_ptr() for t in inputs}
@@ -205,19 +203,6 @@ def _pick(value: Any, d: int) -> int:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested lists, tuples, mappings and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif dataclasses.is_dataclass(value):
-        yield from _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def render(summary: Summary) -> Table:
