@@ -19,6 +19,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.models.files import write_model
+from kpnet.models.normalization import register_statistics
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers
 
@@ -37,13 +38,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.in_channels, input_size=config.input_size)
-        for name in ("mean", "std"):
-            values = getattr(config, name) or getattr(self.backbone, name)
-            if len(values) not in (1, config.in_channels):
-                expected = "1 value" if config.in_channels == 1 else f"1 or {config.in_channels} values"
-                raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
-            setattr(self.backbone, name, tuple(values))
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        register_statistics(self, config, self.backbone)
+        self.backbone.mean = tuple(config.mean or self.backbone.mean)
+        self.backbone.std = tuple(config.std or self.backbone.std)
         self.decoder = _decoder(self.backbone, config)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import write_model
+from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views
 
 
@@ -40,15 +41,7 @@ class KeypointModel(nn.Module):
         self.frozen_stages = 0
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
-        channels = backbone.in_channels
-        for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
-            if len(values) not in (1, channels):
-                expected = "1 value" if channels == 1 else f"1 or {channels} values"
-                raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
-            # Not in the state dict: the config says it. One value stands for every channel of the stem,
-            # so that a grey image always broadcasts to as many.
-            each = torch.tensor(list(values)).expand(channels).clone()
-            self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
+        register_statistics(self, config, backbone)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone is not `normed`.
