@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from kpnet.backbones.base import Backbone
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 Pretrained = bool | str | Path
-
-
 Size = tuple[int, int] | None
-
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -62,8 +59,9 @@ class LibraryBackbone(Backbone):
         except KpnetError:
             raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise KpnetError(f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {why}") from None
+            raise KpnetError(
+                f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {first_line(error)}"
+            ) from None
         finally:
             self.train(training)
 
@@ -82,10 +80,6 @@ class LibraryBackbone(Backbone):
 
 def no_download(where: str, error: Exception) -> str:
     return (
-        f"{where}: its weights could not be downloaded ({first_line(error)}); "
+        f"{where}: its weights could not be downloaded ({first_line(error, with_type=True)}); "
         "fetch the file elsewhere and set pretrained to its path"
     )
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -15,7 +15,7 @@ from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
 from kpnet.config.fields import Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import explain_validation_error
@@ -95,7 +95,7 @@ def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
+        raise KpnetError(f"{where}: not the config of a saved model: {first_line(error)}") from None
     return PretrainedSource(str(pretrained), found.model.backbone, found.model.input_size, found.input)
 
 

@@ -18,13 +18,12 @@ from kpnet.backbones.library import (
     LibraryBackbone,
     Pretrained,
     Size,
-    first_line,
     no_download,
 )
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
 from kpnet.backbones.weights import LoadReport, load_matching_weights
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 
 class TimmBackbone(LibraryBackbone):
@@ -105,12 +104,14 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
                 continue
             ours = [key for key in unknown if key in options]
             if ours:
-                raise KpnetError(f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error)})') from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
+                raise KpnetError(
+                    f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error, with_type=True)})'
+                ) from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
         except Exception as error:
             if pretrained:
                 raise KpnetError(no_download(f'backbone "{name}"', error)) from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
 
 
 def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> LoadReport:

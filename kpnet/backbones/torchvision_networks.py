@@ -21,8 +21,6 @@ _TORCHVISION = re.compile(
     r"(alexnet|squeezenet|vgg|resnet|resnext|wide_resnet|densenet|mobilenet|efficientnet|convnext|mnasnet|regnet"
     r"|shufflenet)"
 )
-
-
 _HEADS = ("classifier", "fc", "avgpool")
 
 

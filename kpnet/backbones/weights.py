@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -122,7 +122,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise KpnetError(f"{path}: not a readable safetensors file, corrupt or truncated ({_line(error)})") from None
+        raise KpnetError(
+            f"{path}: not a readable safetensors file, corrupt or truncated ({first_line(error)})"
+        ) from None
 
 
 def _read_pickle(path: Path) -> dict[Any, Any]:
@@ -144,10 +146,6 @@ def _why_refused(path: Path, error: Exception) -> str:
     foreign = "unsupported operand" in text and path.read_bytes()[:1] == b"\x80"
     if foreign or any(phrase in text for phrase in ("unsupported global", "unsupported class", "is blocked")):
         return f"{path}: refused and not run: this pickle holds more than weights; save its state dict as safetensors"
-    return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({_line(error)})"
-
-
-def _line(error: Exception) -> str:
     # torch puts a page of advice before what happened.
-    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    return (text or type(error).__name__).splitlines()[0][:120]
+    reason = first_line(str(error).rpartition("WeightsUnpickler error:")[2].strip() or error)
+    return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({reason})"

@@ -15,7 +15,7 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.pretraining import AutoencoderConfig, Mask
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.models.files import write_model
@@ -84,8 +84,7 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     try:
         saved = _Saved.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {reason}") from None
+        raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {first_line(error)}") from None
     statistics = {"mean": saved.input.mean, "std": saved.input.std}
     model = Autoencoder(saved.model.model_copy(update=statistics))
     load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))

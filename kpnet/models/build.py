@@ -16,7 +16,7 @@ from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
@@ -113,8 +113,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
+        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {first_line(error)}") from None
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:
