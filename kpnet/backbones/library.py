@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision as feature pyramids, with their published weights or a file's."""
+"""The base class of backbones from other libraries, timm and torchvision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LibraryBackbone(Backbone):
-    """What both libraries share: checks, input statistics, and maps that are known to cover the image."""
+    """What both libraries share: checks, input statistics, and the check that every map covers the image."""
 
     name: str
     net: Any
@@ -42,6 +42,7 @@ class LibraryBackbone(Backbone):
         self.has_norm_layers = any("Norm" in type(module).__name__ for module in self.net.modules())
 
     def maps(self, images: Tensor) -> list[Tensor]:
+        """Compute the feature maps, as `forward` returns them."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -51,7 +52,7 @@ class LibraryBackbone(Backbone):
         return maps
 
     def probe(self, in_channels: int, size: tuple[int, ...]) -> list[Tensor]:
-        """The maps of a blank image, without a trace in the batch norms or the training mode."""
+        """Return the maps of a blank image; batch norm statistics and the training mode stay as they are."""
         training = self.training
         try:
             with torch.no_grad():
@@ -78,7 +79,8 @@ class LibraryBackbone(Backbone):
                 )
 
 
-def no_download(where: str, error: Exception) -> str:
+def download_message(where: str, error: Exception) -> str:
+    """Return the message for published weights that could not be downloaded."""
     return (
         f"{where}: its weights could not be downloaded ({first_line(error, with_type=True)}); "
         "fetch the file elsewhere and set pretrained to its path"
