@@ -213,7 +213,9 @@ def test_damaged_descriptions(tmp_path: Path, text: str, message: str) -> None:
 
 def test_a_pretraining_is_no_keypoint_model(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run")
-    with pytest.raises(KpnetError, match=f"of kpnet pretrain, no keypoint model: train with model.pretrained={run}"):
+    with pytest.raises(
+        KpnetError, match=f"written by kpnet pretrain, not a keypoint model: train with model.pretrained={run}"
+    ):
         load_model(run)
 
 

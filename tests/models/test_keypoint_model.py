@@ -294,7 +294,7 @@ def test_an_answer_that_is_not_finite_names_the_head(head: str, bad: float) -> N
     model = build_model(backbone="conv_sandwich", head=head, num_keypoints=3, in_channels=1, input_size=32)
     images = torch.rand(3, 1, 32, 32)
     images[1, 0, 5, 5] = bad
-    with pytest.raises(KpnetError, match=f'head "{head}": the answer to image 1 of the batch is not finite'):
+    with pytest.raises(KpnetError, match=f'head "{head}": the prediction for image 1 of the batch is not finite'):
         model.infer(images)
     assert model.infer(images[[0, 2]]).keypoints.isfinite().all()
 
