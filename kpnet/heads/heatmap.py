@@ -93,7 +93,7 @@ class HeatmapHead(Head):
         flat = temperature == "learned" or temperature > SHARP
         if flat and not any(weight for name, weight in loss.items() if name not in (*MAP_LOSSES, "variance")):
             raise KpnetError(
-                'head "heatmap": loss: a regressed map is flat to a softmax, and nothing else is trained: '
+                'head "heatmap": loss: these terms leave the softmax of the map flat, and so the points untrained: '
                 "add l1 or cross_entropy, or set temperature: 0.05"
             )
         self.loss_weights = loss

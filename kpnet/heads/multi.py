@@ -63,7 +63,9 @@ class MultiHead(Head):
                 )
         self.heads = nn.ModuleDict({name: HEADS.build(spec, pyramid, num_keypoints) for name, spec in heads.items()})
         if any(sum(head.frame_window) for head in self._heads().values()):
-            raise KpnetError('head "multi": a temporal head goes around the others: {name: temporal, head: …}')
+            raise KpnetError(
+                'head "multi": heads: a temporal head has to contain the others: {name: temporal, head: …}'
+            )
         self.weights = {name: weights.get(name, 1.0) for name in heads}
         self.image_size = pyramid.image_size
         self.primary = primary or list(heads)[-1]

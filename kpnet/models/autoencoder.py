@@ -171,10 +171,11 @@ def check_mask(size: tuple[int, int], mask: Mask | None) -> None:
     """Raise KpnetError where a mask blanks no patch, or all of them."""
     if mask is not None:
         rows, columns = _patches(size, mask)
-        if not 0 < _blanked(size, mask) < rows * columns:
+        blanked = _blanked(size, mask)
+        if not 0 < blanked < rows * columns:
             raise KpnetError(
-                f"train.mask: {mask.ratio:g} of the {rows * columns} patches of {mask.patch} pixels that an image of "
-                f"{size[0]}x{size[1]} has are {_blanked(size, mask)}: give a smaller patch"
+                f"train.mask: a ratio of {mask.ratio:g} blanks {blanked} of the {rows * columns} patches of "
+                f"{mask.patch} pixels in an image of {size[0]}x{size[1]}; expected some, not all: give a smaller patch"
             )
 
 
@@ -194,7 +195,7 @@ def _decoder(backbone: Backbone, config: AutoencoderConfig) -> nn.ModuleDict:
     if mirror is None:
         mirror = _upsampling(channels, stride, config)
     elif config.decoder.width is not None:
-        raise KpnetError("model.decoder.width: this backbone's decoder is its mirror, and has no width of its own")
+        raise KpnetError("model.decoder.width: this backbone's decoder is its mirror and takes no width: leave it out")
     if config.latent is None:
         return nn.ModuleDict({"squeeze": nn.Identity(), "image": mirror})
     size = math.prod(shape)
