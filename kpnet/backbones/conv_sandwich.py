@@ -16,11 +16,17 @@ Norm = Literal["none", "batch", "instance", "layer", "group"]
 
 @BACKBONES.register("conv_sandwich")
 class ConvSandwich(Backbone):
-    """One block per entry of `channels`: Conv2d 3x3, norm, MaxPool 2x2, ReLU, spatial dropout, residual blocks.
+    """Blocks of Conv2d 3x3, norm, MaxPool 2x2, ReLU, spatial dropout and residual blocks.
 
-    Map i has `channels[i]` channels at stride 2^(i + 1); a size that 2 does not divide is rounded up.
-    `norm: layer` normalises over channels and space, so that no input size is fixed.
-    Follows the course's keypoint exercise (I2DL, exercise 9), which has 32-64-128-256 without a norm.
+    Map i has `channels[i]` channels at stride 2^(i + 1); a size that 2 does not divide is rounded up. Follows the
+    course's keypoint exercise (I2DL, exercise 9), which has 32-64-128-256 channels and no norm.
+
+    Args:
+        channels: Channels of each block; there are as many blocks as entries.
+        norm: Normalisation after each convolution: `none`, `batch`, `instance`, `layer` (over channels and space, so
+            that no input size is fixed) or `group` (Wu and He 2018, Group Normalization).
+        dropout: Probability that spatial dropout sets a channel to zero, after each block.
+        residual: Residual blocks (He et al. 2016, Deep Residual Learning for Image Recognition) after each block.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class ConvSandwich(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """`relu(x + branch(x))` with two 3x3 convolutions; the branch starts at zero (He et al. 2016)."""
+    """Two 3x3 convolutions beside a skip connection, `relu(x + branch(x))`; the branch starts at zero."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -87,7 +93,7 @@ def _norm(channels: int, norm: Norm) -> nn.Module:
         return nn.InstanceNorm2d(channels, affine=True)
     if norm == "layer":
         return nn.GroupNorm(1, channels)
-    # 32 groups as in the paper (Wu & He 2018), fewer where a group would have under four channels.
+    # 32 groups as in the paper, fewer where a group would have under four channels.
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
 
 

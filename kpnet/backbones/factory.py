@@ -1,4 +1,4 @@
-"""Backbones by name: kpnet's own, `torchvision/NAME`, and any timm model by its plain name."""
+"""Build a backbone from its name: one of kpnet's own, `torchvision/NAME`, or any timm model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,28 @@ def build_backbone(
     pretrained: bool | str | Path = False,
     input_size: tuple[int, int] | None = None,
 ) -> Backbone:
-    """Build a backbone from its name or `{"name": …, option: …}`.
+    """Build a backbone from its name and options.
 
-    `pretrained` is False, True (the library's own download), the path of a weight file, or a folder of kpnet's: a run,
-    a pretraining, a saved model. `input_size` (H, W) is what it is checked with, and what a vision transformer or an
-    mlp is built for. An unknown name or option, or weights that do not fit, is a KpnetError.
+    Args:
+        spec: The name, or a mapping `{"name": …, option: …}`. Names: see `list_backbones`.
+        in_channels: Channels of the images.
+        pretrained: False; True for the weights that timm or torchvision publish; the path of a weight file; or a folder
+            that kpnet wrote: a run, a pretraining or a saved model.
+        input_size: Height and width of the images. The backbone is checked with this size; a vision transformer and
+            `mlp` are built for it.
+
+    Returns:
+        The backbone, in training mode.
+
+    Raises:
+        KpnetError: The name or an option is unknown, the weights do not fit, or the backbone cannot take images of
+            `input_size`.
+
+    Example:
+        ```python
+        backbone = build_backbone({"name": "conv_sandwich", "norm": "batch"}, in_channels=1, input_size=(96, 96))
+        maps = backbone(torch.rand(8, 1, 96, 96))  # (8, 32, 48, 48), (8, 64, 24, 24), …
+        ```
     """
     source = read_source(pretrained)
     if source is not None:
@@ -67,9 +84,19 @@ def _build(
 
 
 def list_backbones(filter: str = "", *, pretrained: bool = False) -> list[str]:
-    """Names that `build_backbone` takes, of those that contain `filter`: kpnet's own, torchvision's, timm's.
+    """Return the names that `build_backbone` takes: kpnet's own, torchvision's and timm's.
 
-    pretrained: those with published weights alone, that is, for `pretrained=True`.
+    Args:
+        filter: Only names that contain this text.
+        pretrained: Only names with published weights, which `pretrained=True` loads.
+
+    Returns:
+        The names: kpnet's first, then `torchvision/NAME`, then timm's.
+
+    Example:
+        ```python
+        kpnet.list_backbones("resnet18", pretrained=True)  # ["torchvision/resnet18", …, "resnet18", …]
+        ```
     """
     from kpnet.backbones import timm_networks, torchvision_networks  # they take a second or two to import
 

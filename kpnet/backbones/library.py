@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision as feature pyramids, with their published weights or a file's."""
+"""The base class of backbones from other libraries, timm and torchvision."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from kpnet.backbones.base import Backbone
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 Pretrained = bool | str | Path
-
-
 Size = tuple[int, int] | None
-
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LibraryBackbone(Backbone):
-    """What both libraries share: checks, input statistics, and maps that are known to cover the image."""
+    """What both libraries share: checks, input statistics, and the check that every map covers the image."""
 
     name: str
     net: Any
@@ -45,6 +42,7 @@ class LibraryBackbone(Backbone):
         self.has_norm_layers = any("Norm" in type(module).__name__ for module in self.net.modules())
 
     def maps(self, images: Tensor) -> list[Tensor]:
+        """Compute the feature maps, as `forward` returns them."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -54,7 +52,7 @@ class LibraryBackbone(Backbone):
         return maps
 
     def probe(self, in_channels: int, size: tuple[int, ...]) -> list[Tensor]:
-        """The maps of a blank image, without a trace in the batch norms or the training mode."""
+        """Return the maps of a blank image; batch norm statistics and the training mode stay as they are."""
         training = self.training
         try:
             with torch.no_grad():
@@ -62,8 +60,9 @@ class LibraryBackbone(Backbone):
         except KpnetError:
             raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise KpnetError(f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {why}") from None
+            raise KpnetError(
+                f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {first_line(error)}"
+            ) from None
         finally:
             self.train(training)
 
@@ -80,12 +79,9 @@ class LibraryBackbone(Backbone):
                 )
 
 
-def no_download(where: str, error: Exception) -> str:
+def download_message(where: str, error: Exception) -> str:
+    """Return the message for published weights that could not be downloaded."""
     return (
-        f"{where}: its weights could not be downloaded ({first_line(error)}); "
+        f"{where}: its weights could not be downloaded ({first_line(error, with_type=True)}); "
         "fetch the file elsewhere and set pretrained to its path"
     )
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -1,4 +1,4 @@
-"""The case study's fully connected encoder."""
+"""The fully connected encoder of the course's case study."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ Width = Annotated[int, Field(ge=8)]
 
 @BACKBONES.register("mlp")
 class MLP(Backbone):
-    """The pixels as one vector, through Linear, BatchNorm, ReLU to `latent` numbers (I2DL, exercise 8).
+    """Fully connected layers from the pixels to one vector: Linear, BatchNorm, ReLU (I2DL, exercise 8).
 
-    hidden: width n of the first layer; the others have n/2, n/4 and n/8. latent: of the last, which has no norm and no
-    ReLU. The result is one cell that stands for the whole image, so that only regression heads fit on it, and the
-    image is a square of the configured size. Raises KpnetError for any other.
+    The result is one cell that stands for the whole image, so that only regression heads fit on it. The image is a
+    square of the configured size; any other raises KpnetError.
+
+    Args:
+        hidden: Width n of the first hidden layer; the next three have n/2, n/4 and n/8.
+        latent: Width of the last layer, which has no norm and no ReLU.
     """
 
     fixed_size: ClassVar[bool] = True
@@ -57,12 +60,12 @@ class MLP(Backbone):
         return [x[:, :, None, None]]
 
     def mirror(self) -> nn.Module:
-        """The layers in reverse: (B, latent, 1, 1) to (B, C, H, W)."""
+        """Return the layers in reverse: (B, latent, 1, 1) to (B, C, H, W)."""
         return nn.Sequential(nn.Flatten(), *_perceptron(self.widths[::-1]), nn.Unflatten(1, self.shape))
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """A batch of one has no variance: it is normalised by the running statistics, in training too."""
+    """Batch norm that normalises a batch of one, which has no variance, by the running statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and len(x) == 1:

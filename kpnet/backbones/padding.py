@@ -1,4 +1,4 @@
-"""Padding for networks whose maps would not cover the image. Weights are untouched."""
+"""Padding for networks whose maps would not cover the image; the weights stay as they are."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import nn
 
 
 def round_up(net: nn.Module) -> None:
-    """Let poolings without overlap (2x2 with stride 2) give ceil(size / stride) cells; even sizes stay as they are."""
+    """Make pooling layers without overlap (2x2, stride 2) round odd sizes up: ceil(size / stride) cells."""
     for module in net.modules():
         if isinstance(module, nn.MaxPool2d | nn.AvgPool2d) and _pair(module.kernel_size) == _pair(module.stride):
             module.ceil_mode = True
 
 
 def pad_to_cover(net: nn.Module) -> None:
-    """Pad overlapping convolutions and poolings so that their maps have ceil(size / stride) cells.
+    """Pad overlapping convolutions and pooling layers so that their maps have ceil(size / stride) cells.
 
-    Layers of timm's own classes (TensorFlow's "same", weight standardisation) pad as they need already.
+    Layers of timm's own classes (TensorFlow's "same" padding, weight standardisation) pad themselves.
     """
     for module in net.modules():
         if type(module) in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):

@@ -1,4 +1,4 @@
-"""What `pretrained` may name: a weight file, or a folder of kpnet's that says which backbone its weights are."""
+"""Read what `pretrained` names: a weight file, or a folder of kpnet that says which backbone its weights are of."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
 from kpnet.config.fields import Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import explain_validation_error
 
-# Of a backbone's names in a kpnet file: a timm transformer's, another library network's, kpnet's own.
+# Prefixes of a backbone's tensors in a kpnet file: a timm transformer, another library's network, one of kpnet's own.
 PREFIXES = ("backbone.net.model.", "backbone.net.", "backbone.")
 
 
 class InputSpec(StrictModel):
-    """What a backbone's weights take: so many channels, of images in [0, 1] with this mean and std (one, or one each).
-
-    Said in a saved model's file beside its config, which leaves the statistics to the backbone.
-    """
+    """The images that a backbone's weights were trained with; saved beside the config of a model."""
 
     channels: Positive
+    """Channels of the images."""
     mean: list[float]
+    """Mean of images in [0, 1]: one value, or one for each channel."""
     std: list[Rate]
+    """Standard deviation of images in [0, 1]: one value, or one for each channel."""
 
 
 class _Model(BaseModel):
-    """What a saved model and a pretraining have in common."""
+    """What the files of a saved model and of a pretraining have in common."""
 
     backbone: Part
     input_size: tuple[Positive, Positive]
@@ -49,7 +49,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class PretrainedSource:
-    """The backbone in a kpnet folder; `path` is what the user gave."""
+    """The backbone in a folder that kpnet wrote; `path` is as the user gave it."""
 
     path: str
     spec: Part
@@ -57,7 +57,7 @@ class PretrainedSource:
     input: InputSpec
 
     def check(self, spec: str | Mapping[str, Any], channels: int) -> None:
-        """A KpnetError where another network, or one for another number of channels, is asked for."""
+        """Raise KpnetError where the config has another network or another number of channels."""
         if _architecture(spec) != _architecture(self.spec):
             held, asked = format_spec(self.spec), format_spec(spec)
             raise KpnetError(
@@ -71,7 +71,7 @@ class PretrainedSource:
             )
 
     def mismatch(self, spec: str | Mapping[str, Any], size: tuple[int, int] | None, error: KpnetError) -> KpnetError:
-        """`error`, from loading these weights into the backbone asked for, with both named."""
+        """Return an error that names both backbones, from the `error` of loading these weights."""
         reason = str(error).removeprefix(f"{self.path}: ")
         held, asked = format_spec(self.spec), format_spec(spec)
         if size not in (None, self.input_size):
@@ -81,7 +81,7 @@ class PretrainedSource:
 
 
 def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
-    """The backbone that a kpnet folder, or the weight file in it, says it holds; None for other files."""
+    """Return the backbone that a kpnet folder, or the weight file in it, holds; None for other files."""
     if isinstance(pretrained, bool):
         return None
     file = weights_file(pretrained)
@@ -95,21 +95,21 @@ def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise KpnetError(f"{where}: not the config of a saved model: {str(error).splitlines()[0]}") from None
+        raise KpnetError(f"{where}: not the config of a saved model: {first_line(error)}") from None
     return PretrainedSource(str(pretrained), found.model.backbone, found.model.input_size, found.input)
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:
-    """The tensors of the file that `pretrained` names; a backbone's among others without their prefix."""
+    """Return the tensors of the file that `pretrained` names, a backbone's without the prefix of a whole model."""
     state = load_weights(weights_file(pretrained))
     prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in state)), "")
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def required_channels(config: ModelConfig) -> int:
-    """Channels that the backbone's first layer takes: with a kpnet folder's weights, those they were trained with.
+    """Return the number of channels that the backbone is built for: that of its weights, or `in_channels`.
 
-    RGB filters see a grey image three times: summing them would lose the channels' own mean and std.
+    RGB weights see a grey image three times: summing the filters would lose each channel's own mean and std.
     """
     source = read_source(config.pretrained)
     if source is None:
@@ -120,12 +120,12 @@ def required_channels(config: ModelConfig) -> int:
 
 
 def format_spec(spec: str | Mapping[str, Any]) -> str:
-    """A backbone's name and options on one line."""
+    """Return a backbone's name and options on one line."""
     name, options = split_spec(spec, "backbone")
     return f"{name} {yaml.safe_dump(options, default_flow_style=True, width=1e9).strip()}" if options else name
 
 
 def _architecture(spec: str | Mapping[str, Any]) -> str:
-    """The name without timm's tag of published weights (resnet18.a1_in1k)."""
+    """Return the name without timm's tag of published weights (resnet18.a1_in1k)."""
     name = split_spec(spec, "backbone")[0]
     return name if name in BACKBONES else name.partition(".")[0]

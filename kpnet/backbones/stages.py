@@ -1,4 +1,4 @@
-"""Which parts of a backbone make which map."""
+"""Assign a backbone's parameters and modules to the maps that they make."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from kpnet.core.runtime import evaluation_mode
 
 @dataclass(frozen=True)
 class Stages:
-    """Of a backbone's parameters and modules, by their names: the finest map, from 0, that they have a part in."""
+    """The finest map, counted from 0, that each part of a backbone contributes to.
+
+    Attributes:
+        parameters: Parameter name to stage.
+        modules: Module path to stage.
+    """
 
     parameters: dict[str, int]
     modules: dict[str, int]
 
 
 def find_stages(backbone: Backbone, in_channels: int, size: tuple[int, int]) -> Stages:
-    """For any network: a parameter is of stage i if map i is the finest that depends on it, by its gradient.
+    """Find the stages of any network by its gradients: a parameter's stage is the finest map that depends on it.
 
-    What no map depends on is of the last stage. A module is of the latest stage of its parameters; one without, such
-    as dropout, of that of the smallest block around it that has some. Found with a blank image of `size` (H, W).
+    A parameter that no map depends on belongs to the last stage. A module belongs to the latest stage of its
+    parameters; one without parameters, such as dropout, to that of the smallest block around it that has some.
+
+    Args:
+        backbone: The network; it is left as it was.
+        in_channels: Channels of the blank image that is passed through it.
+        size: Height and width of that image.
     """
     stages = _parameter_stages(backbone, in_channels, size)
     modules = {}

@@ -1,4 +1,4 @@
-"""Networks from timm as backbones."""
+"""Networks of timm as backbones."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from kpnet.backbones.library import (
     LibraryBackbone,
     Pretrained,
     Size,
-    first_line,
-    no_download,
+    download_message,
 )
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
 from kpnet.backbones.weights import LoadReport, load_matching_weights
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 
 class TimmBackbone(LibraryBackbone):
-    """Any timm model that gives features. Options go to `timm.create_model` (`drop_path_rate`, …).
+    """Any timm model that can return feature maps, by its plain name.
 
-    A transformer is built for `input_size`; where timm allows it, other sizes are resampled on the way.
-    Of several maps at one stride the last is kept.
+    A transformer is built for `input_size`; where timm allows it, position embeddings are resampled for other sizes.
+    The last of several maps of one stride is kept. Options go to `timm.create_model` (`drop_path_rate`, …).
     """
 
     def __init__(
@@ -105,12 +104,14 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
                 continue
             ours = [key for key in unknown if key in options]
             if ours:
-                raise KpnetError(f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error)})') from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
+                raise KpnetError(
+                    f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error, with_type=True)})'
+                ) from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
         except Exception as error:
             if pretrained:
-                raise KpnetError(no_download(f'backbone "{name}"', error)) from None
-            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error)}') from None
+                raise KpnetError(download_message(f'backbone "{name}"', error)) from None
+            raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
 
 
 def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> LoadReport:

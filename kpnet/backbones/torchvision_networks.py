@@ -1,4 +1,4 @@
-"""Networks from torchvision as backbones."""
+"""Networks of torchvision as backbones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, LibraryBackbone, Pretrained, Size, no_download
+from kpnet.backbones.library import IMAGENET_MEAN, IMAGENET_STD, LibraryBackbone, Pretrained, Size, download_message
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
 from kpnet.backbones.weights import load_matching_weights
@@ -21,16 +21,14 @@ _TORCHVISION = re.compile(
     r"(alexnet|squeezenet|vgg|resnet|resnext|wide_resnet|densenet|mobilenet|efficientnet|convnext|mnasnet|regnet"
     r"|shufflenet)"
 )
-
-
 _HEADS = ("classifier", "fc", "avgpool")
 
 
 class TorchvisionBackbone(LibraryBackbone):
-    """`torchvision/NAME`: the last map at each stride of the modules before the classifier.
+    """A torchvision classifier without its classifier, as `torchvision/NAME`: the last map of each stride.
 
-    Stems without padding (alexnet, squeezenet) get it, so that cell j's centre lies within half a cell of
-    the middle of its pixels; the weights stay as published.
+    First layers without padding (alexnet, squeezenet) are padded, so that the centre of a cell lies within half a cell
+    of the middle of its pixels; the weights stay as published.
     """
 
     def __init__(
@@ -91,13 +89,14 @@ class TorchvisionBackbone(LibraryBackbone):
 
 
 def torchvision_names(pretrained: bool = False) -> list[str]:
+    """Return the `torchvision/NAME` of every supported network; pretrained: only those with published weights."""
     names = torchvision.models.list_models(module=torchvision.models)
     names = [name for name in names if not pretrained or len(torchvision.models.get_model_weights(name))]
     return [f"torchvision/{name}" for name in names if _TORCHVISION.match(name)]
 
 
 def _chain(net: nn.ModuleDict) -> list[tuple[str, nn.Module]]:
-    """The modules in order, plain sequences taken apart."""
+    """Return paths and modules in the order of the forward pass; a plain sequence is replaced by what it holds."""
     chain: list[tuple[str, nn.Module]] = []
 
     def walk(path: str, module: nn.Module) -> None:
@@ -112,7 +111,7 @@ def _chain(net: nn.ModuleDict) -> list[tuple[str, nn.Module]]:
 
 
 def _replace_stem(net: nn.Module, in_channels: int) -> None:
-    """torchvision's constructors know only colour images."""
+    """Replace the first convolution where it does not fit: torchvision builds networks for colour images only."""
     path, conv = next((path, m) for path, m in net.named_modules() if isinstance(m, nn.Conv2d))
     sizes: Any = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
     if conv.in_channels == in_channels:
@@ -128,4 +127,4 @@ def _download(where: str, name: str) -> dict[str, Tensor]:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except Exception as error:
-        raise KpnetError(no_download(where, error)) from None
+        raise KpnetError(download_message(where, error)) from None

@@ -1,4 +1,4 @@
-"""Weight files: read without ever executing them, and loaded only where they fit."""
+"""Read weight files without executing anything in them, and load the weights that fit a module."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Names to tensors from a safetensors file or a torch pickle, on the CPU; half precision becomes float32.
+    """Read a safetensors file or a torch pickle.
 
     A pickle is opened with `weights_only=True`: one that holds anything but weights is refused, not run.
-    Raises KpnetError, with the file's name, for a missing, corrupt, truncated or refused file.
+
+    Returns:
+        Names to tensors on the CPU; half precision becomes float32.
+
+    Raises:
+        KpnetError: The file is missing, corrupt, truncated or refused.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,12 +38,18 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 class MismatchError(KpnetError):
-    """The weights are another network's."""
+    """Raised when the weights do not match the network."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a module took from a file: how many tensors, and the names of those that it has no place for."""
+    """What a module took from a weight file.
+
+    Attributes:
+        source: Where the weights came from, for messages.
+        tensors: How many tensors were loaded.
+        left_out: Names of the file's tensors that the module has no place for.
+    """
 
     source: str
     tensors: int
@@ -52,9 +63,17 @@ class LoadReport:
 def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
     """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
 
-    A prefix common to the file's names (`module.`, `backbone.`, …) is found, and timm's flattened names
-    (`blocks_0.0` for `blocks.0.0`) are matched. Raises KpnetError, and changes nothing, where a shape differs,
-    a parameter is missing, or the file holds further layers beneath one of the module's own.
+    A prefix common to the file's names (`module.`, `backbone.`, …) is removed, and timm's flattened names
+    (`blocks_0.0` for `blocks.0.0`) are matched.
+
+    Args:
+        module: Where the weights go.
+        state: Names to tensors.
+        source: Where the weights came from, for messages.
+
+    Raises:
+        MismatchError: A shape differs, a parameter is missing, or the file has more layers inside one of the module's
+            own. Nothing is loaded then.
     """
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     flat = _strip_prefix({_flat(k): k for k in state}, wanted)
@@ -79,14 +98,16 @@ def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source
 
 
 def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:
-    """A resnet34's file holds all that a resnet18 needs; further layers within a stage tell that it is another."""
+    """Raise MismatchError for more layers in a stage: a resnet34's file has all the tensors that a resnet18 needs."""
     used = {_flat(key) for key in wanted}
     children = {key.split(".")[0] for key in wanted if key.count(".") > 1}
     stages = tuple(f"{name}." for child in children for name in (child, re.sub(r"_(\d+)$", r".\1", child)))
     for key, name in flat.items():
         # `key` lacks the file's prefix and dots; the name's last len(key) characters lack the prefix alone.
         if key not in used and key.endswith("_weight") and name[-len(key) :].startswith(stages):
-            raise MismatchError(f'{source}: holds layers that the model has not, first "{name}": of another network?')
+            raise MismatchError(
+                f'{source}: holds layers that the model has not, first "{name}": weights of another network'
+            )
 
 
 def _flat(name: str) -> str:
@@ -94,12 +115,12 @@ def _flat(name: str) -> str:
 
 
 def _strip_prefix(flat: dict[str, str], wanted: Mapping[str, Tensor]) -> dict[str, str]:
-    """The file's names without the prefix under which most of the wanted ones are found."""
+    """Return the file's names without the prefix under which most of the wanted ones are found."""
     keys = [_flat(k) for k in wanted]
     prefixes = {""}
     for key in keys[:1]:
         prefixes |= {name[: -len(key)] for name in flat if name.endswith("_" + key)}
-    # Of equally good prefixes the shortest: the file's own level before a copy further down.
+    # The shortest of equally good prefixes: the file's own level before a copy further down.
     best = max(sorted(prefixes, key=len), key=lambda p: sum(p + key in flat for key in keys))
     return {name[len(best) :]: original for name, original in flat.items() if name.startswith(best)}
 
@@ -109,7 +130,7 @@ def _float32(tensor: Tensor) -> Tensor:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of length, then a JSON header; by suffix where the file is too short to tell."""
+    """Detect the format by content (eight bytes of length, then a JSON header), or else by the suffix."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" or path.suffix == ".safetensors"
@@ -122,7 +143,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise KpnetError(f"{path}: not a readable safetensors file, corrupt or truncated ({_line(error)})") from None
+        raise KpnetError(
+            f"{path}: not a readable safetensors file, corrupt or truncated ({first_line(error)})"
+        ) from None
 
 
 def _read_pickle(path: Path) -> dict[Any, Any]:
@@ -140,14 +163,10 @@ def _read_pickle(path: Path) -> dict[Any, Any]:
 
 def _why_refused(path: Path, error: Exception) -> str:
     text = str(error).lower()
-    # An instruction that torch refuses in a true pickle (they start with 0x80); elsewhere it is no pickle at all.
+    # In a true pickle, which starts with 0x80, an instruction that torch refuses; elsewhere, no pickle at all.
     foreign = "unsupported operand" in text and path.read_bytes()[:1] == b"\x80"
     if foreign or any(phrase in text for phrase in ("unsupported global", "unsupported class", "is blocked")):
         return f"{path}: refused and not run: this pickle holds more than weights; save its state dict as safetensors"
-    return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({_line(error)})"
-
-
-def _line(error: Exception) -> str:
     # torch puts a page of advice before what happened.
-    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    return (text or type(error).__name__).splitlines()[0][:120]
+    reason = first_line(str(error).rpartition("WeightsUnpickler error:")[2].strip() or error)
+    return f"{path}: not a readable weight file (safetensors or torch), corrupt or truncated ({reason})"

@@ -27,3 +27,10 @@ def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """Return `' (did you mean "relu"?)'` for the closest of `choices`, or an empty string if none is close."""
     match = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+def first_line(error: Exception | str, *, with_type: bool = False) -> str:
+    """Return the first line of an error's message, at most 160 characters, or its type where it has no message."""
+    text, name = str(error).strip(), type(error).__name__
+    text = f"{name}: {text}" if with_type else text
+    return (text or name).splitlines()[0][:160]

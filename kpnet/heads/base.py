@@ -1,9 +1,9 @@
-"""The head contract."""
+"""The contract of a head: what it is given, what it returns, and what heads share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -15,37 +15,60 @@ from kpnet.core.registry import Registry, split_spec
 from kpnet.core.validation import check_options
 from kpnet.losses import Reduce, mean_over_visible, ohkm
 
+Losses = dict[str, float]
+"""The option `loss`: name of a term to its weight."""
+Hardest = Annotated[int, Field(gt=0)] | None
+"""The option `hardest`: how many points of each image count, or None for all."""
+
 
 @dataclass
 class PyramidInfo:
-    """What a head is told of the maps that it will get, finest first."""
+    """The shapes of the feature maps that a head will be given, finest map first.
+
+    Attributes:
+        channels: Channels of each map.
+        strides: Input pixels per cell of each map.
+        sizes: Height and width of each map at the configured input size, in cells.
+    """
 
     channels: list[int]
     strides: list[int]
-    sizes: list[tuple[int, int]]  # (h, w) at the configured input size
+    sizes: list[tuple[int, int]]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) that the finest map covers."""
+        """Height and width that the finest map covers, in input pixels."""
         height, width = self.sizes[0]
         return height * self.strides[0], width * self.strides[0]
 
 
 @dataclass
 class HeadOutput:
-    """`xy` (B, K, 2) in [-1, 1], differentiable. A head adds what its own loss and confidence need."""
+    """What a head computes in training and prediction alike.
+
+    A head whose loss or confidence needs more than the coordinates returns a subclass with further tensors.
+
+    Attributes:
+        xy: Keypoints (B, K, 2) in [-1, 1], x before y, differentiable. (-1, -1) is the top left corner of the image.
+    """
 
     xy: Tensor
 
 
 @dataclass
 class Keypoints:
-    """What `model.infer` gives. Everything is normalised to [-1, 1]; None where a head has none.
+    """The prediction of `model.infer`, in normalised coordinates.
 
-    keypoints (B, K, 2); confidence (B, K): the probability that the point lies within 5 % of the
-    image's longer side; covariance (B, K, 2, 2) in the same unit, squared; heatmaps (B, K, h, w) that sum to 1.
-    dof: degrees of freedom of the errors' Student t, once calibrated; infinite for normal errors. The ellipse that
-    holds the truth with probability p is `kpnet.uncertainty.ellipse_radius(p, dof)` standard deviations wide.
+    Attributes:
+        keypoints: Points (B, K, 2) in [-1, 1], x before y.
+        confidence: Probability (B, K) that the true point lies within 5 % of the image's longer side; None where the
+            head has no uncertainty.
+        covariance: Covariance (B, K, 2, 2) of the points' errors, in squared normalised units; None where the head has
+            no uncertainty.
+        heatmaps: Probability maps (B, K, h, w), each of sum 1; None where the head has no maps.
+        dof: Degrees of freedom of the Student t that the errors follow, once calibrated; infinite for normal errors.
+            The ellipse that holds the true point with probability p is `kpnet.uncertainty.ellipse_radius(p, dof)`
+            standard deviations wide.
     """
 
     keypoints: Tensor
@@ -56,41 +79,126 @@ class Keypoints:
 
 
 class Head(nn.Module):
-    """A list of feature maps, finest first, to a HeadOutput. It knows nothing of images or YAML.
+    """A network from feature maps to keypoints. It knows nothing of images or YAML.
 
-    Built as `cls(pyramid, num_keypoints, **options)`. The input's height and width must be
-    multiples of `size_divisor`.
+    A subclass is built as `cls(pyramid, num_keypoints, **options)`. Its keyword-only parameters are the options that a
+    config may set: their annotations are checked, and `Args:` in the class docstring describes them. It implements
+    `forward` and `loss`; `decode` and `infer` where the prediction is more than `output.xy`.
+
+    A training step sums the terms of `head.loss(head(features), target, weight)`; a prediction is
+    `head.infer(head(features))`.
+
+    Example:
+        ```python
+        @HEADS.register("linear")
+        class LinearHead(Head):
+            loss_terms = tuple(COORDINATE_LOSSES)
+            predicts_covariance = False
+
+            def __init__(
+                self, pyramid: PyramidInfo, num_keypoints: int, *, loss: Losses = {"l1": 1.0}, hardest: Hardest = None
+            ) -> None:
+                super().__init__()
+                check_losses(loss, self.loss_terms, "linear")
+                self.loss_weights, self.reduce = loss, reducer(hardest)
+                self.layer = nn.Linear(pyramid.channels[-1], 2 * num_keypoints)
+
+            def forward(self, features: list[Tensor]) -> HeadOutput:
+                return HeadOutput(self.layer(features[-1].mean((-2, -1))).unflatten(1, (-1, 2)))
+
+            def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+                return self.weighted_terms(
+                    lambda name: COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+                )
+        ```
     """
 
     size_divisor: int = 1
+    """What the height and width of the images must be multiples of."""
     predicts_covariance: bool = True
-    """Does `infer` give a covariance?"""
+    """Whether `infer` returns a covariance."""
     loss_terms: ClassVar[tuple[str, ...]] = ()
-    """Names of the terms that its option `loss` may weight."""
+    """Names of the terms that the option `loss` may weight."""
     loss_weights: dict[str, float]
-    """Of the terms, where there is such an option."""
+    """Name of a term to its weight; set by heads with an option `loss`."""
     frame_window: tuple[int, int] = (0, 0)
-    """How many frames before and after the answered one it looks at. Where there are any, it takes maps
-    (B, T, C, h, w) of clips as well."""
+    """Frames before and after the predicted one that the head looks at. Where this is not (0, 0), `forward` takes the
+    maps of clips, (B, T, C, h, w), too."""
 
     @classmethod
     def window_from_options(cls, options: Mapping[str, Any]) -> tuple[int, int]:
-        """The `frame_window` of a head with these options, before there is a model to build it for."""
+        """Return the `frame_window` of a head with these options; the data needs it before the head is built.
+
+        Args:
+            options: The head's options in the config.
+
+        Returns:
+            Frames before and after the predicted one.
+        """
         return cls.frame_window
 
     def forward(self, features: list[Tensor]) -> HeadOutput:
+        """Compute the output from feature maps.
+
+        Args:
+            features: The backbone's maps (B, C, h, w), finest first, as the `PyramidInfo` describes them. Other sizes
+                than the configured one are allowed.
+
+        Returns:
+            The keypoints, and what `loss` and `infer` need besides.
+
+        Raises:
+            KpnetError: The head is bound to the configured input size, and the maps have another.
+        """
         raise NotImplementedError
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Named terms, already weighted, whose sum is the loss; target (B, K, 2), weight (B, K), 0 for absent."""
+        """Compute the terms of the loss.
+
+        Args:
+            output: What `forward` returned.
+            target: True keypoints (B, K, 2) in [-1, 1]; anything, even NaN, where `weight` is 0.
+            weight: Weights (B, K) of the points; 0 for an absent point, which touches no loss and no gradient.
+
+        Returns:
+            Name to term, a scalar tensor. The terms are weighted already: their sum is the loss.
+
+        Raises:
+            KpnetError: The shapes do not match.
+        """
         raise NotImplementedError
 
+    def weighted_terms(self, term: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """Compute the terms of `loss_weights`, each times its weight; `loss` of most heads returns this.
+
+        Args:
+            term: Returns the unweighted term of a name. It is not called for terms of weight 0.
+
+        Returns:
+            Name to weighted term.
+        """
+        return {name: weight * term(name) for name, weight in self.loss_weights.items() if weight}
+
     def decode(self, output: HeadOutput) -> Tensor:
-        """The answer's keypoints (B, K, 2) alone: `output.xy`, if the head does not decode otherwise than it trains."""
+        """Return the predicted keypoints alone.
+
+        Args:
+            output: What `forward` returned.
+
+        Returns:
+            Points (B, K, 2) in [-1, 1]: `output.xy`, unless the head predicts otherwise than it trains.
+        """
         return output.xy
 
     def infer(self, output: HeadOutput) -> Keypoints:
-        """The answer with whatever uncertainty the head has."""
+        """Return the prediction with the uncertainty that the head has.
+
+        Args:
+            output: What `forward` returned.
+
+        Returns:
+            The keypoints of `decode`; confidence, covariance and heatmaps where the head has them.
+        """
         return Keypoints(self.decode(output))
 
 
@@ -98,23 +206,46 @@ HEADS: Registry[type[Head]] = Registry("head")
 
 
 def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:
-    """Frames before and after the predicted one that the head of a config looks at; (0, 0) for single frames."""
+    """Return how many frames around the predicted one the head of a config looks at.
+
+    Args:
+        spec: The head's name, or a mapping `{"name": …, option: …}`.
+
+    Returns:
+        Frames before and after the predicted one; (0, 0) for a head of single frames.
+
+    Raises:
+        KpnetError: The head or an option is unknown.
+    """
     name, options = split_spec(spec, "head")
     head = HEADS.find(name)
     return head.window_from_options(check_options(head, options, f'head "{name}"'))
 
 
-Losses = dict[str, float]
-Hardest = Annotated[int, Field(gt=0)] | None
-
-
 def reducer(hardest: int | None) -> Reduce:
-    """How errors (B, K) become a loss: their mean, or that of each image's `hardest` points (OHKM)."""
+    """Return the function from errors (B, K) and weights (B, K) to a loss.
+
+    Args:
+        hardest: How many points of each image count, those with the largest errors (online hard keypoint mining; Chen
+            et al. 2018, Cascaded Pyramid Network for Multi-Person Pose Estimation). None for all visible points.
+
+    Returns:
+        The reduction, as the `reduce` argument of the functions in `kpnet.losses`.
+    """
     return mean_over_visible if hardest is None else ohkm(hardest)
 
 
 def check_losses(weights: dict[str, float], known: Iterable[str], head: str) -> None:
-    """A KpnetError for an unknown loss, and for weights that leave nothing to minimise."""
+    """Check the weights of an option `loss`.
+
+    Args:
+        weights: Name of a term to its weight.
+        known: Names of the terms that the head has.
+        head: The head's name, for the message.
+
+    Raises:
+        KpnetError: A term is unknown, a weight is negative or not finite, or no weight is above 0.
+    """
     for name, weight in weights.items():
         if name not in known:
             raise KpnetError(

@@ -1,4 +1,4 @@
-"""A small normalising flow over plane vectors."""
+"""A small normalising flow over vectors in the plane."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from torch import Tensor, nn
 
 
 class ResidualFlow(nn.Module):
-    """Density of normalised errors (N, 2) by affine couplings from a standard normal (RealNVP, Dinh et al. 2017).
+    """Density of errors in the plane, by affine couplings from a standard normal.
 
-    Residual log-likelihood estimation (Li et al. 2021) trains it beside the network; it is not needed to predict.
+    RealNVP (Dinh et al. 2017, Density Estimation Using Real NVP). Residual log-likelihood estimation (Li et al. 2021)
+    trains it beside the network; a prediction does not need it.
+
+    Args:
+        couplings: Affine couplings; they take turns in changing x and y.
+        width: Width of the hidden layers of each coupling's networks.
     """
 
     def __init__(self, couplings: int = 6, width: int = 64) -> None:
@@ -20,7 +25,7 @@ class ResidualFlow(nn.Module):
         self.shifts = nn.ModuleList(_mlp(width) for _ in range(couplings))
 
     def log_density(self, errors: Tensor) -> Tensor:
-        """(N,) of (N, 2)."""
+        """Return the log-density (N,) of errors (N, 2)."""
         parts = list(errors.unbind(-1))
         log_determinant = torch.zeros_like(parts[0])
         for i, (scale, shift) in enumerate(zip(self.scales, self.shifts, strict=True)):

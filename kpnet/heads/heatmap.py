@@ -18,19 +18,27 @@ from kpnet.heads.decoders.base import conv_norm_relu
 from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES, SOFTMAX_LOSSES
 from kpnet.uncertainty import CONFIDENCE_RADIUS
 
-SHARP = 0.2  # a temperature at which the softmax of a map of peak 1 is a peak
+SHARP = 0.2  # up to this temperature, the softmax of a map of peak 1 has a peak
 
 
 @dataclass
 class HeatmapOutput(HeadOutput):
-    """logits (B, K, h, w) of the last stage, and of those before it."""
+    """The output of `HeatmapHead`.
+
+    Attributes:
+        logits: Maps (B, K, h, w) of the last stage, before the softmax.
+        earlier: The same of the stages before it.
+    """
 
     logits: Tensor
     earlier: list[Tensor] = field(default_factory=list)
 
 
 class Refine(nn.Module):
-    """Features and the maps made of them to better features (a stage of stacked supervision, Newell et al. 2016)."""
+    """A further stage: features and the maps predicted from them to better features.
+
+    Intermediate supervision of Newell et al. 2016, Stacked Hourglass Networks for Human Pose Estimation.
+    """
 
     def __init__(self, width: int, num_keypoints: int) -> None:
         super().__init__()
@@ -42,15 +50,25 @@ class Refine(nn.Module):
 
 @HEADS.register("heatmap")
 class HeatmapHead(Head):
-    """A decoder over the pyramid to K maps, spatial softmax, soft-argmax (integral regression, Sun et al. 2018).
+    """Heatmaps: a map decoder, a softmax over each keypoint's map, and its mean, the soft-argmax.
 
-    decoder: `top_down`, `deconv`, `unet`, `aspp`, `upsample`, or a mapping with its options. stride: input pixels per
-    map cell. temperature divides the logits; `learned` starts at 1. stages: maps that are refined and supervised so
-    often. loss: weights of l1, smooth_l1, mse, wing (on the soft-argmax, normalised), cross_entropy, kl, js, variance
-    (on the softmax) and map_mse, adaptive_wing (on the logits as maps of peak 1), each against a Gaussian of `sigma`
-    input pixels. hardest: only so many points of each image count (OHKM). decoding: what `infer` answers with, whatever
-    was trained: `soft_argmax`, `local` (of the cells within `window` of the peak), `dark`, `blend` (the middle
-    of soft-argmax and DARK, of a map's mean and its peak), `quarter`, `argmax`.
+    Integral regression (Sun et al. 2018, Integral Human Pose Regression). Takes images of any size that the decoder
+    takes.
+
+    Args:
+        decoder: Map decoder: its name, or a mapping with its options.
+        stride: Input pixels per cell of the maps.
+        stages: Times that maps are predicted. Each further stage refines the features and is supervised as well.
+        temperature: Divides the logits before the softmax; `learned` starts at 1.
+        sigma: Standard deviation of the Gaussians that the losses compare maps with, in input pixels.
+        loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the soft-argmax, in normalised coordinates;
+            `cross_entropy`, `kl`, `js` and `variance` of the softmax; `map_mse` and `adaptive_wing` of the logits, as
+            maps of peak 1.
+        hardest: Points of each image that count, those with the largest errors; null for all.
+        decoding: How `infer` reads the maps, independent of training: `soft_argmax`; `local`, the soft-argmax of the
+            cells near the peak; `dark`; `blend`, the midpoint of soft-argmax and DARK; `quarter`; `argmax`. See
+            `kpnet.decoding`.
+        window: Cells around the peak that `decoding: local` uses.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, *MAP_LOSSES)
@@ -75,7 +93,7 @@ class HeatmapHead(Head):
         flat = temperature == "learned" or temperature > SHARP
         if flat and not any(weight for name, weight in loss.items() if name not in (*MAP_LOSSES, "variance")):
             raise KpnetError(
-                'head "heatmap": loss: a regressed map is flat to a softmax, and nothing else is trained: '
+                'head "heatmap": loss: these terms leave the softmax of the map flat, and so the points untrained: '
                 "add l1 or cross_entropy, or set temperature: 0.05"
             )
         self.loss_weights = loss
@@ -92,6 +110,7 @@ class HeatmapHead(Head):
 
     @property
     def temperature(self) -> float | Tensor:
+        """What the logits are divided by, fixed or learned."""
         return self.fixed_temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def forward(self, features: list[Tensor]) -> HeatmapOutput:
@@ -103,15 +122,15 @@ class HeatmapHead(Head):
         return HeatmapOutput(decoding.soft_argmax2d(stages[-1], self.temperature), stages[-1], stages[:-1])
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The mean over the stages of each term."""
+        """Compute each term as its mean over the stages; see `Head.loss`."""
         assert isinstance(output, HeatmapOutput)
         stages = [(decoding.soft_argmax2d(z, self.temperature), z) for z in output.earlier]
         stages.append((output.xy, output.logits))
-        return {
-            name: w * torch.stack([self._term(name, xy, logits, target, weight) for xy, logits in stages]).mean()
-            for name, w in self.loss_weights.items()
-            if w
-        }
+
+        def mean_over_stages(name: str) -> Tensor:
+            return torch.stack([self._term(name, xy, logits, target, weight) for xy, logits in stages]).mean()
+
+        return self.weighted_terms(mean_over_stages)
 
     def _term(self, name: str, xy: Tensor, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         if name in COORDINATE_LOSSES:

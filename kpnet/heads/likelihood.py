@@ -1,4 +1,4 @@
-"""Regression with a predicted scale: `gaussian_nll` and `laplace_nll`."""
+"""Regression with a predicted scale of the errors: `gaussian_nll` and `laplace_nll`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,32 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
 
 @dataclass
 class LikelihoodOutput(HeadOutput):
-    """log_scale (B, K, 2): log of the errors' predicted scale, normalised."""
+    """The output of a `LikelihoodHead`.
+
+    Attributes:
+        log_scale: Logarithm (B, K, 2) of the predicted scale of the errors in x and y, in normalised units.
+    """
 
     log_scale: Tensor
 
 
 class LikelihoodHead(Regressor):
-    """Coordinates and the scale of their errors, trained by the errors' likelihood.
+    """Base class of heads that regress coordinates and the scale of their errors, trained by the likelihood.
 
-    loss: weights of nll and of the coordinate losses; pool, hidden, dropout, hardest: as for `regression`. The scale is
-    at most 1, half the image (Li et al. 2021 use the same sigmoid).
+    The scale is at most 1, half the image, by a sigmoid, as in Li et al. 2021, Human Pose Regression with Residual
+    Log-likelihood Estimation. A subclass sets `name` and `unit_variance`, and implements `nll`. Takes the options of
+    `Regressor` too.
+
+    Args:
+        loss: Weights of the terms: `nll`, the negative log-likelihood, and `l1`, `smooth_l1`, `mse` and `wing` of the
+            normalised coordinates. Null: `nll` alone.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ("nll", *COORDINATE_LOSSES)
     defaults: ClassVar[Losses] = {"nll": 1.0}
     outputs: ClassVar[int] = 4
-    unit_variance: ClassVar[float]  # of errors of scale 1
+    unit_variance: ClassVar[float]
+    """Variance of errors of scale 1."""
 
     def __init__(self, pyramid: PyramidInfo, num_keypoints: int, **options: Any) -> None:
         super().__init__(pyramid, num_keypoints, **options)
@@ -46,19 +56,20 @@ class LikelihoodHead(Regressor):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, LikelihoodOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if w and name == "nll":
-                terms[name] = w * self.nll(output.xy, output.log_scale, target, weight)
-            elif w:
-                terms[name] = w * self.coordinate_term(name, output, target, weight)
-        return terms
+
+        def term(name: str) -> Tensor:
+            if name == "nll":
+                return self.nll(output.xy, output.log_scale, target, weight)
+            return self.coordinate_term(name, output, target, weight)
+
+        return self.weighted_terms(term)
 
     def nll(self, xy: Tensor, log_scale: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the negative log-likelihood, reduced by `self.reduce`; shapes as in `LikelihoodOutput`."""
         raise NotImplementedError
 
     def variance(self) -> float | Tensor:
-        """Of the errors, in scales squared; a number, or one for x and one for y."""
+        """Return the errors' variance in squared scales: a number, or a tensor (2,) for x and y."""
         return self.unit_variance
 
     def infer(self, output: HeadOutput) -> Keypoints:
@@ -69,7 +80,10 @@ class LikelihoodHead(Regressor):
 
 @HEADS.register("gaussian_nll")
 class GaussianHead(LikelihoodHead):
-    """Normal errors: the scale is their sigma. Options as LikelihoodHead says."""
+    """Coordinates with normally distributed errors; the predicted scale is their standard deviation.
+
+    Takes the options of `LikelihoodHead` and `Regressor`.
+    """
 
     name, unit_variance = "gaussian_nll", 1.0
 
@@ -79,7 +93,10 @@ class GaussianHead(LikelihoodHead):
 
 @HEADS.register("laplace_nll")
 class LaplaceHead(LikelihoodHead):
-    """Laplace errors: the scale is their mean size. Options as LikelihoodHead says."""
+    """Coordinates with Laplace distributed errors; the predicted scale is their mean absolute value.
+
+    Takes the options of `LikelihoodHead` and `Regressor`.
+    """
 
     name, unit_variance = "laplace_nll", 2.0
 

@@ -20,7 +20,11 @@ FUSED = "fused"
 
 @dataclass
 class MultiOutput(HeadOutput):
-    """parts: each head's own output."""
+    """The output of `MultiHead`.
+
+    Attributes:
+        parts: Name of a head to its output.
+    """
 
     parts: dict[str, HeadOutput]
 
@@ -29,8 +33,11 @@ class MultiOutput(HeadOutput):
 class MultiHead(Head):
     """Several heads on one backbone, trained together.
 
-    heads: name to head. weights: of each head's loss, 1 where none is given. primary: whose keypoints are the model's:
-    a name (the last one by default), or `fused`: all of them, weighted by their inverse variances.
+    Args:
+        heads: Name to head, each a name or a mapping with its options.
+        weights: Name to the weight of that head's loss; 1 where none is given.
+        primary: The head whose prediction is the model's; null for the last one. `fused`: the mean of all, weighted by
+            their inverse variances.
     """
 
     def __init__(
@@ -56,7 +63,9 @@ class MultiHead(Head):
                 )
         self.heads = nn.ModuleDict({name: HEADS.build(spec, pyramid, num_keypoints) for name, spec in heads.items()})
         if any(sum(head.frame_window) for head in self._heads().values()):
-            raise KpnetError('head "multi": a temporal head goes around the others: {name: temporal, head: …}')
+            raise KpnetError(
+                'head "multi": heads: a temporal head has to contain the others: {name: temporal, head: …}'
+            )
         self.weights = {name: weights.get(name, 1.0) for name in heads}
         self.image_size = pyramid.image_size
         self.primary = primary or list(heads)[-1]
@@ -76,11 +85,11 @@ class MultiHead(Head):
         parts: dict[str, HeadOutput] = {name: head(features) for name, head in self._heads().items()}
         if self.primary != FUSED:
             return MultiOutput(parts[self.primary].xy, parts)
-        xy, _ = _fuse([part.xy for part in parts.values()], self._answers(parts))
+        xy, _ = _fuse([part.xy for part in parts.values()], self._predictions(parts))
         return MultiOutput(xy, parts)
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """`HEAD.TERM` of every head."""
+        """Compute the terms of every head, as `HEAD.TERM`; see `Head.loss`."""
         assert isinstance(output, MultiOutput)
         return {
             f"{name}.{term}": self.weights[name] * value
@@ -98,16 +107,16 @@ class MultiHead(Head):
         assert isinstance(output, MultiOutput)
         if self.primary != FUSED:
             return self._heads()[self.primary].infer(output.parts[self.primary])
-        answers = self._answers(output.parts)
-        xy, covariance = _fuse([answer.keypoints for answer in answers], answers)
+        predictions = self._predictions(output.parts)
+        xy, covariance = _fuse([each.keypoints for each in predictions], predictions)
         return Keypoints(xy, probability_within(covariance, CONFIDENCE_RADIUS, self.image_size), covariance)
 
-    def _answers(self, parts: dict[str, HeadOutput]) -> list[Keypoints]:
+    def _predictions(self, parts: dict[str, HeadOutput]) -> list[Keypoints]:
         return [head.infer(parts[name]) for name, head in self._heads().items()]
 
 
-def _fuse(points: list[Tensor], answers: list[Keypoints]) -> tuple[Tensor, Tensor]:
-    """Mean (B, K, 2) of points by the inverse variance of the heads' answers, and its covariance."""
-    covariances = torch.stack([a.covariance for a in answers if a.covariance is not None])
+def _fuse(points: list[Tensor], predictions: list[Keypoints]) -> tuple[Tensor, Tensor]:
+    """Return the mean (B, K, 2) of points, weighted by the inverse variance of the predictions, and its covariance."""
+    covariances = torch.stack([each.covariance for each in predictions if each.covariance is not None])
     precision = 1 / covariances.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-12)
     return mixture(torch.stack(points), covariances, precision / precision.sum(0))

@@ -1,4 +1,4 @@
-"""A coarse map and a field of offsets."""
+"""A coarse map for each keypoint, and a field of offsets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
 
 @dataclass
 class OffsetOutput(HeadOutput):
-    """logits (B, K, h, w); votes (B, K, h, w, 2): where each cell says that the point is, normalised."""
+    """The output of `OffsetHead`.
+
+    Attributes:
+        logits: Maps (B, K, h, w), before the softmax.
+        votes: Where each cell predicts the point (B, K, h, w, 2), in normalised coordinates.
+    """
 
     logits: Tensor
     votes: Tensor
@@ -29,12 +34,21 @@ class OffsetOutput(HeadOutput):
 
 @HEADS.register("offset")
 class OffsetHead(Head):
-    """A map says near which cell the point is, and an offset at each cell says where exactly (G-RMI, Papandreou 2017).
+    """Coarse maps that say near which cell a point is, and an offset at each cell that says where exactly.
 
-    The answer is the mean vote under the softmax of the map, or with `decoding: argmax` the vote of its highest cell.
-    loss: weights of the coordinate losses (of the mean vote), of the softmax losses (of the map, against a Gaussian of
-    `sigma` input pixels) and of `offset`: the mean L1 error of the votes of the cells within `radius` input pixels.
-    decoder, stride, hardest: as for `heatmap`.
+    Every cell votes for a point: its own centre plus its offset. Papandreou et al. 2017, Towards Accurate Multi-person
+    Pose Estimation in the Wild.
+
+    Args:
+        decoder: Map decoder: its name, or a mapping with its options.
+        stride: Input pixels per cell of the maps.
+        sigma: Standard deviation of the Gaussians that the losses compare the maps with, in input pixels.
+        radius: Distance from the true point within which the votes of cells are trained by `offset`, in input pixels.
+        loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the mean vote, in normalised coordinates;
+            `cross_entropy`, `kl`, `js` and `variance` of the map's softmax; `offset`, the mean L1 error of the votes.
+        hardest: Points of each image that count, those with the largest errors; null for all.
+        decoding: How `infer` predicts: `mean`, the mean vote under the map's softmax, or `argmax`, the vote of the
+            map's highest cell.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = (*COORDINATE_LOSSES, *SOFTMAX_LOSSES, "offset")
@@ -82,18 +96,15 @@ class OffsetHead(Head):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, OffsetOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if not w:
-                continue
+
+        def term(name: str) -> Tensor:
             if name == "offset":
-                value = vote_error(output.votes, target, weight, self.radius_cells, self.reduce)
-            elif name in COORDINATE_LOSSES:
-                value = COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-            else:
-                value = SOFTMAX_LOSSES[name](output.logits, target, weight, self.sigma_cells, self.reduce)
-            terms[name] = w * value
-        return terms
+                return vote_error(output.votes, target, weight, self.radius_cells, self.reduce)
+            if name in COORDINATE_LOSSES:
+                return COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+            return SOFTMAX_LOSSES[name](output.logits, target, weight, self.sigma_cells, self.reduce)
+
+        return self.weighted_terms(term)
 
     def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, OffsetOutput)
@@ -114,9 +125,16 @@ class OffsetHead(Head):
 
 
 def vote_error(votes: Tensor, target: Tensor, weight: Tensor, radius: float, reduce: Reduce) -> Tensor:
-    """Mean absolute error per coordinate of the votes (B, K, h, w, 2) of cells within `radius` cells of the target.
+    """Return the mean absolute error per coordinate of the votes near the target.
 
-    A point with no such cell (off the map) is as if it had no error.
+    A point without a cell near it, off the map, counts as without error.
+
+    Args:
+        votes: Points (B, K, h, w, 2) that the cells vote for, in [-1, 1].
+        target: True points (B, K, 2) in [-1, 1].
+        weight: Weights (B, K); 0 for an absent point.
+        radius: Distance from the target up to which a cell is near, in cells.
+        reduce: From errors (B, K) and weights (B, K) to a scalar.
     """
     check_shapes(votes, target, weight)
     target = torch.where((weight > 0)[..., None], target, 0)[:, :, None, None]
@@ -128,6 +146,6 @@ def vote_error(votes: Tensor, target: Tensor, weight: Tensor, radius: float, red
 
 
 def _cell_grid(maps: Tensor) -> Tensor:
-    """Normalised centres (h, w, 2) of the cells of maps (..., h, w)."""
+    """Return the normalised centres (h, w, 2) of the cells of maps (..., h, w)."""
     y, x = (cell_centers(n, device=maps.device) for n in maps.shape[-2:])
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)

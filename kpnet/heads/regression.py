@@ -1,4 +1,4 @@
-"""Direct regression: the course's 30-vector."""
+"""Direct regression of the coordinates."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PyramidInfo, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 
-SLOPE = 0.01  # of a leaky ReLU
+LEAKY_SLOPE = 0.01
 
 
 class Regressor(Head):
-    """The coarsest map, flattened or averaged, then FC, ReLU, FC to some numbers per keypoint.
+    """Base class of heads of fully connected layers on the coarsest map.
 
-    pool: `flatten` (bound to the configured input size) or `avg` (any size). hidden: widths of the
-    hidden layers. hidden_activation: theirs, `relu` or `leaky_relu` (slope 0.01). dropout: after each of them.
-    loss: None for the head's `defaults`.
-    hardest: only so many points of each image count (OHKM).
+    A subclass sets `name` and `defaults`, calls `regress` in `forward`, and implements `loss`.
+
+    Args:
+        pool: What the layers see of the coarsest map: `flatten`, all of it (bound to the configured input size), or
+            `avg`, its mean over space (any size).
+        hidden: Widths of the hidden layers.
+        hidden_activation: Activation of the hidden layers; `leaky_relu` has slope 0.01.
+        dropout: Dropout probability after each hidden layer.
+        loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the normalised coordinates. Null: the head's
+            default.
+        hardest: Points of each image that count, those with the largest errors; null for all.
     """
 
     name: ClassVar[str]
+    """The name that the head is registered with."""
     loss_terms: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
     defaults: ClassVar[Losses]
-    outputs: ClassVar[int] = 2  # numbers per keypoint
+    """Weights of the loss where the config has none."""
+    outputs: ClassVar[int] = 2
+    """Numbers that `regress` returns for each keypoint."""
 
     def __init__(
         self,
@@ -54,15 +64,19 @@ class Regressor(Head):
         layers: list[nn.Module] = []
         for features in hidden:
             linear = nn.Linear(width, features)
-            nn.init.kaiming_normal_(linear.weight, a=SLOPE, nonlinearity=hidden_activation)
-            layers += [linear, nn.ReLU() if hidden_activation == "relu" else nn.LeakyReLU(SLOPE), nn.Dropout(dropout)]
+            nn.init.kaiming_normal_(linear.weight, a=LEAKY_SLOPE, nonlinearity=hidden_activation)
+            layers += [
+                linear,
+                nn.ReLU() if hidden_activation == "relu" else nn.LeakyReLU(LEAKY_SLOPE),
+                nn.Dropout(dropout),
+            ]
             width = features
         last = nn.Linear(width, self.outputs * num_keypoints)
         nn.init.xavier_normal_(last.weight)
         self.layers = nn.Sequential(*layers, last)
 
     def regress(self, features: list[Tensor]) -> Tensor:
-        """(B, K, outputs), at least float32."""
+        """Return the layers' result (B, K, outputs), at least float32, from feature maps."""
         x = features[-1]
         if self.pool == "flatten" and tuple(x.shape[-2:]) != self.size:
             raise KpnetError(
@@ -75,15 +89,20 @@ class Regressor(Head):
         return values.unflatten(1, (self.num_keypoints, self.outputs))
 
     def coordinate_term(self, name: str, output: HeadOutput, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the unweighted coordinate loss of that name; arguments as in `Head.loss`."""
         return COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
 
 
 @HEADS.register("regression")
 class RegressionHead(Regressor):
-    """The coarsest map, flattened or averaged, then FC, ReLU, FC to 2 K coordinates (I2DL exercise 9).
+    """Coordinates by fully connected layers on the coarsest map, as in the course's exercise (I2DL, exercise 9).
 
-    activation: `tanh` keeps the answer in [-1, 1], `none` does not. loss: weights of l1, smooth_l1, mse, wing, on
-    normalised coordinates; mse by default. The rest is Regressor's.
+    Takes the options of `Regressor` too.
+
+    Args:
+        activation: Activation of the result: `tanh` keeps the points in [-1, 1], `none` does not.
+        loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the normalised coordinates. Null: `mse`
+            alone.
     """
 
     name = "regression"
@@ -105,6 +124,4 @@ class RegressionHead(Regressor):
         return HeadOutput(self.regress(features))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        return {
-            name: w * self.coordinate_term(name, output, target, weight) for name, w in self.loss_weights.items() if w
-        }
+        return self.weighted_terms(lambda name: self.coordinate_term(name, output, target, weight))

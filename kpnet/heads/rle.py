@@ -15,8 +15,11 @@ from kpnet.losses import check_shapes, laplace_nll
 
 @HEADS.register("rle")
 class RLEHead(LikelihoodHead):
-    """Direct regression whose error density is learned (Li et al. 2021): a Laplace of the predicted scale, times a
-    normalising flow that corrects it, shared by all points. Options as LikelihoodHead says."""
+    """Coordinates whose error density is learned: a Laplace density, times a normalising flow that corrects it.
+
+    The predicted scale is that of the Laplace density; the flow is shared by all points. Li et al. 2021, Human Pose
+    Regression with Residual Log-likelihood Estimation. Takes the options of `LikelihoodHead` and `Regressor`.
+    """
 
     name = "rle"
 
@@ -33,8 +36,8 @@ class RLEHead(LikelihoodHead):
         return laplace_nll(xy, log_scale, target, weight, lambda v, w: self.reduce(v - correction, w))
 
     def variance(self) -> Tensor:
-        """Of the learned density, in scales squared, by a sum over a grid."""
-        # Finer towards the middle: the flow may have taken over a part of the scale. Right to 0.2 % on trained flows.
+        """Return the variance (2,) of the learned density in squared scales, by a sum over a grid."""
+        # Finer towards the middle: the flow may have taken over a part of the scale. Within 0.2 % on trained flows.
         parameter = next(self.flow.parameters())
         even = torch.linspace(-6, 6, 24, device=parameter.device, dtype=parameter.dtype)
         at, step = even.sinh() / 25, even.cosh()

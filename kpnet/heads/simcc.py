@@ -1,4 +1,4 @@
-"""One distribution per axis."""
+"""A distribution for each axis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ AXIS_LOSSES = {"kl": axis_kl, "cross_entropy": axis_cross_entropy}
 
 @dataclass
 class SimCCOutput(HeadOutput):
-    """x_logits (B, K, bins of the width), y_logits (B, K, bins of the height), at least float32."""
+    """The output of `SimCCHead`, at least float32.
+
+    Attributes:
+        x_logits: Logits (B, K, bins of the width).
+        y_logits: Logits (B, K, bins of the height).
+    """
 
     x_logits: Tensor
     y_logits: Tensor
@@ -32,12 +37,20 @@ class SimCCOutput(HeadOutput):
 
 @HEADS.register("simcc")
 class SimCCHead(Head):
-    """Coordinates as classification: a distribution over sub-pixel bins for x, and one for y (SimCC, Li et al. 2022).
+    """Coordinates as classification: a distribution over sub-pixel bins for x, and one for y.
 
-    A decoder makes a map per keypoint, and two linear layers, shared by all, turn each into the bins' logits. The
-    answer is the distributions' mean. bins: per input pixel. sigma: of the Gaussian label smoothing, in input pixels.
-    loss: weights of kl, cross_entropy (of the distributions) and of the coordinate losses (of the mean).
-    decoder, stride, hardest: as for `heatmap`. Bound to the configured input size.
+    A decoder makes a map for each keypoint, and two linear layers, shared by all keypoints, turn each map into the
+    logits of the bins; the prediction is the distributions' mean. Bound to the configured input size. Li et al. 2022,
+    SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation.
+
+    Args:
+        decoder: Map decoder: its name, or a mapping with its options.
+        stride: Input pixels per cell of the maps.
+        bins: Bins per input pixel.
+        sigma: Standard deviation of the Gaussian that smooths the labels, in input pixels.
+        loss: Weights of the terms: `kl` and `cross_entropy` of the distributions; `l1`, `smooth_l1`, `mse` and `wing`
+            of their mean, in normalised coordinates.
+        hardest: Points of each image that count, those with the largest errors; null for all.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = (*AXIS_LOSSES, *COORDINATE_LOSSES)
@@ -86,15 +99,13 @@ class SimCCHead(Head):
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
         assert isinstance(output, SimCCOutput)
-        terms = {}
-        for name, w in self.loss_weights.items():
-            if not w:
-                continue
+
+        def term(name: str) -> Tensor:
             if name in COORDINATE_LOSSES:
-                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-            else:
-                terms[name] = w * self._axes_loss(name, output, target, weight)
-        return terms
+                return COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
+            return self._axes_loss(name, output, target, weight)
+
+        return self.weighted_terms(term)
 
     def _axes_loss(self, name: str, output: SimCCOutput, target: Tensor, weight: Tensor) -> Tensor:
         check_shapes(output.x_logits, target, weight)
@@ -113,20 +124,20 @@ class SimCCHead(Head):
 
 
 def _mean(logits: Tensor) -> Tensor:
-    """Normalised mean (B, K) of softmax(logits) (B, K, bins)."""
+    """Return the normalised mean (B, K) of softmax(logits), logits (B, K, bins)."""
     # Not a matrix product: autocast would make it one of half precision.
     centres = cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * centres).sum(-1)
 
 
 def _variance(logits: Tensor) -> Tensor:
-    """Normalised variance (B, K) of softmax(logits) (B, K, bins)."""
+    """Return the normalised variance (B, K) of softmax(logits), logits (B, K, bins)."""
     centres = cell_centers(logits.shape[-1], device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * (centres - _mean(logits)[..., None]).square()).sum(-1)
 
 
 def _init_marginal(layer: nn.Linear, size: tuple[int, int], axis: int) -> None:
-    """Weights (bins, h w) that sum a map over the other axis, and interpolate what is left along `axis` to the bins."""
+    """Set weights (bins, h w) that sum a map over the other axis and interpolate along `axis` to the bins."""
     bands = F.interpolate(torch.eye(size[axis])[None], layer.out_features, mode="linear")[0].T  # (bins, h or w)
     bands = bands[:, None, :] if axis == 1 else bands[:, :, None]
     with torch.no_grad():

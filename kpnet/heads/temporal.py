@@ -1,4 +1,4 @@
-"""A head that looks at the frames around: recurrent or convolutional over time."""
+"""A head that looks at the frames around the predicted one: recurrent, or convolutional over time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from kpnet.core.errors import KpnetError
 from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
 from kpnet.losses import COORDINATE_LOSSES
 
-SCALE = 20.0  # of differences of points: a twentieth of the image's half is 1 to the layer
+SCALE = 20.0  # multiplies differences of points: a fortieth of the image's side is 1 to the layer
 RECURRENT: dict[str, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass
 class TemporalOutput(HeadOutput):
-    """frame: what the inner head says of the answered frames; offset (B, K, 2): what is added to its points."""
+    """The output of `TemporalHead`; its rows are the predicted frames.
+
+    Attributes:
+        frame: The inner head's output.
+        offset: Correction (B, K, 2) that is added to the inner head's points, in normalised coordinates.
+    """
 
     frame: HeadOutput
     offset: Tensor
 
 
 class Convolution(nn.Module):
-    """Two convolutions over time, then one layer over the whole window: (B, T, inputs) to (B, width)."""
+    """Two convolutions over time and one linear layer over the whole window: (B, T, inputs) to (B, width)."""
 
     def __init__(self, inputs: int, width: int, frames: int) -> None:
         super().__init__()
@@ -38,24 +43,33 @@ class Convolution(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        answer: Tensor = self.layers(tokens.transpose(1, 2))
-        return answer
+        hidden: Tensor = self.layers(tokens.transpose(1, 2))
+        return hidden
 
 
 @HEADS.register("temporal")
 class TemporalHead(Head):
-    """Another head's points of each frame, corrected by what the frames around it say.
+    """The points of another head, the inner one, corrected by the frames around.
 
-    head: of a single frame, any other. layer: `lstm`, `gru`, `rnn` (tanh, as on the slides) or `conv`, over the window
-    of `past` frames before the answered one and `future` ones after it (0: no delay). Per frame it gets the inner
-    points relative to the answered frame's, their log spread where the head has one, and the mean of the coarsest map,
-    through a linear layer to `appearance` numbers (0: without). Beside it the points pass a linear filter over the
-    window, one for all, so that the layer need not learn to average. width: of the layer. loss: weights of l1,
-    smooth_l1, mse, wing on the corrected points; the inner head's own terms are trained beside it. hardest: as
-    elsewhere (OHKM).
+    For each frame of a window, a layer over time gets the inner head's points relative to those of the predicted
+    frame, the logarithm of their standard deviation where the inner head predicts one, and the mean of the coarsest
+    map. Beside it, the points pass a linear filter over the window, shared by all keypoints, so that the layer need
+    not learn to average. The correction is 0 before training.
 
-    Maps are (B, C, h, w) of single images, which stand still, or (B, T, C, h, w) of clips; of a clip it answers the
-    T - past - future frames whose window lies inside, as B (T - past - future) rows. The correction begins at 0.
+    Maps are (B, C, h, w) of single images, which count as clips without motion, or (B, T, C, h, w) of clips. In a clip
+    the T - past - future frames whose window lies inside are predicted: the output has B (T - past - future) rows.
+
+    Args:
+        head: The inner head, any head of single frames: its name, or a mapping with its options. Its own loss is
+            trained as well.
+        layer: Layer over the window: `lstm`, `gru`, `rnn` (with tanh) or `conv`.
+        past: Frames of the window before the predicted one.
+        future: Frames of the window after the predicted one; 0 for a prediction without delay.
+        width: Width of the layer.
+        appearance: Width of a linear layer on the mean of the coarsest map; 0 to leave the map out.
+        loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the corrected points, in normalised
+            coordinates.
+        hardest: Points of each image that count, those with the largest errors; null for all.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)
@@ -106,21 +120,26 @@ class TemporalHead(Head):
         clips = features[0].ndim == 5
         inner = self.head([each.flatten(0, 1) for each in features] if clips else features)
         batch, frames = features[0].shape[:2] if clips else (len(features[0]), 1)
-        answered = range(past, frames - future) if clips else range(1)
-        rows = torch.arange(batch * frames, device=inner.xy.device).view(batch, frames)[:, answered].flatten()
+        predicted = range(past, frames - future) if clips else range(1)
+        rows = torch.arange(batch * frames, device=inner.xy.device).view(batch, frames)[:, predicted].flatten()
         with torch.autocast(inner.xy.device.type, enabled=False):  # half precision would round to a fifth of a pixel
             tokens = self.tokens(inner, features[-1]).unflatten(0, (batch, frames))
             if not clips:
                 tokens = tokens.expand(-1, 1 + past + future, -1)
-            windows = tokens.unfold(1, 1 + past + future, 1).flatten(0, 1).transpose(1, 2)  # (B answers, T, D)
+            windows = tokens.unfold(1, 1 + past + future, 1).flatten(0, 1).transpose(1, 2)  # (predicted frames, T, D)
             offset = self.correct(windows)
         frame = _rows(inner, rows)
         return TemporalOutput(frame.xy + offset, frame, offset)
 
     def tokens(self, inner: HeadOutput, coarsest: Tensor) -> Tensor:
-        """What is known of each frame by itself, (frames, D): points, their log spread, the mean of the coarsest map.
+        """Return what is known of each frame by itself.
 
-        inner: what the inner head says of the frames.
+        Args:
+            inner: The inner head's output for all frames.
+            coarsest: The coarsest map of all frames, (frames, C, h, w) or (B, T, C, h, w).
+
+        Returns:
+            Tensor (frames, D): points, the logarithm of their standard deviation, and the mean of the coarsest map.
         """
         dtype = self.last.weight.dtype
         parts = [inner.xy.to(dtype).flatten(1)]
@@ -135,11 +154,11 @@ class TemporalHead(Head):
         return torch.cat(parts, 1)
 
     def correct(self, windows: Tensor) -> Tensor:
-        """What is added to the answered frame's points, (N, K, 2), of the tokens of windows (N, T, D)."""
+        """Return the corrections (N, K, 2) of the predicted frames' points from the tokens of windows (N, T, D)."""
         points = self.last.out_features // 2
-        xy, spread, mean = windows.tensor_split((2 * points, (2 + self.predicts_covariance) * points), -1)
+        xy, log_scale, mean = windows.tensor_split((2 * points, (2 + self.predicts_covariance) * points), -1)
         moved = SCALE * (xy - xy[:, self.frame_window[0], None])
-        tokens = torch.cat([moved, spread], -1)
+        tokens = torch.cat([moved, log_scale], -1)
         if self.appearance is not None:
             tokens = torch.cat([tokens, self.appearance(mean)], -1)
         if isinstance(self.layer, nn.RNNBase):
@@ -150,27 +169,24 @@ class TemporalHead(Head):
         return offset.unflatten(1, (points, 2))
 
     def loss(self, output: HeadOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The inner head's terms as `frame.TERM`, and those of the corrected points."""
+        """Compute the inner head's terms, as `frame.TERM`, and those of the corrected points; see `Head.loss`."""
         assert isinstance(output, TemporalOutput)
-        terms = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
-        for name, w in self.loss_weights.items():
-            if w:
-                terms[name] = w * COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce)
-        return terms
+        inner = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
+        return inner | self.weighted_terms(lambda name: COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce))
 
     def decode(self, output: HeadOutput) -> Tensor:
-        """As the inner head decodes them, corrected."""
+        """Return the points that the inner head decodes, corrected."""
         assert isinstance(output, TemporalOutput)
         return self.head.decode(output.frame) + output.offset
 
     def infer(self, output: HeadOutput) -> Keypoints:
-        """The inner head's answer about each answered frame, with the corrected points."""
+        """Return the inner head's prediction of each predicted frame, with corrected points."""
         assert isinstance(output, TemporalOutput)
         return dataclasses.replace(self.head.infer(output.frame), keypoints=self.decode(output))
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
-    """Rows of every tensor in an output, however nested."""
+    """Return an output with only these rows of every tensor in it, however nested."""
     if isinstance(value, Tensor):
         return value[rows]
     if isinstance(value, list):

@@ -1,4 +1,7 @@
-"""A backbone and a head as one network: build, save, load, average, calibrate. Imports backbones, heads."""
+"""A backbone and a head as one network: build, save, load, average, calibrate, summarise.
+
+Imports backbones, heads and what they may import.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An autoencoder: any backbone as the encoder, and a decoder that sees its coarsest map alone."""
+"""An autoencoder, for pretraining: any backbone as the encoder, and a decoder that sees its coarsest map only."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.pretraining import AutoencoderConfig, Mask
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.models.files import write_model
+from kpnet.models.normalization import register_statistics
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers
 
 
 class Autoencoder(nn.Module):
-    """Images float (B, C, H, W) in [0, 1] of the configured size to images like them, not clipped to [0, 1].
+    """A network that reconstructs images from a latent.
 
-    The decoder has no skip connections: what it gives back has gone through the latent. `backbone.mean` and
-    `.std` normalise the image, and undo it for the reconstruction.
+    It takes float images (B, C, H, W) in [0, 1] of the configured size and returns images of that shape, not clipped
+    to [0, 1]. The decoder has no skip connections: all that it sees has gone through the latent. Mean and standard
+    deviation normalise the image and are undone in the reconstruction.
+
+    Args:
+        config: The network: backbone, latent, decoder, channels and size of the images.
+
+    Raises:
+        KpnetError: The parts do not fit together.
     """
 
     mean: Tensor
@@ -37,17 +45,23 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.in_channels, input_size=config.input_size)
-        for name in ("mean", "std"):
-            values = getattr(config, name) or getattr(self.backbone, name)
-            if len(values) not in (1, config.in_channels):
-                expected = "1 value" if config.in_channels == 1 else f"1 or {config.in_channels} values"
-                raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
-            setattr(self.backbone, name, tuple(values))
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        register_statistics(self, config, self.backbone)
+        self.backbone.mean = tuple(config.mean or self.backbone.mean)
+        self.backbone.std = tuple(config.std or self.backbone.std)
         self.decoder = _decoder(self.backbone, config)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (B, c, h, w): the coarsest map, or (B, latent)."""
+        """Compute the latents of images.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1], of the configured size.
+
+        Returns:
+            The coarsest map (B, c, h, w), or vectors (B, latent) where the config has a `latent`.
+
+        Raises:
+            KpnetError: The images have another shape.
+        """
         expected = (self.config.in_channels, *self.config.input_size)
         if tuple(images.shape[1:]) != expected:
             raise KpnetError(f"expected images (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
@@ -55,21 +69,42 @@ class Autoencoder(nn.Module):
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Images (B, C, H, W) of latents."""
+        """Compute images from latents.
+
+        Args:
+            latent: What `encode` returned.
+
+        Returns:
+            Images (B, C, H, W), about [0, 1] but not clipped to it.
+        """
         height, width = self.config.input_size
         images: Tensor = self.decoder["image"](latent)[..., :height, :width]  # odd sizes: the coarsest map overhangs
         return images * self.std + self.mean
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstructions (B, C, H, W) of images (B, C, H, W)."""
         return self.decode(self.encode(images))
 
     def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
-        """Images (steps, B, C, H, W) of latents on the line from those of `first` (B, C, H, W) to those of `second`."""
+        """Decode latents on the straight line between those of two batches of images.
+
+        Args:
+            first: Images (B, C, H, W) where the line begins.
+            second: Images (B, C, H, W) where it ends.
+            steps: Points on the line, both ends included.
+
+        Returns:
+            Images (steps, B, C, H, W).
+        """
         a, b = self.encode(first), self.encode(second)
         return torch.stack([self.decode(torch.lerp(a, b, t)) for t in torch.linspace(0, 1, steps).tolist()])
 
     def save(self, folder: str | Path) -> None:
-        """`model.safetensors` and `model.yaml`: what `pretrained: folder` takes the backbone from."""
+        """Write `model.safetensors` and `model.yaml`, from which `pretrained: folder` takes the backbone.
+
+        Args:
+            folder: Where they are written; created if need be.
+        """
         input_spec = InputSpec(
             channels=self.config.in_channels, mean=list(self.backbone.mean), std=list(self.backbone.std)
         )
@@ -82,13 +117,22 @@ class _Saved(StrictModel):
 
 
 def load_autoencoder(path: str | Path) -> Autoencoder:
-    """The autoencoder of a pretraining run, in eval mode. A KpnetError says what is missing or does not fit."""
+    """Load the autoencoder of a pretraining.
+
+    Args:
+        path: A run folder of `kpnet pretrain`, or a folder that `Autoencoder.save` wrote.
+
+    Returns:
+        The autoencoder, in eval mode.
+
+    Raises:
+        KpnetError: A file is missing or damaged, or the weights do not fit the config.
+    """
     folder = model_folder(path)
     try:
         saved = _Saved.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {reason}") from None
+        raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {first_line(error)}") from None
     statistics = {"mean": saved.input.mean, "std": saved.input.std}
     model = Autoencoder(saved.model.model_copy(update=statistics))
     load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
@@ -98,10 +142,18 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
 def corrupt(
     images: Tensor, noise: float, mask: Mask | None, blank: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Images (B, C, H, W) plus normal noise of that sigma, then with patches blanked.
+    """Add normal noise to images, then blank some of their patches.
 
-    blank: what stands in a blanked patch, broadcast to (B, C, H, W). Of each image round(ratio * patches) patches
-    are blanked, other ones in each.
+    Args:
+        images: Images (B, C, H, W).
+        noise: Standard deviation of the noise.
+        mask: Side of the patches, and the ratio that is blanked: round(ratio * patches) random ones in each image.
+            None: no patch.
+        blank: Value of blanked patches, broadcast to (B, C, H, W).
+        generator: Source of the random numbers.
+
+    Returns:
+        Images (B, C, H, W).
     """
     device = images.device
     if noise:
@@ -116,13 +168,14 @@ def corrupt(
 
 
 def check_mask(size: tuple[int, int], mask: Mask | None) -> None:
-    """A KpnetError where a mask blanks no patch, or all of them."""
+    """Raise KpnetError where a mask blanks no patch, or all of them."""
     if mask is not None:
         rows, columns = _patches(size, mask)
-        if not 0 < _blanked(size, mask) < rows * columns:
+        blanked = _blanked(size, mask)
+        if not 0 < blanked < rows * columns:
             raise KpnetError(
-                f"train.mask: {mask.ratio:g} of the {rows * columns} patches of {mask.patch} pixels that an image of "
-                f"{size[0]}x{size[1]} has are {_blanked(size, mask)}: give a smaller patch"
+                f"train.mask: a ratio of {mask.ratio:g} blanks {blanked} of the {rows * columns} patches of "
+                f"{mask.patch} pixels in an image of {size[0]}x{size[1]}; expected some, not all: give a smaller patch"
             )
 
 
@@ -135,14 +188,14 @@ def _blanked(size: Any, mask: Mask) -> int:
 
 
 def _decoder(backbone: Backbone, config: AutoencoderConfig) -> nn.ModuleDict:
-    """`squeeze`: the coarsest map to the latent; `image`: the latent to normalised images."""
+    """Build `squeeze`, from the coarsest map to the latent, and `image`, from the latent to normalised images."""
     stride, channels = backbone.strides[-1], backbone.channels[-1]
     shape = (channels, *(math.ceil(side / stride) for side in config.input_size))
     mirror = backbone.mirror()
     if mirror is None:
         mirror = _upsampling(channels, stride, config)
     elif config.decoder.width is not None:
-        raise KpnetError("model.decoder.width: this backbone's decoder is its mirror, and has no width of its own")
+        raise KpnetError("model.decoder.width: this backbone's decoder is its mirror and takes no width: leave it out")
     if config.latent is None:
         return nn.ModuleDict({"squeeze": nn.Identity(), "image": mirror})
     size = math.prod(shape)

@@ -16,7 +16,7 @@ from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
@@ -31,11 +31,28 @@ def build_model(
     skeleton: str | Skeleton | list[str] | dict[str, Any] | None = None,
     **overrides: Any,
 ) -> KeypointModel:
-    """A KeypointModel from keywords, a YAML path, a mapping or a typed config; keywords override the config's.
+    """Build a keypoint model from keywords, a config or both.
 
-    Keywords are the keys of the YAML's `model:` section: backbone, head, num_keypoints, in_channels=3,
-    input_size=96 or (H, W), pretrained=False (True, or a weights file), mean, std. `skeleton` names the points.
-    Raises KpnetError for an unknown key or name and for parts that do not fit.
+    Args:
+        config: A YAML file, the name of a shipped recipe, a mapping (a whole config or its `model` section), or a
+            typed config. None: keywords alone.
+        skeleton: Names the keypoints: the name of a shipped skeleton, a YAML file, a `Skeleton`, a list of names or a
+            mapping. None: the config's skeleton, or else the names "0", "1", ….
+        **overrides: Keys of the YAML's `model` section; they override the config's. The most used: `backbone`, `head`,
+            `num_keypoints`, `in_channels` (3 by default), `input_size` (a side, or height and width) and `pretrained`
+            (False by default; True or a path).
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        KpnetError: A key or name is unknown, or the parts do not fit together.
+
+    Example:
+        ```python
+        model = build_model(backbone="resnet18", head="heatmap", num_keypoints=15, in_channels=1, input_size=96)
+        xy = model(torch.rand(8, 1, 96, 96))  # (8, 15, 2) in [-1, 1]
+        ```
     """
     if isinstance(config, ModelConfig):
         values = config.model_dump()
@@ -48,7 +65,7 @@ def build_model(
         values = loaded.model.model_dump()
         if skeleton is None and loaded.data.skeleton is not None:
             own = Skeleton.load(loaded.data.skeleton)
-            # Another number of points than the recipe's is another set of points.
+            # With another number of points than the recipe's, they are other points.
             skeleton = own if overrides.get("num_keypoints", len(own)) == len(own) else None
     if "heads" in overrides:
         values.pop("head", None)
@@ -58,9 +75,18 @@ def build_model(
 
 
 def assemble(config: ModelConfig, skeleton: Skeleton | None, *, input_spec: InputSpec | None = None) -> KeypointModel:
-    """Build from the typed config.
+    """Build a model from its typed config.
 
-    input_spec: the saved model's; its weights are loaded next, and no pretrained ones are looked for.
+    Args:
+        config: The `model` section.
+        skeleton: Names the keypoints; None: "0", "1", ….
+        input_spec: Of a saved model, whose weights are loaded next: no pretrained ones are loaded.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        KpnetError: The parts do not fit together.
     """
     count = config.num_keypoints or (len(skeleton) if skeleton else None)
     if count is None:
@@ -82,7 +108,7 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, input_spec: Inpu
     head = HEADS.build(config.head, PyramidInfo(list(backbone.channels), list(backbone.strides), sizes), count)
     if any(side % head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, head.size_divisor))
-    # A quarter to a half faster on CPUs, and what GPUs want under autocast; the numbers are the same.
+    # A quarter to a half faster on CPUs, and the format that GPUs want under autocast; the numbers are the same.
     return KeypointModel(backbone, head, config, skeleton).to(memory_format=torch.channels_last)
 
 
@@ -94,11 +120,23 @@ class _Saved(StrictModel):
 
 
 def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointModel:
-    """The model of a run folder (the final one) or of a folder that `save` wrote; in eval mode.
+    """Load a saved model. Nothing in its files is executed.
 
-    decoding: instead of the head's own, for a head that has a choice; a calibration is of the head's own, and another
-    decoding goes without. Nothing in the files is executed.
-    A KpnetError says what is missing or does not fit.
+    Args:
+        path: A run folder, whose final model is loaded, or a folder that `KeypointModel.save` wrote.
+        decoding: Decoding to use instead of the trained one (heatmap and offset heads). A calibration holds for the
+            trained one only, and is dropped with another.
+
+    Returns:
+        The model, in eval mode, on the CPU.
+
+    Raises:
+        KpnetError: A file is missing or damaged, or the weights do not fit the config.
+
+    Example:
+        ```python
+        model = kpnet.load_model("runs/facial_heatmap")
+        ```
     """
     folder = model_folder(path)
     try:
@@ -106,15 +144,16 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
             raise ValueError("expected a mapping with model, input and skeleton")
         if "decoder" in values["model"]:
-            raise KpnetError(f"{path}: of kpnet pretrain, no keypoint model: train with model.pretrained={path}")
+            raise KpnetError(
+                f"{path}: written by kpnet pretrain, not a keypoint model: train with model.pretrained={path}"
+            )
         saved = _Saved.model_validate(values)
     except KpnetError:
         raise
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {reason}") from None
+        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {first_line(error)}") from None
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:

@@ -1,9 +1,9 @@
-"""Confidence that is true: a model's own spread, made to agree with its errors on data that it has not seen.
+"""Calibrate predicted uncertainty on held-out data.
 
-The errors e of point k are taken for a Student t in two dimensions. Its covariance is the head's own one, C, with the
-size of it fitted: a_k * size(C)^b, size being the square root of the determinant, the shape of C as it is. So a head
-that is too sure everywhere is made less sure, one whose spread says little is pulled to the average, and outliers
-among the labels cost a heavy tail and not a wide centre. Fitted by maximum likelihood.
+The errors of a keypoint k are modelled by a Student t in two dimensions, fitted by maximum likelihood. Its covariance
+has the shape of the head's own covariance C; its size, the square root of the determinant, is a_k * size(C)^b. So an
+overconfident head becomes less confident, a head whose uncertainty carries little information is pulled to the average,
+and outliers among the labels lead to heavy tails instead of a wide centre.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ from kpnet.heads import Keypoints
 from kpnet.models.test_time import TestTime
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 
-MIN_POINTS = 50
-PRIOR_STRENGTH = 10.0  # points' worth of belief that a keypoint's own factor is the others'
+MIN_POINTS = 50  # that a calibration is fitted to
+PRIOR_STRENGTH = 10.0  # strength of the prior that pulls each keypoint's scale to the common one, in points
 MIN_DOF = 2.05
-MAX_LOG_SCALE = 15.0  # log of a factor: three million times too sure
+MAX_LOG_SCALE = 15.0  # a factor of three million: no scale fits
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """log_scales: log of the standard deviation's factor, one per keypoint; exponent: the exponent b; dof: degrees of
-    freedom of the Student t. points: how many it was fitted to. test_time: the views of the answers that it was fitted
-    to, and holds for."""
+    """A fitted calibration: a function from a prediction to one whose uncertainty agrees with its errors.
+
+    Attributes:
+        log_scales: Logarithm of the factor on the standard deviation, log(a_k) / 2, one for each keypoint.
+        exponent: The exponent b.
+        dof: Degrees of freedom of the Student t.
+        points: Number of labelled points that it was fitted to.
+        test_time: Test-time views that it was fitted with; it holds for these views only.
+    """
 
     log_scales: list[float]
     exponent: float
@@ -39,24 +45,49 @@ class Calibration:
     points: int
     test_time: TestTime = field(default_factory=TestTime)
 
-    def __call__(self, answer: Keypoints, size: tuple[int, int]) -> Keypoints:
-        """The answer with a covariance and a confidence that agree with its errors; size (H, W) of the input."""
-        raw = _raw_covariance(answer, size)
+    def __call__(self, predicted: Keypoints, size: tuple[int, int]) -> Keypoints:
+        """Calibrate a prediction.
+
+        Args:
+            predicted: The model's uncalibrated prediction.
+            size: Height and width of the input images, in pixels.
+
+        Returns:
+            The same keypoints with calibrated `covariance` and `confidence`, and `dof`.
+        """
+        raw = _raw_covariance(predicted, size)
         factors = torch.tensor(self.log_scales, dtype=raw.dtype, device=raw.device)
         covariance = _scaled(raw, factors, self.exponent)
         confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, self.dof)
-        return dataclasses.replace(answer, covariance=covariance, confidence=confidence, dof=self.dof)
+        return dataclasses.replace(predicted, covariance=covariance, confidence=confidence, dof=self.dof)
 
 
 def fit_calibration(
-    answer: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int], test_time: TestTime | None = None
+    predicted: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int], test_time: TestTime | None = None
 ) -> Calibration:
-    """From uncalibrated answers to N images, their true points (N, K, 2) and visible (N, K); size (H, W) of the input.
+    """Fit a calibration to predictions on data that the model was not trained on.
 
-    A KpnetError where there are too few points, or where the answers hit every point exactly.
+    Args:
+        predicted: Uncalibrated predictions for N images.
+        target: True keypoints (N, K, 2) in [-1, 1].
+        visible: Which of them are labelled (N, K), bool.
+        size: Height and width of the input images, in pixels.
+        test_time: Test-time views that the predictions were made with; None for none.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        KpnetError: There are fewer than 50 labelled points, or the predictions hit nearly all points exactly.
+
+    Example:
+        ```python
+        predicted = model.infer(images)
+        model.calibration = fit_calibration(predicted, target, visible, size=(96, 96))
+        ```
     """
-    raw = _raw_covariance(answer, size).double().cpu()
-    errors = (target.cpu().double() - answer.keypoints.cpu().double())[visible]
+    raw = _raw_covariance(predicted, size).double().cpu()
+    errors = (target.cpu().double() - predicted.keypoints.cpu().double())[visible]
     raw, point = raw[visible], torch.arange(visible.shape[1]).expand_as(visible)[visible]
     if len(errors) < MIN_POINTS:
         raise KpnetError(f"calibration: expected at least {MIN_POINTS} labelled points, found {len(errors)}")
@@ -67,7 +98,7 @@ def fit_calibration(
     own = torch.zeros(visible.shape[1], dtype=torch.float64, requires_grad=True)
     exponent = torch.ones((), dtype=torch.float64, requires_grad=True)
     raw_dof = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)  # of softplus
-    predicts_covariance = answer.covariance is not None  # or the exponent has nothing to act on
+    predicts_covariance = predicted.covariance is not None  # otherwise the exponent has nothing to act on
     fitted = [shared, own, raw_dof, *([exponent] if predicts_covariance else [])]
     optimizer = torch.optim.LBFGS(fitted, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
@@ -91,23 +122,32 @@ def fit_calibration(
 
 
 def student_nll(errors: Tensor, covariance: Tensor, dof: Tensor) -> Tensor:
-    """Negative log-density (...) of errors (..., 2) under a bivariate Student t of that covariance."""
+    """Compute the negative log-density under a bivariate Student t.
+
+    Args:
+        errors: Errors (..., 2).
+        covariance: Covariance (..., 2, 2) of the distribution, in squared units of the errors.
+        dof: Degrees of freedom, above 2.
+
+    Returns:
+        Values (...).
+    """
     determinant = covariance[..., 0, 0] * covariance[..., 1, 1] - covariance[..., 0, 1].square()
     log_scale = 0.5 * determinant.log() + torch.log((dof - 2) / dof)  # of the t's own matrix
     inner = mahalanobis(errors, covariance) / (dof - 2)
     return math.log(2 * math.pi) + log_scale + (dof + 2) / 2 * torch.log1p(inner)
 
 
-def _raw_covariance(answer: Keypoints, size: tuple[int, int]) -> Tensor:
-    """The head's own; for a head without, a circle of one pixel. Never thinner than a hundredth of a pixel."""
-    pixel = pixel_distance_to_normalized(answer.keypoints.new_ones(2), size)
-    if answer.covariance is None:
-        return torch.diag_embed(pixel.square()).expand(*answer.keypoints.shape, 2)
-    return answer.covariance + torch.diag_embed((0.01 * pixel).square())
+def _raw_covariance(predicted: Keypoints, size: tuple[int, int]) -> Tensor:
+    """Return the head's covariance plus that of a hundredth of a pixel; a circle of one pixel where it has none."""
+    pixel = pixel_distance_to_normalized(predicted.keypoints.new_ones(2), size)
+    if predicted.covariance is None:
+        return torch.diag_embed(pixel.square()).expand(*predicted.keypoints.shape, 2)
+    return predicted.covariance + torch.diag_embed((0.01 * pixel).square())
 
 
 def _scaled(raw: Tensor, log_scales: Tensor, exponent: float | Tensor) -> Tensor:
-    """exp(2 a) size^(2 b) of the shape of `raw` (..., 2, 2), size^2 being the root of its determinant in [-1, 1]."""
+    """Return covariances of the shape of `raw` (..., 2, 2) and standard deviation exp(log_scale) size(raw)^exponent."""
     determinant = raw[..., 0, 0] * raw[..., 1, 1] - raw[..., 0, 1].square()
     log_size = 0.25 * determinant.clamp(min=1e-24).log()
     return raw * torch.exp(2 * log_scales + 2 * (exponent - 1) * log_size)[..., None, None]

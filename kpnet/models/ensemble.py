@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""An ensemble: several models as one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from kpnet.models.build import load_model
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime, average
 
-Model = KeypointModel | str | Path  # or the folder of one
+Model = KeypointModel | str | Path  # a model, or its folder
 
 
 class Ensemble(nn.Module):
-    """The mean of what models say of the same images; where they differ, the covariance grows.
+    """Several models that predict together: the mean of their points, with a covariance that grows where they differ.
 
-    They share the skeleton, the input size and the channels, or a KpnetError says what differs.
+    Args:
+        models: Models of the same skeleton, input size, channels, crop and frame window; all calibrated, or none.
+
+    Raises:
+        KpnetError: There is no model, or the models differ in one of these.
+
+    Example:
+        ```python
+        ensemble = Ensemble([kpnet.load_model("runs/a"), kpnet.load_model("runs/b")])
+        out = ensemble.infer(images)
+        ```
     """
 
     def __init__(self, models: Sequence[KeypointModel]) -> None:
@@ -47,10 +57,29 @@ class Ensemble(nn.Module):
         self.config, self.skeleton, self.frame_window = first.config, first.skeleton, first.frame_window
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the mean of the models' keypoints.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1].
+
+        Returns:
+            Keypoints (B, K, 2) in [-1, 1], differentiable.
+        """
         return torch.stack([model(images) for model in self.models]).mean(0)
 
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
-        """As `KeypointModel.infer`."""
+        """Predict keypoints and their uncertainty with all models; see `KeypointModel.infer`.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1].
+            test_time: Average over mirrored, scaled and shifted views, too.
+
+        Returns:
+            The mean of the models' predictions; the covariance is that of their mixture.
+
+        Raises:
+            KpnetError: The images do not fit the models, or a prediction is not finite.
+        """
         size = (images.shape[-2], images.shape[-1])
         return average([model.infer(images, test_time) for model in self.models], size)  # type: ignore[operator]
 
@@ -58,9 +87,19 @@ class Ensemble(nn.Module):
 def load_ensemble(
     models: Model | Ensemble | Sequence[Model], *, decoding: str | None = None
 ) -> KeypointModel | Ensemble:
-    """One model, or the ensemble of several; each is a model, a run folder, or a folder that `save` wrote.
+    """Load one model, or several as an ensemble.
 
-    decoding: as in `load_model`, for those that are loaded."""
+    Args:
+        models: One or several models, run folders or folders that `KeypointModel.save` wrote; an ensemble is returned
+            as it is.
+        decoding: Decoding to use instead of the trained one, for models that are loaded; see `load_model`.
+
+    Returns:
+        The model, or an ensemble where there are several.
+
+    Raises:
+        KpnetError: A model cannot be loaded, or the models do not fit together.
+    """
     if isinstance(models, Ensemble):
         return models
     given = [models] if isinstance(models, (KeypointModel, str, Path)) else list(models)

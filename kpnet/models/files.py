@@ -1,4 +1,4 @@
-"""Write a model's files."""
+"""Write the files of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kpnet.core.model_folder import CONFIG, WEIGHTS
 
 
 def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, values: dict[str, Any]) -> None:
-    """A model's weights, and its YAML with `values` and the backbone's input_spec; each written beside, and renamed."""
+    """Write a model's weights, and its YAML with `values` and the `input_spec`; no file is ever half written."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}

@@ -1,4 +1,4 @@
-"""KeypointModel = backbone + head: building, saving and loading."""
+"""The keypoint model: a backbone and a head."""
 
 from __future__ import annotations
 
@@ -19,13 +19,30 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import write_model
+from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views
 
 
 class KeypointModel(nn.Module):
-    """Any backbone in any head. Images are float (B, C, H, W) in [0, 1]; the model normalises them itself.
+    """A backbone and a head as one network; `kpnet.build_model` and `kpnet.load_model` make one.
 
-    `model(images)` is (B, K, 2) in [-1, 1], differentiable. A (C, H, W) image is a batch of one.
+    Images are float (B, C, H, W) in [0, 1], and the model normalises them itself; one image (C, H, W) is a batch of
+    one. Where the head looks at a window of frames, clips (B, T, C, H, W) are taken as well.
+
+    Args:
+        backbone: Images to feature maps.
+        head: Feature maps to keypoints.
+        config: What backbone and head were built from; it is saved with the model.
+        skeleton: Names of the keypoints.
+
+    Attributes:
+        mean: Mean (1, C, 1, 1) that is subtracted from images.
+        std: Standard deviation (1, C, 1, 1) that images are divided by.
+        frozen_stages: How many of the backbone's maps are frozen, finest first.
+        calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
+
+    Raises:
+        KpnetError: The config has a wrong number of values for `mean` or `std`.
     """
 
     mean: Tensor
@@ -40,20 +57,21 @@ class KeypointModel(nn.Module):
         self.frozen_stages = 0
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
-        channels = backbone.in_channels
-        for name, values in (("mean", config.mean or backbone.mean), ("std", config.std or backbone.std)):
-            if len(values) not in (1, channels):
-                expected = "1 value" if channels == 1 else f"1 or {channels} values"
-                raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
-            # Not in the state dict: the config says it. One value stands for every channel of the stem,
-            # so that a grey image always broadcasts to as many.
-            each = torch.tensor(list(values)).expand(channels).clone()
-            self.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
+        register_statistics(self, config, backbone)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps of images (B, C, H, W); each image's are standardised if the backbone is not `normed`.
+        """Compute the backbone's feature maps.
 
-        Of clips (B, T, C, H, W), for a head that looks at a window, they are (B, T, C, h, w).
+        The maps of each image are standardised if the backbone has no norm layers.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1]; clips (B, T, C, H, W) where the head looks at a window.
+
+        Returns:
+            The maps (B, C, h, w), or (B, T, C, h, w) of clips, finest first.
+
+        Raises:
+            KpnetError: Shape, size or dtype of the images do not fit the model.
         """
         if images.ndim == 3:
             images = images[None]
@@ -72,67 +90,102 @@ class KeypointModel(nn.Module):
         height, width = images.shape[-2:]
         if height % size_divisor or width % size_divisor:
             raise KpnetError(size_message((height, width), size_divisor))
-        images = (images - self.mean) / self.std  # one grey channel broadcasts over a pretrained RGB stem's three
+        images = (images - self.mean) / self.std  # a grey channel broadcasts to the three of a pretrained RGB backbone
         maps: list[Tensor] = self.backbone(images)
         # Statistics over batches would explode where fine-tuning lets channels die.
         return maps if self.backbone.has_norm_layers else [F.layer_norm(each, each.shape[1:]) for each in maps]
 
     @property
     def frame_window(self) -> tuple[int, int]:
-        """How many frames before and after the answered one the head looks at; (0, 0) but for a temporal one."""
+        """Frames before and after the predicted one that the head looks at; (0, 0) unless it is a temporal head."""
         return self.head.frame_window
 
     def output(self, images: Tensor) -> HeadOutput:
-        """What the head makes of images (B, C, H, W): the coordinates and what its loss needs.
+        """Compute the head's output: the coordinates and what its loss needs.
 
-        A temporal head takes clips (B, T, C, H, W) too, and answers every frame whose window is inside:
-        B (T - past - future) rows.
+        Args:
+            images: Images (B, C, H, W), float in [0, 1]; clips (B, T, C, H, W) where the head looks at a window.
+
+        Returns:
+            The output of B images. In clips, every frame whose window lies inside is predicted:
+            B (T - past - future) rows.
+
+        Raises:
+            KpnetError: Shape, size or dtype of the images do not fit the model.
         """
         return self.head(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute keypoints for training or as a part of another network.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1].
+
+        Returns:
+            Keypoints (B, K, 2) in [-1, 1], x before y, differentiable.
+        """
         return self.output(images).xy
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
-        """Keypoints with confidence, covariance and maps; in eval mode, after which each module is as it was.
+        """Predict keypoints with their uncertainty, in eval mode; afterwards each module has the mode that it had.
 
-        test_time: mirrored, scaled and shifted views too. A calibration holds for the views that it was fitted to;
-        with others the answer is as the head gives it. A KpnetError where the answer is not finite.
+        Args:
+            images: Images (B, C, H, W), float in [0, 1].
+            test_time: Average over mirrored, scaled and shifted views. A calibration holds for the views that it was
+                fitted with; with others the prediction is uncalibrated.
+
+        Returns:
+            Keypoints (B, K, 2) in [-1, 1] with confidence, covariance and heatmaps where the head has them.
+
+        Raises:
+            KpnetError: The images do not fit the model, or a prediction is not finite.
+
+        Example:
+            ```python
+            out = model.infer(images)
+            out.keypoints, out.confidence  # (B, K, 2), (B, K)
+            ```
         """
         images = images[None] if images.ndim == 3 else images
         with evaluation_mode(self):
             if test_time is None:
-                answer = self._answer(images)
+                predicted = self._predict(images)
             else:
-                answer = infer_views(self._answer, images, self.skeleton, test_time)
+                predicted = infer_views(self._predict, images, self.skeleton, test_time)
         if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
-            return answer
-        return self.calibration(answer, (images.shape[-2], images.shape[-1]))
+            return predicted
+        return self.calibration(predicted, (images.shape[-2], images.shape[-1]))
 
-    def _answer(self, images: Tensor) -> Keypoints:
-        answer = self.head.infer(self.output(images))
-        bad = ~answer.keypoints.isfinite().flatten(1).all(1)
-        if bad.any():
+    def _predict(self, images: Tensor) -> Keypoints:
+        predicted = self.head.infer(self.output(images))
+        not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
+        if not_finite.any():
             name = self.config.head if isinstance(self.config.head, str) else self.config.head.get("name")
             raise NotFiniteError(
-                f'head "{name}": the answer to image {int(bad.nonzero()[0])} of the batch is not finite: '
+                f'head "{name}": the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: '
                 "look for NaN in the images and in the weights"
             )
-        return answer
+        return predicted
 
     @property
     def stages(self) -> Stages:
-        """Of the backbone's parts, the finest map that they have a part in."""
+        """The finest of the backbone's maps that each of its parameters and modules contributes to."""
         if self._stages is None:
             self._stages = find_stages(self.backbone, self.mean.shape[1], self.config.input_size)
         return self._stages
 
     def freeze_backbone(self, stages: int | None = None) -> None:
-        """The layers of the backbone's first `stages` maps (None: of all) rest, and the others train.
+        """Freeze the backbone, or the layers of its first maps, and unfreeze the rest.
 
-        No gradient, and eval mode until unfrozen: BatchNorm statistics and dropout rest too. A KpnetError for more
-        stages than there are.
+        Frozen layers get no gradient and stay in eval mode until they are unfrozen, batch norm statistics and dropout
+        included.
+
+        Args:
+            stages: How many of the backbone's maps are frozen, finest first; None for the whole backbone.
+
+        Raises:
+            KpnetError: The backbone has fewer maps.
         """
         count = len(self.backbone.strides)
         if stages is not None and not 0 <= stages <= count:
@@ -140,29 +193,41 @@ class KeypointModel(nn.Module):
         self.frozen_stages = count if stages is None else stages
         partly = 0 < self.frozen_stages < count
         for name, parameter in self.backbone.named_parameters():
-            rests = self.stages.parameters[name] < self.frozen_stages if partly else self.frozen_stages > 0
-            parameter.requires_grad_(not rests)
+            frozen = self.stages.parameters[name] < self.frozen_stages if partly else self.frozen_stages > 0
+            parameter.requires_grad_(not frozen)
         self.train(self.training)
 
     def unfreeze_backbone(self) -> None:
-        """The whole backbone trains again."""
+        """Unfreeze the whole backbone."""
         self.freeze_backbone(0)
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages in (0, len(self.backbone.strides)):
             return list(self.backbone.modules()) if self.frozen_stages else []
-        # Found by their paths: synchronised batch norms take the others' places.
+        # By their paths: synchronised batch norms replace modules.
         paths = (path for path, stage in self.stages.modules.items() if stage < self.frozen_stages)
         return [self.backbone.get_submodule(path) for path in paths]
 
     def train(self, mode: bool = True) -> KeypointModel:
+        """Set the training mode; frozen modules stay in eval mode.
+
+        Args:
+            mode: True for training, False for eval mode.
+
+        Returns:
+            The model itself.
+        """
         super().train(mode)
         for module in self._frozen_modules():
             module.training = False
         return self
 
     def save(self, folder: str | Path) -> None:
-        """`model.safetensors` and `model.yaml` in `folder`, each written beside and renamed."""
+        """Write `model.safetensors` and `model.yaml`, which `kpnet.load_model` reads; no file is ever half written.
+
+        Args:
+            folder: Where they are written; created if need be.
+        """
         mean, std = self.config.mean or self.backbone.mean, self.config.std or self.backbone.std
         input_spec = InputSpec(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
         values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
@@ -172,7 +237,9 @@ class KeypointModel(nn.Module):
 
 
 def size_message(size: tuple[int, int], size_divisor: int) -> str:
+    """Return the message for images whose height or width `size_divisor` does not divide."""
     near = [max(size_divisor, round(side / size_divisor) * size_divisor) for side in size]
     return (
-        f"{size[0]}x{size[1]} cannot be served: height and width must be multiples of {size_divisor}; nearest: {near}"
+        f"images of {size[0]}x{size[1]} do not fit: height and width must be multiples of {size_divisor}; "
+        f"nearest: {near}"
     )

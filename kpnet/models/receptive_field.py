@@ -1,8 +1,9 @@
-"""Which input pixels a cell of a feature map depends on, followed through every operation of a forward pass."""
+"""Receptive fields: the input pixels that a cell of a feature map depends on, traced through a forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -18,9 +19,13 @@ Cells = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Axis:
-    """Cell `start + i` depends on the input pixels lo[i] to hi[i], as if the image had no border.
+    """The receptive fields of the cells along one axis of a map, as if the image had no border.
 
-    jump: input pixels from a cell to the next.
+    Attributes:
+        start: Index of the first cell; cell `start + i` depends on the input pixels lo[i] to hi[i].
+        lo: First pixel of each cell.
+        hi: Last pixel of each cell.
+        jump: Input pixels from one cell to the next.
     """
 
     start: int
@@ -30,14 +35,14 @@ class Axis:
 
     @classmethod
     def pixels(cls, size: int) -> Axis:
-        """The image itself, with a wide margin of virtual pixels around it."""
+        """Return the axis of the image itself, with a wide margin of virtual pixels around it."""
         pixels = np.arange(-4 * size, 5 * size)
         return cls(-4 * size, pixels, pixels)
 
     def window(self, first: Cells, last: Cells, size: int, jump: Fraction) -> Axis | None:
-        """The axis of `size` cells, of which cell j sees this axis's cells first(j) to last(j).
+        """Return the axis of `size` cells, of which cell j sees the cells first(j) to last(j) of this axis.
 
-        None where a cell sees beyond the margin: it sees the whole image then.
+        None where a cell sees beyond the margin, and so the whole image.
         """
         cells = np.arange(-max(len(self.lo), size), max(len(self.lo), 2 * size))
         a, b = first(cells) - self.start, last(cells) - self.start
@@ -47,6 +52,7 @@ class Axis:
         return Axis(int(cells[known][0]), self.lo[a[known]], self.hi[b[known]], jump)
 
     def union(self, other: Axis) -> Axis:
+        """Return the axis of cells that see what the cells of both axes see."""
         start, stop = max(self.start, other.start), min(self.start + len(self.lo), other.start + len(other.lo))
         mine, theirs = slice(start - self.start, stop - self.start), slice(start - other.start, stop - other.start)
         return Axis(
@@ -57,21 +63,24 @@ class Axis:
         )
 
     def extent(self, size: int) -> int:
-        """Pixels that the widest of the `size` cells sees."""
+        """Return how many pixels the widest of the `size` cells sees."""
         real = slice(-self.start, size - self.start)
         return int((self.hi[real] - self.lo[real]).max()) + 1
 
 
-# (rows, columns); "all": every element depends on the whole image; "flat": the elements of one
-# image as a vector; "unknown": an operation whose rule is not written here.
+# (rows, columns); "all": every element depends on the whole image; "flat": the elements of one image as a vector;
+# "unknown": an operation that has no rule here.
 Field = tuple[Axis, Axis] | Literal["all", "flat", "unknown"]
 
 
 class ReceptiveFields(TorchDispatchMode):
-    """While active, `of(tensor)` is the receptive field of whatever was computed from `images` (1, C, H, W).
+    """A context that traces the receptive field of every tensor computed from an image.
 
-    Exact for convolutions, pooling, padding, up-sampling, pointwise operations and any sum or
-    concatenation of branches; says "unknown" elsewhere, never a guess.
+    Exact for convolutions, pooling, padding, upsampling, pointwise operations and any sum or concatenation of branches;
+    "unknown" elsewhere, never a guess.
+
+    Args:
+        images: The image (1, C, H, W).
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -81,16 +90,17 @@ class ReceptiveFields(TorchDispatchMode):
         self.lost = False
 
     def of(self, tensor: Tensor) -> Field:
+        """Return the receptive field of the cells of a tensor."""
         return "unknown" if self.lost else self.fields.get(tensor, "unknown")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        inputs = [t for t in _tensors([args, kwargs]) if t in self.fields]
+        inputs = [t for t in tensors_in([args, kwargs]) if t in self.fields]
         fields = [(self.fields[t], t.shape) for t in inputs]
         target = args[0] if func._schema.is_mutable and isinstance(args[0], Tensor) else None
         if fields and target is not None and (target not in self.fields or _is_part(target)):
             self.lost = True  # written into a buffer, maybe through a view of it: no longer to be followed
         result = func(*args, **(kwargs or {}))
-        outputs = list(_tensors(result))
+        outputs = list(tensors_in(result))
         if fields:
             for output in outputs:
                 self.fields[output] = _rule(func, args, fields, output)
@@ -133,7 +143,7 @@ def _rule(func: Any, args: Any, inputs: list[tuple[Field, torch.Size]], output: 
 
 
 def _keeps_cells(func: Any, name: str, args: Any) -> bool:
-    """Does cell (i, j) of the output depend on cell (i, j) of the inputs alone?"""
+    """Return whether cell (i, j) of the output depends on cell (i, j) of the inputs alone."""
     if name in ("cat", "split", "split_with_sizes", "slice", "softmax", "_softmax"):
         at = 2 if name.startswith("split") else 1
         return len(args) > at and args[at] in (0, 1)
@@ -151,7 +161,7 @@ def _merge(fields: Iterable[Any]) -> Field:
 
 
 def _window(name: str, args: Any, d: int, size: int, out: int) -> tuple[Cells, Cells, Fraction] | None:
-    """Which cells (first, last) of axis `d` an output cell sees, and the factor of the jump; None: no rule."""
+    """Return the first and last cell of axis `d` that an output cell sees, and the jump's factor; None: no rule."""
 
     def at(index: int, default: int) -> int:
         value = args[index] if len(args) > index else default
@@ -199,11 +209,14 @@ def _is_part(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
 
 
-def _tensors(value: Any) -> Iterable[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested lists, tuples, mappings and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
+    elif dataclasses.is_dataclass(value):
+        yield from tensors_in([getattr(value, field.name) for field in dataclasses.fields(value)])

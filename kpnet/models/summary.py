@@ -1,9 +1,7 @@
-"""What a network is made of: sizes, parameters, multiply-adds, memory and receptive field, layer by layer."""
+"""Layer-by-layer summary of a network: sizes, parameters, multiply-adds, memory and receptive field."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from kpnet.core.runtime import evaluation_mode
-from kpnet.models.receptive_field import Field, ReceptiveFields
+from kpnet.models.receptive_field import Field, ReceptiveFields, tensors_in
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -24,12 +22,22 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of one layer. Shapes are without the batch; `macs` are multiply-adds for one image.
+    """One call of one layer, for one image.
 
-    formula: the output size by the slides' `(W − K + 2P)/S + 1`; warning: what a stride that does not
-    divide leaves out. parameters are 0 at a second call, activation_bytes where nothing new is stored
-    (in-place layers, views). receptive_field and jump (input pixels from cell to cell) are (rows, columns);
-    None where unknown, and `sees_all` where every output depends on the whole image.
+    Attributes:
+        name: Path of the layer in the model.
+        type: Name of its class.
+        input_shape: Shape of its first input, without the batch.
+        output_shape: Shape of its first output, without the batch.
+        formula: The output size by `(W − K + 2P)/S + 1`, for convolutions and pooling layers.
+        warning: Rows and columns that are lost where the stride does not divide.
+        parameters: Number of parameters; 0 at a second call.
+        macs: Multiply-adds.
+        activation_bytes: Bytes of the output; 0 where nothing new is stored, as by in-place layers and views.
+        receptive_field: Input pixels that an output cell depends on, (rows, columns); None where unknown, or where
+            every cell depends on the whole image.
+        jump: Input pixels from one output cell to the next, (rows, columns); None as for `receptive_field`.
+        sees_all: Whether every output depends on the whole image.
     """
 
     name: str
@@ -48,11 +56,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Summary:
-    """Layers in the order of their calls, and the whole model's totals for one image.
+    """The layers of a model and its totals, for one image.
 
-    parameters may exceed the layers' sum: a model can hold some outside its layers, or not call one.
-    macs count convolutions and linear layers; activation_bytes the layers' outputs in a forward pass;
-    model_bytes parameters and buffers.
+    Attributes:
+        layers: The layers, in the order of their calls.
+        parameters: Number of parameters. It may exceed the layers' sum: a model can have some outside its layers, or
+            layers that it does not call.
+        trainable: Parameters that get a gradient.
+        frozen: The other parameters.
+        macs: Multiply-adds of convolutions and linear layers.
+        activation_bytes: Bytes of the layers' outputs in a forward pass.
+        model_bytes: Bytes of parameters and buffers.
     """
 
     layers: list[Layer]
@@ -65,7 +79,21 @@ class Summary:
 
 
 def summarize(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
-    """Run one zero image (C, H, W) through the model in eval mode and note what every layer did."""
+    """Pass one blank image through a model in eval mode, and record what every layer does.
+
+    Args:
+        model: Any network of images.
+        input_shape: Shape (C, H, W) of the image.
+
+    Returns:
+        The layers and the totals.
+
+    Example:
+        ```python
+        summary = summarize(model, (1, 96, 96))
+        print(summary.parameters, summary.macs)
+        ```
+    """
     first = next(model.parameters(), torch.zeros(0))
     image = torch.zeros(1, *input_shape, device=first.device, dtype=first.dtype)
     layers: list[Layer] = []
@@ -106,7 +134,7 @@ def _note(
     counted: set[Tensor],
     fields: ReceptiveFields,
 ) -> None:
-    inputs, outputs = list(_tensors([args, kwargs])), list(_tensors(result))
+    inputs, outputs = list(tensors_in([args, kwargs])), list(tensors_in(result))
     if not inputs or not outputs:
         return
     held = {t.untyped_storage().data_ptr() for t in inputs}
@@ -142,7 +170,7 @@ def _seen(field: Field, shape: torch.Size) -> dict[str, Any]:
 
 
 def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Multiply-adds of a convolution or linear layer; a bias is not a product."""
+    """Return the multiply-adds of a convolution or linear layer; a bias is not counted."""
     if isinstance(module, CONVOLUTIONS):
         return y.numel() * module.weight[0].numel()  # (out, in / groups, kernel…)
     if isinstance(module, TRANSPOSED):
@@ -153,7 +181,7 @@ def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def _sizes(module: nn.Module, before: torch.Size, after: torch.Size) -> tuple[str, str]:
-    """The output size's formula, once if rows and columns agree, and what a stride that does not divide leaves out."""
+    """Return the formula of the output size, once if rows and columns agree, and the warning of a remainder."""
     if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, *POOLS)) or len(before) < 3:
         return "", ""
     if isinstance(module, nn.ConvTranspose2d):
@@ -173,7 +201,7 @@ def _sizes(module: nn.Module, before: torch.Size, after: torch.Size) -> tuple[st
 
 
 def _window_size(module: Any, d: int, size: int, out: int) -> tuple[str, int | None]:
-    """The formula, and the input cells that no window reaches (negative: outside); None if the stride divides."""
+    """Return the formula, and the input cells that no window reaches (negative: outside), None without a remainder."""
     stride = _pick(module.stride, d)
     kernel = (_pick(module.kernel_size, d) - 1) * _pick(getattr(module, "dilation", 1), d) + 1
     if isinstance(module.padding, str):
@@ -207,21 +235,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested lists, tuples, mappings and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif dataclasses.is_dataclass(value):
-        yield from _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
 def render(summary: Summary) -> Table:
-    """A rich table, about 120 characters wide; print it with `rich.print`."""
+    """Return a rich table of a summary, about 120 characters wide; print it with `rich.print`."""
     table = Table(caption=_totals(summary), caption_justify="left", caption_style="", box=box.HORIZONTALS, padding=0)
     for title in ("layer", "type", "output"):
         table.add_column(title, overflow="fold")

@@ -1,4 +1,4 @@
-"""Test-time views: the same image mirrored, scaled and shifted, and one answer of them all."""
+"""Test-time views: predict an image mirrored, scaled and shifted, and average the predictions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,23 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, combine_dof, mixture, probabili
 
 @dataclass(frozen=True)
 class TestTime:
-    """flip: mirrored too, left and right labels swapped back. scales: about the image's centre. shift: input pixels
-    to the left, right, up and down as well. Views are all combinations of the three."""
+    """Which views of an image are averaged at test time: all combinations of the three options.
 
-    __test__ = False  # pytest takes the name for a test
+    Args:
+        flip: Predict the mirrored image too, and swap left and right keypoints back.
+        scales: Predict the image scaled by each of these factors, about its centre.
+        shift: Predict the image shifted by so many input pixels to the left, right, up and down too.
+
+    Raises:
+        KpnetError: A scale is not positive, or the shift is negative or not finite.
+
+    Example:
+        ```python
+        out = model.infer(images, kpnet.TestTime(flip=True, scales=(1.0, 0.9)))
+        ```
+    """
+
+    __test__ = False  # pytest would collect the class for its name
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
@@ -37,6 +50,11 @@ class TestTime:
             raise KpnetError(f"test time: shift: expected a number of pixels of at least 0, found {self.shift}")
 
     def views(self) -> list[View]:
+        """Return the views, all combinations of scales, shifts and flips.
+
+        Returns:
+            The views; the image itself is the first where the first scale is 1.
+        """
         shifts = [(0.0, 0.0)]
         if self.shift:
             shifts += [(self.shift, 0.0), (-self.shift, 0.0), (0.0, self.shift), (0.0, -self.shift)]
@@ -46,7 +64,13 @@ class TestTime:
 
 @dataclass(frozen=True)
 class View:
-    """x to scale * x + shift (of pixels), then mirrored."""
+    """One view of an image: scaled about the centre, shifted, then mirrored.
+
+    Attributes:
+        flip: Whether it is mirrored.
+        scale: Factor of the scaling.
+        shift: Shift (x, y) in input pixels.
+    """
 
     flip: bool
     scale: float
@@ -54,10 +78,11 @@ class View:
 
     @property
     def warps(self) -> bool:
+        """Whether the image is resampled: scaled or shifted."""
         return self.scale != 1 or self.shift != (0.0, 0.0)
 
     def apply(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), or clips of them, as this view has them; what lies outside repeats the border."""
+        """Return this view of images (B, C, H, W) or clips (B, T, C, H, W); outside, the border is repeated."""
         if images.ndim == 5:
             return self.apply(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         if self.warps:
@@ -68,18 +93,27 @@ class View:
             images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         return images.flip(-1) if self.flip else images
 
-    def invert(self, answer: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
-        """The view's answer as one about the image itself."""
+    def invert(self, predicted: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
+        """Map the prediction for this view of images back to the images.
+
+        Args:
+            predicted: Prediction for `apply(images)`.
+            images: The images, for their size.
+            permutation: Index of each keypoint's mirror image; see `Skeleton.flip_permutation`.
+
+        Returns:
+            The prediction in the images' coordinates; without heatmaps where the view is resampled.
+        """
         if self.flip:
-            answer = _mirrored(answer, permutation)
+            predicted = _mirrored(predicted, permutation)
         if not self.warps:
-            return answer
-        shift = self._shift(images).to(answer.keypoints)
-        covariance = None if answer.covariance is None else answer.covariance / self.scale**2
-        return replace(answer, keypoints=(answer.keypoints - shift) / self.scale, covariance=covariance, heatmaps=None)
+            return predicted
+        xy = (predicted.keypoints - self._shift(images).to(predicted.keypoints)) / self.scale
+        covariance = None if predicted.covariance is None else predicted.covariance / self.scale**2
+        return replace(predicted, keypoints=xy, covariance=covariance, heatmaps=None)
 
     def _shift(self, images: Tensor) -> Tensor:
-        """(2,), normalised."""
+        """Return the normalised shift (2,)."""
         shift = torch.tensor(self.shift, dtype=torch.float64)
         return coordinates.pixel_distance_to_normalized(shift, (images.shape[-2], images.shape[-1]))
 
@@ -87,9 +121,19 @@ class View:
 def infer_views(
     infer: Callable[[Tensor], Keypoints], images: Tensor, skeleton: Skeleton, settings: TestTime
 ) -> Keypoints:
-    """The mean of all views' answers, whose covariance counts how far they are apart.
+    """Predict all views of images, and average the predictions.
 
-    A KpnetError where a mirrored view has no left/right pairs to swap.
+    Args:
+        infer: From images to a prediction.
+        images: Images (B, C, H, W), or clips (B, T, C, H, W).
+        skeleton: Pairs of left and right keypoints, which a flip swaps.
+        settings: The views.
+
+    Returns:
+        The mean prediction; its covariance includes how far the views are apart.
+
+    Raises:
+        KpnetError: The skeleton cannot be mirrored, or the shift is half of the image or more.
     """
     permutation = skeleton.flip_permutation
     if settings.flip and not skeleton.can_mirror:
@@ -98,35 +142,43 @@ def infer_views(
     height, width = images.shape[-2:]
     if settings.shift >= min(height, width) / 2:
         raise KpnetError(f"test time: shift: {settings.shift:g} pixels move half of a {height}x{width} image out of it")
-    answers = [view.invert(infer(view.apply(images)), images, permutation) for view in settings.views()]
-    return average(answers, (height, width))
+    predictions = [view.invert(infer(view.apply(images)), images, permutation) for view in settings.views()]
+    return average(predictions, (height, width))
 
 
-def average(answers: list[Keypoints], size: Size) -> Keypoints:
-    """Several answers about the same images of `size` (H, W) as one: the mean, with the covariance of their mixture
-    and the confidence that it gives. Maps only where all have maps of one size."""
-    points = torch.stack([a.keypoints for a in answers])
-    maps = [a.heatmaps for a in answers if a.heatmaps is not None]
+def average(predictions: list[Keypoints], size: Size) -> Keypoints:
+    """Average several predictions for the same images.
+
+    Args:
+        predictions: The predictions.
+        size: Height and width of the images, in pixels.
+
+    Returns:
+        The mean points, the covariance of the mixture of the predictions and the confidence that follows from it;
+        without both where a prediction has no covariance. Heatmaps only where all have maps of one size.
+    """
+    points = torch.stack([each.keypoints for each in predictions])
+    maps = [each.heatmaps for each in predictions if each.heatmaps is not None]
     heatmaps = None
-    if len(maps) == len(answers) and len({m.shape for m in maps}) == 1:
+    if len(maps) == len(predictions) and len({m.shape for m in maps}) == 1:
         heatmaps = torch.stack(maps).mean(0)
-    covariances = [a.covariance for a in answers if a.covariance is not None]
-    if len(covariances) < len(answers):
+    covariances = [each.covariance for each in predictions if each.covariance is not None]
+    if len(covariances) < len(predictions):
         return Keypoints(points.mean(0), heatmaps=heatmaps)
-    dof = combine_dof([a.dof for a in answers])
+    dof = combine_dof([each.dof for each in predictions])
     xy, covariance = mixture(points, torch.stack(covariances))
     confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, dof)
     return Keypoints(xy, confidence, covariance, heatmaps, dof)
 
 
-def _mirrored(answer: Keypoints, permutation: list[int]) -> Keypoints:
-    covariance = answer.covariance
+def _mirrored(predicted: Keypoints, permutation: list[int]) -> Keypoints:
+    covariance = predicted.covariance
     if covariance is not None:
         sign = torch.tensor([[1, -1], [-1, 1]], device=covariance.device, dtype=covariance.dtype)
         covariance = covariance[:, permutation] * sign
     return Keypoints(
-        coordinates.flip_normalized(answer.keypoints, permutation),
-        None if answer.confidence is None else answer.confidence[:, permutation],
+        coordinates.flip_normalized(predicted.keypoints, permutation),
+        None if predicted.confidence is None else predicted.confidence[:, permutation],
         covariance,
-        None if answer.heatmaps is None else answer.heatmaps[:, permutation].flip(-1),
+        None if predicted.heatmaps is None else predicted.heatmaps[:, permutation].flip(-1),
     )

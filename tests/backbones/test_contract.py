@@ -1,4 +1,4 @@
-"""What every backbone promises: covering maps, the said channels and strides, centred cells, gradients."""
+"""The contract of every backbone: covering maps, the said channels and strides, centred cells, gradients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _centre(maps: Tensor, images: Tensor, cell: int, axis: int) -> float:
 
 
 class Contract:
-    """Inherit, and say what the backbone is."""
+    """The tests of one backbone: subclass it, and say what the backbone is."""
 
     spec: str | dict
     strides: tuple[int, ...]
@@ -97,7 +97,7 @@ class Contract:
 
 
 class PatchContract(Contract):
-    """Of a network that cuts the image into patches."""
+    """The contract of a network that cuts the image into patches."""
 
     def test_size_that_does_not_fit(self) -> None:
         net = build_backbone(self.spec, 3, input_size=(64, 96)).eval()
@@ -121,7 +121,7 @@ class TestResNet18(Contract):
 
 
 class TestConvNeXt(PatchContract):
-    spec, strides, channels, multiple = "convnext_atto", (4, 8, 16, 32), (40, 80, 160, 320), 32
+    spec, strides, channels, size_divisor = "convnext_atto", (4, 8, 16, 32), (40, 80, 160, 320), 32
 
 
 class TestMobileNet(Contract):
@@ -133,7 +133,7 @@ class TestEfficientNet(Contract):
 
 
 class TestViT(PatchContract):
-    spec, strides, channels, multiple = "vit_tiny_patch16_224", (16,), (192,), 16
+    spec, strides, channels, size_divisor = "vit_tiny_patch16_224", (16,), (192,), 16
 
 
 class TestAlexNet(Contract):

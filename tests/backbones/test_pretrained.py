@@ -1,4 +1,4 @@
-"""Folders of kpnet's as `pretrained`: the backbone bit by bit, or a line that says why not."""
+"""Folders that kpnet wrote as `pretrained`: the backbone bit by bit, or a line that says why not."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_options_that_have_no_weights_may_differ(tmp_path: Path) -> None:
     assert equals_file(model_of({**SANDWICH, "dropout": 0.5}, pretrained=run), run)
 
 
-def test_a_wrong_option_is_told_as_such(tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match=r'^backbone "conv_sandwich": unknown key "chanels"'):
         model_of({"name": "conv_sandwich", "chanels": [4, 8]}, pretrained=pretraining(tmp_path / "run"))
 
@@ -213,11 +213,13 @@ def test_damaged_descriptions(tmp_path: Path, text: str, message: str) -> None:
 
 def test_a_pretraining_is_no_keypoint_model(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run")
-    with pytest.raises(KpnetError, match=f"of kpnet pretrain, no keypoint model: train with model.pretrained={run}"):
+    with pytest.raises(
+        KpnetError, match=f"written by kpnet pretrain, not a keypoint model: train with model.pretrained={run}"
+    ):
         load_model(run)
 
 
-def test_a_corrupt_file_is_told_as_such(tmp_path: Path) -> None:
+def test_a_corrupt_file_is_reported_as_such(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run")
     weights = weights_file(run)
     weights.write_bytes(weights.read_bytes()[:200])

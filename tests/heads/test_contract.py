@@ -1,4 +1,4 @@
-"""What every head promises, with every decoder."""
+"""The contract of every head, with every decoder."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class TestEveryHead:
         head = build(spec, keypoints).eval()
         output = head(features(batch))
         assert output.xy.shape == (batch, keypoints, 2)
-        answer = head.infer(output)
-        assert answer.keypoints.shape == (batch, keypoints, 2)
-        assert (answer.confidence is None) == (answer.covariance is None)
-        if answer.confidence is not None and answer.covariance is not None:
-            assert answer.confidence.shape == (batch, keypoints)
-            assert answer.covariance.shape == (batch, keypoints, 2, 2)
-            assert ((answer.confidence >= 0) & (answer.confidence <= 1)).all()
-            assert (torch.linalg.eigvalsh(answer.covariance) > 0).all()
-        if answer.heatmaps is not None:
-            assert answer.heatmaps.shape[:2] == (batch, keypoints)
-            torch.testing.assert_close(answer.heatmaps.sum((-2, -1)), torch.ones(batch, keypoints))
+        prediction = head.infer(output)
+        assert prediction.keypoints.shape == (batch, keypoints, 2)
+        assert (prediction.confidence is None) == (prediction.covariance is None)
+        if prediction.confidence is not None and prediction.covariance is not None:
+            assert prediction.confidence.shape == (batch, keypoints)
+            assert prediction.covariance.shape == (batch, keypoints, 2, 2)
+            assert ((prediction.confidence >= 0) & (prediction.confidence <= 1)).all()
+            assert (torch.linalg.eigvalsh(prediction.covariance) > 0).all()
+        if prediction.heatmaps is not None:
+            assert prediction.heatmaps.shape[:2] == (batch, keypoints)
+            torch.testing.assert_close(prediction.heatmaps.sum((-2, -1)), torch.ones(batch, keypoints))
 
     @every_bounded_head
-    def test_answers_lie_on_the_image(self, spec: dict[str, Any]) -> None:
+    def test_predictions_lie_on_the_image(self, spec: dict[str, Any]) -> None:
         assert build(spec)([100 * f for f in features()]).xy.abs().max() <= 1
 
     def test_every_parameter_gets_a_gradient(self, spec: dict[str, Any]) -> None:
@@ -70,26 +70,26 @@ class TestEveryHead:
             head.loss(head(features()), torch.zeros(2, 4, 2), torch.ones(2, 4))
         assert "\n" not in str(caught.value)
 
-    def test_the_answer_is_differentiable(self, spec: dict[str, Any]) -> None:
+    def test_the_prediction_is_differentiable(self, spec: dict[str, Any]) -> None:
         maps = [f.requires_grad_() for f in features()]
         build(spec).eval()(maps).xy.sum().backward()
         assert maps[-1].grad is not None
         assert maps[-1].grad.abs().sum() > 0
 
-    def test_answers_are_float32_under_autocast(self, spec: dict[str, Any]) -> None:
+    def test_predictions_are_float32_under_autocast(self, spec: dict[str, Any]) -> None:
         head = build(spec).eval()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = head(features())
             terms = head.loss(output, torch.zeros(2, 5, 2), torch.ones(2, 5))
-            answer = head.infer(output)
-        found = [output.xy, *terms.values(), answer.keypoints, answer.confidence, answer.covariance]
+            prediction = head.infer(output)
+        found = [output.xy, *terms.values(), prediction.keypoints, prediction.confidence, prediction.covariance]
         assert all(value is None or value.dtype == torch.float32 for value in found)
 
     def test_works_in_float64(self, spec: dict[str, Any]) -> None:
         head = build(spec).eval().double()
         output = head([f.double() for f in features()])
-        answer = head.infer(output)
-        assert output.xy.dtype == answer.keypoints.dtype == torch.float64
+        prediction = head.infer(output)
+        assert output.xy.dtype == prediction.keypoints.dtype == torch.float64
         single = build(spec).eval()
         torch.testing.assert_close(output.xy.float(), single(features()).xy, atol=1e-4, rtol=0)
 

@@ -21,8 +21,8 @@ def pyramid(size: tuple[int, int], strides: list[int], channels: int = 1) -> Pyr
     return PyramidInfo([channels] * len(strides), strides, [(-(-size[0] // s), -(-size[1] // s)) for s in strides])
 
 
-def empty_maps(told: PyramidInfo) -> list[Tensor]:
-    return [torch.zeros(1, c, *size) for c, size in zip(told.channels, told.sizes, strict=True)]
+def empty_maps(info: PyramidInfo) -> list[Tensor]:
+    return [torch.zeros(1, c, *size) for c, size in zip(info.channels, info.sizes, strict=True)]
 
 
 def transparent(decoder: nn.Module) -> nn.Module:
@@ -59,8 +59,8 @@ def centroid(maps: Tensor) -> tuple[float, float]:
 def test_a_cell_of_any_level_lands_where_it_stands(
     name: str, levels: list[int], stride: int, size: tuple[int, int]
 ) -> None:
-    told = pyramid(size, STRIDES)
-    decoder = transparent(DECODERS.build({"name": name, "width": 1}, told, stride))
+    info = pyramid(size, STRIDES)
+    decoder = transparent(DECODERS.build({"name": name, "width": 1}, info, stride))
     if isinstance(decoder, ASPP):  # the image's mean has no place
         for parameter in decoder.pooled.parameters():
             nn.init.zeros_(parameter)
@@ -68,9 +68,9 @@ def test_a_cell_of_any_level_lands_where_it_stands(
         s = STRIDES[level]
         if s < stride:
             continue
-        maps = empty_maps(told)
+        maps = empty_maps(info)
         # Where no spread of the upsampling reaches a border; coarse levels have one cell only for that.
-        x, y = min(told.sizes[level][1] // 2, size[1] // s - 2), min(told.sizes[level][0] // 2, size[0] // s - 2)
+        x, y = min(info.sizes[level][1] // 2, size[1] // s - 2), min(info.sizes[level][0] // 2, size[0] // s - 2)
         maps[level][0, 0, y, x] = 1
         out = decoder(maps)
         assert out.shape == (1, 1, size[0] // stride, size[1] // stride)
@@ -96,10 +96,10 @@ def test_upsample_to_keeps_cell_0_in_place(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(100, 100), (52, 84)])
 def test_a_real_backbones_maps_fit(name: str, size: tuple[int, int]) -> None:
     net = build_backbone({"name": "conv_sandwich", "channels": [3, 4, 5, 6, 7]}, 1)
-    told = PyramidInfo(net.channels, net.strides, [(-(-size[0] // s), -(-size[1] // s)) for s in net.strides])
-    decoder = DECODERS.build(name, told, 4)
+    info = PyramidInfo(net.channels, net.strides, [(-(-size[0] // s), -(-size[1] // s)) for s in net.strides])
+    decoder = DECODERS.build(name, info, 4)
     features = net(torch.rand(2, 1, *size))
-    assert [tuple(f.shape[-2:]) for f in features] == told.sizes
+    assert [tuple(f.shape[-2:]) for f in features] == info.sizes
     assert decoder(features).shape == (2, decoder.channels, size[0] // 4, size[1] // 4)
 
 
@@ -123,10 +123,10 @@ def test_a_real_backbones_maps_fit(name: str, size: tuple[int, int]) -> None:
 )
 def test_strides_that_are_served(name: str, strides: list[int], stride: int) -> None:
     size = (2 * max(strides) * stride, 3 * max(strides) * stride)
-    told = pyramid(size, strides, 2)
-    decoder = DECODERS.build({"name": name, "width": 4}, told, stride)
+    info = pyramid(size, strides, 2)
+    decoder = DECODERS.build({"name": name, "width": 4}, info, stride)
     assert size[0] % decoder.size_divisor == size[1] % decoder.size_divisor == 0
-    assert decoder(empty_maps(told)).shape == (1, decoder.channels, size[0] // stride, size[1] // stride)
+    assert decoder(empty_maps(info)).shape == (1, decoder.channels, size[0] // stride, size[1] // stride)
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
@@ -138,9 +138,9 @@ def test_every_multiple_is_enough(name: str, strides: list[int]) -> None:
             multiple = DECODERS.build({"name": name, "width": 1}, pyramid((64, 64), strides), stride).size_divisor
             assert multiple % stride == 0
             size = (multiple * times, multiple * (8 - times))
-            told = pyramid(size, strides)
-            decoder = DECODERS.build({"name": name, "width": 1}, told, stride).eval()
-            assert decoder(empty_maps(told)).shape[-2:] == (size[0] // stride, size[1] // stride)
+            info = pyramid(size, strides)
+            decoder = DECODERS.build({"name": name, "width": 1}, info, stride).eval()
+            assert decoder(empty_maps(info)).shape[-2:] == (size[0] // stride, size[1] // stride)
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
@@ -161,10 +161,10 @@ def test_strides_that_are_refused(name: str, strides: list[int], stride: int, me
 
 
 def test_levels_that_are_no_doubling_of_each_other() -> None:
-    told = pyramid((96, 96), [2, 6])
+    info = pyramid((96, 96), [2, 6])
     with pytest.raises(KpnetError, match="stride 6 cannot be brought to stride 2"):
-        DECODERS.build("top_down", told, 2)
-    assert DECODERS.build("top_down", told, 6)(empty_maps(told)).shape == (1, 64, 16, 16)
+        DECODERS.build("top_down", info, 2)
+    assert DECODERS.build("top_down", info, 6)(empty_maps(info)).shape == (1, 64, 16, 16)
 
 
 def test_doublings() -> None:
@@ -179,10 +179,10 @@ def test_doublings() -> None:
 
 @pytest.mark.parametrize("name", ["top_down", "unet"])
 def test_every_level_from_its_stride_up_is_used_and_none_below(name: str) -> None:
-    told = pyramid((64, 64), STRIDES, 2)
+    info = pyramid((64, 64), STRIDES, 2)
     torch.manual_seed(0)
-    decoder = DECODERS.build({"name": name, "width": 4}, told, 8).eval()
-    maps = [torch.rand(1, 2, *size, requires_grad=True) for size in told.sizes]
+    decoder = DECODERS.build({"name": name, "width": 4}, info, 8).eval()
+    maps = [torch.rand(1, 2, *size, requires_grad=True) for size in info.sizes]
     decoder(maps).square().sum().backward()
     assert [m.grad is not None and m.grad.abs().sum().item() > 0 for m in maps] == [False, False, True, True, True]
 
@@ -195,22 +195,22 @@ def test_width_is_the_channels_between(name: str) -> None:
 
 
 def test_aspp_joins_the_coarsest_map_and_the_one_at_its_stride() -> None:
-    told = pyramid((64, 64), STRIDES, 2)
+    info = pyramid((64, 64), STRIDES, 2)
     torch.manual_seed(0)
-    maps = [torch.rand(1, 2, *size, requires_grad=True) for size in told.sizes]
+    maps = [torch.rand(1, 2, *size, requires_grad=True) for size in info.sizes]
     for stride, used in ((4, [1, 4]), (1, [4]), (32, [4])):
         for m in maps:
             m.grad = None
-        DECODERS.build({"name": "aspp", "width": 4}, told, stride).eval()(maps).square().sum().backward()
+        DECODERS.build({"name": "aspp", "width": 4}, info, stride).eval()(maps).square().sum().backward()
         assert [i for i, m in enumerate(maps) if m.grad is not None] == used
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
 def test_the_coarsest_map_always_gets_a_gradient(name: str) -> None:
     """Or the end of the backbone would not train, and distributed training stop."""
-    told = pyramid((64, 64), STRIDES, 2)
+    info = pyramid((64, 64), STRIDES, 2)
     torch.manual_seed(0)
-    maps = [torch.rand(2, 2, *size, requires_grad=True) for size in told.sizes]
-    DECODERS.build(name, told, 4)(maps).square().sum().backward()
+    maps = [torch.rand(2, 2, *size, requires_grad=True) for size in info.sizes]
+    DECODERS.build(name, info, 4)(maps).square().sum().backward()
     assert maps[-1].grad is not None
     assert maps[-1].grad.abs().sum() > 0

@@ -1,4 +1,4 @@
-"""The heatmap head: what of its config reaches the map, its losses and its answer."""
+"""The heatmap head: what of its config reaches the map, its losses and its prediction."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_heatmap_confidence_is_the_mass_within_five_percent() -> None:
     logits[0, 0, 5, 6] = 30  # sure
     logits[0, 1, 5, 2] = logits[0, 1, 5, 10] = 30  # torn between two places: none at the mean of them
     xy = torch.stack([(2 * torch.tensor([6.0, 6.0]) + 1) / 16 - 1, (2 * torch.tensor([5.0, 5.0]) + 1) / 12 - 1], -1)
-    answer = head.infer(HeatmapOutput(xy[None], logits))
-    assert answer.confidence is not None
-    assert answer.covariance is not None
-    assert answer.confidence[0].tolist() == pytest.approx([1, 0], abs=1e-5)
+    prediction = head.infer(HeatmapOutput(xy[None], logits))
+    assert prediction.confidence is not None
+    assert prediction.covariance is not None
+    assert prediction.confidence[0].tolist() == pytest.approx([1, 0], abs=1e-5)
     spread = (4 * 2 / 16) ** 2  # 4 cells of 16, normalised
-    assert answer.covariance[0, 1].flatten().tolist() == pytest.approx([spread, 0, 0, 0], abs=1e-5)
+    assert prediction.covariance[0, 1].flatten().tolist() == pytest.approx([spread, 0, 0, 0], abs=1e-5)
 
 
 def test_heatmap_multiple_is_its_decoders() -> None:
@@ -94,7 +94,7 @@ def test_heatmap_multiple_is_its_decoders() -> None:
             assert head.eval()(maps).logits.shape[-2:] == (sizes[0] // stride, sizes[1] // stride)
 
 
-def test_heatmap_answers_in_float32_under_autocast() -> None:
+def test_heatmap_predictions_in_float32_under_autocast() -> None:
     head = build("heatmap").eval()
     exact = head(features()).xy
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Several heads on one backbone: whose answer it is, and their losses together."""
+"""Several heads on one backbone: whose prediction it is, and their losses together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from kpnet.core.errors import KpnetError
 from kpnet.heads.multi import MultiHead, MultiOutput
 
 
-def test_the_answer_of_several_heads() -> None:
+def test_the_prediction_of_several_heads() -> None:
     heads = {"coarse": "laplace_nll", "fine": {"name": "heatmap", "decoder": {"name": "top_down", "width": 8}}}
-    for answer in ("coarse", "fine", None):
-        head = build({"name": "multi", "heads": heads, "primary": answer}).eval()
+    for primary in ("coarse", "fine", None):
+        head = build({"name": "multi", "heads": heads, "primary": primary}).eval()
         assert isinstance(head, MultiHead)
         output = head(features())
         assert isinstance(output, MultiOutput)
-        own = output.parts[answer or "fine"]
+        own = output.parts[primary or "fine"]
         assert torch.equal(output.xy, own.xy)
-        expected = head.heads[answer or "fine"].infer(own)
+        expected = head.heads[primary or "fine"].infer(own)
         torch.testing.assert_close(head.infer(output).covariance, expected.covariance)
 
 

@@ -94,7 +94,7 @@ def test_bad_regression_options(option: dict[str, Any], message: str) -> None:
         build({"name": "regression", **option})
 
 
-def test_regression_answers_in_float32_under_autocast() -> None:
+def test_regression_predictions_in_float32_under_autocast() -> None:
     """bfloat16 has eight bits: on a 96 px image its rounding alone is a fifth of a pixel."""
     torch.manual_seed(0)
     head = HEADS.build("regression", PyramidInfo([8], [32], [(3, 3)]), 15)

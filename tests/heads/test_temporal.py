@@ -1,4 +1,4 @@
-"""The temporal head: what it sees, when it answers, and that a video is answered as its windows are."""
+"""The temporal head: what it sees, which frames it predicts, and that a video is predicted as its windows are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def model(layer: str = "lstm", **options: Any) -> KeypointModel:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_clip_is_answered_where_the_window_is_inside(layer: str) -> None:
+def test_a_clip_is_predicted_where_the_window_is_inside(layer: str) -> None:
     temporal, maps = head(layer), clip(7)
     whole = temporal(maps).xy.unflatten(0, (2, 4))  # frames 2 to 5
     for b, frame in itertools.product(range(2), range(2, 6)):
@@ -64,13 +64,13 @@ def test_a_clip_is_answered_where_the_window_is_inside(layer: str) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("past", "future"), [(2, 1), (3, 0), (0, 2)])
 def test_every_frame_of_the_window_counts_and_no_other(layer: str, past: int, future: int) -> None:
-    """By the gradient of one answer with respect to each frame."""
+    """By the gradient of one prediction with respect to each frame."""
     temporal = head(layer, past, future)
     maps = [each.requires_grad_() for each in clip(7, batch=1)]
-    answered = range(past, 7 - future)
+    predicted = range(past, 7 - future)
     output = temporal(maps)
-    assert len(output.xy) == len(answered)
-    for row, frame in enumerate(answered):
+    assert len(output.xy) == len(predicted)
+    for row, frame in enumerate(predicted):
         (gradient,) = torch.autograd.grad(output.xy[row].square().sum(), maps[-1], retain_graph=True)
         seen = gradient.flatten(2).abs().sum(-1)[0] > 0
         assert seen.tolist() == [frame - past <= t <= frame + future for t in range(7)]
@@ -87,7 +87,7 @@ def test_it_begins_as_the_inner_head_and_a_still_image_stands_still() -> None:
 
 
 def test_the_taps_are_a_filter_of_the_points_over_time() -> None:
-    """With equal ones, the answer is the mean of the window's points."""
+    """With equal ones, the prediction is the mean of the window's points."""
     temporal = head()
     torch.nn.init.zeros_(temporal.last.weight)
     torch.nn.init.constant_(temporal.taps, 1 / 4)
@@ -97,8 +97,8 @@ def test_the_taps_are_a_filter_of_the_points_over_time() -> None:
     torch.testing.assert_close(temporal(maps).xy, expected)
 
 
-def test_moving_all_frames_alike_moves_the_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layer sees points relative to the answered frame's."""
+def test_moving_all_frames_alike_moves_the_prediction_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layer sees points relative to the predicted frame's."""
     temporal = head(appearance=0, head={"name": "regression", "activation": "none"})
     output = temporal(clip(6))
     forward = type(temporal.head).forward
@@ -114,17 +114,17 @@ def test_moving_all_frames_alike_moves_the_answer_alike(monkeypatch: pytest.Monk
     assert output.offset.abs().max() > 1e-3
 
 
-def test_the_answer_is_the_inner_heads_about_the_answered_frame_but_for_the_points() -> None:
+def test_the_prediction_is_the_inner_heads_but_for_the_points() -> None:
     temporal = head(
         head={"name": "multi", "heads": {"a": "rle", "b": {"name": "heatmap", "stages": 2, "decoding": "dark"}}}
     )
     output = temporal(clip(4))
-    answer, inner = temporal.infer(output), temporal.head.infer(output.frame)
-    assert torch.equal(answer.keypoints, inner.keypoints + output.offset)
-    assert torch.equal(answer.covariance, inner.covariance)  # type: ignore[arg-type]
-    assert torch.equal(answer.heatmaps, inner.heatmaps)  # type: ignore[arg-type]
-    assert answer.heatmaps is not None
-    assert len(answer.heatmaps) == 2
+    prediction, inner = temporal.infer(output), temporal.head.infer(output.frame)
+    assert torch.equal(prediction.keypoints, inner.keypoints + output.offset)
+    assert torch.equal(prediction.covariance, inner.covariance)  # type: ignore[arg-type]
+    assert torch.equal(prediction.heatmaps, inner.heatmaps)  # type: ignore[arg-type]
+    assert prediction.heatmaps is not None
+    assert len(prediction.heatmaps) == 2
     target, weight = torch.rand(2, 5, 2), torch.ones(2, 5)
     terms = temporal.loss(output, target, weight)
     assert set(terms) == {"l1", "frame.a.nll", "frame.b.l1", "frame.b.cross_entropy"}
@@ -181,7 +181,7 @@ def test_wrong_clips_and_options() -> None:
     ):
         with pytest.raises(KpnetError, match=message):
             build({"name": "temporal", **options})
-    with pytest.raises(KpnetError, match="goes around the others"):
+    with pytest.raises(KpnetError, match="has to contain the others"):
         build({"name": "multi", "heads": {"a": "temporal", "b": "rle"}})
     with pytest.raises(KpnetError, match="same window of frames"):
         Ensemble([model(), model(past=3)])
@@ -189,7 +189,7 @@ def test_wrong_clips_and_options() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 32])
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_a_video_is_answered_as_its_windows_are(batch_size: int, count: int) -> None:
+def test_a_video_is_predicted_as_its_windows_are(batch_size: int, count: int) -> None:
     draw = np.random.default_rng(0)
     frames = [draw.integers(0, 255, (24, 40, 3), dtype=np.uint8) for _ in range(count)]
     predictor = Predictor(model(), batch_size=batch_size, device="cpu")
@@ -247,7 +247,7 @@ def test_frames_of_a_window_are_augmented_alike() -> None:
         before = torch.stack([plain[i]["image"] for i in range(index - 3, index + 1)])
         after = train[index]["image"]
         assert after.shape == (4, 1, 64, 64)
-        # One affine map takes the answered frame's points to where they are now; it takes the other frames there too.
+        # One affine map takes the predicted frame's points to where they are now; it takes the other frames there too.
         old, new = (dataset[index]["keypoints"].numpy() for dataset in (plain, train))
         seen = train[index]["visible"].numpy()
         matrix, *_ = np.linalg.lstsq(np.c_[old, np.ones(15)][seen], new[seen], rcond=None)

@@ -22,10 +22,10 @@ SIZE = (96, 96)
 
 @pytest.mark.parametrize("dof", [4.0, 50.0])
 def test_finds_the_parameters_that_made_the_errors(dof: float) -> None:
-    answer, covariance = answers(5000)
+    prediction, covariance = answers(5000)
     factors = torch.tensor([0.5, 1.0, 2.0, 0.3], dtype=torch.float64)
     target = errors_of(covariance, factors, 0.8, dof)
-    found = fit_calibration(answer, target, torch.ones(5000, 4, dtype=torch.bool), SIZE)
+    found = fit_calibration(prediction, target, torch.ones(5000, 4, dtype=torch.bool), SIZE)
     assert found.exponent == pytest.approx(0.8, abs=0.03)
     assert 1 / found.dof == pytest.approx(1 / dof, abs=0.03)
     # exp(a) size^(b - 1) at the usual size is what the errors were made with.
@@ -36,18 +36,18 @@ def test_finds_the_parameters_that_made_the_errors(dof: float) -> None:
 
 
 def test_confidence_and_coverage_are_true_afterwards() -> None:
-    answer, covariance = answers(6000)
+    prediction, covariance = answers(6000)
     target = errors_of(covariance, torch.tensor([2.0, 3.0, 1.5, 4.0], dtype=torch.float64), 0.7, 5.0)
     visible = torch.rand(6000, 4, generator=torch.Generator().manual_seed(1)) > 0.2
     target[~visible] = torch.nan
     half = 3000
     calibration = fit_calibration(
-        dataclasses.replace(answer, keypoints=answer.keypoints[:half], covariance=covariance[:half]),
+        dataclasses.replace(prediction, keypoints=prediction.keypoints[:half], covariance=covariance[:half]),
         target[:half],
         visible[:half],
         SIZE,
     )
-    rest = dataclasses.replace(answer, keypoints=answer.keypoints[half:], covariance=covariance[half:])
+    rest = dataclasses.replace(prediction, keypoints=prediction.keypoints[half:], covariance=covariance[half:])
     before = measure_reliability(rest, target[half:], visible[half:], SIZE)
     after = measure_reliability(calibration(rest, SIZE), target[half:], visible[half:], SIZE)
     assert before["ece@1%"] > 0.1
@@ -62,9 +62,9 @@ def test_a_head_without_a_distribution_gets_one_circle_per_point() -> None:
     g = torch.Generator().manual_seed(0)
     spread = torch.tensor([0.01, 0.03])
     target = torch.randn(4000, 2, 2, generator=g) * spread[:, None]
-    answer = Keypoints(torch.zeros(4000, 2, 2))
-    found = fit_calibration(answer, target, torch.ones(4000, 2, dtype=torch.bool), SIZE)
-    calibrated = found(answer, SIZE)
+    prediction = Keypoints(torch.zeros(4000, 2, 2))
+    found = fit_calibration(prediction, target, torch.ones(4000, 2, dtype=torch.bool), SIZE)
+    calibrated = found(prediction, SIZE)
     assert found.exponent == 1
     assert calibrated.covariance is not None
     assert calibrated.confidence is not None
@@ -74,12 +74,12 @@ def test_a_head_without_a_distribution_gets_one_circle_per_point() -> None:
 
 
 def test_a_point_with_few_labels_is_as_the_others() -> None:
-    answer, covariance = answers(400)
+    prediction, covariance = answers(400)
     target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 8.0)
     visible = torch.ones(400, 4, dtype=torch.bool)
     visible[2:, 3] = False
     target[:, 3] *= 5  # two bad labels
-    found = fit_calibration(answer, target, visible, SIZE)
+    found = fit_calibration(prediction, target, visible, SIZE)
     others = sum(found.log_scales[:3]) / 3
     assert found.log_scales[3] - others < math.log(2)
 
@@ -98,20 +98,20 @@ def test_the_density_is_that_of_a_student_t() -> None:
 
 
 def test_errors_that_no_scale_fits() -> None:
-    answer, _ = answers(100)
-    target = answer.keypoints.clone()
+    prediction, _ = answers(100)
+    target = prediction.keypoints.clone()
     target[0, 0] = 0.5
     with pytest.raises(KpnetError, match="no scale fits these errors"):
-        fit_calibration(answer, target, torch.ones(100, 4, dtype=torch.bool), SIZE)
+        fit_calibration(prediction, target, torch.ones(100, 4, dtype=torch.bool), SIZE)
 
 
 @pytest.mark.parametrize(
     ("count", "message"), [(10, "expected at least 50 labelled points, found 40"), (20, "every point is hit exactly")]
 )
 def test_too_little_to_fit(count: int, message: str) -> None:
-    answer, _ = answers(count)
+    prediction, _ = answers(count)
     with pytest.raises(KpnetError, match=message):
-        fit_calibration(answer, answer.keypoints.clone(), torch.ones(count, 4, dtype=torch.bool), SIZE)
+        fit_calibration(prediction, prediction.keypoints.clone(), torch.ones(count, 4, dtype=torch.bool), SIZE)
 
 
 def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
     assert b.confidence is not None
     assert torch.equal(a.confidence, b.confidence)
     assert b.dof == 4.0
-    # It was fitted to plain answers, and holds for no others.
+    # It was fitted to plain predictions, and holds for no others.
     assert again.infer(images, TestTime(scales=(0.9, 1.0))).confidence is None
     text = (tmp_path / "model.yaml").read_text()
     (tmp_path / "model.yaml").write_text(text.replace("[-1.0, -0.5]", "[-1.0]"))

@@ -24,7 +24,7 @@ def model(seed: int, **other: Any) -> KeypointModel:
     return build_model(backbone="conv_sandwich", **{**keywords, **other}).eval()
 
 
-def test_the_answer_is_the_mean_and_doubt_grows_with_distance() -> None:
+def test_the_prediction_is_the_mean_and_doubt_grows_with_distance() -> None:
     a, b = model(0), model(1)
     images = torch.rand(2, 1, 32, 32)
     both = Ensemble([a, b]).infer(images)

@@ -78,12 +78,12 @@ def test_a_saved_model_loads_without_lightning(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     images = torch.rand(2, 1, 32, 32)
     torch.save(images, tmp_path / "images.pt")
-    arguments = [tmp_path / "model", tmp_path / "images.pt", tmp_path / "answer.pt"]
+    arguments = [tmp_path / "model", tmp_path / "images.pt", tmp_path / "prediction.pt"]
     command = [sys.executable, "-c", WITHOUT_LIGHTNING, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "no lightning"
-    assert torch.allclose(torch.load(tmp_path / "answer.pt"), model(images), atol=1e-6)
+    assert torch.allclose(torch.load(tmp_path / "prediction.pt"), model(images), atol=1e-6)
 
 
 def truncate(folder: Path) -> None:

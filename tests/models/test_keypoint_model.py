@@ -1,4 +1,4 @@
-"""KeypointModel: building, the answer's form, freezing."""
+"""KeypointModel: building, the prediction's form, freezing."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_from_mapping_file_and_typed_config_alike(tiny: dict[str, Any], tmp_path
     names = tiny["data"]["skeleton"]
     bare = {**tiny["model"], "num_keypoints": 3}
     whole = [(source, None) for source in (path, str(path), tiny, typed)]
-    answers = []
+    predictions = []
     for source, skeleton in [*whole, (bare, names), (typed.model, names)]:
         torch.manual_seed(0)
         model = build_model(source, skeleton=skeleton)
-        answers.append(model.eval()(image))
+        predictions.append(model.eval()(image))
         assert model.skeleton.names == tuple(names)
     assert build_model(bare).skeleton.names == ("0", "1", "2")
-    assert all(torch.equal(answers[0], answer) for answer in answers)
+    assert all(torch.equal(predictions[0], prediction) for prediction in predictions)
 
 
 def test_keywords_override_a_config(tiny: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def test_maps_of_a_network_with_norms_stay_as_they_are() -> None:
     assert torch.equal(model.features(images)[0], model.backbone((images - model.mean) / model.std)[0])
 
 
-def test_points_follow_the_picture_axes() -> None:
+def test_points_follow_the_image_axes() -> None:
     """A bright column in a wide map moves x alone: H and W are not swapped anywhere."""
     model = small(input_size=(32, 64), head={"name": "heatmap", "stride": 2})
     output = model.output(torch.rand(1, 1, 32, 64))
@@ -179,32 +179,32 @@ def test_the_model_normalises() -> None:
 def test_infer_heatmap() -> None:
     model = small(input_size=(32, 48)).eval()
     images = torch.rand(4, 1, 32, 48)
-    answer = model.infer(images)
-    assert answer.keypoints.shape == (4, 3, 2)
-    assert torch.equal(answer.keypoints, model(images))
-    assert answer.confidence is not None
-    assert answer.confidence.shape == (4, 3)
-    assert ((answer.confidence >= 0) & (answer.confidence <= 1)).all()
-    assert answer.heatmaps is not None
-    assert answer.heatmaps.shape == (4, 3, 8, 12)
-    assert torch.allclose(answer.heatmaps.sum((-2, -1)), torch.ones(4, 3), atol=1e-5)
-    assert answer.covariance is not None
-    assert answer.covariance.shape == (4, 3, 2, 2)
+    prediction = model.infer(images)
+    assert prediction.keypoints.shape == (4, 3, 2)
+    assert torch.equal(prediction.keypoints, model(images))
+    assert prediction.confidence is not None
+    assert prediction.confidence.shape == (4, 3)
+    assert ((prediction.confidence >= 0) & (prediction.confidence <= 1)).all()
+    assert prediction.heatmaps is not None
+    assert prediction.heatmaps.shape == (4, 3, 8, 12)
+    assert torch.allclose(prediction.heatmaps.sum((-2, -1)), torch.ones(4, 3), atol=1e-5)
+    assert prediction.covariance is not None
+    assert prediction.covariance.shape == (4, 3, 2, 2)
     # The moments of the maps, summed cell by cell.
     y, x = torch.meshgrid((2 * torch.arange(8) + 1) / 8 - 1, (2 * torch.arange(12) + 1) / 12 - 1, indexing="ij")
     for b in range(4):
         for k in range(3):
-            p = answer.heatmaps[b, k]
+            p = prediction.heatmaps[b, k]
             mean = torch.stack([(p * x).sum(), (p * y).sum()])
-            assert torch.allclose(answer.keypoints[b, k], mean, atol=1e-5)
+            assert torch.allclose(prediction.keypoints[b, k], mean, atol=1e-5)
             d = torch.stack([x, y]) - mean[:, None, None]
-            assert torch.allclose(answer.covariance[b, k], torch.einsum("hw,ihw,jhw->ij", p, d, d), atol=1e-5)
+            assert torch.allclose(prediction.covariance[b, k], torch.einsum("hw,ihw,jhw->ij", p, d, d), atol=1e-5)
 
 
 def test_infer_regression_has_points_alone() -> None:
-    answer = small(head="regression").infer(torch.rand(2, 1, 32, 32))
-    assert answer.keypoints.shape == (2, 3, 2)
-    assert answer.confidence is answer.covariance is answer.heatmaps is None
+    prediction = small(head="regression").infer(torch.rand(2, 1, 32, 32))
+    assert prediction.keypoints.shape == (2, 3, 2)
+    assert prediction.confidence is prediction.covariance is prediction.heatmaps is None
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -229,7 +229,7 @@ def test_infer_restores_the_mode_after_an_error() -> None:
 # Freezing
 
 
-def test_frozen_backbone_rests_through_train() -> None:
+def test_frozen_backbone_stays_frozen_through_train() -> None:
     model = small(backbone={**SANDWICH, "norm": "batch", "dropout": 0.5})
     images = torch.rand(4, 1, 32, 32)
     moving, other = model.features(images), model.features(images)
@@ -290,11 +290,11 @@ def test_the_course_loop_on_a_csv(faces15: Path) -> None:
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("head", ["heatmap", "simcc", "offset", "rle", "regression"])
-def test_an_answer_that_is_not_finite_names_the_head(head: str, bad: float) -> None:
+def test_a_prediction_that_is_not_finite_names_the_head(head: str, bad: float) -> None:
     model = build_model(backbone="conv_sandwich", head=head, num_keypoints=3, in_channels=1, input_size=32)
     images = torch.rand(3, 1, 32, 32)
     images[1, 0, 5, 5] = bad
-    with pytest.raises(KpnetError, match=f'head "{head}": the answer to image 1 of the batch is not finite'):
+    with pytest.raises(KpnetError, match=f'head "{head}": the prediction for image 1 of the batch is not finite'):
         model.infer(images)
     assert model.infer(images[[0, 2]]).keypoints.isfinite().all()
 

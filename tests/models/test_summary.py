@@ -1,4 +1,4 @@
-"""kpnet.info and kpnet.receptive_field against the slides' closed forms, PyTorch's own counter and gradients."""
+"""Summaries and receptive fields against the slides' closed forms, PyTorch's own counter and gradients."""
 
 import copy
 import io
@@ -244,7 +244,7 @@ def test_resnet18_sees_435_pixels() -> None:
 
 
 @dataclass
-class Answer:
+class Result:
     xy: Tensor
     maps: list[Tensor] | None = None
 
@@ -256,9 +256,9 @@ def test_modes_hooks_frozen_and_shared_layers_are_as_they_were() -> None:
             self.conv, self.relu, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(2)
             self.spare = nn.Linear(3, 3)
 
-        def forward(self, image: Tensor) -> Answer:
+        def forward(self, image: Tensor) -> Result:
             x = self.relu(self.conv(image))
-            return Answer(self.relu(self.norm(self.conv(x))), [x])
+            return Result(self.relu(self.norm(self.conv(x))), [x])
 
     net = Net().train()
     net.norm.eval()

@@ -26,7 +26,7 @@ def blobs(points: Tensor) -> Tensor:
 
 
 def centroids(images: Tensor) -> Keypoints:
-    """A detector that the picture defines: each channel's centroid, and its second moments."""
+    """A detector that the image defines: each channel's centroid, and its second moments."""
     p = images / images.sum((-2, -1), keepdim=True)
     x, y = ((2 * torch.arange(n) + 1) / n - 1 for n in (SIZE[1], SIZE[0]))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
@@ -41,7 +41,7 @@ POINTS = torch.tensor([[[20.0, 17.5], [41.3, 20.2], [30.1, 28.8]]])
 @pytest.mark.parametrize("scale", [1.0, 0.9, 1.15])
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (3.0, 0.0), (-2.5, 4.0)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_views_answer_maps_back(flip: bool, shift: tuple[float, float], scale: float) -> None:
+def test_a_views_prediction_maps_back(flip: bool, shift: tuple[float, float], scale: float) -> None:
     """To a hundredth of a pixel; channels play the labels, so a mirror swaps left and right."""
     images, permutation = blobs(POINTS), [1, 0, 2]
     view = View(flip, scale, shift)
@@ -73,7 +73,7 @@ def test_views_are_all_combinations() -> None:
 
 
 def test_the_flip_test_of_a_model_is_equivariant() -> None:
-    """Whatever the network: with the flip test, the mirrored image's answer is the mirrored answer."""
+    """Whatever the network: with the flip test, the mirrored image's prediction is the mirrored prediction."""
     torch.manual_seed(0)
     model = build_model(
         backbone="conv_sandwich", head={"name": "heatmap", "stride": 4}, skeleton=NAMES, in_channels=1, input_size=32

@@ -1,4 +1,4 @@
-"""DeepLab's decoder."""
+"""The decoder of DeepLab."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ Rate = Annotated[int, Field(gt=0)]
 
 @DECODERS.register("aspp")
 class ASPP(Decoder):
-    """Atrous spatial pyramid pooling of the coarsest map: 1x1, dilated 3x3 and image pooling, side by side
-    (DeepLabv3, Chen et al. 2017), joined with the map at the output stride (DeepLabv3+, 2018).
+    """Atrous spatial pyramid pooling of the coarsest map, joined with the map at the output stride.
 
-    width: channels of each branch. rates: dilations of the 3x3 convolutions, in cells.
+    1x1 and dilated 3x3 convolutions and image pooling stand side by side (Chen et al. 2017, Rethinking Atrous
+    Convolution for Semantic Image Segmentation; 2018, Encoder-Decoder with Atrous Separable Convolution).
+
+    Args:
+        width: Channels of each branch and of the result.
+        rates: Dilations of the 3x3 convolutions, in cells.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class ASPP(Decoder):
         check_stride(stride, pyramid, "aspp")
         inp = pyramid.channels[-1]
         self.branches = nn.ModuleList([conv_norm_relu(inp, width, 1), *(_dilated(inp, width, r) for r in rates)])
-        # Without a norm: in training, one of a batch of one has no variance.
+        # Without batch norm: in training, a batch of one has no variance here.
         self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inp, width, 1), nn.ReLU(inplace=True))
         self.project = conv_norm_relu((2 + len(rates)) * width, width, 1)
         self.factor = 2 ** doublings(pyramid.strides[-1], stride, "aspp")

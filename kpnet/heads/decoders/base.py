@@ -1,4 +1,4 @@
-"""What the map decoders share."""
+"""The contract of a map decoder, and what decoders share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,44 @@ from kpnet.heads.base import PyramidInfo
 
 
 class Decoder(nn.Module):
-    """The list of feature maps to one map (B, channels, H / stride, W / stride).
+    """A network from feature maps to one map.
 
-    Built as `cls(pyramid, stride, **options)`; H and W must be multiples of its `size_divisor`.
+    A subclass is built as `cls(pyramid, stride, **options)`, with the `PyramidInfo` of the maps and the input pixels
+    per cell of the result. Its keyword-only parameters are the options that a config may set: their annotations are
+    checked, and `Args:` in the class docstring describes them. It sets `channels` and `size_divisor`.
     """
 
     channels: int
+    """Channels of the result."""
     size_divisor: int
+    """What the height and width of the images must be multiples of."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Compute the map.
+
+        Args:
+            features: The backbone's maps (B, C, h, w), finest first.
+
+        Returns:
+            A map (B, channels, H / stride, W / stride) of images of H x W pixels.
+        """
+        raise NotImplementedError
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder")
 
 
 def doublings(coarse: int, fine: int, what: str) -> int:
-    """How often a stride is halved from `coarse` to `fine`; a KpnetError where that is no whole number."""
+    """Return how often a map of stride `coarse` is doubled to have stride `fine`.
+
+    Args:
+        coarse: Stride of the map.
+        fine: Stride that is wanted.
+        what: What needs it, for the message.
+
+    Raises:
+        KpnetError: Doubling does not lead from one to the other.
+    """
     times = 0
     while fine << times < coarse:
         times += 1
@@ -34,7 +58,7 @@ def doublings(coarse: int, fine: int, what: str) -> int:
 
 
 def check_stride(stride: int, pyramid: PyramidInfo, decoder: str) -> None:
-    """A KpnetError for a map coarser than the backbone's coarsest, and for a backbone that has none."""
+    """Raise KpnetError for a stride coarser than the backbone's coarsest map, and for a backbone without maps."""
     if pyramid.sizes == [(1, 1)]:
         raise KpnetError(
             f'decoder "{decoder}": the backbone gives one vector for the whole image, and no map to decode: '
@@ -48,9 +72,9 @@ def check_stride(stride: int, pyramid: PyramidInfo, decoder: str) -> None:
 
 
 def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
-    """Bilinear by a whole factor, then cropped or edge-padded to `size` on the right and below.
+    """Upsample a map by a whole factor, bilinearly, then crop or pad it to `size` (h, w) on the right and below.
 
-    Cell 0 stays where it is: stretching to an odd size instead would shift every point.
+    Cell 0 stays where it is: stretching to an odd size would shift every point.
     """
     if factor > 1:
         x = F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
@@ -61,13 +85,14 @@ def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
 
 
 def conv_norm_relu(inp: int, out: int, kernel: int) -> nn.Sequential:
+    """Return a convolution that keeps the size, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inp, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
     )
 
 
 def covered_size(features: list[Tensor], finest: int, stride: int) -> tuple[int, int]:
-    """(h, w) of a map of `stride` that covers the image whose finest feature map has stride `finest`.
+    """Return the size (h, w) of a map of `stride` that covers the image whose finest feature map has stride `finest`.
 
     A coarse map of an odd size overhangs the image; `upsample_to` this size cuts the overhang off.
     """

@@ -1,4 +1,4 @@
-"""The simple-baseline decoder."""
+"""The decoder of Simple Baselines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, covered_s
 
 @DECODERS.register("deconv")
 class Deconv(Decoder):
-    """Transposed 4x4 convolutions from the coarsest map to the output stride (Xiao et al. 2018).
+    """Transposed 4x4 convolutions from the coarsest map to the output stride.
 
-    width: channels of each.
+    Xiao et al. 2018, Simple Baselines for Human Pose Estimation and Tracking.
+
+    Args:
+        width: Channels of each convolution.
     """
 
     def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 128) -> None:

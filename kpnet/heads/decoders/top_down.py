@@ -1,4 +1,4 @@
-"""The light top-down decoder."""
+"""The top-down decoder, the default."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, conv_norm
 
 @DECODERS.register("top_down")
 class TopDown(Decoder):
-    """1x1 laterals, upsample, add, 3x3 at every level (feature pyramid network, Lin et al. 2017).
+    """A light feature pyramid: 1x1 lateral convolution, upsampling, sum and 3x3 convolution at every level.
 
-    Uses every map from the coarsest to the output stride; a stride finer than the finest map
-    is reached by further upsampling. width: channels of the pyramid.
+    Uses every map from the coarsest to the output stride; a stride finer than the finest map is reached by more
+    upsampling. Lin et al. 2017, Feature Pyramid Networks for Object Detection.
+
+    Args:
+        width: Channels of every level and of the result.
     """
 
     def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:

@@ -1,4 +1,4 @@
-"""The U-Net decoder."""
+"""The decoder of U-Net."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from kpnet.heads.decoders.base import DECODERS, Decoder, check_stride, conv_norm
 
 @DECODERS.register("unet")
 class UNet(Decoder):
-    """Upsample, concatenate the skip, two 3x3 at every level (Ronneberger et al. 2015).
+    """A U-Net decoder: upsampling, concatenation of the skip connection and two 3x3 convolutions at every level.
 
-    Uses every map from the coarsest to the output stride; a stride finer than the finest map
-    is reached by further upsampling. width: channels of each level's result.
+    Uses every map from the coarsest to the output stride; a stride finer than the finest map is reached by more
+    upsampling. Ronneberger et al. 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation.
+
+    Args:
+        width: Channels of every level and of the result.
     """
 
     def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 64) -> None:

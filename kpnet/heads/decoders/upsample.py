@@ -1,4 +1,4 @@
-"""1x1 convolutions and upsampling."""
+"""The smallest decoder: 1x1 convolutions and upsampling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from kpnet.heads.decoders.base import (
 class Upsample(Decoder):
     """Two 1x1 convolutions on the coarsest map, then bilinear upsampling to the output stride.
 
-    The segmentation slides' AlexNet exercise: the smallest decoder there is. width: channels of the convolutions.
+    Follows the AlexNet exercise of the course's slides on segmentation.
+
+    Args:
+        width: Channels of the convolutions.
     """
 
     def __init__(self, pyramid: PyramidInfo, stride: int, *, width: Annotated[int, Field(gt=0)] = 128) -> None:
