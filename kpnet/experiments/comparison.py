@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import plain, write_atomic
+from kpnet.core.files import write_atomic, write_json
 from kpnet.experiments.plan import Row, plan, split_seeds
 from kpnet.experiments.report.charts import ReportRow
 from kpnet.experiments.report.page import write_report
@@ -85,10 +84,9 @@ def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[
     """The table's files, after each run anew: what is there can be read while the rest is trained."""
     records = tabulate(group_outcomes(rows, outcomes))
     runs = [{"row": o.trial.row, "run": str(o.folder.relative_to(out)), "problem": o.problem} for o in outcomes]
-    held = plain({"rows": records, "runs": runs})
     write_atomic(out / "comparison.md", to_markdown(records).encode())
     write_atomic(out / "comparison.csv", to_csv(records).encode())
-    write_atomic(out / MARK, (json.dumps(held, indent=2) + "\n").encode())
+    write_json(out / MARK, {"rows": records, "runs": runs})
     return records
 
 

@@ -19,7 +19,7 @@ import torchvision
 from kpnet import __version__
 from kpnet.config.loading import run_config
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import plain, write_atomic
+from kpnet.core.files import write_atomic, write_json
 from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
 from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
@@ -52,7 +52,7 @@ class Result:
         np.savez_compressed(arrays, predicted=self.predicted, target=self.target, visible=self.visible)
         write_atomic(folder / ARRAYS, arrays.getvalue())
         values = {k: v for k, v in asdict(self).items() if k not in ("predicted", "target", "visible")}
-        write_atomic(folder / FILE, (json.dumps(plain(values), indent=2) + "\n").encode())
+        write_json(folder / FILE, values)
 
 
 def load_result(folder: Path) -> Result:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from kpnet.core.errors import KpnetError, NotFiniteError
-from kpnet.core.files import write_atomic
+from kpnet.core.files import write_json
 from kpnet.experiments.plan import Row, Trial
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
 from kpnet.experiments.watcher import ShouldContinue, TrialStopped
@@ -75,7 +75,7 @@ def locked_folder(out: Path, mark: str) -> Iterator[None]:
         raise KpnetError(f"{out}: holds something else; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     if not (out / mark).is_file():
-        write_atomic(out / mark, b"{}\n")
+        write_json(out / mark, {})
     try:
         with FileLock(out / ".lock", timeout=0):
             yield
@@ -210,7 +210,7 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Shou
     watchers = [] if watch is None else [PruningCallback(watch)]
     before = _epochs(folder)
     train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
-    write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
+    write_json(folder / "trial.json", {"key": trial.key, "row": trial.row})
     trained = _epochs(folder) > before  # and not only measured: a training's memory cannot be told from that
     measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer)) if trained else None).save(folder)
 
