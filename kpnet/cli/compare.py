@@ -14,7 +14,7 @@ def compare(
     configs: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG… [KEY=VALUE]…",
+            metavar="CONFIG|KEY=VALUE",
             help="YAML files or recipes (CONFIG:5 for five seeds), and overrides that apply to all of them.",
         ),
     ],

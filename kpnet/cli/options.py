@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a recipe's name (see kpnet config).")]
 OverridesArg = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]…", help="Config values to override, e.g. data.root=faces train.epochs=10."),
+    typer.Argument(metavar="KEY=VALUE", help="Config values to override, e.g. data.root=faces train.epochs=10."),
 ]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder written by model.save.")]
 DataArg = Annotated[
-    Path | None, typer.Argument(metavar="[DATA]", help="Labelled data; by default the run's validation data.")
+    Path | None, typer.Argument(metavar="DATA", help="Labelled data; by default the run's validation data.")
 ]
 InputsArg = Annotated[
     list[Path],
-    typer.Argument(metavar="INPUT…", help="Images, videos, folders of them, or data files (CSV, COCO JSON, npz)."),
+    typer.Argument(metavar="INPUT", help="Images, videos, folders of them, or data files (CSV, COCO JSON, npz)."),
 ]
 
 # Options of a training

@@ -10,7 +10,7 @@ import typer
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run folders; runs that differ by seed alone share a row.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders; runs that differ by seed alone share a row.")
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:

@@ -22,7 +22,7 @@ def visualize(
     run: RunArg,
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGE]…", help="Images, folders or data files; by default the run's validation data."),
+        typer.Argument(metavar="IMAGE", help="Images, folders or data files; by default the run's validation data."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("visualizations"),
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Use only the first N images.")] = 4,
