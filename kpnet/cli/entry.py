@@ -1,4 +1,4 @@
-"""The `kpnet` application. Commands import heavy libraries when they run, so that `--help` answers at once."""
+"""The `kpnet` application. Commands import heavy libraries when they run, so that `--help` is instant."""
 
 from __future__ import annotations
 

@@ -27,6 +27,13 @@ from kpnet.heads.decoders.base import Decoder
 Json = dict[str, Any]
 RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig, SweepConfig)}
 
+# Google style, after `inspect.cleandoc`: entries are indented by four spaces, their further lines by more.
+_SECTION = re.compile(r"^(?:Args|Attributes|Returns|Yields|Raises|Examples?|Notes?|References?):$", re.MULTILINE)
+_ARGS = re.compile(r"^Args:\n((?:(?: .*)?(?:\n|\Z))+)", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: *(.*(?:\n+ {5,}.*)*)", re.MULTILINE)
+
+_TEXT: Json = {"type": "string"}
+
 
 def json_schema(command: str = "train") -> Json:
     """Return the JSON schema (2020-12) of the YAML that `kpnet <command>` takes, every short form included.
@@ -93,14 +100,6 @@ def option_texts(cls: type) -> dict[str, str]:
             for name, text in _ENTRY.findall(section[1] if section else ""):
                 texts.setdefault(name, " ".join(text.split()))
     return texts
-
-
-# Google style, after `inspect.cleandoc`: entries are indented by four spaces, their further lines by more.
-_SECTION = re.compile(r"^(?:Args|Attributes|Returns|Yields|Raises|Examples?|Notes?|References?):$", re.MULTILINE)
-_ARGS = re.compile(r"^Args:\n((?:(?: .*)?(?:\n|\Z))+)", re.MULTILINE)
-_ENTRY = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: *(.*(?:\n+ {5,}.*)*)", re.MULTILINE)
-
-_TEXT: Json = {"type": "string"}
 
 
 def _ref(name: str) -> Json:
