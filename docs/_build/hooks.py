@@ -1,4 +1,4 @@
-"""What of the pages is generated while the site is built: a line `<!-- generated: NAME -->` becomes the NAME here."""
+"""Content generated while the site is built: a line `<!-- generated: NAME -->` is replaced by what NAME returns here."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ RESULTS = BENCHMARKS / "results"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs for each page."""
+    """Fill in the generated parts of a page; mkdocs calls this for each one."""
     return re.sub(r"^<!-- generated: (\w+) -->$", lambda found: GENERATED[found[1]](), markdown, flags=re.MULTILINE)
 
 
 def shipped() -> str:
-    """The table of all recipes, as the comparison wrote it."""
+    """Return the table of all recipes, as the comparison wrote it."""
     return (RESULTS / "shipped" / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_time() -> str:
-    """What views and decodings at test time are worth."""
+    """Return the table of scores with other views and decodings at test time."""
     table = pd.read_csv(RESULTS / "test_time.csv").sort_values("plain", ascending=False)
     lines = [
-        "| recipe | seed | as it is | flip test | flips and shifts of 2 px | read by soft-argmax |",
+        "| recipe | seed | plain | flip test | flips and shifts of 2 px | soft-argmax decoding |",
         "| --- | --: | --: | --: | --: | --: |",
     ]
     for row, seed, *scores in table.itertuples(index=False):
@@ -45,7 +45,7 @@ def test_time() -> str:
 
 
 def ablations() -> str:
-    """What `python benchmarks/accuracy/ablations.py --table` prints."""
+    """Return what `python benchmarks/accuracy/ablations.py --table` prints."""
     sys.path.insert(0, str(BENCHMARKS / "accuracy"))
     try:
         import ablations as script
@@ -57,15 +57,15 @@ def ablations() -> str:
 
 
 def i2dl_grid() -> str:
-    """The tables of the sweep, as it wrote them."""
+    """Return the tables of the sweep over the course's grid, as it wrote them."""
     return (RESULTS / "i2dl_grid" / "sweep.md").read_text(encoding="utf-8")
 
 
 def calibration() -> str:
-    """Calibration error and coverage of the 90 % ellipse, before and after."""
+    """Return the table of calibration errors and coverage of the 90 % ellipse, before and after calibration."""
     table = pd.read_csv(RESULTS / "calibration.csv")
     lines = [
-        "| recipe | val score | calibration error | after | in the 90 % ellipse | after | 95 % interval |",
+        "| recipe | val score | calibration error | calibrated | in the 90 % ellipse | calibrated | 95 % interval |",
         "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for config, rows in table.groupby("config"):
@@ -78,7 +78,7 @@ def calibration() -> str:
 
 
 def transfer() -> str:
-    """The rows of transfer learning: the score of each seed, and the means of the other measures."""
+    """Return the table of transfer learning: each seed's score, and the means of the other measures."""
     table = pd.read_csv(RESULTS / "transfer.csv")
     lines = [
         "| row | labels | score, seeds 0 and 1 | mean | with flip test | RMSE px | minutes |",
@@ -94,7 +94,7 @@ def transfer() -> str:
 
 
 def temporal() -> str:
-    """Error and jitter on moving faces, of each seed."""
+    """Return the table of error and jitter on moving faces, for each seed."""
     table = pd.read_csv(RESULTS / "temporal.csv")
     lines = ["| row | RMSE px, each seed | jitter px, each seed |", "| --- | --: | --: |"]
     for name, rows in table.groupby("row", sort=False):
@@ -106,14 +106,14 @@ def temporal() -> str:
 
 
 def commands() -> str:
-    """Every command with its arguments and options, from the command line itself."""
+    """Return the reference of all commands with their arguments and options, read from the application itself."""
     group: Any = typer.main.get_command(app)
     lines: list[str] = []
     for name, command in _commands(group.commands):
         shown = {parameter: _shown(parameter) for parameter in command.params if parameter.name != "help"}
         arguments = [text for parameter, text in shown.items() if parameter.param_type_name == "argument"]
         lines += [f"## `kpnet {' '.join([name, *arguments])}` {{ #{name.replace(' ', '-')} }}", "", command.help, ""]
-        lines += ["| | what it is | default |", "| --- | --- | --- |"]
+        lines += ["| | description | default |", "| --- | --- | --- |"]
         for parameter, text in shown.items():
             given = not getattr(parameter, "is_flag", True) and isinstance(parameter.default, (str, Path, float, int))
             lines.append(f"| `{text}` | {parameter.help} | {f'`{parameter.default}`' if given else ''} |")
@@ -122,7 +122,7 @@ def commands() -> str:
 
 
 def _commands(commands: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and command, in order; those of a group after its name."""
+    """Yield names and commands in alphabetical order; those of a group follow its name."""
     for name, command in sorted(commands.items()):
         if hasattr(command, "commands"):
             yield from ((f"{name} {inner}", each) for inner, each in _commands(command.commands))
@@ -131,10 +131,11 @@ def _commands(commands: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _shown(parameter: Any) -> str:
-    """An option's name, or an argument in the place where it stands."""
+    """Return an option's name, or an argument as the usage line has it: `RUN`, `[DATA]`, `INPUT…`."""
     if parameter.param_type_name == "option":
         return str(parameter.opts[0])
-    return str(parameter.metavar or (parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]"))
+    name = (parameter.metavar or parameter.name.upper()) + "…" * (parameter.nargs == -1)
+    return name if parameter.required else f"[{name}]"
 
 
 GENERATED = {

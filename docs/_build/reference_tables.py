@@ -1,8 +1,7 @@
-"""The configuration reference: the JSON schema of the YAML as Markdown tables."""
+"""The configuration reference: the JSON schema of the YAML files as Markdown tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ TITLES = {"train": "Training", "pretrain": "Pretraining", "sweep": "Sweeps"}
 
 
 def config_reference() -> str:
-    """Markdown: every key of each command's YAML, then every part with its options: type, default, what it is."""
+    """Return the Markdown of all keys of each command's YAML, and of all parts with their options."""
     links = {kind: f"[{kind}](#{title.lower().replace(' ', '-')})" for kind, (title, *_) in PARTS.items()} | {
         "transform": "transform"
     }
@@ -42,16 +41,14 @@ def config_reference() -> str:
         for name, cls in sorted(registry.items()):
             options = schemas["train"]["$defs"][f"{kind}.{name}"]
             lines += ["", f"### `{name}` {{ #{kind}-{name} }}", ""]
-            keys = "|".join(options["properties"])
-            texts = list(described(cls, base))
-            for text in texts[:1] if kind == "format" else texts:  # a format's own says all of its options
-                lines += [re.sub(rf"(?<![`\w])({keys})(?=: )", r"`\1`", text), ""]
+            for text in described(cls, base):
+                lines += [text, ""]
             lines += _table(options, links, names=False)
     return "\n".join(lines) + "\n"
 
 
 def _sections(schema: Json, models: Json, path: str, command: str, links: dict[str, str]) -> Iterator[tuple[str, Json]]:
-    """Heading and model of all that the properties of `schema` lead to, in order; `links` learns where each is."""
+    """Yield the heading and model of everything that the properties of `schema` refer to; note its place in `links`."""
     for key, value in schema.get("properties", {}).items():
         for name in _references(value):
             if name in links or name not in models or "properties" not in models[name]:
@@ -66,6 +63,7 @@ def _sections(schema: Json, models: Json, path: str, command: str, links: dict[s
 
 
 def _references(value: Any) -> Iterator[str]:
+    """Yield the names of the definitions that a schema refers to."""
     if isinstance(value, Mapping):
         if "$ref" in value:
             yield value["$ref"].removeprefix("#/$defs/")
@@ -77,19 +75,27 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def _table(model: Json, links: dict[str, str], *, names: bool = True) -> list[str]:
-    """A row per key: key, type, default, and what it is where the schema says so; names: the key `name` too."""
+    """Return a table with a row per key: type, default and, if the schema has any, descriptions.
+
+    Args:
+        model: The schema of a mapping.
+        links: Links to the sections of the definitions.
+        names: Whether the key `name` gets a row.
+    """
     rows = {key: value for key, value in model.get("properties", {}).items() if names or key != "name"}
     if not rows:
         return ["No options." if "name" in model.get("properties", {}) else ""]
-    told = any("description" in value for value in rows.values())  # else the section's own line says it
-    lines = ["| key | type | default |" + " what it is |" * told, "| --- | --- | --- |" + " --- |" * told]
+    described = any("description" in value for value in rows.values())
+    lines = ["| key | type | default |" + " description |" * described, "| --- | --- | --- |" + " --- |" * described]
     for key, value in rows.items():
         cells = [f"`{key}`", _type(value, links), _default(key, value, model)]
-        lines.append("| " + " | ".join(cells + [value.get("description", "")] * told) + " |")
+        text = value.get("description", "").replace("|", "\\|")
+        lines.append("| " + " | ".join(cells + [text] * described) + " |")
     return lines
 
 
 def _default(key: str, value: Json, model: Json) -> str:
+    """Return a key's default as inline YAML, or that it is required."""
     if key in model.get("required", ()):
         return "required"
     if any(key in choice.get("required", ()) for choice in model.get("oneOf", ())):
@@ -104,7 +110,7 @@ def _default(key: str, value: Json, model: Json) -> str:
 
 
 def _type(value: Mapping[str, Any], links: dict[str, str]) -> str:
-    """In words: `integer > 0`, `list of number`, links to other sections."""
+    """Return a type in words: `integer > 0`, `list of number`, links to other sections."""
     if "$ref" in value:
         return links[value["$ref"].removeprefix("#/$defs/")]
     if "const" in value or "enum" in value:

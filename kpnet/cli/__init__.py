@@ -1,4 +1,4 @@
-"""The `kpnet` command, a file for each subcommand. Nothing imports it."""
+"""The `kpnet` command: one file for each subcommand. No other package imports this one."""
 
 from __future__ import annotations
 

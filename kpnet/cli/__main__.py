@@ -1,4 +1,4 @@
-"""`python -m kpnet.cli`."""
+"""Run the command line as `python -m kpnet.cli`."""
 
 from kpnet.cli.entry import main
 

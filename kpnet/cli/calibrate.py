@@ -1,4 +1,4 @@
-"""`kpnet calibrate`."""
+"""The `kpnet calibrate` command."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from kpnet.cli.options import BatchOption, FlipOption, RunArg
+from kpnet.cli.options import BatchOption, FlipOption, RunArg, parse_test_time
 
 
 def calibrate(
     run: RunArg,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A labelled CSV that was neither trained nor reported.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Labelled data used neither for training nor for validation.")
+    ],
     flip_test: FlipOption = False,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Make a model's confidence agree with its errors on data it has not seen; written into the model."""
-    from rich.console import Console
-
-    from kpnet.cli.options import parse_test_time
+    """Calibrate a model's confidence on held-out data, and save the calibration with the model."""
     from kpnet.cli.printing import print_reliability
     from kpnet.core.model_folder import model_folder
     from kpnet.core.runtime import best_device
@@ -32,18 +32,15 @@ def calibrate(
     model = load_model(run).to(best_device())
     check_unseen(run, data)
     model.calibration = None
-    dataset, size, test_time = (
-        evaluation_dataset(run, data, model),
-        model.config.input_size,
-        parse_test_time(flip_test, "1", 0.0),
-    )
+    dataset = evaluation_dataset(run, data, model)
+    size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
     console = Console()
-    for when, answer in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
-        if answer.covariance is not None:
-            console.print(f"{when}, on {data}", highlight=False, soft_wrap=True)
-            print_reliability(console, measure_reliability(answer, result.target, result.visible, size))
+    for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
+        if predicted.covariance is not None:
+            console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)
+            print_reliability(console, measure_reliability(predicted, result.target, result.visible, size))
     folder = model_folder(run)
     model.save(folder)
     console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)

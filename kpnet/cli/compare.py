@@ -1,4 +1,4 @@
-"""`kpnet compare`."""
+"""The `kpnet compare` command."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ def compare(
     configs: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG… [KEY=VALUE]…",
-            help="YAML files or recipes, CONFIG:5 for five seeds; overrides are for all.",
+            metavar="CONFIG|KEY=VALUE",
+            help="YAML files or recipes (CONFIG:5 for five seeds), and overrides that apply to all of them.",
         ),
     ],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, from its own seed on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per config, counted up from its seed.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(min=2, help="Cross-validate on the training data, in place of the validation data.")
+        int | None,
+        typer.Option(min=2, help="Cross-validate on the training data with this many folds; no validation data used."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings to run at the same time.")] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of runs and table, taken up again; else runs/compare_CONFIG_…."),
+        typer.Option(
+            help="Folder for the runs and the table, continued if it exists; by default runs/compare_CONFIG_…."
+        ),
     ] = None,
 ) -> None:
-    """Train and measure several configs with several seeds: one table, and one page to look at."""
-    from kpnet.experiments.comparison import compare as run_comparison
-    from kpnet.experiments.comparison import default_folder
+    """Train several configs with several seeds, and compare them in a table and an HTML page."""
+    from kpnet.experiments import comparison
 
     sources = [text for text in configs if "=" not in text]
     if not sources:
         raise KpnetError("nothing to compare: give configs")
-    out = out or default_folder(sources)
+    out = out or comparison.default_folder(sources)
     overrides = [text for text in configs if "=" in text]
-    run_comparison(sources, overrides, seeds=seeds, folds=folds, workers=workers, out=out)
+    comparison.compare(sources, overrides, seeds=seeds, folds=folds, workers=workers, out=out)
     print(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")

@@ -1,4 +1,4 @@
-"""`kpnet config`."""
+"""The `kpnet config` command."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import typer
 
 
 def config(
-    name: Annotated[str | None, typer.Argument(help="A recipe; without it, their names.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a recipe; without it, list all recipes.")] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="The JSON schema of the YAML for `train`, or NAME: pretrain, sweep.")
+        bool,
+        typer.Option(
+            "--schema", help="Print the JSON schema of the YAML for kpnet train, or for NAME: pretrain, sweep."
+        ),
     ] = False,
 ) -> None:
-    """Print a recipe's YAML, to start your own from; or what a YAML may hold, for editors."""
+    """Print a recipe's YAML, or the JSON schema for editors."""
     from kpnet.config.loading import config_text, list_configs
 
     if schema:
         from kpnet.cli.json_schema import schema_text
 
-        return print(schema_text(name or "train"), end="")
-    print(config_text(name) if name else "\n".join(list_configs()), end="" if name else "\n")
+        print(schema_text(name or "train"), end="")
+    elif name:
+        print(config_text(name), end="")
+    else:
+        print("\n".join(list_configs()))

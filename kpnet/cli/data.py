@@ -1,4 +1,4 @@
-"""`kpnet data check` and `kpnet data convert`."""
+"""The `kpnet data check` and `kpnet data convert` commands."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ import typer
 
 from kpnet.core.errors import KpnetError
 
-app = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(help="Check and convert labelled data.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="FORMAT", help="A name, or e.g. '{name: pts, index_base: 0}'; else told from the data."
+        "--format",
+        metavar="FORMAT",
+        help="Data format, e.g. coco or '{name: pts, index_base: 0}'; detected by default.",
     ),
 ]
-SkeletonOption = Annotated[str | None, typer.Option(help="For points without names: a shipped one or a YAML file.")]
+SkeletonOption = Annotated[
+    str | None, typer.Option(help="Skeleton of points without names: a shipped one, or a YAML file.")
+]
 
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file or folder of labels, or a folder of pictures.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file or folder of labels, or a folder of images.")],
     form: FormatOption = None,
     skeleton: SkeletonOption = None,
-    sheet: Annotated[Path, typer.Option(help="The contact sheet, a PNG.")] = Path("contact_sheet.png"),
+    sheet: Annotated[Path, typer.Option(metavar="PNG", help="Contact sheet to write.")] = Path("contact_sheet.png"),
     count: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 24,
 ) -> None:
-    """Read everything: counts, missing points, points outside, duplicates, suspicious sides; and draw a contact sheet.
+    """Check labelled data: counts, missing points, points outside, duplicates, swapped sides; draw a contact sheet.
 
-    Exit code 1 where a sample or an image cannot be used.
+    The exit code is 1 if a sample or an image cannot be used.
     """
     from kpnet.cli.data_report import run_data_check
 
@@ -44,29 +48,31 @@ def check(
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="A", help="A file or folder of labels.")],
-    target: Annotated[Path, typer.Argument(metavar="B", help="A new folder; or a new file, .npz or .csv.")],
+    target: Annotated[Path, typer.Argument(metavar="B", help="A new folder, or a new file: .npz or .csv.")],
     form: Annotated[
-        str | None, typer.Option("--from", metavar="FORMAT", help="A's, as for check; else told from the data.")
+        str | None, typer.Option("--from", metavar="FORMAT", help="Format of A, as for check; detected by default.")
     ] = None,
     to: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="Format of B, e.g. coco or '{name: pts, index_base: 0}'.")
     ] = None,
     skeleton: SkeletonOption = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A sample that cannot be used is an error.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on a sample that cannot be used, instead of skipping it.")
+    ] = False,
 ) -> None:
-    """Write labels and pictures in another format. Nothing is overwritten."""
+    """Convert labels and images to another format. Nothing is overwritten."""
     from kpnet.data.build import open_dataset
-    from kpnet.data.convert import convert as run_conversion
+    from kpnet.data.convert import convert as convert_dataset
 
     dataset = open_dataset(source, parse_format(form, "--from"), skeleton, strict=strict)
-    lost = run_conversion(dataset, target, parse_format(to, "--to"))
+    lost = convert_dataset(dataset, target, parse_format(to, "--to"))
     print(f"{len(dataset)} samples: {target}")
     if lost:
-        print(f"not in that format, so left out: {', '.join(lost)}", file=sys.stderr)
+        print(f"not written, as that format cannot store it: {', '.join(lost)}", file=sys.stderr)
 
 
 def parse_format(text: str | None, option: str) -> Any:
-    """A format's name, or a mapping with its options, from the command line."""
+    """Parse a format's name, or a mapping with its options, given as YAML to `option`."""
     import yaml
 
     try:

@@ -1,4 +1,4 @@
-"""What `kpnet data check` prints and draws."""
+"""The report of `kpnet data check`: its text, its table and its contact sheet."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kpnet.data.build import open_dataset
 from kpnet.data.check import Findings, check_data
 from kpnet.plot import draw_contact_sheet, save_figure
 
-_SHOWN = 20  # lines of a kind
+_SHOWN = 20  # lines per kind of problem
 
 
 def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
-    """Prints the findings and draws the sheet. Is there a sample or an image that cannot be used?"""
+    """Print the findings, draw the contact sheet, and return whether a sample or an image cannot be used."""
     log = logging.getLogger("kpnet")
     level = log.level
-    log.setLevel(logging.ERROR)  # what is left out is in the report
+    log.setLevel(logging.ERROR)  # what is skipped is in the report
     try:
         dataset = open_dataset(data, form, skeleton)
     finally:
@@ -44,14 +44,14 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
 
 
 def _choose(found: Findings, samples: int, count: int) -> list[int]:
-    """Those to look at first, and others from beginning to end."""
+    """Choose samples for the sheet: first the suspicious ones, then others spread evenly over the data."""
     odd = [*found.suspicious, *found.outside_samples][: count // 2]
-    spread = np.linspace(0, samples - 1, min(count, samples)).round().astype(int).tolist()
-    return list(dict.fromkeys([*odd, *spread]))[:count]
+    others = np.linspace(0, samples - 1, min(count, samples)).round().astype(int).tolist()
+    return list(dict.fromkeys([*odd, *others]))[:count]
 
 
 def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
-    lines = [f"  {found.samples} samples on {found.images} images, at most {found.most} an image; {found.boxes} boxes"]
+    lines = [f"  {found.samples} samples on {found.images} images, at most {found.most} per image; {found.boxes} boxes"]
     if found.sizes is not None:
         (w, h), (width, height) = found.sizes
         lines.append(f"  images from {w}x{h} to {width}x{height}")
@@ -60,26 +60,27 @@ def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
     lines.append(
         f"  {labelled} of {points} points labelled, {found.hidden.sum()} hidden, {found.outside.sum()} outside"
     )
-    lines += _several("left out", found.left_out)
+    lines += _several("skipped", found.left_out)
     lines += _several("images that cannot be read", found.failed)
     where = [dataset.image_name(index) for index in found.outside_samples]
     lines += _several("samples with points outside", where)
     sides = [
         f"{dataset.image_name(index)} #{dataset.instance(index)}: {what}" for index, what in found.suspicious.items()
     ]
-    lines += _several("samples with suspicious sides", sides)
-    lines += _several("images that are there more than once", [" = ".join(names) for names in found.duplicates])
-    lines += _several("file names in several folders", [", ".join(paths) for paths in found.same_names])
+    lines += _several("samples whose left and right may be swapped", sides)
+    lines += _several("images that occur more than once", [" = ".join(names) for names in found.duplicates])
+    lines += _several("file names that occur in several folders", [", ".join(paths) for paths in found.same_names])
     mirror = dataset.skeleton.can_mirror
-    lines += [] if mirror else ["  left and right are not known: a transform that mirrors will be refused"]
+    lines += [] if mirror else ["  left/right pairs are unknown: transforms that mirror will be refused"]
     return lines
 
 
-def _several(what: str, each: list[str]) -> list[str]:
-    if not each:
+def _several(what: str, items: list[str]) -> list[str]:
+    """Return a heading with the number of items, and the first of them; nothing if there are none."""
+    if not items:
         return []
-    more = [f"    … {len(each) - _SHOWN} more"] if len(each) > _SHOWN else []
-    return [f"  {len(each)} {what}:", *(f"    {line}" for line in each[:_SHOWN]), *more]
+    more = [f"    … {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return [f"  {len(items)} {what}:", *(f"    {line}" for line in items[:_SHOWN]), *more]
 
 
 def _table(dataset: KeypointDataset, found: Findings) -> Table:

@@ -1,4 +1,4 @@
-"""The `kpnet` command. Heavy imports happen inside the commands, so that `--help` answers at once."""
+"""The `kpnet` application. Commands import heavy libraries when they run, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ from kpnet.cli.tune import tune
 from kpnet.cli.visualize import visualize
 from kpnet.core.errors import KpnetError
 
+COMMANDS = (train, pretrain, predict, evaluate, calibrate, compare, report, sweep, visualize, tune, info, config, demo)
+
 app = typer.Typer(
-    help="Keypoint detection with any backbone in any head.",
+    help="Keypoint detection in PyTorch: any backbone, any head, one YAML.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Entry point: what a user can mend is one line on stderr and exit code 2."""
+    """Run the command line. A `KpnetError` is printed as one line on stderr, with exit code 2."""
     try:
         app()
     except KpnetError as error:
@@ -42,9 +47,3 @@ def main() -> None:
 def _fail(message: str) -> None:
     print(f"kpnet: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
-
-
-COMMANDS = (train, pretrain, predict, evaluate, calibrate, compare, report, sweep, visualize, tune, info, config, demo)
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(data_app, name="data")

@@ -1,4 +1,4 @@
-"""`kpnet evaluate`."""
+"""The `kpnet evaluate` command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from kpnet.cli.options import (
     BatchOption,
@@ -17,6 +18,7 @@ from kpnet.cli.options import (
     ScalesOption,
     ShiftOption,
     WithOption,
+    parse_test_time,
 )
 from kpnet.core.errors import KpnetError
 
@@ -24,24 +26,32 @@ from kpnet.core.errors import KpnetError
 def evaluate(
     run: RunArg,
     data: DataArg = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw here how true the confidence is (a PNG), where the head has one.")
+        Path | None,
+        typer.Option(metavar="PNG", help="Draw the reliability diagram here (models that predict a confidence)."),
     ] = None,
     nme: Annotated[
-        str | None, typer.Option(help="What NME divides by: box, diagonal, or two points as A,B; else the skeleton's.")
+        str | None,
+        typer.Option(
+            help="Length that NME divides by: box, diagonal, or two points as A,B; by default the skeleton's."
+        ),
     ] = None,
     coco_results: Annotated[
         Path | None,
-        typer.Option(help="Of COCO JSON: write COCO's results JSON here, and print pycocotools' AP and AR."),
+        typer.Option(
+            metavar="JSON", help="Write predictions as a COCO results file; print AP and AR (COCO data only)."
+        ),
     ] = None,
     failure_threshold: Annotated[
         float,
-        typer.Option(min=0.001, help="NME above which an image failed, and up to which the AUC goes: 300-W's 0.08."),
+        typer.Option(
+            min=0.001, help="NME above which an image counts as failed, and limit of the AUC; 300-W uses 0.08."
+        ),
     ] = 0.10,
     min_confidence: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Measure the points of at least this confidence by themselves too."),
+        typer.Option(min=0, max=1, help="Also measure only the points of at least this confidence."),
     ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
@@ -50,10 +60,7 @@ def evaluate(
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Score, RMSE, NME, PCK, how true the confidence is, and a table per point."""
-    from rich.console import Console
-
-    from kpnet.cli.options import parse_test_time
+    """Measure a model on labelled data: score, RMSE, NME, PCK, calibration of the confidence, per-keypoint results."""
     from kpnet.cli.printing import print_groups, print_image_pixels, print_measures, print_points, print_reliability
     from kpnet.core.files import plain
     from kpnet.core.runtime import best_device
@@ -64,21 +71,21 @@ def evaluate(
     if plot is not None and plot.suffix.lower() != ".png":
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
     model = load_ensemble([run, *(also or [])], decoding=decoding).to(best_device())
-    views = parse_test_time(flip_test, scales, shift)
+    test_time = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
     dataset = evaluation_dataset(run, data, model)
-    answers = predict_dataset(model, dataset, batch_size, views)
-    measures = evaluate_predictions(answers, model, divisor, failure_threshold, min_confidence)
+    predictions = predict_dataset(model, dataset, batch_size, test_time)
+    measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
     if coco_results is not None:
         from kpnet.evaluation.coco import coco_measures, write_results
 
-        annotations = write_results(answers, dataset, model.config.input_size, coco_results)
+        annotations = write_results(predictions, dataset, model.config.input_size, coco_results)
         measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
     reliability = measures.get("reliability")
     if plot is not None:
         if reliability is None:
-            raise KpnetError(f"--plot: {run} has no confidence to draw: its head gives none; see kpnet calibrate")
+            raise KpnetError(f"--plot: {run}: its head predicts no confidence; see kpnet calibrate")
         from kpnet.plot import draw_reliability, save_figure
 
         save_figure(draw_reliability(reliability), plot)
@@ -86,7 +93,7 @@ def evaluate(
         print(json.dumps(plain(measures), indent=2))
         return
     console = Console()
-    print_measures(console, measures, str(data or "validation data"))
+    print_measures(console, measures, str(data or "validation data"), skeleton=model.skeleton.name)
     if reliability is not None:
         print_reliability(console, reliability)
     print_points(console, measures["per_point"])
@@ -94,5 +101,5 @@ def evaluate(
     if "image_pixels" in measures:
         print_image_pixels(console, measures["image_pixels"])
     if "coco" in measures:
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
-        console.print(f"COCO's {shown}; {coco_results}", highlight=False, soft_wrap=True)
+        values = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
+        console.print(f"COCO: {values}; {coco_results}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`kpnet info`."""
+"""The `kpnet info` command."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from kpnet.cli.options import OverridesArg
 from kpnet.core.errors import KpnetError
 
 
 def info(
-    source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML, the name of a recipe, or a run folder.")],
+    source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML file, a recipe's name, or a run folder.")],
     overrides: OverridesArg = None,
 ) -> None:
-    """The network layer by layer: shapes, parameters, MACs, memory, receptive field; and what learns when."""
-    from rich.console import Console
-
+    """Summarise a network layer by layer: shapes, parameters, MACs, memory, receptive field, learning rates."""
     from kpnet.cli.printing import render_parameter_groups
     from kpnet.config.loading import load_config, run_config
     from kpnet.models.build import build_model, load_model
@@ -26,14 +25,13 @@ def info(
 
     if Path(source).is_dir():
         if overrides:
-            raise KpnetError("a run's model is as it is: overrides go with a config")
+            raise KpnetError("overrides apply to a config; the model of a run cannot be changed")
         model, config = load_model(source), run_config(Path(source))
     else:
         config = load_config(source, overrides or ())
         model = build_model(config)
     console = Console()
-    # A table that is piped is not cut to a terminal's width.
-    console = console if console.is_terminal else Console(width=200)
+    console = console if console.is_terminal else Console(width=200)  # a piped table is not cut to the terminal's width
     if config is not None:
         warning = check_freeze(model, config.train)
         if warning:

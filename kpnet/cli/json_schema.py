@@ -1,9 +1,10 @@
-"""The JSON schema of the YAML: the typed schema, with the options of whatever is registered."""
+"""The JSON schema of the YAML files: the typed schema, and the options of every registered part."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,12 +27,31 @@ from kpnet.heads.decoders.base import Decoder
 Json = dict[str, Any]
 RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig, SweepConfig)}
 
+# Google style, after `inspect.cleandoc`: entries are indented by four spaces, their further lines by more.
+_SECTION = re.compile(r"^(?:Args|Attributes|Returns|Yields|Raises|Examples?|Notes?|References?):$", re.MULTILINE)
+_ARGS = re.compile(r"^Args:\n((?:(?: .*)?(?:\n|\Z))+)", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: *(.*(?:\n+ {5,}.*)*)", re.MULTILINE)
+
+_TEXT: Json = {"type": "string"}
+
 
 def json_schema(command: str = "train") -> Json:
-    """JSON schema (2020-12) of the YAML that `kpnet <command>` takes, every short form included.
+    """Return the JSON schema (2020-12) of the YAML that `kpnet <command>` takes, every short form included.
 
-    A head, decoder, backbone or data format of one's own is in it once it is registered. Raises KpnetError for a
-    command without a YAML.
+    Your own heads, decoders, backbones and data formats are part of it once they are registered.
+
+    Args:
+        command: "train", "pretrain" or "sweep".
+
+    Returns:
+        The schema, as plain dicts and lists.
+
+    Raises:
+        KpnetError: If `command` takes no YAML.
+
+    Example:
+        >>> json_schema("train")["title"]
+        'kpnet train'
     """
     if command not in RECIPES:
         raise KpnetError(f'no schema of "{command}"{did_you_mean(command, RECIPES)}; there are: {", ".join(RECIPES)}')
@@ -42,7 +62,7 @@ def json_schema(command: str = "train") -> Json:
         models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
     if command == "train":
         models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
-        models |= _parts("format", DATASETS, KeypointDataset, given=COMMON_ARGUMENTS)
+        models |= _parts("format", DATASETS, KeypointDataset, excluded=COMMON_ARGUMENTS)
         formats, skeletons = _ref("format"), [_TEXT, _list(_TEXT), _ref("skeleton")]
         _narrow(models["ModelConfig"], backbone=_ref("backbone"), head=_ref("head"), heads=_mapping(_ref("head")))
         _narrow(
@@ -60,18 +80,26 @@ def json_schema(command: str = "train") -> Json:
 
 
 def schema_text(command: str = "train") -> str:
-    """`json_schema` as a file holds it."""
+    """Return the text of `json_schema(command)`, as `kpnet config --schema` prints it."""
     return json.dumps(json_schema(command), indent=1, ensure_ascii=False) + "\n"
 
 
 def described(cls: type, base: type) -> Iterator[str]:
-    """The docstrings that say what the options of `cls` do: its own, and of what it inherits below `base`."""
+    """Yield the prose of the docstrings of `cls` and of the classes between it and `base`, sections left out."""
     for each in cls.__mro__[: cls.__mro__.index(base)]:
         if each.__doc__ and issubclass(each, base):
-            yield inspect.cleandoc(each.__doc__)
+            yield _SECTION.split(inspect.cleandoc(each.__doc__), maxsplit=1)[0].strip()
 
 
-_TEXT: Json = {"type": "string"}
+def option_texts(cls: type) -> dict[str, str]:
+    """Return the entries of the `Args:` sections of a class, its bases and their constructors; its own come first."""
+    texts: dict[str, str] = {}
+    for each in cls.__mro__[:-1]:
+        for docstring in (each.__doc__, getattr(vars(each).get("__init__"), "__doc__", None)):
+            section = _ARGS.search(inspect.cleandoc(docstring or ""))
+            for name, text in _ENTRY.findall(section[1] if section else ""):
+                texts.setdefault(name, " ".join(text.split()))
+    return texts
 
 
 def _ref(name: str) -> Json:
@@ -87,7 +115,7 @@ def _mapping(values: Json) -> Json:
 
 
 def _narrow(model: Json, **properties: Json) -> None:
-    """Replace what properties may be; whether they may be null, their defaults and descriptions stay."""
+    """Replace the types of properties; whether they may be null, their defaults and descriptions stay."""
     for name, narrow in properties.items():
         wide = model["properties"][name]
         null = {"type": "null"}
@@ -101,13 +129,18 @@ def _parts(
     base: type,
     *,
     libraries: bool = False,
-    given: frozenset[str] = frozenset(),
+    excluded: frozenset[str] = frozenset(),
 ) -> dict[str, Json]:
-    """`kind`: a name alone, or a mapping with the name and its options; `kind.NAME`: the latter.
+    """Return definitions: `kind` is a name alone or a mapping of name and options, `kind.NAME` is such a mapping.
 
-    libraries: names of other libraries too, with options that they check. given: parameters that are no options.
+    Args:
+        kind: Which kind of part, such as "head".
+        registry: The parts by name.
+        base: Their common base class.
+        libraries: Whether names from timm and torchvision, with options that those check, are allowed too.
+        excluded: Keyword-only parameters that are no options.
     """
-    found = {f"{kind}.{name}": _options(name, cls, base, given) for name, cls in sorted(registry.items())}
+    found = {f"{kind}.{name}": _options(name, cls, base, excluded) for name, cls in sorted(registry.items())}
     alone = [name for name in sorted(registry) if found[f"{kind}.{name}"]["required"] == ["name"]]
     choices: list[Json] = [{"enum": alone}, *map(_ref, found)]
     if libraries:
@@ -116,21 +149,24 @@ def _parts(
     return {kind: {"anyOf": choices}, **found}
 
 
-def _options(name: str, cls: type, base: type, given: frozenset[str]) -> Json:
-    """A part's mapping: its name and its keyword-only parameters."""
-    options = options_model(cls, given).model_json_schema()
+def _options(name: str, cls: type, base: type, excluded: frozenset[str]) -> Json:
+    """Return the mapping of a part: its name, and its keyword-only parameters with their texts under `Args:`."""
+    options = options_model(cls, excluded).model_json_schema()
     options["description"] = " ".join(next(described(cls, base), "").split())
     options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
     options["required"] = ["name", *options.get("required", ())]
-    properties, known = options["properties"], getattr(cls, "loss_terms", ())
+    properties, loss_terms = options["properties"], getattr(cls, "loss_terms", ())
+    texts = option_texts(cls)
+    for key in texts.keys() & properties.keys():
+        properties[key]["description"] = texts[key]
     if "decoder" in properties:
         _narrow(options, decoder=_ref("decoder"))
     if "head" in properties:
         _narrow(options, head=_ref("head"))
     if "heads" in properties:
         _narrow(options, heads=_mapping(_ref("head")))
-    if "loss" in properties and known:
-        weights = {each: {"type": "number", "minimum": 0} for each in known}
+    if "loss" in properties and loss_terms:
+        weights = {each: {"type": "number", "minimum": 0} for each in loss_terms}
         _narrow(options, loss={"type": "object", "properties": weights, "additionalProperties": False})
         if properties["loss"].get("default", 0) is None:
             properties["loss"]["default"] = getattr(cls, "defaults", None)
@@ -138,7 +174,7 @@ def _options(name: str, cls: type, base: type, given: frozenset[str]) -> Json:
 
 
 def _skeleton() -> Json:
-    """The mapping; a name may be a number there: 1 is the point "1"."""
+    """Return the skeleton's mapping, in which a name may be a number: 1 is the point "1"."""
     text = json.dumps(SkeletonFile.model_json_schema()).replace(
         json.dumps(_TEXT), json.dumps({"type": ["string", "number"]})
     )
@@ -147,7 +183,7 @@ def _skeleton() -> Json:
 
 
 def _transform() -> Json:
-    """A transform's name, or a mapping of the name to its arguments; groups hold transforms."""
+    """Return the definition of a transform: a name, or a mapping of name to arguments; groups hold transforms."""
     several = _list(_ref("transform"))
     arguments: dict[str, Json] = {name: {"type": ["object", "null"]} for name in supported()}
     for name, keys in GROUPS.items():

@@ -1,4 +1,4 @@
-"""`kpnet predict`."""
+"""The `kpnet predict` command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kpnet.cli.errors import exit_with_failures
 from kpnet.cli.options import (
     BatchOption,
     DecodingOption,
@@ -17,6 +18,7 @@ from kpnet.cli.options import (
     ScalesOption,
     ShiftOption,
     WithOption,
+    parse_test_time,
 )
 from kpnet.core.errors import KpnetError
 
@@ -24,16 +26,19 @@ from kpnet.core.errors import KpnetError
 def predict(
     run: RunArg,
     inputs: InputsArg,
-    out: Annotated[Path, typer.Option(help="Folder for the tables and the pictures.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Folder for tables and drawings.")] = Path("predictions"),
     draw: Annotated[
-        bool | None, typer.Option("--draw/--no-draw", help="Copies with points drawn: of pictures no, of videos yes.")
+        bool | None,
+        typer.Option("--draw/--no-draw", help="Write copies with the points drawn in; by default of videos only."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="predictions.json instead of predictions.csv.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write predictions.json instead of predictions.csv.")] = False,
     pseudo_labels: Annotated[
-        bool, typer.Option("--pseudo-labels", help="labels.csv instead: a file to train on, missing labels filled in.")
+        bool,
+        typer.Option("--pseudo-labels", help="Write labels.csv instead: a file to train on, missing labels filled in."),
     ] = False,
     smooth: Annotated[
-        str | None, typer.Option(help="Of videos: one_euro or savgol, with options as in savgol:window=15,degree=3.")
+        str | None,
+        typer.Option(help="Smooth video tracks with one_euro or savgol, with options as in savgol:window=15,degree=3."),
     ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
@@ -42,8 +47,7 @@ def predict(
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 32,
 ) -> None:
-    """Keypoints of pictures and videos, in pixels of the originals."""
-    from kpnet.cli.options import parse_test_time
+    """Predict keypoints in images and videos, in pixels of the originals."""
     from kpnet.config.loading import run_config
     from kpnet.inference.inputs import find_images, find_videos
     from kpnet.inference.pipeline import check_video_options, predict_inputs
@@ -52,25 +56,24 @@ def predict(
     from kpnet.models.ensemble import load_ensemble
 
     if pseudo_labels and as_json:
-        raise KpnetError("--pseudo-labels writes a CSV to train on, --json a JSON: give one of them")
+        raise KpnetError("--pseudo-labels writes a CSV to train on, --json writes JSON: give one of them")
     others, videos = find_videos(inputs)
     check_video_options(videos, pseudo_labels or as_json, smooth)
     trained = run_config(run)
+    ensemble = load_ensemble([run, *(also or [])], decoding=decoding)
     test_time = parse_test_time(flip_test, scales, shift)
-    predictor = Predictor(
-        load_ensemble([run, *(also or [])], decoding=decoding), test_time=test_time, batch_size=batch_size
-    )
+    predictor = Predictor(ensemble, test_time=test_time, batch_size=batch_size)
     model = predictor.model
     crops = model.config.crop is not None
-    pictures = find_images(others, None if trained is None else trained.data, boxes=crops)
-    whole = len(videos) + sum(picture.boxes is None for picture in pictures)
+    images = find_images(others, None if trained is None else trained.data, boxes=crops)
+    whole = len(videos) + sum(image.boxes is None for image in images)
     if crops and whole:
-        note = f"{run} was trained on crops about boxes; without a box, and taken whole: {whole} of the inputs"
-        print(f"kpnet: {note}; give a COCO file or a CSV with boxes", file=sys.stderr)
+        print(
+            f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {whole}; "
+            "give a COCO file or a CSV with boxes",
+            file=sys.stderr,
+        )
     table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    told, bad = predict_inputs(predictor, pictures, table, videos, out, draw, smooth)
-    print("\n".join(told))
-    for message in bad:
-        print(f"kpnet: {message}", file=sys.stderr)
-    if bad:
-        raise typer.Exit(1)
+    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth)
+    print("\n".join(lines))
+    exit_with_failures(failures)

@@ -1,4 +1,4 @@
-"""`kpnet pretrain`."""
+"""The `kpnet pretrain` command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, one_line_errors
+from rich.console import Console
+
+from kpnet.cli.errors import training_errors
+from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption
 
 if TYPE_CHECKING:
     from kpnet.config.pretraining import PretrainConfig
@@ -19,28 +22,25 @@ def pretrain(
     resume: ResumeOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Train a backbone on images without labels, as the encoder of an autoencoder."""
-    from kpnet.cli.pretrain import run_pretraining
+    """Pretrain a backbone on unlabelled images, as the encoder of an autoencoder."""
     from kpnet.config.pretraining import load_pretrain_config
 
     run_pretraining(load_pretrain_config(config, overrides or ()), out, resume, force)
 
 
 def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
-    """Pretrain; what was measured and where the encoder is go to the terminal."""
-    from rich.console import Console
-
-    from kpnet.training.pretraining import pretrain
+    """Pretrain, then print the reconstruction errors and where the encoder is."""
+    from kpnet.training import pretraining
 
     console = Console()
-    with one_line_errors(out or Path("runs") / config.name):
-        folder, _, measures = pretrain(config, out=out, resume=resume, force=force, console=console)
+    with training_errors(out or Path("runs") / config.name):
+        folder, _, measures = pretraining.pretrain(config, out=out, resume=resume, force=force, console=console)
     if int(os.environ.get("LOCAL_RANK", "0")):
-        return
+        return  # a further process of the same training
     lines = []
     if measures:
         errors = (f"{measures[key]:.5f}" for key in ("mse", "mean_image_mse"))
         lines.append("mean squared error of the validation images {}, of their mean image {}".format(*errors))
     lines.append(f"the run is in {folder}: reconstructions.png, interpolations.png, curves.png, metrics.csv, final/")
-    lines.append(f"its encoder is a backbone: kpnet train CONFIG model.pretrained={folder}")
+    lines.append(f"to train on its encoder: kpnet train CONFIG model.pretrained={folder}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`kpnet report`."""
+"""The `kpnet report` command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; seeds of one config are one row.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders; runs that differ by seed alone share a row.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """The page of a comparison, of runs that exist."""
+    """Build the comparison page from existing runs."""
     from kpnet.experiments.report.page import report_runs
 
     print(report_runs(runs, out))

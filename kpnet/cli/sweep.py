@@ -1,4 +1,4 @@
-"""`kpnet sweep`."""
+"""The `kpnet sweep` command."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from kpnet.cli.options import OverridesArg
 
 
 def sweep(
-    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML, or the name of a shipped sweep.")],
+    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a shipped sweep.")],
     overrides: OverridesArg = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/NAME where it is not given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings to run at the same time.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the study and the runs; by default runs/NAME.")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="URL of a database that several machines share; else a file in the folder.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Database server that several machines share; by default a file in the folder."
+        ),
     ] = None,
 ) -> None:
-    """Try many values of some keys of a config: a grid, at random, or Bayesian."""
+    """Search for the best values of config keys: a grid, at random, or Bayesian."""
+    from kpnet.experiments import sweeping
     from kpnet.experiments.sweep_space import load_sweep
-    from kpnet.experiments.sweeping import sweep as run_sweep
 
     settings, config = load_sweep(source, overrides or ())
     out = out or Path("runs") / settings.name
-    run_sweep(settings, config, out=out, storage=storage, workers=workers)
+    sweeping.sweep(settings, config, out=out, storage=storage, workers=workers)
     print((out / "sweep.md").read_text(encoding="utf-8"))
-    print(f"{out}: sweep.md, sweep.csv, the study, and the runs in runs/")
+    print(f"{out}: the table in sweep.md and sweep.csv; the study; the runs in runs/")

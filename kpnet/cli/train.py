@@ -1,4 +1,4 @@
-"""`kpnet train` and `kpnet demo`."""
+"""The `kpnet train` and `kpnet demo` commands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption, one_line_errors
+from kpnet.cli.errors import training_errors
+from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -22,63 +24,63 @@ def train(
     resume: ResumeOption = False,
     force: ForceOption = False,
     overfit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Sanity check: memorise N samples, write nothing.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Sanity check: overfit N training samples; nothing is written."),
     ] = None,
 ) -> None:
-    """Train from one YAML."""
+    """Train a model from a config."""
     from kpnet.config.loading import load_config
 
     if resume and force:
-        raise KpnetError("--resume goes on with a run, --force deletes it: give one of them")
+        raise KpnetError("--resume continues a run, --force deletes it: give one of them")
     loaded = load_config(config, overrides or ())
-    if overfit and (out or resume or force):
+    if not overfit:
+        run_training(loaded, out, resume, force)
+    elif out or resume or force:
         raise KpnetError("--overfit writes no run: leave out --out, --resume and --force")
-    if overfit:
-        return _overfit(loaded, overfit)
-    run_training(loaded, out, resume, force)
-
-
-def _overfit(config: Config, samples: int) -> None:
-    from rich.console import Console
-
-    from kpnet.training.overfitting import STEPS, TARGET_PX
-    from kpnet.training.overfitting import overfit as run_overfit
-
-    error, steps = run_overfit(config, samples, Console())
-    passed = error < TARGET_PX
-    print(f"{'pass' if passed else 'FAIL'}: {error:.3f} px RMSE on {samples} sample(s) after {steps} steps", end="")
-    print("" if passed else f"; expected under {TARGET_PX} px within {STEPS}: try train.overfit, or another lr")
-    raise typer.Exit(0 if passed else 1)
+    else:
+        run_overfitting(loaded, overfit)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The run folder; an earlier demo there is replaced.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Run folder; an earlier demo in it is replaced.")] = Path("runs/demo"),
     overrides: OverridesArg = None,
 ) -> None:
-    """Train and evaluate on built-in synthetic faces; no data needed."""
+    """Train and evaluate a small model on synthetic faces; needs no data."""
     from kpnet.config.loading import load_config
 
     config = load_config("demo", overrides or ())
-    saved = out / "config.yaml"  # another run there is no demo's to delete
-    folder = run_training(config, out, False, saved.is_file() and load_config(saved).name == config.name)
-    print(f"pictures: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:    {folder / 'final'}")
-    print(f"next:     kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
+    saved = out / "config.yaml"
+    replace = saved.is_file() and load_config(saved).name == config.name  # no run but an earlier demo is deleted
+    folder = run_training(config, out, resume=False, force=replace)
+    print(f"images: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:  {folder / 'final'}")
+    print(f"next:   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
 
 def run_training(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
-    """The run's folder, once trained; measures and files go to the terminal."""
-    from rich.console import Console
-
+    """Train, print the measures and the files that were written, and return the run folder."""
     from kpnet.cli.printing import print_measures
-    from kpnet.training.supervised import train as run_training
+    from kpnet.training import supervised
 
     console = Console()
-    with one_line_errors(out or Path("runs") / config.name):
-        folder, _, measures = run_training(config, out=out, resume=resume, force=force, console=console)
+    with training_errors(out or Path("runs") / config.name):
+        folder, model, measures = supervised.train(config, out=out, resume=resume, force=force, console=console)
     if measures:
-        print_measures(console, measures, "final model on the validation data")
+        print_measures(console, measures, "final model on the validation data", skeleton=model.skeleton.name)
     if int(os.environ.get("LOCAL_RANK", "0")):
         return folder  # a further process of the same training
     files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
     console.print(f"the run is in {folder}: {files}", soft_wrap=True)
     return folder
+
+
+def run_overfitting(config: Config, samples: int) -> None:
+    """Overfit the first training samples, print whether that worked, and exit with code 1 if it did not."""
+    from kpnet.training import overfitting
+
+    error, steps = overfitting.overfit(config, samples, Console())
+    passed = error < overfitting.TARGET_PX
+    print(f"{'pass' if passed else 'FAIL'}: {error:.3f} px RMSE on {samples} sample(s) after {steps} steps", end="")
+    expected = f"under {overfitting.TARGET_PX} px within {overfitting.STEPS}"
+    print("" if passed else f"; expected {expected}: try train.overfit, or another lr")
+    raise typer.Exit(0 if passed else 1)

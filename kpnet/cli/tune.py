@@ -1,4 +1,4 @@
-"""`kpnet tune`."""
+"""The `kpnet tune` command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from kpnet.cli.options import ConfigArg, OverridesArg
 from kpnet.core.errors import KpnetError
@@ -22,15 +23,16 @@ def tune(
     lr: Annotated[bool, typer.Option("--lr/--no-lr", help="Find a learning rate.")] = True,
     batch_size: Annotated[
         bool,
-        typer.Option("--batch-size/--no-batch-size", help="Find the largest batch that fits, then its rate."),
+        typer.Option(
+            "--batch-size/--no-batch-size", help="Find the largest batch that fits, then the learning rate for it."
+        ),
     ] = False,
     max_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Try none larger; 256 on a CPU and 8192 on a GPU where it is not given.")
+        int | None, typer.Option(min=1, help="Largest batch to try; by default 256 on a CPU and 8192 on a GPU.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=50, help="Steps of the learning rate's test.")] = 100,
+    steps: Annotated[int, typer.Option(min=50, help="Training steps of the learning-rate search.")] = 100,
 ) -> None:
-    """Find a learning rate, and the largest batch that fits: key=value lines for kpnet train."""
-    from kpnet.cli.tune import run_tuning
+    """Find a learning rate and the largest batch that fits; print them as KEY=VALUE for kpnet train."""
     from kpnet.config.loading import load_config
 
     if not lr and not batch_size:
@@ -38,16 +40,18 @@ def tune(
     if max_batch_size is not None and not batch_size:
         raise KpnetError("--max-batch-size goes with --batch-size")
     found, notes = run_tuning(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
-    print("\n".join(found))  # alone on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
+    print("\n".join(found))  # nothing else on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
     print("\n".join(notes), file=sys.stderr)
 
 
 def run_tuning(
-    config: Config, out: Path, lr: bool, batch_size: bool, most: int | None, steps: int
+    config: Config, out: Path, lr: bool, batch_size: bool, max_batch_size: int | None, steps: int
 ) -> tuple[list[str], list[str]]:
-    """What was found, as key=value lines, and how; the curve of the learning rate is drawn into `out`."""
-    from rich.console import Console
+    """Search for a batch size and a learning rate, and draw the latter's curve into `out`.
 
+    Returns:
+        What was found, as KEY=VALUE lines, and notes on how it was found.
+    """
     from kpnet import plot
     from kpnet.data.build import build_splits, points_without_labels
     from kpnet.heads import window_of
@@ -55,19 +59,19 @@ def run_tuning(
 
     console = Console(stderr=True)
     data = build_splits(config, window_of(config.model.head))[0]
-    points_without_labels(data)  # a KpnetError for a file without a label
+    points_without_labels(data)  # raises KpnetError for a file without a label
     found, notes = [], []
     if batch_size:
         with console.status("trying batch sizes"):
-            batch = find_batch_size(config, data, most)
+            batch = find_batch_size(config, data, max_batch_size)
         config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch.size})})
         found.append(f"train.batch_size={batch.size}")
         notes.append(describe_batch_size(batch, len(data)))
     if lr:
         with console.status("trying learning rates"):
-            curve, said = find_lr(config, data, steps)
+            curve, remarks = find_lr(config, data, steps)
         figure = plot.draw_lr_curve(curve.rates, curve.losses, curve.smoothed, curve.suggestion)
         plot.save_figure(figure, out / "learning_rate.png")
         found.append(f"train.optimizer.lr={curve.suggestion:.1e}")
-        notes += [*said, f"the curve: {out / 'learning_rate.png'}"]
+        notes += [*remarks, f"the curve: {out / 'learning_rate.png'}"]
     return found, notes

@@ -1,8 +1,7 @@
-"""`kpnet visualize`."""
+"""The `kpnet visualize` command."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kpnet.cli.errors import exit_with_failures
 from kpnet.cli.options import RunArg
 from kpnet.core.errors import KpnetError
 
@@ -20,32 +20,29 @@ if TYPE_CHECKING:
 
 def visualize(
     run: RunArg,
-    images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]…", help="As for predict; else the run's own val data.")
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE", help="Images, folders or data files; by default the run's validation data."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("inside"),
-    limit: Annotated[int, typer.Option(min=1, help="The first so many images alone.")] = 4,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("visualizations"),
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Use only the first N images.")] = 4,
 ) -> None:
-    """What the network sees: filters, feature maps, heatmaps, and the spread of its points."""
-    from kpnet.cli.visualize import validation_images, visualize_images
+    """Draw what a network sees: filters, feature maps, heatmaps, and the uncertainty of its points."""
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images
     from kpnet.models.build import load_model
 
     model = load_model(run).to(best_device())
-    pictures = find_images(images) if images else validation_images(run, model)
-    lines, bad = visualize_images(model, pictures[:limit], out)
-    if len(pictures) > limit:
-        lines.append(f"the first {limit} of {len(pictures)} images; --limit takes more")
+    images = find_images(inputs) if inputs else validation_images(run, model)
+    lines, failures = draw_images(model, images[:limit], out)
+    if len(images) > limit:
+        lines.append(f"the first {limit} of {len(images)} images; --limit takes more")
     print("\n".join(lines))
-    for message in bad:
-        print(f"kpnet: {message}", file=sys.stderr)
-    if bad:
-        raise typer.Exit(1)
+    exit_with_failures(failures)
 
 
 def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
-    """The samples of what the run's config calls its validation data, none of them read yet."""
+    """List the images of the run's validation data, without reading them."""
     from kpnet.config.loading import run_config
     from kpnet.data.build import build_val
     from kpnet.inference.inputs import dataset_images
@@ -53,40 +50,47 @@ def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
     config = run_config(run)
     dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
-        raise KpnetError(f"{run}: no validation data in its config; give pictures: kpnet visualize {run} photo.jpg")
+        raise KpnetError(f"{run}: no validation data in its config; give images: kpnet visualize {run} photo.jpg")
     return dataset_images(dataset, "val", "val")
 
 
-def visualize_images(model: KeypointModel, pictures: list[InputImage], out: Path) -> tuple[list[str], list[str]]:
-    """Draw the network's inside into `out`, of each picture in a folder of its own.
+def draw_images(model: KeypointModel, images: list[InputImage], out: Path) -> tuple[list[str], list[str]]:
+    """Draw what the network sees in each image into a folder of its own below `out`, and the network's filters.
 
-    The lines that say what was drawn, and what there is not to draw; and what was wrong with pictures.
+    Returns:
+        Lines that say what was drawn and what could not be drawn, and lines on images that could not be read.
+
+    Raises:
+        KpnetError: If no image could be read.
     """
     from kpnet import plot
 
-    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "spread": plot.draw_uncertainty}
-    drawn: dict[str, None] = {}  # in their order, each once
-    missing: dict[str, None] = {}
-    bad: list[str] = []
+    kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "uncertainty": plot.draw_uncertainty}
+    drawn: dict[str, None] = {}  # file names, each once and in order
+    missing: dict[str, None] = {}  # reasons, likewise
+    failures: list[str] = []
 
     def save(draw: Callable[[], Any], target: Path) -> None:
         try:
             plot.save_figure(draw(), target)
             drawn[target.name] = None
-        except plot.NothingToDraw as error:
-            missing[str(error)] = None
+        except plot.NothingToDraw as reason:
+            missing[str(reason)] = None
 
-    for picture in pictures:
+    for image in images:
         try:
-            image = picture.load()
+            pixels = image.load()
         except KpnetError as error:
-            bad.append(str(error))
+            failures.append(str(error))
             continue
         for name, draw in kinds.items():
-            save(partial(draw, model, image), out / picture.target.with_suffix("") / f"{name}.png")
-    count = len(pictures) - len(bad)
+            save(partial(draw, model, pixels), out / image.target.with_suffix("") / f"{name}.png")
+    count = len(images) - len(failures)
     if not count:
-        raise KpnetError(bad[0])
-    images = f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"
-    save(partial(plot.draw_filters, model), out / "filters.png")
-    return [images, *([f"the first layer: {out / 'filters.png'}"] if "filters.png" in drawn else []), *missing], bad
+        raise KpnetError(failures[0])
+    lines = [f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"]
+    filters = out / "filters.png"
+    save(partial(plot.draw_filters, model), filters)
+    if filters.name in drawn:
+        lines.append(f"the first layer: {filters}")
+    return [*lines, *missing], failures

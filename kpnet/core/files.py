@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write `values` as indented JSON, all or nothing; a number that is not finite becomes null."""
+    write_atomic(path, (json.dumps(plain(values), indent=2) + "\n").encode())
 
 
 @contextmanager

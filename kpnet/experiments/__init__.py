@@ -1,1 +1,1 @@
-"""Comparisons: many configs and seeds in, one table and one page out."""
+"""Comparisons and sweeps: many trainings in; tables and an HTML page out."""

@@ -1,8 +1,7 @@
-"""`compare`: from configs to a table and a page."""
+"""Comparisons of configs: train them, tabulate their measures, build the page."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import plain, write_atomic
+from kpnet.core.files import write_atomic, write_json
 from kpnet.experiments.plan import Row, plan, split_seeds
 from kpnet.experiments.report.charts import ReportRow
 from kpnet.experiments.report.page import write_report
@@ -30,12 +29,24 @@ def compare(
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and measure each config with each seed; the table's records, as `table.tabulate` gives them.
+    """Train and measure each config with each seed.
 
-    `out` (`default_folder`) then holds `report.html`, `comparison.md`, `.csv` and `.json`, and the runs. What is
-    finished there is not repeated; what was interrupted goes on. sources: `CONFIG:5` has five seeds, whatever `seeds`
-    says. folds: cross-validate on the training data in place of the validation data. workers: trainings at once.
-    A KpnetError for configs and folders that cannot be.
+    Finished runs in `out` are not repeated, and interrupted ones are continued.
+
+    Args:
+        sources: YAML files or names of recipes; `CONFIG:5` has five seeds, whatever `seeds` says.
+        overrides: Config values for all of them, such as "train.epochs=10".
+        seeds: Trainings per config, whose seeds count up from the config's own.
+        folds: Number of folds to cross-validate with on the training data; None uses the validation data.
+        workers: Trainings to run at the same time.
+        out: Folder for `report.html`, `comparison.md`, `.csv` and `.json`, and `runs/`; None is `default_folder`.
+        console: Where to print; None is the terminal.
+
+    Returns:
+        The records of the table, as `table.tabulate` returns them.
+
+    Raises:
+        KpnetError: If nothing can be trained, a config is given twice, no run finishes, or `out` holds something else.
     """
     console, out = console or Console(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
@@ -46,20 +57,20 @@ def compare(
             outcomes = sorted([*outcomes, outcome], key=lambda each: place[each.trial.key])
             records = _write(rows, outcomes, out)
         if any(outcome.result for outcome in outcomes):
-            write_report(_shown(rows, outcomes), records, out / "report.html")
+            write_report(_report_rows(rows, outcomes), records, out / "report.html")
     print_table(console, records)
     if not any(outcome.result for outcome in outcomes):
-        raise KpnetError(f"{out}: not one run was finished; the first: {outcomes[0].problem}")
+        raise KpnetError(f"{out}: no run was finished; the first one: {outcomes[0].problem}")
     return records
 
 
 def default_folder(sources: Sequence[str | Path]) -> Path:
-    """Of other configs, another one: a comparison's table is not overwritten by the next one's."""
+    """Return a folder named after the configs, so that comparing others does not overwrite this table."""
     return Path("runs") / "_".join(["compare", *(Path(split_seeds(source)[0]).stem for source in sources)])[:100]
 
 
 def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Group]:
-    """The finished runs of each row, and why others are not."""
+    """Return each row's finished runs, and the problems of its other runs."""
     groups = {row.name: Group(row.name, problems=[row.problem] if row.problem else []) for row in rows}
     for outcome in outcomes:
         group, seed = groups[outcome.trial.row], outcome.trial.config.train.seed
@@ -70,31 +81,31 @@ def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Gro
     return list(groups.values())
 
 
-def _shown(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[ReportRow]:
-    """The rows that have a finished run."""
-    shown = []
-    for row in rows:
-        done = [(o.folder, o.result) for o in outcomes if o.trial.row == row.name and o.result is not None]
-        if done:
-            configs = [o.trial.config for o in outcomes if o.trial.row == row.name and o.result is not None]
-            shown.append(ReportRow(row.name, configs, [folder for folder, _ in done], [result for _, result in done]))
-    return shown
+def _report_rows(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[ReportRow]:
+    """Return the rows that have a finished run."""
+    found = [ReportRow(row.name, [], [], []) for row in rows]
+    for row in found:
+        for outcome in outcomes:
+            if outcome.trial.row == row.name and outcome.result is not None:
+                row.configs.append(outcome.trial.config)
+                row.runs.append(outcome.folder)
+                row.results.append(outcome.result)
+    return [row for row in found if row.results]
 
 
 def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[dict[str, Any]]:
-    """The table's files, after each run anew: what is there can be read while the rest is trained."""
+    """Write the table's files, which is done after each run: they can be read while the others are trained."""
     records = tabulate(group_outcomes(rows, outcomes))
     runs = [{"row": o.trial.row, "run": str(o.folder.relative_to(out)), "problem": o.problem} for o in outcomes]
-    held = plain({"rows": records, "runs": runs})
     write_atomic(out / "comparison.md", to_markdown(records).encode())
     write_atomic(out / "comparison.csv", to_csv(records).encode())
-    write_atomic(out / MARK, (json.dumps(held, indent=2) + "\n").encode())
+    write_json(out / MARK, {"rows": records, "runs": runs})
     return records
 
 
 def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
-    """Two tables, as one would be too wide for most terminals, accuracy and costs; then the notes."""
-    # What is piped is not cut to a terminal's width.
+    """Print a table of accuracy and one of costs, as a single one is too wide for most terminals; then the notes."""
+    # Piped tables are not cut to the terminal's width.
     console = console if console.is_terminal else Console(file=console.file, width=200)
     texts = [cells(record) for record in records]
     place = HEADINGS.index("parameters")

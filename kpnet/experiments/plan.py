@@ -1,4 +1,4 @@
-"""What a comparison trains: rows (one a config) of trials (one a seed and fold), each known by its hash."""
+"""The plan of a comparison: a row per config, with a trial per seed and fold; a trial is identified by its hash."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kpnet.core.model_folder import WEIGHTS, model_folder
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-# Where a run lies and what it is called does not change what comes out; what `data.root` holds is hashed itself.
+# A run's place and name do not change its result; the data in `data.root` is hashed itself.
 PLACES = (("name",), ("data", "root"), ("data", "workers"))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: of a config with its seed and fold."""
+    """One training: a config with its seed and fold."""
 
     row: str
     config: Config
     key: str  # hash of the resolved config and the data
 
     def folder(self, runs: Path) -> Path:
-        """Its run's, among the runs of a comparison: by its key, whatever it was called there; else a new one."""
+        """Return its run folder in `runs`: the one with its key, under whatever name, or a new one."""
         found = sorted(runs.glob(f"*_{self.key[:12]}"))
         return found[0] if found else runs / self._name
 
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass
 class Row:
-    """A config of the comparison."""
+    """A config of the comparison, with its trials."""
 
     name: str
     trials: list[Trial] = field(default_factory=list)
@@ -53,11 +53,19 @@ class Row:
 
 
 def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, folds: int | None) -> list[Row]:
-    """The rows of these configs: each with `seeds` seeds from its own on (`CONFIG:5`: with five), and, if asked for, so
-    many folds.
+    """Plan the trainings of several configs.
 
-    A config that cannot be read, or whose data is not there, is a row with a problem. A KpnetError for one that is
-    given twice, and for a comparison of which nothing can be trained.
+    Args:
+        sources: YAML files or names of recipes; `CONFIG:5` has five seeds, whatever `seeds` says.
+        overrides: Config values for all of them.
+        seeds: Trainings per config, whose seeds count up from the config's own.
+        folds: Number of folds to cross-validate with; None for no cross-validation.
+
+    Returns:
+        A row per config. If a config cannot be read or its data is missing, its row has no trials but a problem.
+
+    Raises:
+        KpnetError: If a config is given twice, or nothing can be trained.
     """
     rows: list[Row] = []
     seen: dict[str, str] = {}
@@ -65,7 +73,7 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
         try:
             config = load_config(source, overrides)
             if folds is None and config.data.val is None and config.data.fold is None:
-                raise KpnetError(f"{source}: data.val is missing: there is nothing to compare on; or give --folds")
+                raise KpnetError(f"{source}: data.val is missing: nothing to compare on; set it, or give --folds")
             row = Row(unique_name(config.name, [row.name for row in rows]))
             row.trials = [
                 _trial(row.name, config, seed, fold) for seed in range(own or seeds) for fold in _folds(folds)
@@ -84,7 +92,7 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
 
 
 def split_seeds(source: str | Path) -> tuple[str | Path, int | None]:
-    """`CONFIG:5` as CONFIG and 5; None where it has no number of its own."""
+    """Split `CONFIG:5` into CONFIG and 5; without a number, the second is None."""
     match = re.fullmatch(r"(.+):([1-9]\d*)", str(source))
     return (source, None) if match is None else (match[1], int(match[2]))
 
@@ -101,18 +109,20 @@ def _trial(name: str, config: Config, seed: int, fold: Fold | None) -> Trial:
 
 
 def on_one_device(config: Config) -> Config:
-    """The config with one device, as runs that are compared have it; a KpnetError where it asks for more.
+    """Return the config with one device, or raise KpnetError if it asks for more.
 
-    Lightning starts the processes of further devices by the command line again, which would compare again.
+    Lightning starts further devices by running the command line again, which would start the whole comparison again.
     """
     trainer = {"devices": 1, **config.trainer}
     if trainer["devices"] != 1:
-        raise KpnetError(f"{config.name}: trainer.devices: each run is trained on one, found {trainer['devices']}")
+        raise KpnetError(
+            f"{config.name}: trainer.devices: each run is trained on one device, found {trainer['devices']}"
+        )
     return config.model_copy(update={"trainer": trainer})
 
 
 def unique_name(name: str, taken: Sequence[str]) -> str:
-    """The name, with a number where it is taken."""
+    """Return the name, with a number appended if it is taken."""
     number = 2
     while (named := name if number == 2 and name not in taken else f"{name} ({number})") in taken:
         number += 1
@@ -120,8 +130,10 @@ def unique_name(name: str, taken: Sequence[str]) -> str:
 
 
 def fingerprint(config: Config) -> str:
-    """A hash of what a run depends on: the config but for names and places, the bytes of data and weights, the
-    skeleton, kpnet's version."""
+    """Return a hash of everything that a run depends on.
+
+    That is the config without names and places, the bytes of its data and weights, the skeleton, and kpnet's version.
+    """
     values: dict[str, Any] = config.model_dump(mode="json")
     for *sections, key in PLACES:
         inner = values
@@ -140,7 +152,7 @@ def fingerprint(config: Config) -> str:
 
 
 def _content(path: Path) -> str:
-    """A hash of a file's bytes; of a folder, of its files' names and sizes, and of the bytes of those with labels."""
+    """Return a hash of a file's bytes, or of a folder: names and sizes of its files, and the bytes of label files."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         held = [

@@ -1,4 +1,4 @@
-"""What is kept of a finished run: its answers to the validation images, its measures, its costs."""
+"""The result of a finished run: predictions for the validation images, measures and costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torchvision
 from kpnet import __version__
 from kpnet.config.loading import run_config
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import plain, write_atomic
+from kpnet.core.files import write_atomic, write_json
 from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
 from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
@@ -30,33 +30,44 @@ from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.summary import summarize
 
 FILE, ARRAYS = "result.json", "predictions.npz"
-BATCHES = {1: 20, 64: 5}  # images at once: timed repeats
+BATCHES = {1: 20, 64: 5}  # batch size to number of timed repeats
 
 
 @dataclass
 class Result:
-    """Of one run. Points (N, K, 2) are normalised; a time is in seconds, a size in bytes."""
+    """The result of one run.
+
+    Attributes:
+        predicted: Predicted points (N, K, 2), normalised.
+        target: True points (N, K, 2), normalised.
+        visible: Which true points are labelled, bool (N, K).
+        names: Names of the K points.
+        input_size: Height and width of the model's input.
+        measures: What `kpnet evaluate` measures.
+        cost: Times in seconds and sizes in bytes of the training and the model.
+        versions: Versions of the libraries, and the device.
+    """
 
     predicted: np.ndarray
     target: np.ndarray
-    visible: np.ndarray  # bool (N, K)
-    names: list[str]  # of the points
-    input_size: tuple[int, int]  # H, W
+    visible: np.ndarray
+    names: list[str]
+    input_size: tuple[int, int]
     measures: dict[str, Any]
     cost: dict[str, Any]
     versions: dict[str, str]
 
     def save(self, folder: Path) -> None:
-        """Into a run folder; the JSON last, by which the run counts as finished."""
+        """Write the result into a run folder; the JSON comes last, as it marks the run as finished."""
         arrays = io.BytesIO()
         np.savez_compressed(arrays, predicted=self.predicted, target=self.target, visible=self.visible)
         write_atomic(folder / ARRAYS, arrays.getvalue())
         values = {k: v for k, v in asdict(self).items() if k not in ("predicted", "target", "visible")}
-        write_atomic(folder / FILE, (json.dumps(plain(values), indent=2) + "\n").encode())
+        write_json(folder / FILE, values)
 
 
 def load_result(folder: Path) -> Result:
-    """Of a run that `Result.save` was called for; a KpnetError says what is missing."""
+    """Load the result that `Result.save` wrote into a run folder, or raise KpnetError."""
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS) as arrays:
@@ -67,15 +78,20 @@ def load_result(folder: Path) -> Result:
 
 
 def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
-    """The final model of a run on its config's validation data."""
+    """Measure the final model of a run on its validation data.
+
+    Args:
+        run: The run folder.
+        peak_bytes: Peak memory of its training, if known.
+    """
     model = load_model(run).to(best_device())
     dataset = evaluation_dataset(run, None, model)
-    answers = predict_dataset(model, dataset)
-    measures = evaluate_predictions(answers, model)
+    predictions = predict_dataset(model, dataset)
+    measures = evaluate_predictions(predictions, model)
     return Result(
-        answers.predicted.keypoints.numpy(),
-        answers.target.numpy(),
-        answers.visible.numpy(),
+        predictions.predicted.keypoints.numpy(),
+        predictions.target.numpy(),
+        predictions.visible.numpy(),
         list(model.skeleton.names),
         model.config.input_size,
         measures,
@@ -85,14 +101,14 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Return the versions of the libraries, and the device, that the numbers depend on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
     modules = {"torch": torch, "torchvision": torchvision, "timm": timm, "numpy": np}
     return {"kpnet": __version__, **{name: m.__version__ for name, m in modules.items()}, "device": device}
 
 
 def _training_cost(run: Path) -> dict[str, Any]:
-    """From the run's metrics: what its epochs took, validation included and interruptions left out."""
+    """Return the time of the run's epochs from its metrics: with validation, without interruptions."""
     try:
         history = pd.read_csv(run / "metrics.csv")
         seconds, epochs, steps = float(history["seconds"].sum()), len(history), int(history["step"].iloc[-1])
@@ -101,22 +117,23 @@ def _training_cost(run: Path) -> dict[str, Any]:
     config = run_config(run)
     assert config is not None
     samples = len(build_splits(config, window_of(config.model.head))[0])
-    seen = min(samples * epochs, steps * config.train.batch_size)  # unless batches are limited
+    seen = min(samples * epochs, steps * config.train.batch_size)  # fewer if the trainer limits the batches
     rate = seen / seconds if seconds else None
     return {"train_seconds": seconds, "epochs": epochs, "train_images_per_second": rate}
 
 
 def _model_cost(model: KeypointModel) -> dict[str, Any]:
+    """Return the model's size, and its latency for several batch sizes."""
     summary = summarize(model, (model.config.in_channels, *model.config.input_size))
     latency = {f"latency_{batch}": _latency(model, batch, repeats) for batch, repeats in BATCHES.items()}
     return {"parameters": summary.parameters, "macs": summary.macs, "model_bytes": summary.model_bytes, **latency}
 
 
 def _latency(model: KeypointModel, batch: int, repeats: int) -> float:
-    """Median seconds of `infer`."""
+    """Return the median time of `infer` in seconds."""
     images = torch.rand(batch, model.config.in_channels, *model.config.input_size, device=model.mean.device)
     times = []
-    for _ in range(repeats + 1):  # the first warms up
+    for _ in range(repeats + 1):  # the first is a warm-up
         start = time.perf_counter()
         model.infer(images)
         if images.is_cuda:

@@ -1,4 +1,4 @@
-"""Training what a comparison has planned, each run in a process of its own."""
+"""Train the trials of a comparison, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,23 +20,20 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from kpnet.core.errors import KpnetError, NotFiniteError
-from kpnet.core.files import write_atomic
+from kpnet.core.files import write_json
 from kpnet.experiments.plan import Row, Trial
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
 from kpnet.experiments.watcher import ShouldContinue, TrialStopped
 
-MARK = "comparison.json"
-
-
-PATIENCE = 30.0  # seconds for a killed comparison's training to notice
-
+MARK = "comparison.json"  # the file that identifies a comparison's folder
+PATIENCE = 30.0  # seconds that a killed comparison's training has to notice and end
 
 State = Literal["done", "failed", "diverged", "stopped"]
 
 
 @dataclass
 class Outcome:
-    """Of a trial: its result, or why there is none."""
+    """What came of a trial: its result, or the problem."""
 
     trial: Trial
     folder: Path
@@ -47,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Output:
-    """What a training says: by itself, as `train` does; beside other workers, lines with its title before each."""
+    """Where a training prints: to the terminal, or, beside other workers, with its title before each line."""
 
     title: str
     terminal: bool
@@ -67,33 +64,38 @@ class Output:
 
 @contextmanager
 def locked_folder(out: Path, mark: str) -> Iterator[None]:
-    """The folder, made or taken up again, and nobody else's meanwhile; it is known by the file `mark`.
+    """Create or reopen a folder, and lock it for this process.
 
-    A KpnetError where it holds something else, or where another comparison is at work in it.
+    Args:
+        out: The folder.
+        mark: Name of the file that identifies it, such as `comparison.json`.
+
+    Raises:
+        KpnetError: If it holds something else, or another process works in it.
     """
     if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
         raise KpnetError(f"{out}: holds something else; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     if not (out / mark).is_file():
-        write_atomic(out / mark, b"{}\n")
+        write_json(out / mark, {})
     try:
         with FileLock(out / ".lock", timeout=0):
             yield
     except Timeout:
-        raise KpnetError(f"{out}: another kpnet is at work in it; wait for it, or give another --out") from None
+        raise KpnetError(f"{out}: another kpnet process works in it; wait for it, or give another --out") from None
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Ctrl-C is a KpnetError that says how to go on."""
+    """Turn Ctrl-C into a KpnetError that says how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command goes on where it was") from None
+        raise KpnetError("interrupted; the same command continues where it stopped") from None
 
 
 def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> Iterator[Outcome]:
-    """Every trial's outcome as it comes, those of the first seed first: trained, gone on with, or found finished."""
+    """Train or continue every trial that is not finished, the first seeds first; yield each outcome as it comes."""
     rounds = max(len(row.trials) for row in rows)
     order = [row.trials[i] for i in range(rounds) for row in rows if i < len(row.trials)]
 
@@ -117,11 +119,22 @@ def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> It
 def run_trial(
     trial: Trial, out: Path, console: Console, title: str, workers: int = 1, watch: ShouldContinue | None = None
 ) -> Outcome:
-    """The outcome of one trial in a comparison's folder, which so many workers share; `watch` is asked after each
-    validation."""
+    """Train, continue or find one trial.
+
+    Args:
+        trial: The trial.
+        out: The comparison's folder.
+        console: Where to print.
+        title: What to call the trial there.
+        workers: How many trainings share the machine.
+        watch: Decides after each validation whether the training continues.
+
+    Returns:
+        Its outcome.
+    """
     folder = trial.folder(out / "runs")
     if finished(folder, trial):
-        console.print(f"{title}: finished, not repeated", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{title}: already finished", markup=False, highlight=False, soft_wrap=True)
         return Outcome(trial, folder, load_result(folder))
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +146,7 @@ def run_trial(
 
 
 def finished(folder: Path, trial: Trial) -> bool:
-    """Has this very trial a result? Its key is in the folder's name in short, and in the result as a whole."""
+    """Return whether the folder holds a result of this very trial: its name has only the beginning of the key."""
     try:
         return bool(json.loads((folder / "trial.json").read_text())["key"] == trial.key) and (folder / FILE).is_file()
     except (OSError, ValueError, KeyError):
@@ -141,36 +154,36 @@ def finished(folder: Path, trial: Trial) -> bool:
 
 
 def train_apart(trial: Trial, folder: Path, output: Output, watch: ShouldContinue | None) -> tuple[State, str]:
-    """`attempt` in a process of its own: its memory is its own, and what kills it kills it alone."""
+    """Run `attempt` in a process of its own, so that its memory is measured alone, and a crash ends only that trial."""
     context = multiprocessing.get_context("spawn")
-    mine, its = context.Pipe()
+    ours, theirs = context.Pipe()
     method = multiprocessing.get_start_method()
-    child = context.Process(target=_work, args=(trial, folder, its, os.getpid(), output, watch is not None, method))
+    child = context.Process(target=_work, args=(trial, folder, theirs, os.getpid(), output, watch is not None, method))
     child.start()
-    its.close()
-    answer: tuple[State, str] | None = None
-    with suppress(EOFError, ConnectionError):  # it may die without a word
-        while answer is None:
-            kind, *told = mine.recv()
+    theirs.close()
+    end: tuple[State, str] | None = None
+    with suppress(EOFError, ConnectionError):  # the child may be killed
+        while end is None:
+            kind, *values = ours.recv()
             if kind == "epoch":
                 assert watch is not None
-                mine.send(watch(*told))
+                ours.send(watch(*values))
             else:
-                answer = told[0], told[1]
+                end = values[0], values[1]
     child.join()
-    if answer is not None:
-        return answer
+    if end is not None:
+        return end
     code = child.exitcode or 0
     why = f"signal {-code}" if code < 0 else f"exit code {code}"
     return "failed", f"the training ended with {why}" + ("; is there enough memory?" if code == -9 else "")
 
 
 def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, watched: bool, method: str) -> None:
-    """In the child: train or go on, measure, and say what came of it."""
+    """Run `attempt` in the child process, and send its outcome to the parent."""
     import torch
 
     exit_with_parent(parent)
-    multiprocessing.set_start_method(method, force=True)  # or loaders' workers would be spawned too, six seconds each
+    multiprocessing.set_start_method(method, force=True)  # spawned loader workers would take six seconds each
     torch.set_num_threads(max(1, torch.get_num_threads() // output.workers))
 
     def ask(epoch: int, score: float) -> bool:
@@ -185,7 +198,7 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, wa
 
 
 def attempt(trial: Trial, folder: Path, console: Console, watch: ShouldContinue | None = None) -> tuple[State, str]:
-    """Train, or go on, and measure; what came of it, and what went wrong, in a line."""
+    """Train or continue a trial, and measure it; return how it ended, and the problem in one line."""
     try:
         _train_and_measure(trial, folder, console, watch)
     except TrialStopped as stop:
@@ -205,24 +218,24 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Shou
     from kpnet.training.trainer import on_gpu
 
     resume = (folder / "last.ckpt").is_file()
-    if folder.exists() and not resume:  # killed before its first epoch's end
+    if folder.exists() and not resume:  # killed in its first epoch
         shutil.rmtree(folder)
     watchers = [] if watch is None else [PruningCallback(watch)]
     before = _epochs(folder)
     train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
-    write_atomic(folder / "trial.json", json.dumps({"key": trial.key, "row": trial.row}).encode())
-    trained = _epochs(folder) > before  # and not only measured: a training's memory cannot be told from that
+    write_json(folder / "trial.json", {"key": trial.key, "row": trial.row})
+    trained = _epochs(folder) > before  # a run that is only measured does not show its training's memory
     measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer)) if trained else None).save(folder)
 
 
 def _epochs(run: Path) -> int:
-    """Lines of its metrics."""
+    """Return the number of lines in the run's metrics."""
     path = run / "metrics.csv"
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
 def _peak_bytes(gpu: bool) -> int | None:
-    """The most memory that the training held: the GPU's, or that of the process; None on Windows."""
+    """Return the peak memory of the training, on the GPU or of the process; None on Windows."""
     import torch
 
     if gpu:
@@ -235,7 +248,7 @@ def _peak_bytes(gpu: bool) -> int | None:
 
 
 def exit_with_parent(parent: int) -> None:
-    """End with the parent: kill -9 gives it no chance to say so."""
+    """Exit when the parent process dies; with kill -9 it cannot say so itself."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""The YAML of a sweep."""
+"""Reading a sweep's YAML, and checking its search space."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from kpnet.models.build import build_model
 
 
 def load_sweep(source: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Config]:
-    """A sweep from its YAML, or the name of a shipped one, and the config that it starts from.
+    """Load a sweep and the config that it varies.
 
-    overrides: of that config, after the sweep's own. A KpnetError names the key that no config has.
+    Args:
+        source: A YAML file, or the name of a shipped sweep.
+        overrides: Config values, applied after the sweep's own.
+
+    Returns:
+        The sweep's settings and the config.
+
+    Raises:
+        KpnetError: If the sweep or the config is wrong, or a key of the space is in no config or takes other values.
     """
     sweep = load_as(SweepConfig, _sweep_file(str(source)))
     sweep = sweep.model_copy(update={"overrides": [*sweep.overrides, *overrides]})
@@ -29,23 +37,24 @@ def load_sweep(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Sweep
 
 
 def _sweep_file(source: str) -> str:
-    """The path of a shipped sweep, given its name; else `source` itself."""
+    """Return the path of a shipped sweep by its name, or `source` itself if it is a file."""
     if Path(source).is_file() or Path(source).suffix:
         return source
     known = shipped_configs("sweeps")
     if source not in known:
         raise KpnetError(
-            f'unknown sweep "{source}"{did_you_mean(source, known)}; there are: {", ".join(known)}; or give a YAML'
+            f'unknown sweep "{source}"{did_you_mean(source, known)}; there are: {", ".join(known)}; or give a YAML file'
         )
     return str(known[source])
 
 
 def config_with_values(sweep: SweepConfig, values: dict[str, Any]) -> Config:
-    """The config with these values of the space's keys."""
+    """Return the sweep's config with these values of the space's keys."""
     return load_config(sweep.config, [*sweep.overrides, *(f"{key}={json.dumps(v)}" for key, v in values.items())])
 
 
 def _check(sweep: SweepConfig, config: Config, key: str, values: list[Any]) -> None:
+    """Raise KpnetError if the config does not take one of the values."""
     for value in values:
         try:
             tried = config_with_values(sweep, {key: value})

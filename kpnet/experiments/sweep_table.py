@@ -1,4 +1,4 @@
-"""A sweep's table: a row a trial."""
+"""The table of a sweep: a row per trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kpnet.core.files import write_atomic
 
 
 def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """Flat records of the trials: a grid's in the order of its cells, others the best first."""
+    """Return flat records of the trials: a grid in the order of its cells, other methods best first."""
     rows = []
     for trial in trials:
         attributes = trial.user_attrs
@@ -38,13 +38,14 @@ def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str,
 
 
 def _place(sweep: SweepConfig, key: str, value: Any) -> int:
+    """Return the index of a value in the grid."""
     values = sweep.space[key]
     assert isinstance(values, list)
     return [json.dumps(v) for v in values].index(json.dumps(value))
 
 
 def to_markdown(sweep: SweepConfig, rows: Sequence[dict[str, Any]]) -> str:
-    """Columns of the keys, by their last words, and the score; `tables` makes one table for each of a key's values."""
+    """Return Markdown with a column per key and the score; with `tables`, one table for each value of that key."""
     keys = sweep.columns or [key for key in sweep.space if key != sweep.tables]
     if sweep.tables is None:
         return _table(sweep, keys, rows)
@@ -66,7 +67,7 @@ def _table(sweep: SweepConfig, keys: list[str], rows: Sequence[dict[str, Any]]) 
 
 
 def _words(sweep: SweepConfig, key: str) -> str:
-    """The last word of a key, where no other of the sweep's ends so."""
+    """Return the last part of a key, or the whole key if another one ends the same."""
     last = key.rpartition(".")[2]
     alone = sum(other.rpartition(".")[2] == last for other in sweep.space) == 1
     return last.replace("_", " ") if alone else key
@@ -77,7 +78,7 @@ def _value(value: Any) -> str:
 
 
 def write_tables(sweep: SweepConfig, trials: Sequence[FrozenTrial], out: Path) -> list[dict[str, Any]]:
-    """`sweep.md` and `sweep.csv`, after each trial anew."""
+    """Write `sweep.md` and `sweep.csv`, which is done after each trial; return their records."""
     rows = records(sweep, trials)
     write_atomic(out / "sweep.md", to_markdown(sweep, rows).encode())
     write_atomic(out / "sweep.csv", pd.DataFrame(rows).to_csv(index=False).encode())

@@ -1,4 +1,4 @@
-"""`sweep`: many values of some keys of one config, on Optuna."""
+"""Sweeps: search over values of a config's keys, with Optuna."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from kpnet.experiments.runner import exit_with_parent, locked_folder, resumable,
 from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
-SIGNATURE = "kpnet sweep"  # the study's attribute that says which sweep it is
-MARK = "sweep.json"  # the sweep, by which a folder is known as one's
-CELL = "cell"  # of a grid: the values that were asked for, and not made up by a sampler
+SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
+MARK = "sweep.json"  # the file that identifies a sweep's folder
+CELL = "cell"  # attribute of a grid's trial: the values that were enqueued, not drawn by a sampler
 
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep in a folder, with its storage (an URL)."""
+    """A sweep in a folder, with the URL of its storage."""
 
     sweep: SweepConfig
     config: Config
@@ -40,11 +40,11 @@ class Study:
 
     @property
     def shared(self) -> bool:
-        """May other machines be at work in it?"""
+        """Whether other machines may work on the study."""
         return not self.url.startswith("sqlite:")
 
     def open(self) -> optuna.Study:
-        """The study, made or taken up again; a KpnetError where another sweep wrote it."""
+        """Create or reopen the study; raise KpnetError if another sweep wrote it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
             storage=self.url,
@@ -58,11 +58,12 @@ class Study:
             self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials", "tables", "columns"}),
             fingerprint(self.config),
         ]
-        mine = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        theirs = study.user_attrs.get(SIGNATURE, mine)
-        if theirs != mine:
-            raise KpnetError(f"{self.url}: the study {self.sweep.name} is of another sweep; give another name or --out")
-        study.set_user_attr(SIGNATURE, mine)
+        signature = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        if study.user_attrs.get(SIGNATURE, signature) != signature:
+            raise KpnetError(
+                f"{self.url}: the study {self.sweep.name} belongs to another sweep; give another name or --out"
+            )
+        study.set_user_attr(SIGNATURE, signature)
         return study
 
     @property
@@ -70,7 +71,7 @@ class Study:
         return self.sweep.prune and self.sweep.method == "bayes"
 
     def prepare(self) -> None:
-        """A grid's cells wait to be taken; of a folder's own study, so do the trials that failed or were killed."""
+        """Enqueue a grid's cells and, if no other machine works on it, the trials that failed or were killed."""
         study = self.open()
         if self.sweep.method == "grid":
             keys, values = self.sweep.space.keys(), [_labels(v) for v in self.sweep.space.values()]
@@ -81,14 +82,14 @@ class Study:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
         every = study.get_trials(deepcopy=False)
-        good = [_asked(trial) for trial in every if trial.state != TrialState.FAIL]
+        good = [_requested_values(trial) for trial in every if trial.state != TrialState.FAIL]
         for trial in every:
-            if trial.state == TrialState.FAIL and _asked(trial) and _asked(trial) not in good:
-                _enqueue(study, _asked(trial), again=True)
-                good.append(_asked(trial))
+            if trial.state == TrialState.FAIL and _requested_values(trial) and _requested_values(trial) not in good:
+                _enqueue(study, _requested_values(trial), again=True)
+                good.append(_requested_values(trial))
 
     def work(self, console: Console, workers: int) -> None:
-        """Take trials and train them, as one of so many workers, until there are enough."""
+        """Take trials and train them, as one of several workers, until there are enough."""
         study = self.open()
         while (trial := self._next(study)) is not None:
             study.sampler = _sampler(self.sweep, trial.number)
@@ -129,7 +130,7 @@ class Study:
             study.tell(trial, outcome.result.measures["score"])
         elif outcome.state == "stopped":
             study.tell(trial, state=TrialState.PRUNED)
-        elif outcome.state == "diverged":  # a result: as bad as can be
+        elif outcome.state == "diverged":  # counts as the worst possible result
             trial.set_user_attr("diverged", True)
             study.tell(trial, 0.0)
         else:
@@ -145,15 +146,31 @@ def sweep(
     workers: int = 1,
     console: Console | None = None,
 ) -> list[FrozenTrial]:
-    """Train what the sweep says; its finished trials.
+    """Search over values of config keys.
 
-    `out` (`runs/<name>`) then holds `sweep.md`, `sweep.csv`, the study and the runs.
-    storage: an URL of a database server, by which several machines share the study, each with a folder of its own;
-    None: a file in `out`. workers: trainings at once. Started again, it goes on where it was; on a server, without the
-    trials that were running when a machine died.
+    An interrupted sweep continues where it stopped. On a database server, trials of a machine that died stay
+    unfinished.
+
+    Args:
+        settings: The sweep.
+        config: The config that it varies.
+        out: Folder for `sweep.md`, `sweep.csv`, the study and `runs/`; None is `runs/<name>`.
+        storage: URL of a database server that several machines share, each with a folder of its own; None uses a file
+            in `out`.
+        workers: Trainings to run at the same time.
+        console: Where to print; None is the terminal.
+
+    Returns:
+        The finished trials.
+
+    Raises:
+        KpnetError: If a trial asks for several devices, no trial finishes, `out` holds something else, `storage` is a
+            file, or the study belongs to another sweep.
     """
     if storage is not None and storage.startswith("sqlite:"):
-        raise KpnetError(f"--storage {storage}: a file is one machine's: leave it out, or give a server's URL")
+        raise KpnetError(
+            f"--storage {storage}: a file cannot be shared by machines; leave it out, or give a server's URL"
+        )
     console, out = console or Console(), Path(out or Path("runs") / settings.name)
     config = on_one_device(config)
     with locked_folder(out, MARK), resumable():
@@ -163,29 +180,30 @@ def sweep(
             study.work(console, 1)
         else:
             context, method = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
-            crew = [context.Process(target=_work, args=(study, os.getpid(), workers, method)) for _ in range(workers)]
-            for process in crew:
+            arguments = (study, os.getpid(), workers, method)
+            processes = [context.Process(target=_work, args=arguments) for _ in range(workers)]
+            for process in processes:
                 process.start()
-            for process in crew:
+            for process in processes:
                 process.join()
-            if any(process.exitcode for process in crew):
-                raise KpnetError(f"{out}: a worker ended before its time; the same command goes on")
+            if any(process.exitcode for process in processes):
+                raise KpnetError(f"{out}: a worker ended too early; the same command continues")
         found = finished_trials(study.open())
         write_tables(settings, found, out)
     if not found:
-        raise KpnetError(f"{out}: not one trial was finished; see what it said above")
+        raise KpnetError(f"{out}: no trial was finished; see the messages above")
     return found
 
 
 def _work(study: Study, parent: int, workers: int, method: str) -> None:
-    """A worker; it ends with its parent."""
+    """Work on the study in a process that ends with its parent."""
     exit_with_parent(parent)
     multiprocessing.set_start_method(method, force=True)
     study.work(Console(), workers)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All that came to an end and whose end says something; of the same values, the last."""
+    """Return the trials that have an outcome; of several with the same values, the last."""
     found = {
         json.dumps(t.user_attrs["values"]): t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs
     }
@@ -193,7 +211,7 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that the number of trials counts: all but those that failed."""
+    """Return the trials that count towards `trials`: all but those that failed."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
 
 
@@ -201,14 +219,14 @@ def _enqueue(study: optuna.Study, values: dict[str, Any], again: bool = False) -
     study.enqueue_trial(values, {CELL: values}, skip_if_exists=not again)
 
 
-def _asked(trial: FrozenTrial) -> dict[str, Any]:
-    """Its values as Optuna has them; of one that was killed early, those that it was to take."""
+def _requested_values(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's values as Optuna has them; for one that was killed early, those it was enqueued with."""
     values: dict[str, Any] = trial.user_attrs.get(CELL) or trial.params
     return values
 
 
 def _sampler(settings: SweepConfig, number: int) -> optuna.samplers.BaseSampler:
-    """Of the trial of that number: seeded by it, or each restart and each worker would draw the same again."""
+    """Return the sampler of one trial, seeded by its number: with one seed, each restart would draw the same again."""
     seed = int(np.random.SeedSequence((settings.seed, number)).generate_state(1)[0])
     if settings.method == "bayes":
         return optuna.samplers.TPESampler(seed=seed)
@@ -216,12 +234,13 @@ def _sampler(settings: SweepConfig, number: int) -> optuna.samplers.BaseSampler:
 
 
 def _labels(values: list[Any] | Range) -> list[str]:
-    """Optuna's choices are text: a list of channels is none of the kinds that it can store."""
+    """Return a list of values as text, as Optuna stores no choices that are lists, such as channels."""
     assert isinstance(values, list)
     return [json.dumps(value) for value in values]
 
 
 def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Range) -> Any:
+    """Draw a value of a key, and note it in the trial."""
     if not isinstance(space, Range):
         return json.loads(trial.suggest_categorical(key, _labels(space)))
     if isinstance(space.low, int) and isinstance(space.high, int):

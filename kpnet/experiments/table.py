@@ -1,4 +1,4 @@
-"""The table of a comparison: mean and spread over seeds, costs, and whether a difference is more than chance."""
+"""The table of a comparison: means and standard deviations over seeds, costs, and significance of differences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COSTS = (
 
 @dataclass
 class Group:
-    """A row's finished runs, and what failed."""
+    """A row's finished runs, and the problems of the others."""
 
     name: str
     results: list[Result] = field(default_factory=list)
@@ -38,8 +38,15 @@ class Group:
 
 
 def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """A flat record a row: each measure's mean over the runs and its standard deviation (`…_sd`; None of one run),
-    the costs' means, and the score's difference to the first row's, with its 95 % interval and p over resampled images.
+    """Compute the table of a comparison.
+
+    Args:
+        groups: The rows; the others are compared with the first.
+
+    Returns:
+        A flat record per row: the mean of each measure over the runs and its standard deviation (`<measure>_sd`; None
+        for a single run), the means of the costs, and the difference of the score to the first row's with its 95 %
+        interval and p over resampled images.
     """
     first = groups[0]
     records = []
@@ -57,6 +64,7 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return the mean and standard deviation; None if a value is missing, or there is only one."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     if not known or len(known) < len(values):
         return None, None
@@ -64,20 +72,20 @@ def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None
 
 
 def _difference(first: Group, other: Group, note: str) -> dict[str, Any]:
-    """The other's score less the first's; on the points that both have, where the images are the same."""
+    """Compare the scores of two rows on the points that both have, if their images are the same."""
     if not first.results:
-        return {"note": _join(note, f"{first.name} has no run: not compared with it")}
+        return {"note": _join(note, f"not compared with {first.name}, which has no run")}
     a, b = first.results[0], other.results[0]
     if a.input_size != b.input_size:
-        note = _join(note, f"px of its own input, {b.input_size[0]}x{b.input_size[1]}")
+        note = _join(note, f"in px of its own input, {b.input_size[0]}x{b.input_size[1]}")
     shared = [name for name in a.names if name in b.names]
     if not shared:
-        return {"note": _join(note, f"none of {first.name}'s points: not compared with it")}
+        return {"note": _join(note, f"not compared with {first.name}, as they share no points")}
     theirs, mine = _folds(first, shared), _folds(other, shared)
     order = [next((m for m in mine if _same(m.truth, f.truth)), None) for f in theirs]
     pairs = [(f, m) for f, m in zip(theirs, order, strict=True) if m is not None]
     if len(pairs) != len(theirs) or len(theirs) != len(mine):
-        return {"note": _join(note, f"other images or labels than {first.name}'s: not compared with it")}
+        return {"note": _join(note, f"not compared with {first.name}, as images or labels differ")}
     if shared != a.names or shared != b.names:
         note = _join(note, f"compared with {first.name} on {len(shared)} shared points")
     return {**paired_bootstrap([(f.squared, m.squared, f.counts) for f, m in pairs]), "note": note}
@@ -89,9 +97,11 @@ def _join(note: str, more: str) -> str:
 
 @dataclass
 class _Fold:
-    """The runs that were measured on the same images: all, or those of one fold of a cross-validation.
+    """The runs that were measured on the same images: all runs, or those of one fold of a cross-validation.
 
-    Sums of squared errors (S, N) by run and image, normalised; true points (N, K, 2), NaN where absent.
+    Attributes:
+        squared: Sums of squared errors (S, N) by run and image, normalised.
+        truth: True points (N, K, 2), normalised; NaN where absent.
     """
 
     squared: np.ndarray
@@ -99,11 +109,12 @@ class _Fold:
 
     @property
     def counts(self) -> np.ndarray:
-        """Coordinates of each image (N,)."""
+        """Number of coordinates of each image (N,)."""
         return np.isfinite(self.truth).sum((1, 2))
 
 
 def _folds(group: Group, names: Sequence[str]) -> list[_Fold]:
+    """Group a row's runs by the images that they were measured on."""
     folds: list[_Fold] = []
     for result in group.results:
         predicted, truth = _points(result, names)
@@ -117,32 +128,40 @@ def _folds(group: Group, names: Sequence[str]) -> list[_Fold]:
 
 
 def _same(first: np.ndarray, other: np.ndarray) -> bool:
-    """The same labels, to a few thousandths of a pixel."""
+    """Return whether labels are the same, to a few thousandths of a pixel."""
     return first.shape == other.shape and np.allclose(first, other, rtol=0, atol=1e-4, equal_nan=True)
 
 
 def _points(result: Result, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true points (N, K, 2) of these names; true ones NaN where absent."""
+    """Return predicted and true points (N, K, 2) of these names; true ones are NaN where absent."""
     columns = [result.names.index(name) for name in names]
     truth = np.where(result.visible[:, columns, None], result.target[:, columns], np.nan)
     return result.predicted[:, columns].astype(float), truth.astype(float)
 
 
 def paired_bootstrap(folds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """The difference of two rows' scores, its 95 % interval and two-sided p over images drawn with replacement.
+    """Compare the scores of two rows by a paired bootstrap over images.
 
-    Of each fold: squared errors by run and image of the first row (S, N) and of the other (S', N), normalised, and
-    coordinates by image (N,). A row's score is the mean of its runs', so the interval is of the images' chance alone:
-    the seeds' is the spread beside the mean.
+    A row's score is the mean of its runs, so the interval is about the choice of images alone; the standard deviation
+    beside the mean is about seeds. See Efron and Tibshirani 1993, An Introduction to the Bootstrap.
+
+    Args:
+        folds: For each fold, the squared errors by run and image of the first row (S, N) and of the other (S', N),
+            normalised, and the number of coordinates of each image (N,).
+
+    Returns:
+        `difference` of the other row to the first, `low` and `high` of its 95 % interval, and the two-sided `p`.
     """
     generator = np.random.default_rng(0)
     scores: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for *rows, counts in folds:
         images = len(counts)
-        drawn = generator.multinomial(images, np.full(images, 1 / images), RESAMPLES)  # how often each image is in each
-        everywhere = np.concatenate([np.ones((1, images)), drawn])
+        drawn = generator.multinomial(
+            images, np.full(images, 1 / images), RESAMPLES
+        )  # how often each image is in each resample
+        weights = np.concatenate([np.ones((1, images)), drawn])  # the first is the data itself
         for held, squared in zip(scores, rows, strict=True):
-            held.append((everywhere @ counts)[:, None] / (2 * everywhere @ squared.T))
+            held.append((weights @ counts)[:, None] / (2 * weights @ squared.T))
     first, other = (np.concatenate(held, 1).mean(1) for held in scores)
     difference = other - first
     low, high = np.quantile(difference[1:], [0.025, 0.975])
@@ -155,11 +174,11 @@ HEADINGS = (
     "row", "runs", "score", "RMSE px", "NME %", "PCK@5 %", "AUC", "failed %", "parameters", "MACs", "model MB",
     "peak MB", "images/s", "minutes", "ms at 1", "ms at 64", "score − first", "p", "note",
 )  # fmt: skip
-KEYS = ("row", "runs", *MEASURES, *COSTS, "difference", "p", "note")  # of the records, as HEADINGS has them
+KEYS = ("row", "runs", *MEASURES, *COSTS, "difference", "p", "note")  # keys of the records, in the order of HEADINGS
 
 
 def cells(record: dict[str, Any]) -> list[str]:
-    """A record as text, in the order of HEADINGS."""
+    """Return a record as text, in the order of HEADINGS."""
     percent = {"scale": 100, "digits": 2}
     interval = (
         ""
@@ -169,12 +188,12 @@ def cells(record: dict[str, Any]) -> list[str]:
     return [
         record["row"],
         str(record["runs"]),
-        _spread(record, "score", digits=1),
-        _spread(record, "rmse_px", digits=3),
-        _spread(record, "nme", **percent),
-        _spread(record, "pck@5%", **percent),
-        _spread(record, "pck_auc", digits=4),
-        _spread(record, "failure_rate", **percent),
+        _mean_text(record, "score", digits=1),
+        _mean_text(record, "rmse_px", digits=3),
+        _mean_text(record, "nme", **percent),
+        _mean_text(record, "pck@5%", **percent),
+        _mean_text(record, "pck_auc", digits=4),
+        _mean_text(record, "failure_rate", **percent),
         _short(record["parameters"]),
         _short(record["macs"]),
         _number(record["model_bytes"], 1e-6, 1),
@@ -190,16 +209,18 @@ def cells(record: dict[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, scale: float, digits: int) -> str:
+    """Return a scaled number as text; "" for None."""
     return "" if value is None else f"{value * scale:.{digits}f}"
 
 
-def _spread(record: dict[str, Any], name: str, scale: float = 1, digits: int = 1) -> str:
+def _mean_text(record: dict[str, Any], name: str, scale: float = 1, digits: int = 1) -> str:
+    """Return a measure as "mean ± standard deviation"."""
     mean, sd = (_number(record[key], scale, digits) for key in (name, f"{name}_sd"))
     return f"{mean} ± {sd}" if sd else mean
 
 
 def _short(value: float | None) -> str:
-    """12345678 as 12.3 M."""
+    """Return 12345678 as "12.3 M"."""
     if value is None:
         return ""
     power = next((p for p in (9, 6, 3) if value >= 10**p), 0)
@@ -207,7 +228,7 @@ def _short(value: float | None) -> str:
 
 
 def to_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Without the columns in which every row is empty."""
+    """Return the table as Markdown, without columns that are empty in every row."""
     texts = [cells(record) for record in records]
     kept = [i for i in range(len(HEADINGS)) if any(row[i] for row in texts)]
     lines = [[HEADINGS[i] for i in kept], ["---"] * len(kept)]
@@ -216,7 +237,7 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:
-    """The records as they are."""
+    """Return the records as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()

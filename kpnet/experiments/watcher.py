@@ -1,4 +1,4 @@
-"""Asking, after each validation, whether a training shall go on."""
+"""Stop unpromising trials of a sweep after a validation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import lightning.pytorch as pl
 
-ShouldContinue = Callable[[int, float], bool]  # epoch and validation score: go on?
+ShouldContinue = Callable[[int, float], bool]  # given the epoch and its validation score
 
 
 class TrialStopped(Exception):
-    """A watch had seen enough."""
+    """Raised when a trial is pruned."""
 
 
 class PruningCallback(pl.Callback):
-    """Raises `Stopped` where the watch says no."""
+    """Raises `TrialStopped` after a validation if `watch` returns False."""
 
     def __init__(self, watch: ShouldContinue) -> None:
         self.watch = watch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from rich.console import Console
 
 from kpnet import plot
-from kpnet.core.files import plain, write_atomic
+from kpnet.core.files import write_atomic, write_json
 from kpnet.data import KeypointDataset
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.module import KeypointModule
@@ -138,8 +137,7 @@ class RunFolderCallback(MetricsLogger):
 def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, Any]) -> None:
     """The model's files and `training.json`, which says of which epoch they are."""
     model.save(folder)
-    values = plain({"epoch": epoch, **measured})
-    write_atomic(folder / "training.json", (json.dumps(values, indent=2) + "\n").encode())
+    write_json(folder / "training.json", {"epoch": epoch, **measured})
 
 
 def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:

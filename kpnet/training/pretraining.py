@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torchmetrics import MeanMetric
 from kpnet import plot
 from kpnet.config.pretraining import PretrainConfig, PretrainSettings
 from kpnet.core.errors import KpnetError, NotFiniteError
-from kpnet.core.files import write_atomic
+from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
@@ -153,8 +152,7 @@ def _finish(
     """The final model, its error and the pictures."""
     measures = measure(module.model, loaders.val) if loaders.val is not None else {}
     module.model.save(folder / "final")
-    values = {"epoch": module.trainer.current_epoch - 1, **measures}
-    write_atomic(folder / "final" / "training.json", (json.dumps(values, indent=2) + "\n").encode())
+    write_json(folder / "final" / "training.json", {"epoch": module.trainer.current_epoch - 1, **measures})
     for name, figure in draw(module, callback.shown).items():
         plot.save_figure(figure, folder / f"{name}.png")
     plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history)), folder / "curves.png")

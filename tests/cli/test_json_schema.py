@@ -13,7 +13,7 @@ from support.console import Run
 from support.paths import ROOT
 from support.recipes import TRAINED, loader
 
-from kpnet.cli.json_schema import RECIPES, json_schema, schema_text
+from kpnet.cli.json_schema import RECIPES, described, json_schema, option_texts, schema_text
 from kpnet.config.loading import _Loader, config_text, list_configs, load_as
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.errors import KpnetError
@@ -199,3 +199,46 @@ def test_the_command(kpnet: Run) -> None:
     assert json.loads(kpnet("config", "--schema").out) == json_schema("train")
     assert kpnet("config", "pretrain", "--schema").out == schema_text("pretrain")
     kpnet("config", "--schema", "pretrian").refused('"pretrian"', '"pretrain"')
+
+
+class Base:
+    """A base class.
+
+    Args:
+        loss: Weight of each
+            loss term.
+    """
+
+    def __init__(self, *, loss: float = 1.0, stride: int = 4) -> None: ...
+
+
+class Part(Base):
+    """A part of one's own.
+
+    It has two paragraphs.
+
+    Args:
+        stride (int): Pixels per cell: 4
+            of the input's.
+
+            A second paragraph.
+        width: Channels.
+
+    Raises:
+        KpnetError: If `stride` is odd.
+    """
+
+    def __init__(self, *, width: int, **options: Any) -> None:
+        """Build it.
+
+        Args:
+            width: Not this one, as the class has its own.
+        """
+
+
+def test_options_are_described_by_the_args_of_the_docstrings() -> None:
+    texts = {"stride": "Pixels per cell: 4 of the input's.", "width": "Channels.", "loss": "Weight of each loss term."}
+    texts["stride"] += " A second paragraph."
+    assert option_texts(Part) == texts
+    assert list(described(Part, Base)) == ["A part of one's own.\n\nIt has two paragraphs."]
+    assert option_texts(int) == {}

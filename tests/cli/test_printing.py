@@ -29,7 +29,7 @@ def test_measures_as_text_and_as_json() -> None:
     print_groups(console, {})
     for part in (
         f"NME     {100 * found['nme']:.3f} % of the distance from left_eye to right_eye, over 2 images",
-        f"{100 * found['failure_rate']:.2f} % of the images, by an NME above 10 %",
+        f"{100 * found['failure_rate']:.2f} % of the images, with an NME above 10 %",
         f"AUC {found['ced_auc']:.4f}",
         f"AUC {found['pck_auc']:.4f} up to 10 %",
     ):
@@ -37,3 +37,17 @@ def test_measures_as_text_and_as_json() -> None:
     rows = [line.split("│")[1:-1] for line in shown.getvalue().splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == ["eye", "nose", "chin"]
     assert float(rows[0][5]) == pytest.approx(100 * found["per_group"]["eye"]["nme"], abs=1e-3)
+
+
+def test_the_pass_mark_is_that_of_the_course_alone() -> None:
+    found = evaluate_points(*example(), PAIR, SIZE)
+
+    def score(value: float, **options: str) -> str:
+        shown = io.StringIO()
+        print_measures(Console(file=shown, width=100), {**found, "score": value}, "faces", **options)
+        return next(line for line in shown.getvalue().splitlines() if line.startswith("  score"))
+
+    assert score(100.0, skeleton="facial15").endswith("(1 / (2 MSE); passes the course's 100)")
+    assert score(99.9, skeleton="facial15").endswith("(1 / (2 MSE); below the course's 100)")
+    assert score(99.9, skeleton="face5").endswith("(1 / (2 MSE))")
+    assert score(99.9).endswith("(1 / (2 MSE))")

@@ -106,7 +106,7 @@ def test_the_command(kpnet: Run, tmp_path: Path) -> None:
     write_coco(tmp_path / "data")
     done = kpnet("data", "check", "data")
     assert done.code == 0, done
-    assert "4 samples on 3 images, at most 2 an image; 4 boxes" in done.out
+    assert "4 samples on 3 images, at most 2 per image; 4 boxes" in done.out
     assert "11 of 12 points labelled, 4 hidden, 0 outside" in done.out
     assert [line.split() for line in done.out.splitlines() if line.startswith("left_ear")] == [
         ["left_ear", "3", "1", "0", "0"]
@@ -123,7 +123,7 @@ def test_the_command_says_what_cannot_be_used_once(kpnet: Run, tmp_path: Path) -
     (tmp_path / "faces" / "a.pts").write_text("left [eye] right")
     done = kpnet("data", "check", "faces", "--sheet", "x.png", "--count", "1")
     assert done.code == 1
-    assert "1 left out:\n" in done.out
+    assert "1 skipped:\n" in done.out
     assert 'a.pts: line 1: "left [eye] right"; expected x y of a point' in done.out
     assert done.err == ""
     assert (tmp_path / "x.png").is_file()

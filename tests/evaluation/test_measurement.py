@@ -109,4 +109,4 @@ def test_the_command(kpnet: Run, trained: Path) -> None:
     assert measures["image_pixels"]["mre_px"] == pytest.approx(measures["mre_px"], rel=1e-6)
     assert measures["image_pixels"]["confident"]["points"] == measures["points"]
     told = kpnet("evaluate", trained, "--min-confidence", 0.5).out
-    assert "in px of the original images, of the points that are confident enough" in told
+    assert "in pixels of the original images, confident points only" in told

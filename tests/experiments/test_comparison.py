@@ -237,7 +237,7 @@ def test_nothing_finished_is_an_error(kpnet: Run, config: Callable[..., Path], h
     bad = config("bad", "train.optimizer={name: sgd, lr: 1.0e+30}", "model.head=regression")
     done = kpnet("compare", bad, "--seeds", 1, "--out", tmp_path / "out")
     assert done.code == 2
-    assert "not one run was finished; the first: the loss is not finite" in done.err
+    assert "no run was finished; the first one: the loss is not finite" in done.err
     assert (tmp_path / "out" / "comparison.md").exists()
 
 
@@ -265,7 +265,7 @@ def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / runner.MARK).write_text("{}")
     with FileLock(tmp_path / "other" / ".lock"):
-        kpnet("compare", path, "--out", "other").refused("other", "another kpnet is at work")
+        kpnet("compare", path, "--out", "other").refused("other", "another kpnet process works in it")
 
 
 def test_a_report_of_runs_that_exist(kpnet: Run, trained: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_report_of_runs_that_exist(kpnet: Run, trained: Path, tmp_path: Path) 
     text = (tmp_path / "page.html").read_text()
     assert "<title>tiny</title>" in text
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text), "it needs no other file"
-    kpnet("report", tmp_path).refused(str(tmp_path), "no run")
+    kpnet("report", tmp_path).refused(str(tmp_path), "not a run")
     assert not (trained / "result.json").exists(), "another's run is left as it is"
 
 
@@ -290,7 +290,7 @@ def test_a_row_of_other_images_and_versions_is_said_to_be(kpnet: Run, trained: P
     result.save(tmp_path / "other")
     assert kpnet("report", trained, "other").code == 0
     text = (tmp_path / "report.html").read_text()
-    assert "Not shown, as their images or points are others: other." in text
+    assert "Not shown, as they have other images or points: other." in text
     assert re.search(r"torch [\d.+a-z]+ and 1\.0", text)
 
 

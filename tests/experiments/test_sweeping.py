@@ -110,6 +110,36 @@ def test_a_killed_sweep_goes_on(
     assert [row["score"] for row in records(settings, trials)] == whole
 
 
+def test_machines_share_a_study_by_its_storage(
+    kpnet: Run, recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two folders as if on two machines; the first dies in its third cell, which stays unfinished."""
+    path, url = recipe(GRID), f"sqlite+pysqlite:///{tmp_path / 'shared.db'}"  # with a driver, as a server's URL
+    run = Study._run
+
+    def killed(self: Study, *taken: Any) -> None:
+        if len(scored) == 2:
+            raise SystemError("power")
+        run(self, *taken)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "_run", killed)
+        with pytest.raises(SystemError):
+            kpnet("sweep", path, "--storage", url, "--out", "one")
+    done = kpnet("sweep", path, "--storage", url, "--out", "two")
+    assert (done.code, done.err) == (0, "")
+    assert len(scored) == len(set(scored)) == 5
+    assert done.out.count("| 100.00 |") + done.out.count("| 50.00 |") + done.out.count("| diverged |") == 5
+    states = [trial.state.name for trial in optuna.load_study(study_name="try", storage=url).trials]
+    assert sorted(states) == ["COMPLETE"] * 5 + ["RUNNING"]
+    assert not list(tmp_path.glob("*/study.db")), "the study is in the storage alone"
+
+    url = f"sqlite:///{tmp_path / 'mine.db'}"
+    kpnet("sweep", path, "--storage", url, "--out", "three").refused(f"--storage {url}", "a file cannot be shared")
+    assert not (tmp_path / "three").exists()
+    assert not (tmp_path / "mine.db").exists()
+
+
 def test_bayes_is_optunas_and_stops_the_bad(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
     space = {LR: {"low": 1e-4, "high": 0.5, "log": True}, "model.head.stride": [4]}
     settings, config = load_sweep(recipe(space, method="bayes", trials=30))
@@ -167,13 +197,13 @@ def test_bad_sweeps(recipe: Callable[..., Path], space: dict[str, Any], others: 
 
 def test_a_study_of_another_sweep(recipe: Callable[..., Path], scored: list[Any], tmp_path: Path) -> None:
     sweep(*load_sweep(recipe(GRID)), out=tmp_path / "out")
-    with pytest.raises(KpnetError, match="the study try is of another sweep"):
+    with pytest.raises(KpnetError, match="the study try belongs to another sweep"):
         sweep(*load_sweep(recipe({LR: [0.01], "model.head.stride": [4]})), out=tmp_path / "out")
     assert len(scored) == 6
 
 
 def test_several_devices_are_refused(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(KpnetError, match=r"trainer\.devices: each run is trained on one, found 2"):
+    with pytest.raises(KpnetError, match=r"trainer\.devices: each run is trained on one device, found 2"):
         sweep(*load_sweep(recipe(GRID), ["trainer.devices=2"]), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

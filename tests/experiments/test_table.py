@@ -77,7 +77,7 @@ def test_the_interval_is_the_closed_form_s() -> None:
     assert (found["high"] - found["low"]) / (2 * 1.96) == pytest.approx(sd, rel=0.08)
 
 
-def test_the_same_answers_differ_by_nothing() -> None:
+def test_the_same_predictions_differ_by_nothing() -> None:
     first, same = tabulate([Group("first", [result(0.02)]), Group("same", [result(0.02)])])
     assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
     assert first["note"] == ""
@@ -107,13 +107,13 @@ def test_what_cannot_be_compared_says_why() -> None:
     other = Group("other", [result(0.02, names=["left_ear"])])
     shorter = Group("shorter", [result(0.02, images=30)])
     failed = Group("failed", problems=["seed 0: no such file"])
-    assert "failed has no run" in tabulate([failed, Group("first", [result(0.02)])])[1]["note"]
+    assert "not compared with failed, which has no run" in tabulate([failed, Group("first", [result(0.02)])])[1]["note"]
     records = tabulate([Group("first", [result(0.02)]), fewer, other, shorter, failed])
     notes = [record["note"] for record in records]
     assert notes[1:] == [
         "compared with first on 2 shared points",
-        "none of first's points: not compared with it",
-        "other images or labels than first's: not compared with it",
+        "not compared with first, as they share no points",
+        "not compared with first, as images or labels differ",
         "seed 0: no such file",
     ]
     assert [record["p"] is None for record in records] == [True, False, True, True, True]

@@ -99,7 +99,7 @@ def test_a_saved_model_of_crops_knows_that_it_is_one(run: Path, people: Path, kp
     assert tables[0] == tables[1]
     done = kpnet("predict", saved, people.parent / "a.png", people.parent / "sub", "--out", tmp_path / "whole")
     assert done.code == 0
-    assert "saved was trained on crops about boxes; without a box, and taken whole: 2 of the inputs" in done.err
+    assert "saved was trained on crops around boxes; inputs without boxes, used whole: 2;" in done.err
 
 
 def test_a_model_of_whole_images_leaves_boxes_alone(people: Path, trained: Path, kpnet: Run, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_box_off_its_image_leaves_the_other_predictions(run: Path, people: Pat
     assert done.code in (0, 1), done
     assert len(table[table.image.str.endswith(":a.png")]) == 2, "the second person of the first image"
     assert done.code == 0, done
-    assert "without a box, and taken whole: 1 of the inputs" in done.err, "the picture whose person lost its box"
+    assert "inputs without boxes, used whole: 1;" in done.err, "the picture whose person lost its box"
 
 
 def test_wide_writes_no_several_people(run: Path, people: Path, kpnet: Run) -> None:

@@ -193,11 +193,14 @@ def test_visualize_the_runs_own_data(kpnet: Run, trained: Path, tmp_path: Path, 
     before = tree(trained)
     done = kpnet("visualize", trained, "--limit", "2")
     assert (done.code, done.err) == (0, "")
-    assert "2 image(s) in inside, a folder each: features.png, heatmaps.png, spread.png" in done.out
+    assert "2 image(s) in visualizations, a folder each: features.png, heatmaps.png, uncertainty.png" in done.out
     assert "the first 2 of 5 images; --limit takes more" in done.out
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    kinds = ("features", "heatmaps", "spread")
-    assert files == {"inside/filters.png", *(f"inside/val_{i}/{kind}.png" for i in (0, 1) for kind in kinds)}
+    kinds = ("features", "heatmaps", "uncertainty")
+    assert files == {
+        "visualizations/filters.png",
+        *(f"visualizations/val_{i}/{kind}.png" for i in (0, 1) for kind in kinds),
+    }
     assert all(cv2.imread(str(tmp_path / file)).std() > 5 for file in files)
     assert tree(trained) == before
 
@@ -217,13 +220,11 @@ def test_visualize_a_regression_says_what_it_has_not(kpnet: Run, trained: Path, 
     cv2.imwrite(str(tmp_path / "wide.png"), WIDE)
     done = kpnet("visualize", "model", "wide.png")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[0].endswith("a folder each: spread.png")
+    assert done.out.splitlines()[0].endswith("a folder each: uncertainty.png")
     for reason in ("no feature maps: the backbone gives one cell", 'no heatmaps: the head "regression" gives none'):
         assert done.out.count(reason) == 1
-    assert {str(p.relative_to(tmp_path / "inside")) for p in (tmp_path / "inside").rglob("*.png")} == {
-        "filters.png",
-        "wide/spread.png",
-    }
+    out = tmp_path / "visualizations"
+    assert {str(p.relative_to(out)) for p in out.rglob("*.png")} == {"filters.png", "wide/uncertainty.png"}
     kpnet("visualize", "model").refused("model", "no validation data", "kpnet visualize model photo.jpg")
 
 

@@ -1,4 +1,4 @@
-"""The report's charts: matplotlib figures as SVG text that takes the page's text colour, in the dark too."""
+"""The report's charts: matplotlib figures as SVG in the page's text colour, whether light or dark."""
 
 from __future__ import annotations
 
@@ -20,23 +20,32 @@ from kpnet.config.schema import Config
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.experiments.result import Result
 
-INK = "#010203"  # becomes the page's text colour
+INK = "#010203"  # replaced by the page's text colour
 TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]
-COLOURS = TAB20[::2] + TAB20[1::2]  # the dark ones first
+COLOURS = TAB20[::2] + TAB20[1::2]  # dark ones first
 
 
 @dataclass
 class ReportRow:
-    """A row of the report: a config's finished runs."""
+    """A row of the report: the finished runs of a config.
+
+    Attributes:
+        name: Name of the row.
+        configs: Config of each run.
+        runs: Folder of each run.
+        results: Result of each run.
+        colour: Colour of the row in all charts, see `assign_colours`.
+    """
 
     name: str
-    configs: list[Config]  # of the runs
+    configs: list[Config]
     runs: list[Path]
     results: list[Result]
     colour: str = ""
 
     @property
     def curves(self) -> list[pd.DataFrame]:
+        """Metrics by epoch, for each run."""
         return [pd.read_csv(run / "metrics.csv") for run in self.runs]
 
 
@@ -47,9 +56,9 @@ def assign_colours(rows: Sequence[ReportRow]) -> None:
 
 
 def draw_all(rows: Sequence[ReportRow]) -> dict[str, str]:
-    """Title to SVG, of rows that are painted."""
+    """Draw all charts of rows that have their colours; return their SVG by title."""
     drawn = {
-        "Learning curves (mean of the seeds, and their range)": _learning(rows),
+        "Learning curves (mean and range over the seeds)": _learning(rows),
         "Cumulative error": _cumulative(rows),
         "Accuracy against cost": _cost(rows),
         "Error of each point, on the mean shape": _shapes(rows),
@@ -62,7 +71,7 @@ def draw_all(rows: Sequence[ReportRow]) -> dict[str, str]:
 
 
 def to_svg(figure: Figure, salt: str) -> str:
-    """Without the XML's head, sized by the page; `salt` keeps the ids of two figures apart."""
+    """Return a figure as SVG for embedding in HTML, scaled by the page; `salt` makes its ids unique."""
     for axes in figure.axes:
         axes.set_facecolor("none")
         _ink(axes)
@@ -75,6 +84,7 @@ def to_svg(figure: Figure, salt: str) -> str:
 
 
 def _ink(axes: Axes) -> None:
+    """Give all text and lines of the axes the page's text colour."""
     axes.tick_params(colors=INK, which="both")
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.texts):
         text.set_color(INK)
@@ -99,7 +109,7 @@ def _learning(rows: Sequence[ReportRow]) -> Figure:
             table = pd.concat(curves, axis=1).dropna(how="all")
             axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=row.name)
             axes.fill_between(table.index + 1, table.min(axis=1), table.max(axis=1), color=row.colour, alpha=0.2, lw=0)
-        positive = all((line.get_ydata() > 0).all() for line in axes.lines)  # a likelihood's loss may be below 0
+        positive = all((line.get_ydata() > 0).all() for line in axes.lines)  # a negative log-likelihood may be below 0
         axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
         axes.grid(alpha=0.2)
     panels[0].legend(fontsize="small")
@@ -132,8 +142,8 @@ def _cost(rows: Sequence[ReportRow]) -> Figure:
             if not scores:
                 continue
             cost = scale * float(np.mean([r.cost[name] for r in row.results]))
-            mean, spread = float(np.mean(scores)), np.std(scores, ddof=1) if len(scores) > 1 else 0
-            axes.errorbar(cost, mean, spread, fmt="o", color=row.colour, label=row.name)
+            deviation = np.std(scores, ddof=1) if len(scores) > 1 else 0
+            axes.errorbar(cost, float(np.mean(scores)), deviation, fmt="o", color=row.colour, label=row.name)
         axes.set(xlabel=label, ylabel="score", xscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -145,7 +155,7 @@ def _cost(rows: Sequence[ReportRow]) -> Figure:
 
 
 def _shapes(rows: Sequence[ReportRow]) -> Figure:
-    """The mean of the true points, each in a circle whose radius is its error's root mean square, in pixels."""
+    """Draw the mean of the true points, each in a circle whose radius is the point's RMSE in pixels."""
     across = min(3, len(rows))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(3.6 * across, 3.4 * down), layout="constrained")

@@ -1,4 +1,4 @@
-"""The report's gallery: the same images for every row, with truth, prediction and heatmaps."""
+"""The report's gallery: the same images for every row, with true points, predictions and heatmaps."""
 
 from __future__ import annotations
 
@@ -24,19 +24,35 @@ KINDS = ("best", "median", "worst")
 
 @dataclass
 class GalleryImage:
-    """An image of the gallery, and each row's answer to it; points (x, y) in its pixels."""
+    """An image of the gallery, and each row's prediction for it.
+
+    Attributes:
+        title: File name, and why the image was chosen.
+        width: Width in pixels.
+        height: Height in pixels.
+        image: The image as a data URI.
+        truth: True points (x, y) in its pixels.
+        predictions: A prediction per row.
+    """
 
     title: str
     width: int
     height: int
-    image: str  # data URI
+    image: str
     truth: list[tuple[float, float]]
-    answers: list[GalleryPrediction]
+    predictions: list[GalleryPrediction]
 
 
 @dataclass
 class GalleryPrediction:
-    """A row's: its points, their error, its heatmaps' maximum as a data URI, or None."""
+    """A row's prediction for an image.
+
+    Attributes:
+        row: Name of the row.
+        points: Predicted points (x, y) in the image's pixels.
+        rmse: Root mean square error per coordinate, in pixels of the row's input.
+        heatmap: Maximum of the heatmaps over the points as a data URI; None for heads without heatmaps.
+    """
 
     row: str
     points: list[tuple[float, float]]
@@ -45,12 +61,15 @@ class GalleryPrediction:
 
 
 def comparable(rows: Sequence[ReportRow]) -> list[ReportRow]:
-    """The rows of the first one's images and points."""
+    """Return the rows that have the same images and points as the first."""
     return [row for row in rows if _alike(row, rows[0])]
 
 
 def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
-    """The best, the median and the worst image of each row's first run, shown for all rows; they are `comparable`."""
+    """Return the best, median and worst image of each row's first run, with the predictions of all rows.
+
+    The rows must be `comparable`.
+    """
     first = rows[0].results[0]
     chosen: dict[int, list[str]] = {}
     for row in rows:
@@ -60,11 +79,11 @@ def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
             chosen.setdefault(int(order[place]), []).append(f"{kind} of {row.name}")
     dataset = _images(rows[0])
     maps = [_heatmaps(row, sorted(chosen)) for row in rows]
-    pictures = []
+    gallery = []
     for index in sorted(chosen, key=lambda i: float(_errors(rows[0])[i])):
         pixels = dataset.sample_pixels(index)[0]
         truth = np.where(first.visible[index][:, None], first.target[index], np.nan)
-        answers = [
+        predictions = [
             GalleryPrediction(
                 row.name,
                 _pixels(row.results[0].predicted[index], row.results[0].input_size, pixels),
@@ -74,13 +93,14 @@ def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
             for row, held in zip(rows, maps, strict=True)
         ]
         title = f"{dataset.image_name(index)}: {', '.join(chosen[index])}"
-        shown = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
-        pictures.append(GalleryImage(title, pixels.shape[1], pixels.shape[0], _uri(pixels), shown, answers))
-    return pictures
+        points = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
+        height, width = pixels.shape[:2]
+        gallery.append(GalleryImage(title, width, height, _uri(pixels), points, predictions))
+    return gallery
 
 
 def _images(row: ReportRow) -> KeypointDataset:
-    """Those that the first run was measured on, from where they lie now."""
+    """Open the validation data that the row's first run was measured on."""
     result = row.results[0]
     dataset = build_val(row.configs[0], Skeleton.from_names(result.names), window_of(row.configs[0].model.head))
     assert dataset is not None
@@ -88,12 +108,13 @@ def _images(row: ReportRow) -> KeypointDataset:
 
 
 def _alike(row: ReportRow, first: ReportRow) -> bool:
+    """Return whether two rows were measured on the same images and points."""
     a, b = row.results[0], first.results[0]
     return a.names == b.names and a.target.shape == b.target.shape and np.allclose(a.target, b.target, atol=1e-4)
 
 
 def _errors(row: ReportRow) -> np.ndarray:
-    """Root mean square error per coordinate of each image (N,), in pixels of the row's input; NaN without a point."""
+    """Return each image's RMSE per coordinate (N,), in pixels of the row's input; NaN without labelled points."""
     result = row.results[0]
     points = [normalized_to_pixel(p.astype(float), result.input_size) for p in (result.predicted, result.target)]
     squared = np.where(result.visible, ((points[0] - points[1]) ** 2).sum(-1) / 2, 0).sum(1)
@@ -102,13 +123,13 @@ def _errors(row: ReportRow) -> np.ndarray:
 
 
 def _pixels(points: np.ndarray, size: tuple[int, int], image: np.ndarray) -> list[tuple[float, float]]:
-    """Normalised points in the pixels of the image that is shown."""
+    """Convert normalised points to pixels of an image."""
     found = normalized_to_pixel(points.astype(float), (image.shape[0], image.shape[1]))
     return [(float(x), float(y)) for x, y in found]
 
 
 def _heatmaps(row: ReportRow, indices: Sequence[int]) -> dict[int, str]:
-    """The heatmaps' maximum over the points, of each image, as a picture of cells."""
+    """Return the maximum of the heatmaps over the points, for each image, as a data URI; none without heatmaps."""
     model, dataset = load_model(row.runs[0]), _images(row)
     found = {}
     for index in indices:
@@ -122,9 +143,11 @@ def _heatmaps(row: ReportRow, indices: Sequence[int]) -> dict[int, str]:
 
 
 def _uri(image: np.ndarray) -> str:
+    """Return an image, grey or RGB, as a data URI."""
     return _encode(image if image.ndim == 2 or image.shape[2] == 1 else image[..., :3][..., ::-1], ".jpg")
 
 
 def _encode(image: Any, kind: str) -> str:
+    """Return an image, grey or BGR, as a data URI of this file type."""
     data = cv2.imencode(kind, np.ascontiguousarray(image))[1].tobytes()
     return f"data:image/{'jpeg' if kind == '.jpg' else 'png'};base64,{base64.b64encode(data).decode()}"

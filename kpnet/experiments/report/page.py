@@ -1,4 +1,4 @@
-"""`report.html`: one page of a comparison, without a network."""
+"""`report.html`: a comparison as one page that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, tabulate
 
 
 def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> Path:
-    """The page of runs that exist; those that differ by seed and fold alone are one row.
+    """Build the page of existing runs; those that differ only by seed and fold share a row.
 
-    A KpnetError for a folder that is no run with metrics.
+    Args:
+        runs: Run folders.
+        out: The HTML file to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        KpnetError: If there is no run, or a folder is not a run with metrics.
     """
     rows = group_runs(runs)
     if not rows:
@@ -30,12 +38,12 @@ def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> 
 
 
 def group_runs(runs: Sequence[str | Path]) -> list[ReportRow]:
-    """Rows of the runs' recipes, in the order in which they come."""
+    """Group runs into rows by their configs, in order of appearance."""
     rows: dict[str, ReportRow] = {}
     for run in map(Path, runs):
         config = run_config(run)
         if config is None:
-            raise KpnetError(f"{run}: no run: it has no config.yaml")
+            raise KpnetError(f"{run}: not a run: it has no config.yaml")
         key = to_yaml(_recipe(config.model_dump(mode="json")))
         if key not in rows:
             rows[key] = ReportRow(unique_name(config.name, [row.name for row in rows.values()]), [], [], [])
@@ -46,7 +54,7 @@ def group_runs(runs: Sequence[str | Path]) -> list[ReportRow]:
 
 
 def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], out: Path) -> Path:
-    """The page of these rows and the table's records, to `out`."""
+    """Write the page of these rows and of the table's records to `out`, and return its path."""
     assign_colours(rows)
     configs, alike = [_recipe(_config(row)) for row in rows], comparable(rows)
     page = Environment(
@@ -57,8 +65,8 @@ def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], o
         headings=HEADINGS,
         table=_table(records, {row.name: row.colour for row in rows}),
         charts=draw_all(rows),
-        pictures=build_gallery(alike),
-        left_out=[row.name for row in rows if row.name not in {a.name for a in alike}],
+        gallery=build_gallery(alike),
+        omitted=[row.name for row in rows if row.name not in {a.name for a in alike}],
         differences=_differences(configs),
         rows=[
             {"name": row.name, "runs": [run.name for run in row.runs], "config": to_yaml(_config(row))} for row in rows
@@ -75,14 +83,14 @@ def _config(row: ReportRow) -> dict[str, Any]:
 
 
 def _recipe(values: dict[str, Any]) -> dict[str, Any]:
-    """What the runs of a row have in common."""
+    """Return the part of a config that the runs of a row have in common."""
     train = {key: value for key, value in values["train"].items() if key != "seed"}
     data = {key: value for key, value in values["data"].items() if key not in ("fold", "root")}
     return {**values, "train": train, "data": data}
 
 
 def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Of the keys in which not all agree, each config's value."""
+    """Return the keys whose values differ between configs, with the value of each config."""
     flats = [flatten(config) for config in configs]
     keys = {key: None for each in flats for key in each if key != "name"}
     table = {key: [str(each.get(key, "")) for each in flats] for key in keys}
@@ -90,12 +98,13 @@ def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _versions(rows: Sequence[ReportRow]) -> dict[str, str]:
-    """What the runs were made with; where they differ, each in the order of the rows."""
+    """Return the versions that the runs were made with; different ones are joined in the order of the rows."""
     every = [result.versions for row in rows for result in row.results]
     return {name: " and ".join(dict.fromkeys(versions[name] for versions in every)) for name in every[0]}
 
 
 def _table(records: Sequence[dict[str, Any]], colours: dict[str, str]) -> list[list[dict[str, Any]]]:
+    """Return the cells of the table: text, sort value and colour."""
     rows = []
     for record in records:
         colour = colours.get(record["row"], "none")

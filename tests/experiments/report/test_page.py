@@ -73,34 +73,34 @@ def test_a_click_sorts(page: Any) -> None:
     assert column(page, "row") == ["worse", "tiny"]
 
 
-def test_the_pictures_show_and_a_click_shows_the_heatmap(page: Any) -> None:
+def test_the_images_show_and_a_click_shows_the_heatmap(page: Any) -> None:
     sizes = page.eval_on_selector_all("img.pixels", "all => all.map(image => image.naturalWidth)")
     assert len(sizes) >= 6
     assert set(sizes) == {32}
-    answer = page.locator(".answer").first
-    heat = answer.locator(".heat")
+    prediction = page.locator(".prediction").first
+    heat = prediction.locator(".heat")
     assert heat.evaluate("image => image.naturalWidth") == 16
     assert heat.evaluate("image => getComputedStyle(image).opacity") == "0"
-    answer.click()
+    prediction.click()
     page.mouse.move(0, 0)
-    page.wait_for_function("getComputedStyle(document.querySelector('.answer .heat')).opacity > 0.8")
-    box, picture = answer.locator("svg").bounding_box(), answer.locator(".pixels").bounding_box()
-    assert box == picture, "the points lie on the picture"
-    assert answer.locator("circle.truth").count() == 3
-    assert answer.locator("circle.found").count() == 3
+    page.wait_for_function("getComputedStyle(document.querySelector('.prediction .heat')).opacity > 0.8")
+    box, image = prediction.locator("svg").bounding_box(), prediction.locator(".pixels").bounding_box()
+    assert box == image, "the points lie on the image"
+    assert prediction.locator("circle.truth").count() == 3
+    assert prediction.locator("circle.found").count() == 3
 
 
 def test_points_are_drawn_where_they_are(page: Any, trained: Path) -> None:
-    """The middle of each ring is the true point of the picture: the brightest spot beneath it."""
-    answer = page.locator(".answer").first
-    worst = answer.evaluate(
-        """async answer => {
-          const image = answer.querySelector("img.pixels"), canvas = document.createElement("canvas");
+    """The middle of each ring is the true point of the image: the brightest spot beneath it."""
+    prediction = page.locator(".prediction").first
+    worst = prediction.evaluate(
+        """async prediction => {
+          const image = prediction.querySelector("img.pixels"), canvas = document.createElement("canvas");
           canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
           const context = canvas.getContext("2d");
           context.drawImage(image, 0, 0);
           const grey = (x, y) => context.getImageData(x, y, 1, 1).data[0];
-          return Math.min(...[...answer.querySelectorAll(".truth")].map(
+          return Math.min(...[...prediction.querySelectorAll(".truth")].map(
             ring => grey(Math.round(ring.cx.baseVal.value), Math.round(ring.cy.baseVal.value))));
         }"""
     )
