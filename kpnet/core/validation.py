@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from kpnet.core.errors import KpnetError, did_you_mean
@@ -28,33 +27,18 @@ RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
 
 @functools.cache
 def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset()) -> type[BaseModel]:
-    """Return a pydantic model of the keyword-only parameters of a class or function, without those in `given`.
-
-    What `Args:` says of a parameter is its field's description.
-    """
+    """Return a pydantic model of the keyword-only parameters of a class or function, without those in `given`."""
     fields: dict[str, Any] = {}
-    texts = argument_texts(part)
     constructors = [vars(base)["__init__"] for base in getattr(part, "__mro__", ()) if "__init__" in vars(base)]
     for function in constructors or [part]:
         hints = typing.get_type_hints(function, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
         for p in parameters:
             if p.kind is p.KEYWORD_ONLY and p.name not in given:
-                default = ... if p.default is p.empty else p.default
-                fields.setdefault(p.name, (hints.get(p.name, Any), Field(default, description=texts.get(p.name))))
+                fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return create_model(part.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
-
-
-def argument_texts(part: Callable[..., Any]) -> dict[str, str]:
-    """Return what the `Args:` sections of a function's docstring, or a class's and its bases', say of each argument."""
-    found: dict[str, str] = {}
-    for each in getattr(part, "__mro__", (part,)):
-        section = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", inspect.cleandoc(each.__doc__ or ""), re.MULTILINE)
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1] if section else "", re.MULTILINE):
-            found.setdefault(name, " ".join(text.split()))
-    return found
 
 
 def check_options(

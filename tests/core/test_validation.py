@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kpnet import KpnetError, build_model, load_config
 from kpnet.config.pretraining import load_pretrain_config
-from kpnet.core.validation import argument_texts, check_options, explain_validation_error, options_model
+from kpnet.core.validation import check_options, explain_validation_error
 from kpnet.heads.multi import MultiHead
 
 
@@ -96,36 +96,3 @@ def test_configs() -> None:
     model = {"backbone": "conv_sandwich", "head": {"name": "multi", "heads": {"a": "rle"}, "answer": "a"}}
     with pytest.raises(KpnetError, match=r'unknown key "answer": it is called "primary" now$'):
         build_model(load_config({"model": {**model, "num_keypoints": 3}}))
-
-
-class Base:
-    """A part.
-
-    Args:
-        width: Width of the layers,
-            in channels.
-        depth: Number of layers.
-
-    Raises:
-        ValueError: If the part cannot be built.
-    """
-
-    def __init__(self, *, width: int = 8, depth: int = 2) -> None: ...
-
-
-class Derived(Base):
-    """Another part.
-
-    Args:
-        depth: Number of blocks: two layers each.
-    """
-
-    def __init__(self, *, depth: int = 3, **options: Any) -> None: ...
-
-
-def test_options_are_described_by_the_docstrings_of_a_class_and_its_bases() -> None:
-    texts = {"width": "Width of the layers, in channels.", "depth": "Number of blocks: two layers each."}
-    assert argument_texts(Derived) == texts
-    fields = options_model(Derived).model_fields
-    assert {name: field.description for name, field in fields.items()} == texts
-    assert {name: field.default for name, field in fields.items()} == {"width": 8, "depth": 3}
