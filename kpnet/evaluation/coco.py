@@ -83,7 +83,7 @@ def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[
         from pycocotools.coco import COCO as Truth
         from pycocotools.cocoeval import COCOeval
     except ImportError:
-        raise KpnetError("COCO's AP needs pycocotools: pip install kpnet[coco]") from None
+        raise KpnetError("COCO's AP needs pycocotools: pip install pycocotools") from None
     with contextlib.redirect_stdout(io.StringIO()):
         truth = Truth()
         truth.dataset = _whole(json.loads(annotations.read_text(encoding="utf-8-sig")))
