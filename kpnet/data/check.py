@@ -100,11 +100,7 @@ def _same_names(paths: Iterable[str]) -> list[list[str]]:
 
 
 _ODD = 4.0  # times the median distance from the common shape, at least, makes a sample worth a look
-
-
 _BETTER = 0.4  # of that distance, at most, is left once sides are swapped
-
-
 _RARE = 0.02  # of the samples may have a pair the other way round; of limbs that cross, more have
 
 

@@ -84,9 +84,7 @@ WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
-    "points_csv": Writer(
-        write_points_csv,
-    ),
+    "points_csv": Writer(write_points_csv),
     "npz": Writer(write_npz, ".npz"),
     "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),
 }

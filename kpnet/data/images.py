@@ -16,7 +16,9 @@ from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, r
 from kpnet.core.errors import KpnetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
+Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 
 # OpenCV 5 keeps it elsewhere than OpenCV 4.
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
@@ -144,9 +146,6 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
-
-
 def model_inputs(
     image: np.ndarray, boxes: Sequence[Box] | None, config: ModelConfig
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -166,6 +165,3 @@ def model_inputs(
         except ValueError as error:
             raise KpnetError(str(error)) from None
     return views
-
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")

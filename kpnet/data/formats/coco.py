@@ -22,11 +22,7 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_images
 
 Json = dict[str, Any]
-
-
 _LONGEST = 2**31  # no picture has a side of so many pixels
-
-
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 

@@ -20,8 +20,6 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 _EXPECTED = "a DeepLabCut config.yaml with bodyparts"
-
-
 _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 
 
@@ -204,19 +202,11 @@ def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "k
     """config.yaml and labeled-data/FOLDER/CollectedData_SCORER.csv; several animals where an image has several."""
     names, most = dataset.skeleton.names, 1 + max(dataset.instance(index) for index in range(len(dataset)))
     who = [f"individual{k + 1}" for k in range(most)]
-    config: dict[str, Any] = {
-        "Task": "kpnet",
-        "scorer": scorer,
-        "multianimalproject": most > 1,
-        "bodyparts": list(names),
-    }
+    config: dict[str, Any] = {"Task": "kpnet", "scorer": scorer, "multianimalproject": most > 1}
+    config["bodyparts"] = list(names)
     if most > 1:
-        config |= {
-            "bodyparts": "MULTI!",
-            "individuals": who,
-            "multianimalbodyparts": list(names),
-            "uniquebodyparts": [],
-        }
+        config |= {"bodyparts": "MULTI!", "individuals": who}
+        config |= {"multianimalbodyparts": list(names), "uniquebodyparts": []}
     config["skeleton"] = [list(edge) for edge in dataset.skeleton.edges]
     videos: dict[Path, dict[str, np.ndarray]] = {}
     for index, path, _ in write_images(dataset, folder / "labeled-data", place=_video):

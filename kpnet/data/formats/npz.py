@@ -17,8 +17,6 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import check_one_size, sample_points
 
 IMAGES = "images"
-
-
 _OPTIONAL = ("names", "visibility", "boxes", "image_names")
 
 

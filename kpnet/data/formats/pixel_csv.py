@@ -16,8 +16,6 @@ import numpy as np
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 
 _CHUNK = 1 << 19  # bytes of text at a time: its arrays stay in the processor's cache
-
-
 _COMMA, _QUOTE, _NEWLINE, _RETURN, _SPACE, _ZERO = b',"\n\r 0'
 
 

@@ -18,11 +18,7 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
-
-
 PARQUET = (".parquet", ".pq")
-
-
 _EXPECTED = "a header line image,NAME_x,NAME_y,… and one row an instance"
 
 

@@ -130,8 +130,8 @@ def _own_stems(paths: list[Path]) -> list[Path]:
     own = []
     for path in paths:
         if shared[path.with_suffix("")] > 1:
-            unnamed_skeleton = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
-            path = next(each for each in unnamed_skeleton if each.with_suffix("") not in taken)
+            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in numbered if each.with_suffix("") not in taken)
             taken.add(path.with_suffix(""))
         own.append(path)
     return own

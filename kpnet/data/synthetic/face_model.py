@@ -25,8 +25,6 @@ DEFORMATIONS = {
     "mouth_height": 0.03, "mouth_width": 0.045, "lip_upper": 0.012, "lip_lower": 0.015, "mouth_open": 0.05,
     "smile": 0.035, "hairline": 0.06,
 }  # fmt: skip
-
-
 _MIRROR = np.array([-1, 1, 1])
 
 
