@@ -14,6 +14,7 @@ from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
 from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points
 from kpnet.data.images import to_channels
@@ -182,16 +183,12 @@ def _numbers(
 ) -> np.ndarray:
     """A column as float64 (N,), `empty` where the cell is empty or says nan."""
     cells = table.column(column)
-    values = np.empty(len(cells))
-    for row, cell in enumerate(cells):
-        try:
-            value = float(cell or "nan")
-        except ValueError:
-            value = math.inf
-        if math.isinf(value) or value < least:
-            raise KpnetError(f'{table.where(row)}: {column} is "{shorten(cell)}"; expected {expected}')
-        values[row] = empty if math.isnan(value) else value
-    return values
+    values, wrong = parse_numbers(cells)
+    wrong |= np.isinf(values) | (values < least)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise KpnetError(f'{table.where(row)}: {column} is "{shorten(cells[row])}"; expected {expected}')
+    return np.nan_to_num(values, nan=empty)
 
 
 def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:

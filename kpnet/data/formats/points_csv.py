@@ -12,6 +12,7 @@ import numpy as np
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
@@ -166,14 +167,10 @@ def _numbers(cells: np.ndarray, column: str, called: np.ndarray, good: np.ndarra
     """A column as float64 (N,), NaN where empty; a row with another text in it is no longer `good`."""
     if cells.dtype.kind in "fiub":
         return cells.astype(np.float64)
-    values = np.full(len(cells), np.nan)
-    for row, cell in enumerate(cells):
-        try:
-            values[row] = float(cell or "nan") if cell is not None else np.nan
-        except ValueError:
-            if good[row]:
-                good[row] = False
-                skipped.add(f'{called[row]}: {column} is "{shorten(str(cell))}"; expected a number or an empty cell')
+    values, wrong = parse_numbers(cells)
+    for row in np.flatnonzero(wrong & good):
+        good[row] = False
+        skipped.add(f'{called[row]}: {column} is "{shorten(str(cells[row]))}"; expected a number or an empty cell')
     return values
 
 
