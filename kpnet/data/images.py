@@ -24,6 +24,30 @@ Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reac
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
 
 
+def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files in a folder and its subfolders whose suffix is one of `suffixes`, sorted by path.
+
+    Args:
+        folder: An existing folder.
+        suffixes: Lower-case suffixes with their dot. The case of a file's suffix does not matter.
+    """
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+
+
+def find_image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its subfolders, sorted by path.
+
+    Raises:
+        KpnetError: The folder does not exist, or there is no image in it.
+    """
+    if not folder.is_dir():
+        raise KpnetError(f"{folder}: no such folder; expected one of pictures")
+    paths = find_files(folder, IMAGE_SUFFIXES)
+    if not paths:
+        raise KpnetError(f"{folder}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
+    return paths
+
+
 def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a picture file, as a viewer shows it: the EXIF rotation is applied.
 

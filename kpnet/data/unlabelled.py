@@ -13,10 +13,9 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.data.formats.folder import image_paths
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import read_image
+from kpnet.data.images import find_image_files, read_image
 
 
 class Images(Protocol):
@@ -99,7 +98,7 @@ def open_images(path: Path) -> Images:
 
 
 def _of_folder(path: Path) -> ImageFiles:
-    paths = image_paths(path)
+    paths = find_image_files(path)
     # By their first bytes alone: what is no picture at all is told before a training begins.
     bad = [f for f in paths if not cv2.haveImageReader(str(f))]
     if bad:

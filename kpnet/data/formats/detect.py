@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.points_csv import PARQUET
-from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.images import IMAGE_SUFFIXES, find_files
 
 _TABLES = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _SAY = "name its format (kpnet data: --format, a YAML: data.format)"
@@ -36,10 +36,10 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         return detect_format(tables[0])
     if tables:
         raise KpnetError(f"{path}: several files of labels: {', '.join(f.name for f in tables)}; give one of them")
-    suffixes = {f.suffix.lower() for f in path.rglob("*")}
+    suffixes = {f.suffix.lower() for f in find_files(path, (".pts", *IMAGE_SUFFIXES))}
     if ".pts" in suffixes:
         return path, "pts"
-    if suffixes & set(IMAGE_SUFFIXES):
+    if suffixes:
         return path, "folder"
     raise KpnetError(f"{path}: neither labels nor pictures in it")
 

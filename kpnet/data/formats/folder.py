@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.images import find_image_files
 
 
 @DATASETS.register("folder")
@@ -34,18 +33,8 @@ class ImageFolder(ImageFileDataset):
     ) -> None:
         path = Path(path)
         own = Skeleton(("point",)) if skeleton is None else skeleton
-        names = np.array([str(file.relative_to(path)) for file in image_paths(path)])
+        names = np.array([str(file.relative_to(path)) for file in find_image_files(path)])
         count = len(names)
         absent = np.full((count, len(own), 2), np.nan)
         instances = Instances(own, names, np.arange(count), absent, names)
         super().__init__(path, instances, Skipped(path, strict), skeleton=own, exif=exif, **options)
-
-
-def image_paths(path: Path) -> list[Path]:
-    """The picture files of a folder and of those beneath it. A KpnetError for a folder without any."""
-    if not path.is_dir():
-        raise KpnetError(f"{path}: no such folder; expected one of pictures")
-    paths = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    if not paths:
-        raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
-    return paths

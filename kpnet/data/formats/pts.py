@@ -17,7 +17,7 @@ from kpnet.data.formats.image_files import ImageFileDataset, read_text
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_image, write_images
-from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.images import IMAGE_SUFFIXES, find_files
 
 
 @DATASETS.register("pts")
@@ -51,7 +51,7 @@ class PTS(ImageFileDataset):
 def _read_folder(folder: Path, index_base: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected one with pictures and .pts files")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".pts", *IMAGE_SUFFIXES)]
+    files = find_files(folder, (".pts", *IMAGE_SUFFIXES))
     pictures: dict[Path, list[Path]] = {}
     for path in files:
         if path.suffix.lower() != ".pts":
