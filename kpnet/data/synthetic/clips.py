@@ -9,9 +9,9 @@ import numpy as np
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, draw_face, rotation
-from kpnet.data.synthetic.faces import background, occlude, parse_count, photograph, random_tones
+from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.synthetic.face_model import DEFORMATIONS, Face, rotation
+from kpnet.data.synthetic.faces import draw_scene, parse_count, photograph
 
 NOISE = (2.0, 12.0)  # grey values: each clip's own, drawn anew for each frame
 
@@ -24,18 +24,8 @@ class SyntheticClips(KeypointDataset):
     noise is drawn for each frame. Everything is made on the fly from (seed, clip, frame) alone.
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        frames: int = 24,
-        seed: int = 0,
-        size: int = 96,
-        image_size: tuple[int, int] | None = None,
-        in_channels: int | None = None,
-        transform: Transform | None = None,
-    ) -> None:
-        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+    def __init__(self, n: int, *, frames: int = 24, seed: int = 0, size: int = 96, **options: Any) -> None:
+        super().__init__(seed=seed, **options)
         if n < 1 or frames < 1 or size < 16:
             raise KpnetError(f"synthetic clips: {n} of {frames} frames of {size} px; expected at least 1 of 1 of 16 px")
         self.n, self.length, self.size = n, frames, size
@@ -67,11 +57,8 @@ class SyntheticClips(KeypointDataset):
         clip, frame = divmod(index, self.length)
         rng = np.random.default_rng((self.seed, clip))
         face = _moving_face(rng, self.size, frame)
-        canvas, tones = Canvas(self.size, background(rng)), random_tones(rng)
-        draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
-        occlude(canvas, face, tones, rng)
-        noise = rng.uniform(*NOISE)
-        image = photograph(canvas.image(), face, rng).astype(np.float32)
+        scene, noise = draw_scene(face, self.size, rng), rng.uniform(*NOISE)
+        image = photograph(scene, face, rng).astype(np.float32)
         grain = np.random.default_rng((self.seed, clip, frame)).standard_normal(image.shape, dtype=np.float32)
         return np.clip(image + noise * grain, 0, 255).astype(np.uint8), face.keypoints
 

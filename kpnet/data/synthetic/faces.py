@@ -10,7 +10,7 @@ import numpy as np
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 
 
@@ -22,17 +22,8 @@ class SyntheticFaces(KeypointDataset):
     count as visible, also beneath an occluder.
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        seed: int = 0,
-        size: int = 96,
-        image_size: tuple[int, int] | None = None,
-        in_channels: int | None = None,
-        transform: Transform | None = None,
-    ) -> None:
-        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+    def __init__(self, n: int, *, seed: int = 0, size: int = 96, **options: Any) -> None:
+        super().__init__(seed=seed, **options)
         if n < 1 or size < 16:
             raise KpnetError(f"synthetic faces: {n} of {size} px; expected at least 1 of at least 16 px")
         self.n, self.size = n, size
@@ -56,11 +47,7 @@ class SyntheticFaces(KeypointDataset):
             raise IndexError(f"face {index} of {self.n}")
         rng = np.random.default_rng((self.seed, index))
         face = random_face(rng, self.size)
-        canvas = Canvas(self.size, background(rng))
-        tones = random_tones(rng)
-        draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
-        occlude(canvas, face, tones, rng)
-        return photograph(canvas.image(), face, rng), face.keypoints
+        return photograph(draw_scene(face, self.size, rng), face, rng), face.keypoints
 
 
 def random_face(rng: np.random.Generator, size: int) -> Face:
@@ -74,7 +61,15 @@ def random_face(rng: np.random.Generator, size: int) -> Face:
     return Face(size, weights, rotation(yaw, pitch, roll), scale, (x, y + 0.02 * size))
 
 
-def random_tones(rng: np.random.Generator) -> Tones:
+def draw_scene(face: Face, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a face in random grey values before a random background, uint8 (size, size); some are occluded."""
+    canvas, tones = Canvas(size, _background(rng)), _random_tones(rng)
+    draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
+    _occlude(canvas, face, tones, rng)
+    return canvas.image()
+
+
+def _random_tones(rng: np.random.Generator) -> Tones:
     skin = rng.uniform(95, 215)
     return Tones(
         skin=skin,
@@ -86,14 +81,14 @@ def random_tones(rng: np.random.Generator) -> Tones:
     )
 
 
-def background(rng: np.random.Generator) -> np.ndarray:
+def _background(rng: np.random.Generator) -> np.ndarray:
     """A few soft patches: small, to be stretched over the image."""
     cells = rng.integers(3, 9)
     level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)
     return np.clip(level + contrast * rng.standard_normal((cells, cells)), 0, 255).astype(np.uint8)
 
 
-def occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
+def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
     """Glasses, or a bar, or fingers, each on a few faces."""
     kind, value = rng.random(), rng.uniform(0, 255)
     if kind < 0.15:
