@@ -46,14 +46,14 @@ class PointsCSV(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        path = Path(path)
-        skipped = Skipped(path, strict)
-        instances = _read(path, skeleton, skipped)
-        folder = find_folder(path, instances.images, images)
+        skipped = Skipped(Path(path), strict)
+        instances = _read(skipped, skeleton)
+        folder = find_folder(skipped.source, instances.images, images)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read(path: Path, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+def _read(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
+    path = skipped.source
     table = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path, skipped)
     own, xy_columns = _points(path, list(table), skeleton)
     names = table.pop("image")

@@ -42,13 +42,13 @@ class PTS(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        path = Path(path)
-        skipped = Skipped(path, strict)
-        instances = _read_folder(path, index_base, skeleton, skipped)
-        super().__init__(path, instances, skipped, skeleton=skeleton, exif=exif, **options)
+        skipped = Skipped(Path(path), strict)
+        instances = _read_folder(skipped, index_base, skeleton)
+        super().__init__(skipped.source, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read_folder(folder: Path, index_base: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+def _read_folder(skipped: Skipped, index_base: int, skeleton: Skeleton | None) -> Instances:
+    folder = skipped.source
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected one with pictures and .pts files")
     files = find_files(folder, (".pts", *IMAGE_SUFFIXES))
