@@ -275,7 +275,7 @@ def test_data_that_has_no_clips() -> None:
     ):
         build_splits(load(values), window_of("temporal"))
     both = {**values, "data": {"format": "synthetic_clips", "train": 2, "fold": {"index": 0, "of": 2}}}
-    with pytest.raises(KpnetError, match="would tear clips apart"):
+    with pytest.raises(KpnetError, match="would split clips"):
         build_splits(load(both), window_of("temporal"))
     parts = [{"file": 3, "format": "synthetic"}, {"file": 2, "limit": 30}, 1]
     mixed = {**values, "data": {"format": "synthetic_clips", "train": parts}}

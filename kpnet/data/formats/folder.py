@@ -1,4 +1,9 @@
-"""A folder of pictures without labels."""
+"""A folder of images without labels.
+
+Layout: a folder and its subfolders with PNG, JPEG, BMP, TIFF or WebP files; other files are ignored. Each image is one
+sample, called by its path below the folder, and all its keypoints are missing. The format serves to predict labels
+for images, or to look at them with `kpnet data`. Damaged images are skipped.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +22,17 @@ from kpnet.data.images import find_image_files
 
 @DATASETS.register("folder")
 class ImageFolder(ImageFileDataset):
-    """The pictures of a folder, and of those beneath it, without labels: every point of the skeleton is missing.
+    """Images of a folder and its subfolders, without labels: every keypoint of the skeleton is missing.
 
-    exif: pictures as a viewer shows them.
+    Args:
+        path: The folder.
+        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        skeleton: Names of the missing keypoints. None: one keypoint called `point`.
+        strict: Raise an error at the first damaged image, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
+
+    Raises:
+        KpnetError: There is no such folder, or no usable image in it.
     """
 
     def __init__(

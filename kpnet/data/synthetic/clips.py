@@ -1,4 +1,4 @@
-"""Drawn faces that move: data for heads that look at several frames."""
+"""Drawn faces that move: data for heads that see several frames."""
 
 from __future__ import annotations
 
@@ -13,15 +13,30 @@ from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Face, rotation
 from kpnet.data.synthetic.faces import draw_scene, parse_count, photograph
 
-NOISE = (2.0, 12.0)  # grey values: each clip's own, drawn anew for each frame
+NOISE = (2.0, 12.0)  # standard deviation in grey values, one for each clip
 
 
 @DATASETS.register("synthetic_clips")
 class SyntheticClips(KeypointDataset):
-    """`n` clips of `frames` grey faces (size, size) that move smoothly, with the 15 points of facial15.
+    """Drawn clips of a moving grey face with the 15 keypoints of `facial15`.
 
-    A clip is one person before one background in one light; pose, place, size and expression follow slow waves, and
-    noise is drawn for each frame. Everything is made on the fly from (seed, clip, frame) alone.
+    A clip shows one person in front of one background in one light. Pose, place, size and expression change smoothly,
+    and the noise is new in each frame. A frame is drawn when it is needed, from the seed, its clip and its number
+    alone.
+
+    Args:
+        n: Number of clips.
+        frames: Number of frames in each clip.
+        seed: Seed of the clips, and of the augmentation.
+        size: Height and width of the images in pixels, at least 16.
+        **options: `image_size`, `in_channels` and `transform` of `KeypointDataset`.
+
+    Raises:
+        KpnetError: `n`, `frames` or `size` is too small.
+
+    Example:
+        >>> len(SyntheticClips(10, frames=24))
+        240
     """
 
     def __init__(self, n: int, *, frames: int = 24, seed: int = 0, size: int = 96, **options: Any) -> None:
@@ -33,7 +48,17 @@ class SyntheticClips(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of clips, of `frames` frames each; points are facial15's, whatever the skeleton."""
+        """Draw as many clips as a config says.
+
+        Args:
+            data: The section of the config.
+            source: Number of clips.
+            skeleton: Not used: the keypoints are those of `facial15`.
+            **common: Arguments of the class.
+
+        Returns:
+            The dataset.
+        """
         return cls(parse_count(source, "synthetic clips"), **common)
 
     def __len__(self) -> int:
@@ -43,7 +68,6 @@ class SyntheticClips(KeypointDataset):
         return np.repeat(np.arange(self.n), self.length)
 
     def labels(self) -> np.ndarray:
-        """Every face has all points: bool (N, 15)."""
         return np.ones((len(self), len(self.skeleton)), bool)
 
     def image_name(self, index: int) -> str:
@@ -51,7 +75,6 @@ class SyntheticClips(KeypointDataset):
         return f"{clip}_{frame}"
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         clip, frame = divmod(index, self.length)
@@ -64,7 +87,7 @@ class SyntheticClips(KeypointDataset):
 
 
 def _moving_face(rng: np.random.Generator, size: int, frame: int) -> Face:
-    """The face at a frame; the draws are the same for all frames of a clip."""
+    """Return the face in a frame. `rng` draws the same for all frames of a clip."""
     weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
     names = list(DEFORMATIONS)
     moving = [names.index(name) for name in ("mouth_open", "smile", "brow_height")]
@@ -78,7 +101,7 @@ def _moving_face(rng: np.random.Generator, size: int, frame: int) -> Face:
 
 
 def _waves(rng: np.random.Generator, frame: int, amplitudes: tuple[float, ...]) -> np.ndarray:
-    """For each amplitude two sines of it and of half of it, with periods of 24 to 90 frames."""
+    """Return for each amplitude a sine of it plus one of half of it, with periods of 24 to 90 frames."""
     count = len(amplitudes)
     periods, phases = rng.uniform(24, 90, (2, count)), rng.uniform(0, 2 * np.pi, (2, count))
     waves = np.sin(2 * np.pi * frame / periods + phases)

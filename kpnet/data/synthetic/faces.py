@@ -1,4 +1,4 @@
-"""Drawn faces with exactly known points: data for demos and tests that needs no file."""
+"""Drawn faces with exactly known keypoints: data for demos and tests that needs no file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, d
 
 @DATASETS.register("synthetic")
 class SyntheticFaces(KeypointDataset):
-    """`n` grey faces (size, size) with the 15 points of facial15, made on the fly from (seed, index) alone.
+    """Drawn grey faces with the 15 keypoints of `facial15`.
 
-    Shape, expression, pose, light, background, blur, noise and occluders vary. All points lie on the image and
-    count as visible, also beneath an occluder.
+    Shape, expression, pose, light, background, blur, noise and occluders vary. All keypoints lie on the image and count
+    as visible, also under an occluder. A face is drawn when it is needed, from the seed and its index alone.
+
+    Args:
+        n: Number of faces.
+        seed: Seed of the faces, and of the augmentation.
+        size: Height and width of the images in pixels, at least 16.
+        **options: `image_size`, `in_channels` and `transform` of `KeypointDataset`.
+
+    Raises:
+        KpnetError: `n` or `size` is too small.
+
+    Example:
+        >>> image, keypoints = SyntheticFaces(100).read(0)
+        >>> image.shape, keypoints.shape
+        ((96, 96), (15, 2))
     """
 
     def __init__(self, n: int, *, seed: int = 0, size: int = 96, **options: Any) -> None:
@@ -31,18 +45,26 @@ class SyntheticFaces(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of faces; their points are those of facial15, whatever the skeleton."""
+        """Draw as many faces as a config says.
+
+        Args:
+            data: The section of the config.
+            source: Number of faces.
+            skeleton: Not used: the keypoints are those of `facial15`.
+            **common: Arguments of the class.
+
+        Returns:
+            The dataset.
+        """
         return cls(parse_count(source, "synthetic faces"), **common)
 
     def __len__(self) -> int:
         return self.n
 
     def labels(self) -> np.ndarray:
-        """Every face has all points: bool (n, 15)."""
         return np.ones((self.n, len(self.skeleton)), bool)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""
         if not 0 <= index < self.n:
             raise IndexError(f"face {index} of {self.n}")
         rng = np.random.default_rng((self.seed, index))
@@ -51,7 +73,7 @@ class SyntheticFaces(KeypointDataset):
 
 
 def random_face(rng: np.random.Generator, size: int) -> Face:
-    """Shape, pose, scale and place."""
+    """Draw the shape, pose, scale and place of a face."""
     weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
     opening = list(DEFORMATIONS).index("mouth_open")
     weights[opening] = max(0.0, weights[opening])
@@ -82,14 +104,14 @@ def _random_tones(rng: np.random.Generator) -> Tones:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A few soft patches: small, to be stretched over the image."""
+    """Return a small image of soft patches, to be stretched over the whole image."""
     cells = rng.integers(3, 9)
     level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)
     return np.clip(level + contrast * rng.standard_normal((cells, cells)), 0, 255).astype(np.uint8)
 
 
 def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
-    """Glasses, or a bar, or fingers, each on a few faces."""
+    """Draw glasses, a bar or fingers over some of the faces."""
     kind, value = rng.random(), rng.uniform(0, 255)
     if kind < 0.15:
         width = face.scale * rng.uniform(0.03, 0.07)
@@ -111,7 +133,7 @@ def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator)
 
 
 def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
-    """Light from one side, contrast, blur and noise; moves no pixel."""
+    """Add light from one side, contrast, blur and noise to an image uint8 (size, size). No pixel is moved."""
     size = len(image)
     if rng.random() < 0.5:
         sigma = size / 96 * rng.uniform(0.3, 0.9)
@@ -128,7 +150,7 @@ def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.nd
 
 
 def parse_count(source: str | int, what: str) -> int:
-    """A format's `source` where it is a number of things to draw; a KpnetError for another."""
+    """Return a format's `source` as the number of things to draw, or raise KpnetError if it is none."""
     if not str(source).isdecimal():
         raise KpnetError(f'{what}: found "{source}", expected their number, e.g. data.train=100')
     return int(source)
