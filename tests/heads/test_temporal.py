@@ -271,7 +271,7 @@ def test_data_that_has_no_clips() -> None:
         "data": {"format": "synthetic", "train": 4, "val": 2},
     }
     with pytest.raises(
-        KpnetError, match=r'head "temporal" learns from frames that follow one another.*synthetic_clips'
+        KpnetError, match=r'head "temporal" learns from consecutive frames.*synthetic_clips'
     ):
         build_splits(load(values), window_of("temporal"))
     both = {**values, "data": {"format": "synthetic_clips", "train": 2, "fold": {"index": 0, "of": 2}}}
