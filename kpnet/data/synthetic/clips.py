@@ -48,17 +48,7 @@ class SyntheticClips(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """Draw as many clips as a config says.
-
-        Args:
-            data: The section of the config.
-            source: Number of clips.
-            skeleton: Not used: the keypoints are those of `facial15`.
-            **common: Arguments of the class.
-
-        Returns:
-            The dataset.
-        """
+        # The keypoints are those of facial15, whatever the skeleton.
         return cls(parse_count(source, "synthetic clips"), **common)
 
     def __len__(self) -> int:
