@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.base import DATASETS
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Face, rotation
-from kpnet.data.synthetic.faces import draw_scene, parse_count, photograph
+from kpnet.data.synthetic.faces import DrawnDataset, draw_scene, photograph
 
 NOISE = (2.0, 12.0)  # standard deviation in grey values, one for each clip
 
 
 @DATASETS.register("synthetic_clips")
-class SyntheticClips(KeypointDataset):
+class SyntheticClips(DrawnDataset):
     """Drawn clips of a moving grey face with the 15 keypoints of `facial15`.
 
     A clip shows one person in front of one background in one light. Pose, place, size and expression change smoothly,
@@ -39,6 +38,8 @@ class SyntheticClips(KeypointDataset):
         240
     """
 
+    title = "synthetic clips"
+
     def __init__(self, n: int, *, frames: int = 24, seed: int = 0, size: int = 96, **options: Any) -> None:
         super().__init__(seed=seed, **options)
         if n < 1 or frames < 1 or size < 16:
@@ -46,19 +47,11 @@ class SyntheticClips(KeypointDataset):
         self.n, self.length, self.size = n, frames, size
         self.skeleton = Skeleton.load("facial15")
 
-    @classmethod
-    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        # The keypoints are those of facial15, whatever the skeleton.
-        return cls(parse_count(source, "synthetic clips"), **common)
-
     def __len__(self) -> int:
         return self.n * self.length
 
     def clips(self) -> np.ndarray:
         return np.repeat(np.arange(self.n), self.length)
-
-    def labels(self) -> np.ndarray:
-        return np.ones((len(self), len(self.skeleton)), bool)
 
     def image_name(self, index: int) -> str:
         clip, frame = divmod(index, self.length)

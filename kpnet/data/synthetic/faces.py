@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
@@ -14,8 +14,24 @@ from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 
 
+class DrawnDataset(KeypointDataset):
+    """Base class of data sets that are drawn. A subclass takes the number of things to draw first."""
+
+    title: ClassVar[str]  # what it draws, for messages
+
+    @classmethod
+    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
+        """Draw as many as `source` says. The keypoints are always those of `facial15`."""
+        if not str(source).isdecimal():
+            raise KpnetError(f'{cls.title}: found "{source}", expected their number, e.g. data.train=100')
+        return cls(int(source), **common)  # type: ignore[arg-type]
+
+    def labels(self) -> np.ndarray:
+        return np.ones((len(self), len(self.skeleton)), bool)
+
+
 @DATASETS.register("synthetic")
-class SyntheticFaces(KeypointDataset):
+class SyntheticFaces(DrawnDataset):
     """Drawn grey faces with the 15 keypoints of `facial15`.
 
     Shape, expression, pose, light, background, blur, noise and occluders vary. All keypoints lie on the image and count
@@ -36,6 +52,8 @@ class SyntheticFaces(KeypointDataset):
         ((96, 96), (15, 2))
     """
 
+    title = "synthetic faces"
+
     def __init__(self, n: int, *, seed: int = 0, size: int = 96, **options: Any) -> None:
         super().__init__(seed=seed, **options)
         if n < 1 or size < 16:
@@ -43,16 +61,8 @@ class SyntheticFaces(KeypointDataset):
         self.n, self.size = n, size
         self.skeleton = Skeleton.load("facial15")
 
-    @classmethod
-    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        # The keypoints are those of facial15, whatever the skeleton.
-        return cls(parse_count(source, "synthetic faces"), **common)
-
     def __len__(self) -> int:
         return self.n
-
-    def labels(self) -> np.ndarray:
-        return np.ones((self.n, len(self.skeleton)), bool)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < self.n:
@@ -137,10 +147,3 @@ def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.nd
     lit += level - 128 * gain
     lit += rng.uniform(1, 7) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
-
-
-def parse_count(source: str | int, what: str) -> int:
-    """Return a format's `source` as the number of things to draw, or raise KpnetError if it is none."""
-    if not str(source).isdecimal():
-        raise KpnetError(f'{what}: found "{source}", expected their number, e.g. data.train=100')
-    return int(source)
