@@ -24,7 +24,7 @@ class DrawnDataset(KeypointDataset):
         """Draw as many as `source` says. The keypoints are always those of `facial15`."""
         if not str(source).isdecimal():
             raise KpnetError(f'{cls.title}: found "{source}", expected their number, e.g. data.train=100')
-        return cls(int(source), **common)  # type: ignore[arg-type]
+        return cls(int(source), **common)  # type: ignore[arg-type, call-arg]
 
     def labels(self) -> np.ndarray:
         return np.ones((len(self), len(self.skeleton)), bool)
