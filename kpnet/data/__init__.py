@@ -1,4 +1,7 @@
-"""Datasets: every format gives the same samples."""
+"""Labelled images as samples that are the same whatever the format. Knows nothing of networks.
+
+Imports core, config and the function modules. To add a format, see `kpnet.data.formats`.
+"""
 
 from __future__ import annotations
 

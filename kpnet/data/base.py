@@ -1,4 +1,4 @@
-"""The dataset contract: how raw images and points become a model's samples."""
+"""The contract of a data format, and how raw images and keypoints become a model's samples."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.cropping import Cropper
 from kpnet.data.images import crop, letterbox, to_channels
 
-# (image, points, seed) to image and points, augmented; points float64 (K, 3): x, y in pixels (NaN for absent), weight
+# (image, points, seed) to the augmented image and points; points float64 (K, 3): x, y in pixels (NaN: absent), weight
 Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 class KeypointDataset(Dataset[dict[str, Any]]):
-    """Base of every format. A subclass fills `skeleton`, `__len__` and `read`.
+    """Base class of every data format. A subclass sets `skeleton` and implements `__len__`, `read` and `open`.
 
-    Items: `image` float (C, H, W) in [0, 1], `keypoints` float (K, 2) in [-1, 1] (0 where not visible),
-    `visible` bool (K,), `weight` float (K,), what each point counts in the loss (0 where not visible), the stable
-    `index`, and `matrix` float (2, 3), from the original image's pixels to the model's by letterbox or crop
-    alone. The model normalises the image itself.
+    An item is a dictionary:
 
-    `image_size` (H, W) letterboxes every image to one size (None: as it is), `in_channels` converts
-    between grey and colour, `transform` augments with draws from (seed, epoch, index) alone. A `cropper`, once
-    it is set, fits what lies about the sample's box in place of the whole image.
+    - `image`: float32 (C, H, W) in [0, 1]. The model normalises it itself.
+    - `keypoints`: float32 (K, 2) in [-1, 1], 0 where not visible.
+    - `visible`: bool (K,), whether the image has a label for the keypoint.
+    - `weight`: float32 (K,), weight of each keypoint in the loss, 0 where not visible.
+    - `index`: the sample's index, the same in every epoch.
+    - `matrix`: float32 (2, 3), maps pixels of the original image to pixels of `image`, augmentation not included.
+
+    Args:
+        image_size: Height and width to which every image is letterboxed. None keeps each image's own size.
+        in_channels: 1 converts every image to grey, 3 to RGB. None keeps the channels.
+        transform: Augmentation. It draws from the seed, the epoch and the index alone.
+        seed: Seed of the augmentation.
+
+    Attributes:
+        skeleton: Names, left/right pairs and edges of the keypoints.
+        cropper: Crops the region around each sample's box or keypoints. None uses the whole image.
     """
 
     skeleton: Skeleton
@@ -55,11 +65,17 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """Built from a config: `source` is a file under `data.root`, `common` the arguments of this base class, and
-        the format's own options.
+        """Open a source of the `data:` section of a config.
 
-        skeleton: the points that are asked for, or None. A source that has not all of them is opened with its own:
-        the caller matches them by name.
+        Args:
+            data: The section.
+            source: A file or folder relative to `data.root`, or the number of samples to draw.
+            skeleton: The keypoints that are wanted. A source that lacks some of them is opened with its own
+                skeleton, and the caller matches them by name. None: the source's own.
+            **common: The format's own options and the arguments of this base class.
+
+        Returns:
+            The dataset.
         """
         raise NotImplementedError
 
@@ -67,51 +83,117 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         raise NotImplementedError
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W) or (H, W, C) and keypoints float64 (K, 2) in its pixels, NaN where absent."""
+        """Return the original image and keypoints of a sample.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The image, uint8 (H, W) or (H, W, C), and its keypoints, float64 (K, 2) in pixels, NaN where absent. Both
+            may be written into.
+        """
         raise NotImplementedError
 
     def point_weights(self, index: int) -> np.ndarray:
-        """What each point of the sample counts in the loss, float64 (K,)."""
+        """Return the weight of each keypoint in the loss.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Weights, float64 (K,), of at least 0.
+        """
         return np.ones(len(self.skeleton))
 
     def labels(self) -> np.ndarray:
-        """Which points each sample has, bool (N, K). Reads every sample; a format that knows better says so."""
+        """Return which keypoints each sample has. Formats override this where reading every image can be avoided.
+
+        Returns:
+            Bool (N, K).
+        """
         return np.stack([np.isfinite(self.read(index)[1]).all(-1) for index in range(len(self))])
 
     def image_name(self, index: int) -> str:
-        """What predictions call this sample. Samples of one image share it."""
+        """Return the name of the sample's image, by which predictions refer to it.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The name, shared by all samples of one image.
+        """
         return str(index)
 
     def instance(self, index: int) -> int:
-        """The sample's number, from 0, among those of its image."""
+        """Return the sample's number among the samples of its image.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The number, counted from 0.
+        """
         return 0
 
     def box(self, index: int) -> np.ndarray | None:
-        """The sample's box float64 (4,): the edges x0, y0, x1, y1 in the pixels of `read`, where an image reaches
-        from -0.5 to W - 0.5. None where the format has none."""
+        """Return the sample's bounding box.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The edges x0, y0, x1, y1, float64 (4,), in pixels of the original image, which reaches from -0.5 to
+            W - 0.5; None where there is no box.
+        """
         return None
 
     def visibility(self, index: int) -> np.ndarray:
-        """Uint8 (K,): 0 for an absent point, 1 for a labelled one that something hides, 2 for one that is seen.
+        """Return the visibility of each keypoint, as COCO counts it.
 
-        A format that does not tell hidden from seen says 2.
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Uint8 (K,): 0 for absent, 1 for labelled but hidden, 2 for visible. A format that does not distinguish
+            hidden from visible keypoints gives 2 for both.
         """
         return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
 
     def set_epoch(self, epoch: int) -> None:
-        """Augmentation draws change with the epoch."""
+        """Set the epoch, which changes what the augmentation draws.
+
+        Args:
+            epoch: Number of the epoch.
+        """
         self._epoch.fill_(epoch)
 
     def transform_of(self, index: int) -> Transform | None:
-        """The augmentation of this sample."""
+        """Return the augmentation of a sample.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The augmentation, or None.
+        """
         return self.transform
 
     def sample_pixels(
         self, index: int, draws: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The model's view before normalisation: image uint8, keypoints in its pixels, and the 2x3
-        mapping from the original image's pixels to it (of letterbox or crop alone). draws: of the crop's jitter,
-        if it has one; None for the crop as it is."""
+        """Return a sample as the model sees it, in pixels and before augmentation.
+
+        Args:
+            index: Index of the sample.
+            draws: Random generator for the jitter of the crop. None: no jitter.
+
+        Returns:
+            The cropped or letterboxed image, uint8, its keypoints, float64 (K, 2) in its pixels, and the 2x3 matrix
+            that maps pixels of the original image to its pixels.
+
+        Raises:
+            KpnetError: The image has other channels than `in_channels`, or the sample has no box to crop.
+        """
         image, xy = self.read(index)
         matrix = np.eye(2, 3)
         if self.in_channels is not None:
@@ -129,7 +211,11 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         return image, xy, matrix
 
     def clips(self) -> np.ndarray:
-        """The clip that each sample is a frame of, int (N,); frames follow one another. Each sample its own: stills."""
+        """Return the clip that each sample is a frame of. Frames of a clip follow one another.
+
+        Returns:
+            Clip numbers, int (N,). Single images are clips of one frame each, which is the default.
+        """
         return np.arange(len(self))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -137,7 +223,15 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         return self.sample(index, index)
 
     def sample(self, index: int, draws: int) -> dict[str, Any]:
-        """The item `index`, cropped and augmented as the item `draws` is: frames of a clip move as one."""
+        """Return an item with the random crop and augmentation of another, so that all frames of a clip move alike.
+
+        Args:
+            index: Index of the sample.
+            draws: Index of the sample whose random draws are used.
+
+        Returns:
+            The item, as described for the class.
+        """
         weight, transform = self.point_weights(index), self.transform_of(index)
         jitters = self.cropper is not None and self.cropper.jitters
         augmented = transform is not None or jitters
@@ -146,9 +240,9 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop) if jitters else None)
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))
-            xy, weight = points[:, :2], points[:, 2]  # of a mirrored image in another order
+            xy, weight = points[:, :2], points[:, 2]  # a mirrored image has them in another order
         size = (image.shape[0], image.shape[1])
-        # What was augmented off the image is not there; a label that lies outside is.
+        # A point that augmentation moved off the image is absent; one labelled outside the image is not.
         visible = coordinates.inside(xy, size) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
         return {
@@ -162,7 +256,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Uint8 (H, W) or (H, W, C) as float (C, H, W) in [0, 1], its channels one after another in memory."""
+    """Convert uint8 (H, W) or (H, W, C) to float32 (C, H, W) in [0, 1], contiguous."""
     if image.dtype != np.uint8:
         raise KpnetError(f"expected an image uint8 (H, W) or (H, W, C), found {image.dtype} {image.shape}")
     planes = np.empty((1 if image.ndim == 2 else image.shape[2], *image.shape[:2]), np.uint8)
@@ -170,7 +264,7 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(planes).to(torch.float32).mul_(1 / 255)
 
 
-# What kpnet gives a format's constructor. Its other keyword-only parameters are its options in `data.format`.
+# Arguments that kpnet passes to a format's constructor. Other keyword-only ones are the options of `data.format`.
 COMMON_ARGUMENTS = frozenset({"skeleton", "complete_only", "strict", "image_size", "in_channels", "transform", "seed"})
 
 DATASETS: Registry[type[KeypointDataset]] = Registry("data format")

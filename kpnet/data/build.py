@@ -1,4 +1,4 @@
-"""From the `data:` section of a config to datasets."""
+"""Build datasets from the `data:` section of a config."""
 
 from __future__ import annotations
 
@@ -32,15 +32,27 @@ def build_dataset(
     seed: int = 0,
     partial: bool = False,
 ) -> KeypointDataset:
-    """One file (or count) of `data` as samples for a model, as they are; a KpnetError where it lacks a point.
+    """Build the samples of one file for a model, without augmentation.
 
-    skeleton None: the config's, or the file's own. partial: a point that it lacks is missing, if it has another.
+    Args:
+        data: The section of the config.
+        model: The model's config, for the size and the channels of its input.
+        source: A file or folder relative to `data.root`, or the number of samples to draw.
+        skeleton: The keypoints of the samples. None: the config's, or the file's own.
+        seed: Seed of drawn samples.
+        partial: Keypoints that the file lacks are missing, as long as it has one of them. False: they are an error.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        KpnetError: The file cannot be used, or lacks a keypoint.
     """
-    skeleton = _configured(data) if skeleton is None else skeleton
-    common = _common(model, seed)
+    skeleton = _configured_skeleton(data) if skeleton is None else skeleton
+    common = _common_arguments(model, seed)
     dataset = _open(data, source, skeleton, common)
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
-        dataset = ConcatDataset(skeleton, [ConcatPart(_called(data, source), dataset)], partial=partial, **common)
+        dataset = ConcatDataset(skeleton, [ConcatPart(_source_name(data, source), dataset)], partial=partial, **common)
     dataset.cropper = _cropper(data, model, jitter=False)
     return dataset
 
@@ -48,19 +60,43 @@ def build_dataset(
 def open_dataset(
     path: Path, form: Part | None = None, skeleton: str | None = None, *, strict: bool = False
 ) -> KeypointDataset:
-    """A file or folder as samples of the format's own; form None: told from what it is."""
+    """Open a file or folder with the size, channels and keypoints that it has.
+
+    Args:
+        path: The file or folder.
+        form: Name of its format, or a mapping with its options. None: detected.
+        skeleton: Name or file of the skeleton. None: the file's own.
+        strict: Raise an error at the first instance that cannot be used.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        KpnetError: It cannot be opened, or its format is unclear.
+    """
     path, form = detect_format(path) if form is None else (path, form)
     data = DataConfig(format=form, root="", strict=strict)
     return _open(data, str(path), None if skeleton is None else Skeleton.load(skeleton), {})
 
 
 def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
-    """The files of `data.train`, each with its own settings, on one skeleton: the config's, or the first file's own."""
-    data, common = config.data, _common(config.model, config.train.seed)
+    """Build the training data: the files of `data.train`, each with its own settings, on one skeleton.
+
+    Args:
+        config: The config. Without `data.skeleton`, the skeleton is that of the first file.
+        augment: Whether to augment and jitter the samples.
+
+    Returns:
+        The dataset, with a part for each file.
+
+    Raises:
+        KpnetError: There is no file, one cannot be used, or one is listed twice.
+    """
+    data, common = config.data, _common_arguments(config.model, config.train.seed)
     if not data.train:
         raise KpnetError("data.train is missing: give a file under data.root")
     _check_once(data)
-    skeleton = _configured(data)
+    skeleton = _configured_skeleton(data)
     parts = []
     for entry in data.train:
         own = {key: getattr(entry, key) for key in ("format", "complete_only", "transforms")}
@@ -68,7 +104,7 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
         dataset = _open(settings, entry.file, skeleton, common)
         skeleton = dataset.skeleton if skeleton is None else skeleton
         transform = _augmentation(settings, skeleton) if augment else None
-        parts.append(ConcatPart(_called(settings, entry.file), dataset, entry.limit, entry.weight, transform))
+        parts.append(ConcatPart(_source_name(settings, entry.file), dataset, entry.limit, entry.weight, transform))
     assert skeleton is not None
     joined = ConcatDataset(skeleton, parts, **common)
     joined.cropper = _cropper(data, config.model, jitter=augment)
@@ -76,9 +112,17 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
 
 
 def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDataset, KeypointDataset | None]:
-    """Training data with augmentation, and validation data without, on the same skeleton.
+    """Build training data with augmentation and validation data without, on one skeleton.
 
-    window: how many frames before and after each the model looks at (`kpnet.heads.window_of`).
+    Args:
+        config: The config.
+        window: Number of frames before and after each that the model sees (`kpnet.heads.window_of`).
+
+    Returns:
+        Training data, and validation data or None where the config names none.
+
+    Raises:
+        KpnetError: A file cannot be used, or the model sees several frames and the training data are single images.
     """
     train: KeypointDataset = build_train(config)
     val = build_val(config, train.skeleton, window)
@@ -88,32 +132,32 @@ def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDatas
 
 
 def build_val(config: Config, skeleton: Skeleton, window: tuple[int, int]) -> KeypointDataset | None:
-    """The validation data, or None where the config names none. window: as in `build_splits`."""
+    """Build the validation data, or return None where the config names none. The window is that of `build_splits`."""
     if config.data.fold is not None:
-        # Synthetic faces are those of one seed, so that every seed of the training is held against the same.
+        # Synthetic faces come from one seed, so that every seed of the training is validated on the same ones.
         train = config.train.model_copy(update={"seed": 0})
         whole = build_train(config.model_copy(update={"train": train}), augment=False)
         return Subset(whole, split_fold(whole, config.data.fold)[1])
     if config.data.val is None:
         return None
-    # Synthetic faces other than the training's, and the same for every seed of the training.
+    # Synthetic faces differ from the training's, and are the same for every seed of the training.
     val = build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
     return _in_windows(val, config, window, must=False)
 
 
 def _in_windows(dataset: KeypointDataset, config: Config, window: tuple[int, int], *, must: bool) -> KeypointDataset:
-    """As windows of clips, for a model that looks at several frames; a KpnetError if it `must` be and cannot."""
+    """Wrap the dataset in windows of frames, for a model that sees several; raise if it `must` and cannot be."""
     if not sum(window):
         return dataset
     head = f'head "{split_spec(config.model.head, "head")[0]}"'
     if config.data.crop is not None:
-        raise KpnetError(f"{head}: data.crop would cut each frame of a clip at another place: leave it out")
+        raise KpnetError(f"{head}: data.crop would crop each frame of a clip at another place: leave it out")
     if config.data.fold is not None:
-        raise KpnetError(f"{head}: data.fold would tear clips apart: give data.val")
+        raise KpnetError(f"{head}: data.fold would split clips: give data.val instead")
     if (np.diff(dataset.clips()) != 0).all():
         if must:
             raise KpnetError(
-                f"{head} learns from frames that follow one another, and data.train has single images: "
+                f"{head} learns from consecutive frames, and data.train has single images: "
                 "use format: synthetic_clips, or one of your own with `clips`"
             )
         return dataset
@@ -121,15 +165,25 @@ def _in_windows(dataset: KeypointDataset, config: Config, window: tuple[int, int
 
 
 def points_without_labels(train: KeypointDataset) -> list[str]:
-    """Names of the points that no sample has. A KpnetError for a file that has not one label."""
+    """Return the names of the keypoints that no sample has.
+
+    Args:
+        train: The training data.
+
+    Returns:
+        The names, in the skeleton's order.
+
+    Raises:
+        KpnetError: A file has no label at all.
+    """
     labels = train.labels()
     whole = train.dataset if isinstance(train, Subset) else train
     files = zip(whole.parts, whole.split(whole.labels()), strict=True) if isinstance(whole, ConcatDataset) else ()
     for part, has in files:
         if not has.any():
             raise KpnetError(
-                f"{part.source}: not one of its {len(has)} samples has a label; leave it out of data.train, or "
-                "have a trained model label it: kpnet predict RUN FILE --pseudo-labels"
+                f"{part.source}: none of its {len(has)} samples has a label; remove it from data.train, or "
+                "label it with a trained model: kpnet predict RUN FILE --pseudo-labels"
             )
     return [name for name, column in zip(train.skeleton.names, labels.T, strict=True) if not column.any()]
 
@@ -142,12 +196,12 @@ def _open(data: DataConfig, source: str | int, skeleton: Skeleton | None, common
     )
 
 
-def _configured(data: DataConfig) -> Skeleton | None:
+def _configured_skeleton(data: DataConfig) -> Skeleton | None:
     return None if data.skeleton is None else Skeleton.load(data.skeleton)
 
 
-def _called(data: DataConfig, source: str | int) -> str:
-    """A file or count in messages."""
+def _source_name(data: DataConfig, source: str | int) -> str:
+    """Return how messages refer to a file or a number of drawn samples."""
     return (
         str(Path(data.root) / source)
         if isinstance(source, str)
@@ -155,7 +209,7 @@ def _called(data: DataConfig, source: str | int) -> str:
     )
 
 
-def _common(model: ModelConfig, seed: int) -> dict[str, Any]:
+def _common_arguments(model: ModelConfig, seed: int) -> dict[str, Any]:
     return {"image_size": model.input_size, "in_channels": model.in_channels, "seed": seed}
 
 
@@ -175,10 +229,12 @@ def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:
 
 
 def _check_once(data: DataConfig) -> None:
-    """A file that is listed twice is rather a slip than a wish to count it double."""
+    """Raise if a file is listed twice."""
     seen: dict[tuple[str, Path], TrainFile] = {}
     for entry in data.train:
         key = (split_spec(entry.format or data.format, "data.format")[0], (Path(data.root) / str(entry.file)).resolve())
         if key in seen:
-            raise KpnetError(f"data.train lists {entry.file} twice: drop one; to count it more, give it a weight")
+            raise KpnetError(
+                f"data.train lists {entry.file} twice: remove one; to give it more influence, set its weight"
+            )
         seen[key] = entry

@@ -1,4 +1,4 @@
-"""Read every sample of a dataset, and say what is in it and what looks wrong."""
+"""Check a dataset: count what is in it, and find what looks wrong, such as swapped left and right keypoints."""
 
 from __future__ import annotations
 
@@ -19,38 +19,68 @@ from kpnet.data.formats.instances import InstanceDataset
 
 @dataclass
 class Findings:
-    """What `check_data` found. Counts (K,) are over the samples that were read; indices are the dataset's."""
+    """What `check_data` found.
+
+    Attributes:
+        names: Names of the K keypoints.
+        samples: Number of samples that could be read.
+        images: Number of images that could be read.
+        most: Largest number of instances on one image.
+        boxes: Number of samples with a box.
+        sizes: The smallest and the largest image (W, H), by area; None if no image could be read.
+        missing: Number of samples without each keypoint, int (K,).
+        hidden: Number of samples in which each keypoint is hidden, int (K,).
+        outside: Number of samples in which each keypoint lies outside the image, int (K,).
+        outside_samples: Indices of samples with keypoints outside the image.
+        left_out: For each instance that the format skipped one line with the reason.
+        failed: For each image that could not be read one line with the reason.
+        duplicates: Groups of images with the same pixels, by name.
+        same_names: Groups of image paths with the same file name.
+        suspicious: Samples whose left and right seem swapped: index and what to look at.
+    """
 
     names: tuple[str, ...]
     samples: int = 0
     images: int = 0
-    most: int = 0  # instances on one image
+    most: int = 0
     boxes: int = 0
-    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None  # smallest and largest (W, H), by area
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
     missing: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     hidden: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     outside_samples: list[int] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # by the format
-    failed: list[str] = field(default_factory=list)  # images that could not be read
-    duplicates: list[list[str]] = field(default_factory=list)  # names of images with the same pixels
-    same_names: list[list[str]] = field(default_factory=list)  # paths with the same file name
-    suspicious: dict[int, str] = field(default_factory=dict)  # left and right
+    left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    same_names: list[list[str]] = field(default_factory=list)
+    suspicious: dict[int, str] = field(default_factory=dict)
 
     @property
     def unusable(self) -> int:
-        """Samples left out, and images that could not be read."""
+        """Number of skipped instances and of images that could not be read."""
         return len(self.left_out) + len(self.failed)
 
 
 def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) -> Findings:
-    """Reads every image once. progress: the indices, wrapped in a progress bar."""
+    """Read every image of a dataset once, and report what is in it and what looks wrong.
+
+    Args:
+        dataset: The dataset, without augmentation.
+        progress: The indices of all samples, such as `range(len(dataset))` in a progress bar. None: no progress bar.
+
+    Returns:
+        The findings. An image that cannot be read is one of them, not an error.
+
+    Example:
+        >>> check_data(COCO("val.json")).missing
+        array([0, 3, 1])
+    """
     count, points = len(dataset), len(dataset.skeleton)
     found = Findings(dataset.skeleton.names, missing=np.zeros(points, int))
     found.hidden, found.outside = np.zeros(points, int), np.zeros(points, int)
     found.left_out = list(dataset.skipped.messages) if isinstance(dataset, InstanceDataset) else []
     every = np.full((count, points, 2), np.nan)
-    sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None: it could not be read
+    sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)
     for index in range(count) if progress is None else progress:
         name = dataset.image_name(index)
@@ -92,28 +122,33 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
 
 
 def _same_names(paths: Iterable[str]) -> list[list[str]]:
-    """Those of different folders with one file name."""
+    """Return groups of paths that have the same file name in different folders."""
     named: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         named[Path(path).name].append(path)
     return [group for group in named.values() if len(group) > 1]
 
 
-_ODD = 4.0  # times the median distance from the common shape, at least, makes a sample worth a look
-
-
-_BETTER = 0.4  # of that distance, at most, is left once sides are swapped
-
-
-_RARE = 0.02  # of the samples may have a pair the other way round; of limbs that cross, more have
+# A sample is suspicious if its distance from the common shape is over _FAR times the median distance, and swapping left
+# and right leaves less than _REDUCED of it.
+_FAR = 4.0
+_REDUCED = 0.4
+_RARE = 0.02  # share of the samples that may have one pair swapped; limbs that cross are swapped in more
 
 
 def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
-    """Index and what to look at, of samples (N, K, 2) whose left and right seem swapped.
+    """Detect swapped left and right keypoints.
 
-    Either they fit the shape that most have far better with all pairs swapped, or single pairs point the other way
-    round than in nearly all others. Shapes are compared up to place, scale and rotation, but not up to a mirror, so
-    an animal may look any way.
+    A sample is suspicious if it fits the common shape far better with all pairs swapped, or if a pair points the
+    opposite way from nearly all other samples. Shapes are compared up to position, scale and rotation (Procrustes
+    analysis) but not up to reflection, so that an animal may face any direction.
+
+    Args:
+        xy: Keypoints (N, K, 2) in pixels, NaN where absent.
+        skeleton: The keypoints, whose left/right pairs are compared.
+
+    Returns:
+        For each suspicious sample its index and what to look at.
     """
     if not skeleton.pairs or len(skeleton) < 3 or len(xy) < 3:
         return {}
@@ -124,7 +159,7 @@ def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
     if not len(known):
         return {}
     with np.errstate(invalid="ignore"):
-        whole = (as_is > _ODD * np.median(known) + 1e-6) & (swapped < _BETTER * as_is)
+        whole = (as_is > _FAR * np.median(known) + 1e-6) & (swapped < _REDUCED * as_is)
     found = dict.fromkeys(np.flatnonzero(whole).tolist(), "left and right may be swapped")
     aligned = _align(points, shape)
     for a, b in skeleton.pairs:
@@ -132,15 +167,15 @@ def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
         usual = shape[left] - shape[right]
         with np.errstate(invalid="ignore"):
             along = ((aligned[:, left] - aligned[:, right]) * np.conj(usual)).real / np.abs(usual) ** 2
-            turned = (along < -0.5) & ~whole
-        if turned.any() and turned.sum() <= max(1, _RARE * np.isfinite(along).sum()):
-            for index in np.flatnonzero(turned).tolist():
+            opposite = (along < -0.5) & ~whole
+        if opposite.any() and opposite.sum() <= max(1, _RARE * np.isfinite(along).sum()):
+            for index in np.flatnonzero(opposite).tolist():
                 found[index] = f"{found[index]}, {a} and {b}" if index in found else f"swapped? {a} and {b}"
     return found
 
 
 def _common_shape(points: np.ndarray) -> np.ndarray:
-    """Complex (K,): the median of the samples, each turned, scaled and moved onto it; NaN for a point none has."""
+    """Return the median shape of the aligned samples, complex (K,), NaN for a point that no sample has."""
     shape = points[np.isfinite(points).sum(1).argmax()]
     for _ in range(4):
         aligned = _align(points, shape)
@@ -153,7 +188,7 @@ def _common_shape(points: np.ndarray) -> np.ndarray:
 
 
 def _align(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Points (N, K) under the similarity that brings each sample nearest to the shape; NaN with under 3 points."""
+    """Return points (N, K), aligned to the shape by a similarity transform; NaN for samples with under 3 points."""
     known = np.isfinite(points) & np.isfinite(shape)
     count = np.maximum(known.sum(1, keepdims=True), 1)
     z = np.where(known, points, 0)
@@ -168,12 +203,12 @@ def _align(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Mean squared distance (N,) from the shape, as a share of the shape's own spread over the same points."""
+    """Return the mean squared distance (N,) from the shape, relative to the shape's variance over the same points."""
     aligned = _align(points, shape)
     known = np.isfinite(aligned) & np.isfinite(shape)
     count = np.maximum(known.sum(1), 1)
     target = np.where(known, shape, 0)
-    spread = (np.abs(np.where(known, target - target.sum(1, keepdims=True) / count[:, None], 0)) ** 2).sum(1)
+    variance = (np.abs(np.where(known, target - target.sum(1, keepdims=True) / count[:, None], 0)) ** 2).sum(1)
     rest = (np.abs(np.where(known, aligned - shape, 0)) ** 2).sum(1)
-    distance: np.ndarray = np.where(known.sum(1) >= 3, rest / np.where(spread > 0, spread, np.nan), np.nan)
+    distance: np.ndarray = np.where(known.sum(1) >= 3, rest / np.where(variance > 0, variance, np.nan), np.nan)
     return distance

@@ -1,4 +1,4 @@
-"""From one format to another: written beside, then renamed; nothing is overwritten."""
+"""Convert data from one format to another. Nothing is overwritten, and a failure leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,17 +27,30 @@ _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 
 
 def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) -> list[str]:
-    """Write all samples as `form` (None: by the target's suffix), and say what that format does not hold.
+    """Write a dataset in another format.
 
-    Formats with pictures make a folder, npz and kaggle_csv a file. A KpnetError for a target that is there already.
+    Args:
+        dataset: The samples to write.
+        target: The folder to write, or the file for `npz` and `kaggle_csv`. It must not exist.
+        form: Name of the format, or `{"name": …}` with its options. None: by the target's suffix.
+
+    Returns:
+        The information that the samples have and the format cannot store, such as "boxes".
+
+    Raises:
+        KpnetError: The target exists, there is no writer for the format, or it cannot hold the samples.
+
+    Example:
+        >>> convert(KaggleCSV("val.csv"), Path("val_coco"), "coco")
+        []
     """
     name, options, writer = _writer(target, form)
     if target.exists():
-        raise KpnetError(f"{target}: it is there already; give another name, or remove it first")
+        raise KpnetError(f"{target}: it exists already; give another name, or remove it first")
     if not target.parent.is_dir():
         raise KpnetError(f"{target}: there is no folder {target.parent}")
     if writer.suffix and target.suffix.lower() != writer.suffix:
-        raise KpnetError(f"{target}: {name} is a file that ends in {writer.suffix}")
+        raise KpnetError(f"{target}: {name} is a file; expected a name that ends in {writer.suffix}")
     if writer.suffix:
         buffer = io.BytesIO()
         writer.write(dataset, buffer, **options)
@@ -49,10 +62,10 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
 
 def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Writer]:
     if form is None and target.suffix.lower() not in _BY_SUFFIX:
-        raise KpnetError(f"{target}: say its format with --to; there are: {', '.join(WRITERS)}")
+        raise KpnetError(f"{target}: give its format with --to; there are: {', '.join(WRITERS)}")
     name, options = split_spec(_BY_SUFFIX[target.suffix.lower()] if form is None else form, "--to")
     if name not in WRITERS:
-        raise KpnetError(f'no writer of "{name}"{did_you_mean(name, WRITERS)}; there are: {", ".join(WRITERS)}')
+        raise KpnetError(f'no writer for "{name}"{did_you_mean(name, WRITERS)}; there are: {", ".join(WRITERS)}')
     writer = WRITERS[name]
     return name, check_options(writer.write, options, f"--to {name}"), writer
 
@@ -68,7 +81,7 @@ def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, option
 
 
 def _dropped_information(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
-    """What the samples have and the format has no place for."""
+    """Return the information that the target format cannot store."""
     every = range(len(dataset))
     boxes = not writer.boxes and any(dataset.box(index) is not None for index in every)
     hidden = not writer.visibility and any((dataset.visibility(index) == 1).any() for index in every)
@@ -84,9 +97,7 @@ WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
-    "points_csv": Writer(
-        write_points_csv,
-    ),
+    "points_csv": Writer(write_points_csv),
     "npz": Writer(write_npz, ".npz"),
     "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),
 }

@@ -1,4 +1,4 @@
-"""Top-down crops: which part of its image a sample is."""
+"""Top-down crops: the region of the image around a sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ Region = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Cropper:
-    """What lies about a sample's box, `box_scale` times as large; `shift` and `scale`: see `schema.Crop`."""
+    """Chooses the region around each sample.
+
+    Args:
+        by: What the region surrounds: the sample's box, or the box around its keypoints.
+        box_scale: Size of the region relative to the box.
+        shift: Jitter of the region's centre, at most this part of its size in each direction.
+        scale: Jitter of the region's size, by a factor between 1 / (1 + scale) and 1 + scale.
+    """
 
     by: Literal["box", "points"]
     box_scale: float = 1.25
@@ -25,7 +32,7 @@ class Cropper:
 
     @property
     def jitters(self) -> bool:
-        """Does it move about, as in training?"""
+        """Whether the region varies, as in training."""
         return bool(self.shift or self.scale)
 
     def region(
@@ -36,16 +43,27 @@ class Cropper:
         target: Size,
         draws: np.random.Generator | None = None,
     ) -> Region:
-        """Whole pixels, as `coordinates.crop_region` has them, of an image of `shape`; jittered where there are draws.
+        """Choose the region of an image to crop.
 
-        xy: the sample's points (K, 2), NaN where absent. Where they span no box, `by: points` takes the whole image.
+        Args:
+            box: Edges x0, y0, x1, y1 of the sample's box, or None. Not used for keypoints.
+            xy: Keypoints (K, 2) in pixels, NaN where absent. If they span no box, the region is the whole image.
+            shape: Shape of the image, height and width first.
+            target: Height and width of the crop after resizing, which give the region's aspect ratio.
+            draws: Random generator of the jitter. None: no jitter.
+
+        Returns:
+            The pixels left, top, right and bottom, the last two exclusive. They may lie outside the image.
+
+        Raises:
+            KpnetError: There is no box, or it has no area.
         """
         source = (shape[0], shape[1])
         if self.by == "points":
             box = _around(xy)
             box = np.array([-0.5, -0.5, source[1] - 0.5, source[0] - 0.5]) if box is None else box
         if box is None:
-            raise KpnetError("data.crop is box, but it has none; use crop: points, or leave crop out")
+            raise KpnetError("data.crop is box, but the sample has none; use crop: points, or leave crop out")
         try:
             region = crop_region(box, self.box_scale, source, target)
         except ValueError as error:
@@ -62,7 +80,7 @@ class Cropper:
 
 
 def _around(xy: np.ndarray) -> np.ndarray | None:
-    """The box about the points (K, 2) that are there, or None where it has no area."""
+    """Return the box around the points (K, 2) that are present, or None if it has no area."""
     known = xy[np.isfinite(xy).all(-1)]
     if not len(known) or not (np.ptp(known, axis=0) > 0).all():
         return None

@@ -1,4 +1,4 @@
-"""Image arrays: reading, channels, fitting into the model's input."""
+"""Find and read image files, convert channels, and fit images into the model's input."""
 
 from __future__ import annotations
 
@@ -16,18 +16,62 @@ from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, r
 from kpnet.core.errors import KpnetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
+Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 
-# OpenCV 5 keeps it elsewhere than OpenCV 4.
+# OpenCV 5 has it in another place than OpenCV 4.
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
 
 
-def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a picture file, as a viewer shows it: the EXIF rotation is applied.
+def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files in a folder and its subfolders that have one of the suffixes, sorted by path.
 
-    exif False: a JPEG's or PNG's pixels as they are stored, which is what MATLAB, PIL and pycocotools see.
-    Of 16 bits the upper 8 are taken, CMYK becomes RGB, and alpha is dropped: what lay beneath it shows. A KpnetError
-    for a file that is none, or is damaged or cut short.
+    Args:
+        folder: An existing folder.
+        suffixes: Suffixes in lower case and with the dot. The case of a file's suffix does not matter.
+
+    Returns:
+        The files, whose paths begin with `folder`; an empty list if there are none.
+    """
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+
+
+def find_image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its subfolders, sorted by path.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files whose suffix is one of `IMAGE_SUFFIXES`. They are not opened.
+
+    Raises:
+        KpnetError: The folder does not exist, or there is no image in it.
+    """
+    if not folder.is_dir():
+        raise KpnetError(f"{folder}: no such folder; expected a folder of images")
+    paths = find_files(folder, IMAGE_SUFFIXES)
+    if not paths:
+        raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)})")
+    return paths
+
+
+def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
+    """Read an image file.
+
+    16-bit images keep their upper 8 bits, CMYK becomes RGB, and alpha is dropped without blending.
+
+    Args:
+        path: The file.
+        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored, as MATLAB, PIL and
+            pycocotools read them.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+
+    Raises:
+        KpnetError: The file does not exist, is no image, or is damaged or cut short.
     """
     path = Path(path)
     try:
@@ -37,35 +81,41 @@ def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
     except OSError as error:
         raise KpnetError(f"{path}: {error.strerror}") from None
     flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
-    level = _set_log_level(0)  # what is wrong is told below
+    level = _set_log_level(0)  # what is wrong is said below
     try:
         image = cv2.imdecode(data, flags) if data.size else None
     finally:
         _set_log_level(level)
     if image is None and data.size and cv2.haveImageReader(str(path)):
-        raise KpnetError(f"{path}: a picture that is cut short, damaged, or neither of 8 nor of 16 bits; save it anew")
+        raise KpnetError(f"{path}: the image is cut short, damaged, or neither 8- nor 16-bit; save it again")
     if image is None:
-        raise KpnetError(f"{path}: not a picture that can be read (expected one of {', '.join(IMAGE_SUFFIXES)})")
+        raise KpnetError(f"{path}: not a readable image (expected one of {', '.join(IMAGE_SUFFIXES)})")
     return image
 
 
 def read_image_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
-    """H, W as `read_image` gives them. The header tells, unless EXIF may turn the picture: then it is decoded."""
+    """Return the height and width that `read_image` gives, from the file's header where EXIF does not rotate it."""
     try:
-        with Image.open(path) as picture:
-            turned = "exif" in picture.info and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            if not turned and picture.format != "TIFF":  # whose tags are no EXIF block
-                return picture.height, picture.width
-    except Exception:  # PIL takes other pictures than OpenCV, which has the last word
+        with Image.open(path) as image:
+            rotated = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if not rotated and image.format != "TIFF":  # TIFF has its tags outside of an EXIF block
+                return image.height, image.width
+    except Exception:  # PIL reads other files than OpenCV, which decides
         pass
     height, width = read_image(path, exif=exif).shape[:2]
     return height, width
 
 
 def image_problem(path: Path) -> str | None:
-    """What is wrong with a picture file, in a line that names it; None for a good one.
+    """Check an image file.
 
-    A JPEG, PNG or WebP is judged by its two ends, as quick as a file is opened; what they leave open, by decoding.
+    A JPEG, PNG or WebP whose first and last bytes are right counts as good. Any other file is decoded.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One line that names the file and its problem; None if there is none.
     """
     try:
         file = os.open(path, os.O_RDONLY)
@@ -90,7 +140,18 @@ def image_problem(path: Path) -> str | None:
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W) or (H, W, C) uint8 with 1 or 3 channels as asked; (H, W) for one channel."""
+    """Convert an image between grey and RGB.
+
+    Args:
+        image: Uint8 (H, W), (H, W, 1) or (H, W, 3).
+        channels: 1 or 3.
+
+    Returns:
+        Uint8 (H, W) for 1 channel, else (H, W, C).
+
+    Raises:
+        KpnetError: The image cannot be converted.
+    """
     found = 1 if image.ndim == 2 else image.shape[2]
     if found == 1:
         image = image.reshape(image.shape[:2])
@@ -104,9 +165,15 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def crop(image: np.ndarray, region: tuple[int, int, int, int], size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Whole pixels [left, right) x [top, bottom) of an image, black beyond it, resized to `size` (H, W).
+    """Crop an image and resize the crop.
 
-    Returns the image and the 2x3 mapping from the old image's pixels to its new ones.
+    Args:
+        image: Uint8 (H, W) or (H, W, C).
+        region: The pixels left, top, right and bottom, the last two exclusive. Outside the image it is black.
+        size: Height and width to resize to.
+
+    Returns:
+        The crop and the 2x3 matrix that maps pixels of the image to pixels of the crop.
     """
     left, top, right, bottom = region
     cut = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
@@ -121,9 +188,14 @@ def crop(image: np.ndarray, region: tuple[int, int, int, int], size: Size) -> tu
 
 
 def letterbox(image: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Fit an image into `size` (H, W), aspect kept, centred, black around it.
+    """Resize an image to fit into a size with its aspect ratio kept, centred and with black borders.
 
-    Returns the image and the 2x3 mapping from its old pixels to its new ones.
+    Args:
+        image: Uint8 (H, W) or (H, W, C).
+        size: Height and width of the result.
+
+    Returns:
+        The letterboxed image and the 2x3 matrix that maps pixels of the image to its pixels.
     """
     source = (image.shape[0], image.shape[1])
     matrix, inner = letterbox_matrix(source, size)
@@ -144,13 +216,22 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
-
-
 def model_inputs(
     image: np.ndarray, boxes: Sequence[Box] | None, config: ModelConfig
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The model's inputs for an image, each with the mapping of the image's pixels to it."""
+    """Prepare an image as input of a model: letterboxed, or one crop for each box.
+
+    Args:
+        image: Uint8 (H, W) or RGB (H, W, 3).
+        boxes: Edges x0, y0, x1, y1 of each box in pixels. None: the whole image.
+        config: The model's config, of which input size, channels and box scale are used.
+
+    Returns:
+        For each input the uint8 image and the 2x3 matrix that maps pixels of `image` to its pixels.
+
+    Raises:
+        KpnetError: The image or a box is not as described.
+    """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
     image = to_channels(image, config.in_channels)
@@ -166,6 +247,3 @@ def model_inputs(
         except ValueError as error:
             raise KpnetError(str(error)) from None
     return views
-
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")

@@ -1,4 +1,4 @@
-"""Images without labels, for pretraining: a folder of pictures, an npz, a CSV with an Image column."""
+"""Images without labels, for pretraining: a folder of images, an npz, or a CSV with an Image column."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
-from kpnet.data.formats.folder import image_paths
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import read_image
+from kpnet.data.images import find_image_files, read_image
 
 
 class Images(Protocol):
-    """N images, each uint8 (H, W) or (H, W, C), of any sizes: an array is one."""
+    """A sequence of N images, each uint8 (H, W) or (H, W, C), of any sizes. An array (N, H, W) is one."""
 
     def __len__(self) -> int: ...
 
@@ -28,7 +27,7 @@ class Images(Protocol):
 
 
 class ImageFiles:
-    """Picture files, read as they are asked for."""
+    """Image files, each read when it is needed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -41,9 +40,14 @@ class ImageFiles:
 
 
 class UnlabelledImages(KeypointDataset):
-    """Those of `images` that `indices` name, as samples all of whose points are missing.
+    """Images as samples without labels.
 
-    Two points, a left and a right one, so that a mirroring transform has sides to swap.
+    They have two missing keypoints, a left and a right one, so that transforms that mirror the image are allowed.
+
+    Args:
+        images: The images.
+        indices: Indices of the images to use. None: all.
+        **common: Arguments of `KeypointDataset`.
     """
 
     skeleton = Skeleton.from_names(["left", "right"])
@@ -57,12 +61,21 @@ class UnlabelledImages(KeypointDataset):
         return len(self.indices)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W) or (H, W, C), a copy, and (2, 2) NaN."""
         return self.images[self.indices[index]].copy(), np.full((2, 2), np.nan)
 
 
 def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledImages | None]:
-    """Training images with augmentation, and validation images without: a file of their own, or a share by the seed."""
+    """Build the datasets of a pretraining.
+
+    Args:
+        config: The pretraining's config. Its `data.val` is a file, or a share of the images that its seed selects.
+
+    Returns:
+        Training images with augmentation, and validation images without, or None where `data.val` is null.
+
+    Raises:
+        KpnetError: There are no images, or none left to train on.
+    """
     data, seed = config.data, config.train.seed
     images, val = open_images(Path(data.root) / data.images), data.val
     indices = np.random.default_rng(seed).permutation(len(images)).tolist()
@@ -86,24 +99,24 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
 
 
 def open_images(path: Path) -> Images:
-    """The images of a folder (and those below it), an npz or a CSV. Raises KpnetError for one that has none."""
+    """Open the images of a folder and its subfolders, an npz or a CSV, or raise KpnetError if there are none."""
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
-        raise KpnetError(f"{path}: no such file or folder; expected a folder of pictures, an .npz or a .csv")
+        raise KpnetError(f"{path}: no such file or folder; expected a folder of images, an .npz or a .csv")
     if path.suffix.lower() == ".csv":
         return read_pixel_csv(path).images
     if path.suffix.lower() == ".npz":
         return check_images(path, read_npz(path, [IMAGES])[IMAGES])
-    raise KpnetError(f"{path}: expected a folder of pictures, an .npz or a .csv")
+    raise KpnetError(f"{path}: expected a folder of images, an .npz or a .csv")
 
 
 def _of_folder(path: Path) -> ImageFiles:
-    paths = image_paths(path)
-    # By their first bytes alone: what is no picture at all is told before a training begins.
-    bad = [f for f in paths if not cv2.haveImageReader(str(f))]
-    if bad:
+    paths = find_image_files(path)
+    # The first bytes show what is no image at all, before a training begins.
+    wrong = [f for f in paths if not cv2.haveImageReader(str(f))]
+    if wrong:
         raise KpnetError(
-            f"{bad[0]}: not a picture that can be read ({len(bad)} of {len(paths)} in {path}); mend or remove it"
+            f"{wrong[0]}: not a readable image ({len(wrong)} of {len(paths)} in {path}); replace or remove it"
         )
     return ImageFiles(paths)

@@ -41,7 +41,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_picture_that_is_none(kpnet: Run, trained: Path, pictures: Path, tmp_path: Path) -> None:
     done = kpnet("predict", trained, "pictures")
     assert done.code == 1
-    assert done.err.splitlines()[-1].startswith("kpnet: pictures/b.png: not a picture")
+    assert done.err.splitlines()[-1].startswith("kpnet: pictures/b.png: not a readable image")
     assert "Traceback" not in done.err
     assert done.out.startswith("3 image(s)")
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
@@ -52,7 +52,7 @@ def test_a_picture_that_is_none(kpnet: Run, trained: Path, pictures: Path, tmp_p
 def test_only_bad_pictures(kpnet: Run, trained: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, expected in (
-        (["pictures/b.png"], ["pictures/b.png", "not a picture"]),
+        (["pictures/b.png"], ["pictures/b.png", "not a readable image"]),
         (["pictures/gone.png"], ["pictures/gone.png", "no such file"]),
         (["pictures/a.png", "gone"], ["gone", "no such file"]),
         (["empty"], ["empty", "no pictures"]),

@@ -92,4 +92,4 @@ def test_a_picture_that_breaks_off_ends_the_training_by_its_name(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     code, _, err = kpnet("pretrain", "mine.yaml")
     assert (code, err.count("\n")) == (2, 1), err
-    assert "39.png: a picture that is cut short" in err
+    assert "39.png: the image is cut short" in err

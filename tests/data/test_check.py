@@ -138,11 +138,11 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
         assert type(open_dataset(path)) is DeepLabCut
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "p.csv").write_text('"image",a_x,a_y\n')
-    with pytest.raises(KpnetError, match="0 labelled instances"):
+    with pytest.raises(KpnetError, match="no usable labelled instances"):
         open_dataset(tmp_path / "p")
     unclear = {
-        "x.txt": ("", "of no known format"),
-        "x.csv": ("scorer,a,a\nbodyparts", "give its project's folder"),
+        "x.txt": ("", "unknown format"),
+        "x.csv": ("scorer,a,a\nbodyparts", "give the project's folder"),
         "y.csv": ("a_x,a_y\n", "no Image column"),
     }
     for name, (text, message) in unclear.items():
@@ -153,7 +153,7 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match=r"several files of labels: p\.csv, q\.json; give one"):
         open_dataset(tmp_path / "p")
     (tmp_path / "none").mkdir()
-    with pytest.raises(KpnetError, match="neither labels nor pictures"):
+    with pytest.raises(KpnetError, match="neither labels nor images"):
         open_dataset(tmp_path / "none")
 
 

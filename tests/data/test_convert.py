@@ -196,7 +196,7 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree,
     (tmp_path / "b.npz").write_text("mine")
     before = tree(tmp_path)
     for target, form in (("b", "coco"), ("b.npz", None), ("a", "pts")):
-        with pytest.raises(KpnetError, match="it is there already"):
+        with pytest.raises(KpnetError, match="it exists already"):
             convert(first, tmp_path / target, form)
 
     def full(*_: Any) -> None:
@@ -209,15 +209,15 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree,
 
 
 REFUSED: dict[str, tuple[str, Any, str]] = {
-    "no format": ("b", None, "b: say its format with --to; there are: coco, pts, deeplabcut"),
-    "unknown": ("b", "cooc", r'no writer of "cooc" \(did you mean "coco"\?\)'),
+    "no format": ("b", None, "b: give its format with --to; there are: coco, pts, deeplabcut"),
+    "unknown": ("b", "cooc", r'no writer for "cooc" \(did you mean "coco"\?\)'),
     "unknown option": (
         "b",
         {"name": "pts", "index_bse": 0},
         r'--to pts: unknown key "index_bse" \(did you mean "index_base"\?\)',
     ),
     "wrong option": ("b", {"name": "pts", "index_base": 2}, "--to pts: index_base: "),
-    "suffix": ("b.json", "npz", r"b\.json: npz is a file that ends in \.npz"),
+    "suffix": ("b.json", "npz", r"b\.json: npz is a file; expected a name that ends in \.npz"),
     "no folder": ("gone/b", "coco", "there is no folder .*gone"),
 }
 
@@ -245,6 +245,6 @@ def test_the_command(kpnet: Run, tmp_path: Path) -> None:
     assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], [[20.25, 12.5], [50, 14], [14, 40]])
     done = kpnet("data", "convert", "out", "back", "--to", "pts")
     assert done.code == 0
-    kpnet("data", "convert", "out", "back", "--to", "pts").refused("back: it is there already")
+    kpnet("data", "convert", "out", "back", "--to", "pts").refused("back: it exists already")
     kpnet("data", "convert", "gone", "x", "--to", "pts").refused("gone: no such file or folder")
     kpnet("data", "convert", "out", "x", "--to", "{").refused("--to: not YAML")

@@ -124,7 +124,7 @@ def test_the_box_about_the_points() -> None:
 
 @pytest.mark.parametrize(
     ("box", "message"),
-    [(None, "0: data.crop is box, but it has none"), ((90, 10, 95, 20), "no area on an image of 80x60")],
+    [(None, "0: data.crop is box, but the sample has none"), ((90, 10, 95, 20), "no area on an image of 80x60")],
 )
 def test_a_box_that_cannot_be(box: Any, message: str) -> None:
     data = Given(blob((60, 80), (40, 30)), [(40, 30)], box, image_size=(40, 40))

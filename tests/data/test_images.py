@@ -76,7 +76,7 @@ def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
         assert read_image_size(path) == picture().shape[:2]
     path.write_bytes(b"BM and no more")
-    with pytest.raises(KpnetError, match=r"a\.bmp: a picture that is cut short"):
+    with pytest.raises(KpnetError, match=r"a\.bmp: the image is cut short"):
         read_image_size(path)
 
 
@@ -125,7 +125,7 @@ def test_truncated(tmp_path: Path, suffix: str, share: float, capfd: pytest.Capt
     assert image_problem(path) is None
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(KpnetError, match=rf"a\.{suffix}: (a picture that is cut short|not a picture)") as caught:
+    with pytest.raises(KpnetError, match=rf"a\.{suffix}: (the image is cut short|not a readable image)") as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
     assert image_problem(path) == str(caught.value)
@@ -144,8 +144,8 @@ def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.png", b"", "not a picture that can be read"),
-        ("a.jpg", b"<html>404</html>", "not a picture that can be read"),
+        ("a.png", b"", "not a readable image"),
+        ("a.jpg", b"<html>404</html>", "not a readable image"),
         ("gone.jpg", None, "no such file"),
     ],
 )
@@ -168,5 +168,5 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 8), np.float32))
-    with pytest.raises(KpnetError, match=r"a\.tiff: .*neither of 8 nor of 16 bits"):
+    with pytest.raises(KpnetError, match=r"a\.tiff: .*neither 8- nor 16-bit"):
         read_image(tmp_path / "a.tiff")

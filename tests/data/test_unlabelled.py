@@ -196,9 +196,9 @@ def one_image(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: "gone", "gone: no such file or folder; expected a folder of pictures, an .npz or a .csv"),
-        (empty_folder, r"empty: found no pictures in it \(expected .png, .jpg"),
-        (no_picture, r"page.jpg: not a picture that can be read \(1 of 3 in .*pictures\)"),
+        (lambda root: "gone", "gone: no such file or folder; expected a folder of images, an .npz or a .csv"),
+        (empty_folder, r"empty: found no images in it \(expected .png, .jpg"),
+        (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
         (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),
         (flat, r"found uint8 \(2, 144\)"),
@@ -208,7 +208,7 @@ def one_image(root: Path) -> str:
         (damaged, "a.npz: not a readable npz file"),
         (text, "a.npz: not a readable npz file"),
         (bare_array, "a.npz: not a readable npz file"),
-        (other_file, "faces.zip: expected a folder of pictures, an .npz or a .csv"),
+        (other_file, "faces.zip: expected a folder of images, an .npz or a .csv"),
         (one_image, "data.val: 0.1 of 1 images leaves none to train on; give more, or val: null"),
     ],
 )
@@ -223,5 +223,5 @@ def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> N
     path = tmp_path / "pictures" / "000.png"
     path.write_bytes(path.read_bytes()[:40])
     images = open_images(tmp_path / "pictures")
-    with pytest.raises(KpnetError, match=r"000\.png: a picture that is cut short"):
+    with pytest.raises(KpnetError, match=r"000\.png: the image is cut short"):
         images[0]

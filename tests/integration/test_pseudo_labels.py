@@ -173,7 +173,7 @@ def test_training_warns_of_points_without_a_label_and_refuses_a_file_without_one
     table[["left_eye_x", "left_eye_y"]] = np.nan
     table.to_csv(data / "train.csv", index=False)
     arguments = ("train", tmp_path / "tiny.yaml", "data.train=[partial.csv, train.csv]", "--out", tmp_path / "other")
-    assert "train.csv: not one of its 8 samples has a label" in refused(*arguments)
+    assert "train.csv: none of its 8 samples has a label" in refused(*arguments)
     assert not (tmp_path / "other").exists()
 
 

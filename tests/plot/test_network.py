@@ -210,7 +210,7 @@ def test_visualize_pictures_and_what_is_none(kpnet: Run, trained: Path, data: Pa
     (tmp_path / "text.png").write_text("not a picture")
     done = kpnet("visualize", trained, "text.png", "wide.png", data / "val.csv", "--limit", "3", "--out", "seen")
     assert done.code == 1
-    assert done.err.startswith("kpnet: text.png: not a picture")
+    assert done.err.startswith("kpnet: text.png: not a readable image")
     assert {path.name for path in (tmp_path / "seen").iterdir()} == {"filters.png", "wide", "val_0"}
     assert "Traceback" not in done.err
 
@@ -232,7 +232,7 @@ def test_visualize_refuses(kpnet: Run, trained: Path, tmp_path: Path, tree: Tree
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty").mkdir()
     before = tree(tmp_path)
-    kpnet("visualize", trained, "text.png").refused("text.png", "not a picture")
+    kpnet("visualize", trained, "text.png").refused("text.png", "not a readable image")
     kpnet("visualize", trained, "gone.png").refused("gone.png", "no such file")
     kpnet("visualize", trained, "empty").refused("empty", "no pictures")
     kpnet("visualize", "gone").refused("gone", "no such run")

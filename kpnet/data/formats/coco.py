@@ -1,4 +1,22 @@
-"""COCO keypoints: one JSON file of images, annotations and categories (https://cocodataset.org/#format-data)."""
+"""COCO keypoints (https://cocodataset.org/#format-data): instances of objects in one JSON file.
+
+Layout: a JSON file, and the images as files of their own. The file is a mapping with three lists:
+
+- `images`: `{"id": 7, "file_name": "a.jpg", "height": 480, "width": 640}`.
+- `annotations`: one for each instance: `{"id": 1, "image_id": 7, "category_id": 1, "keypoints": [x, y, v, …],
+  "bbox": [x, y, width, height], "area": 1234.5, "iscrowd": 0}`. Three numbers for each keypoint; v is 0 for absent,
+  1 for labelled but hidden, 2 for visible. `bbox`, `area` and `iscrowd` may be missing.
+- `categories`: `{"id": 1, "name": "person", "keypoints": ["nose", …], "skeleton": [[1, 2], …]}`. The edges of the
+  skeleton count keypoints from 1.
+
+Coordinates: keypoints are pixel indices, whose integers are pixel centres, as in kpnet, and stay as they are. A box
+begins at the pixel's corner, so its edges are moved by -0.5.
+
+Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`). Skipped
+with a warning: annotations without an id or a known image, with the wrong number of keypoints, a visibility other than
+0, 1 and 2, a coordinate that is no number, a box without area or outside its image, or a missing or damaged image. A
+file whose boxes seem to be corners is an error.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +40,40 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_images
 
 Json = dict[str, Any]
-
-
-_LONGEST = 2**31  # no picture has a side of so many pixels
-
-
+_MAX_SIDE = 2**31  # no image has a side of so many pixels
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 
 @DATASETS.register("coco")
 class COCO(ImageFileDataset):
-    """A sample for each annotated instance that is no crowd and has a labelled point.
+    """COCO keypoints: one sample for each instance that is no crowd and has a labelled keypoint.
 
-    images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
-    category: of several with points, the one to take. empty: instances without a labelled point too.
-    exif: pictures as a viewer shows them (true) or as they are stored (false); null: whichever has the width and height
-    that the file says, and stored where both do, as pycocotools has it.
+    Names and edges of the keypoints are the category's, and left/right pairs are derived from the names.
 
-    Names, edges and, by their left and right, pairs are the category's. `image_ids`, `category_ids` (N,) and
-    `areas` float64 (N,), NaN where the file has none, are those of the samples, `source` the file.
+    Args:
+        path: The JSON file.
+        images: Folder of the images, relative to the file's folder. None: the file's folder or `images/` in it,
+            whichever has more of the images.
+        category: Name of the category to use, if several have keypoints.
+        empty: Also use instances without a labelled keypoint.
+        exif: True applies the EXIF rotation, as an image viewer does; False reads pixels as they are stored. None
+            takes whichever has the width and height that the file states, and the stored pixels where both have, as
+            pycocotools does.
+        skeleton: Skeleton to use if its keypoint names are the file's. None: the file's own.
+        strict: Raise an error at the first instance that cannot be used, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
+
+    Attributes:
+        source: The JSON file.
+        image_ids: The file's image id of each sample, object (N,).
+        category_ids: The file's category id of each sample, object (N,).
+        areas: Area of each sample in square pixels, float64 (N,), NaN where the file has none.
+
+    Raises:
+        KpnetError: The file is no such JSON, or no instance in it can be used.
+
+    Example:
+        >>> dataset = COCO("coco/annotations/person_keypoints_val2017.json", images="../val2017")
     """
 
     def __init__(
@@ -66,7 +99,7 @@ class COCO(ImageFileDataset):
 
 
 class _Index:
-    """What a file holds, as arrays; the JSON itself is gone once they are made."""
+    """The content of a file as arrays. The JSON is not kept."""
 
     def __init__(
         self, path: Path, category: str | None, empty: bool, skeleton: Skeleton | None, skipped: Skipped
@@ -77,7 +110,7 @@ class _Index:
         images = {
             image["id"]: image for image in values["images"] if isinstance(image, dict) and _is_id(image.get("id"))
         }
-        found = [a for a in values["annotations"] if self._counts(a, chosen)]
+        found = [a for a in values["annotations"] if self._is_wanted(a, chosen)]
         own = self._skeleton(list(chosen.values()), found, skeleton)
         found = [a for a in found if self._is_whole(a, images, len(own))]
         points = self._numbers([a["keypoints"] for a in found], 3 * len(own)).reshape(-1, len(own), 3)
@@ -87,25 +120,25 @@ class _Index:
         found, points = [a for a, keep in zip(found, good.tolist(), strict=True) if keep], points[good]
         points[points[..., 2] == 0, :2] = np.nan
         place: dict[Any, int] = {}
-        picture = np.array([place.setdefault(a["image_id"], len(place)) for a in found], np.int64)
-        taken = [images[each] for each in place]
-        self.image_ids = np.array([a["image_id"] for a in found], object)  # numbers of any length, or text
+        image_index = np.array([place.setdefault(a["image_id"], len(place)) for a in found], np.int64)
+        used = [images[each] for each in place]
+        self.image_ids = np.array([a["image_id"] for a in found], object)  # integers of any length, or text
         self.category_ids = np.array([a["category_id"] for a in found], object)
         self.areas = np.array([_number(a.get("area")) for a in found], np.float64)
         self.instances = Instances(
             own,
-            np.array([str(image["file_name"]) for image in taken]),
-            picture,
+            np.array([str(image["file_name"]) for image in used]),
+            image_index,
             points[..., :2].copy(),
             np.array([f"annotation {a['id']}" for a in found], str),
             points[..., 2].astype(np.uint8),
             self._boxes(found),
-            np.nan_to_num([_size(image) for image in taken]).reshape(-1, 2).astype(int),
+            np.nan_to_num([_size(image) for image in used]).reshape(-1, 2).astype(int),
         )
         _check_corners(path, self.instances)
 
     def _categories(self, categories: list[Any], wanted: str | None) -> dict[Any, Json]:
-        """Id to category of those to take: all with the same points, or the one of that name."""
+        """Return the categories to use by id: all that have the same keypoints, or the `wanted` one."""
         known = [c for c in categories if isinstance(c, dict) and _is_id(c.get("id"))]
         names = [str(c.get("name", c["id"])) for c in known]
         if wanted is not None:
@@ -114,24 +147,26 @@ class _Index:
                     f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {_list(names)}'
                 )
             known = [c for c, name in zip(known, names, strict=True) if name == wanted]
-        pointed = [c for c in known if c.get("keypoints")] or known
-        for c in pointed:
+        with_points = [c for c in known if c.get("keypoints")] or known
+        for c in with_points:
             if not isinstance(held := c.get("keypoints") or [], list):
                 raise KpnetError(
                     f"{self.path}: category {c.get('name', c['id'])}: keypoints: expected a list of names, "
                     f"found {shorten(str(held))}"
                 )
-        if len({tuple(map(str, c.get("keypoints") or ())) for c in pointed}) > 1:
-            names = [str(c.get("name", c["id"])) for c in pointed]
-            raise KpnetError(f"{self.path}: categories {_list(names)} have different points; set category to one")
-        return {c["id"]: c for c in pointed}
+        if len({tuple(map(str, c.get("keypoints") or ())) for c in with_points}) > 1:
+            names = [str(c.get("name", c["id"])) for c in with_points]
+            raise KpnetError(
+                f"{self.path}: categories {_list(names)} have different keypoints; set category to one of them"
+            )
+        return {c["id"]: c for c in with_points}
 
-    def _counts(self, annotation: Any, categories: dict[Any, Json]) -> bool:
+    def _is_wanted(self, annotation: Any, categories: dict[Any, Json]) -> bool:
         if not isinstance(annotation, dict):
             return False
         category = annotation.get("category_id")
-        ours = _is_id(category) and category in categories and not annotation.get("iscrowd")
-        return ours and bool(annotation.get("keypoints"))
+        known = _is_id(category) and category in categories and not annotation.get("iscrowd")
+        return known and bool(annotation.get("keypoints"))
 
     def _skeleton(self, categories: list[Json], found: list[Json], asked: Skeleton | None) -> Skeleton:
         category: Json = categories[0] if categories else {}
@@ -141,7 +176,7 @@ class _Index:
             return unnamed_skeleton(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
         try:
             own = Skeleton.of_names(names)
-        except KpnetError as error:  # a name that stands twice
+        except KpnetError as error:  # a name that appears twice
             raise KpnetError(f"{self.path}: category {category.get('name', category['id'])}: {error}") from None
         edges = category.get("skeleton") or []
         if not _is_pairs(edges, len(names)):
@@ -151,33 +186,33 @@ class _Index:
         return own if own.name else Skeleton(own.names, own.pairs, named)
 
     def _is_whole(self, annotation: Json, images: dict[Any, Json], count: int) -> bool:
-        """Has it an id, an image that the file knows, and numbers for every point?"""
-        called, keypoints = f"annotation {annotation.get('id')}", annotation["keypoints"]
+        """Return whether it has an id, a known image and numbers for every keypoint; else record why it is skipped."""
+        origin, keypoints = f"annotation {annotation.get('id')}", annotation["keypoints"]
         if not isinstance(annotation.get("id"), int):
-            self.skipped.add(f"{called}: expected a whole number as id")
+            self.skipped.add(f"{origin}: expected a whole number as id")
         elif not _is_id(image := annotation.get("image_id")) or "file_name" not in images.get(image, ()):
-            self.skipped.add(f"{called}: no image {image} with a file_name in the file")
+            self.skipped.add(f"{origin}: no image {image} with a file_name in the file")
         elif not isinstance(keypoints, list) or len(keypoints) != 3 * count:
             length = len(keypoints) if isinstance(keypoints, list) else "no list of"
             self.skipped.add(
-                f"{called}: {length} numbers as keypoints, expected {3 * count}: x, y, v of {count} points"
+                f"{origin}: {length} numbers as keypoints, expected {3 * count}: x, y, v of {count} points"
             )
-        elif any(not 0 <= length < _LONGEST for length in _size(images[image]) if not np.isnan(length)):
+        elif any(not 0 <= length < _MAX_SIDE for length in _size(images[image]) if not np.isnan(length)):
             height, width = _size(images[image])
-            self.skipped.add(f"{called}: the file says {width:g}x{height:g} of image {image}; expected pixels")
+            self.skipped.add(f"{origin}: image {image} is {width:g}x{height:g} in the file; expected pixels")
         else:
             return True
         return False
 
     def _numbers(self, lists: list[list[Any]], length: int) -> np.ndarray:
-        """Float64 (n, length); NaN for what is no number."""
+        """Convert lists of numbers to float64 (n, length), NaN for what is no number."""
         try:
             return np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * length).reshape(-1, length)
         except (TypeError, ValueError, OverflowError):
             return np.array([[_number(v) for v in each] for each in lists]).reshape(-1, length)
 
     def _check_points(self, found: list[Json], points: np.ndarray) -> np.ndarray:
-        """Bool (n,): visibility 0, 1 or 2, and coordinates where it is not 0."""
+        """Return which annotations have visibilities 0, 1 or 2, and coordinates where it is not 0, bool (n,)."""
         known = np.isin(points[..., 2], (0, 1, 2))
         finite = np.isfinite(points[..., :2]).all(-1) | (points[..., 2] == 0)
         good: np.ndarray = (known & finite).all(-1)
@@ -188,12 +223,12 @@ class _Index:
         return good
 
     def _boxes(self, found: list[Json]) -> np.ndarray | None:
-        """Edges (n, 4), NaN where an annotation has no box; None where none has."""
+        """Return the edges of the boxes (n, 4), NaN where an annotation has none; None if no annotation has one."""
         given = [a.get("bbox") or () for a in found]
         if not any(given):
             return None
-        none, bad = [np.nan] * 4, [np.inf] * 4
-        boxes = [(box if isinstance(box, list) and len(box) == 4 else bad) if box else none for box in given]
+        none, invalid = [np.nan] * 4, [np.inf] * 4
+        boxes = [(box if isinstance(box, list) and len(box) == 4 else invalid) if box else none for box in given]
         return corner_size_to_box(self._numbers(boxes, 4))
 
 
@@ -202,7 +237,7 @@ def _load(path: Path) -> Json:
     with _no_collection():
         try:
             values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # ValueError: a number of more digits than Python takes
+        except (ValueError, RecursionError) as error:  # ValueError: a number with more digits than Python parses
             line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             raise KpnetError(f"{path}{line}: not JSON: {getattr(error, 'msg', error)}; expected {_EXPECTED}") from None
     for key in ("images", "annotations", "categories"):
@@ -215,7 +250,7 @@ def _load(path: Path) -> Json:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Millions of new objects, none of them garbage: the collector would look through them again and again."""
+    """Pause the garbage collector, which would search millions of new objects again and again for nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -226,19 +261,19 @@ def _no_collection() -> Iterator[None]:
 
 
 def _check_corners(path: Path, instances: Instances) -> None:
-    """Boxes that leave their images as x, y, width, height, and all fit as x0, y0, x1, y1, are corners."""
+    """Raise if boxes seem to be corners: many leave their images as x, y, width, height, all fit as x0, y0, x1, y1."""
     if instances.boxes is None or instances.sizes is None:
         return
-    size = instances.sizes[instances.image][:, ::-1]
+    size = instances.sizes[instances.image_index][:, ::-1]
     known = size.all(-1) & np.isfinite(instances.boxes).all(-1)
     low, high = instances.boxes[known, :2], instances.boxes[known, 2:]
     beyond = (high > size[known] + 0.5).any(-1)
-    second = high - low  # what stands third and fourth in the file
+    second = high - low  # the third and fourth number in the file
     as_corners = ((second > low + 0.5) & (second <= size[known] + 1)).all()
     if beyond.any() and beyond.mean() > 0.1 and as_corners:
-        called = np.asarray(instances.called)[known][beyond][0]
+        origin = np.asarray(instances.origins)[known][beyond][0]
         raise KpnetError(
-            f"{path}: {called}: its bbox ends outside its image as x, y, width, height, as do {beyond.sum()} of "
+            f"{path}: {origin}: its bbox ends outside its image as x, y, width, height, as do {beyond.sum()} of "
             f"{len(beyond)}, and all fit as corners x0, y0, x1, y1; write x, y, x1 - x0, y1 - y0"
         )
 
@@ -248,7 +283,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_pairs(edges: Any, count: int) -> bool:
-    """Is it a list of pairs of whole numbers from 1 to count?"""
+    """Return whether `edges` is a list of pairs of whole numbers from 1 to `count`."""
     return isinstance(edges, list) and all(
         isinstance(edge, list) and len(edge) == 2 and all(type(n) is int and 1 <= n <= count for n in edge)
         for edge in edges
@@ -256,14 +291,14 @@ def _is_pairs(edges: Any, count: int) -> bool:
 
 
 def _size(image: Json) -> tuple[float, float]:
-    """H, W as the file has them; NaN for what is no number."""
+    """Return height and width as the file has them, NaN for what is no number."""
     return _number(image.get("height")), _number(image.get("width"))
 
 
 def _number(value: Any) -> float:
     try:
         return float(value) if isinstance(value, (int, float)) else np.nan
-    except OverflowError:  # JSON's whole numbers have any length
+    except OverflowError:  # integers in JSON have any length
         return np.inf
 
 
@@ -272,7 +307,7 @@ def _list(names: list[str]) -> str:
 
 
 def write_coco(dataset: KeypointDataset, folder: Path) -> None:
-    """annotations.json, and the pictures in images/."""
+    """Write annotations.json, and the images in `images/`."""
     names = dataset.skeleton.names
     category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "keypoints": list(names)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]

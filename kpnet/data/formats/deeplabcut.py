@@ -1,4 +1,24 @@
-"""DeepLabCut projects: config.yaml and labeled-data/VIDEO/CollectedData_SCORER.csv (or .h5) beside the frames."""
+"""DeepLabCut projects (Mathis et al. 2018, DeepLabCut: markerless pose estimation of user-defined body parts).
+
+Layout: the folder of a project:
+
+    config.yaml
+    labeled-data/VIDEO/img000.png
+    labeled-data/VIDEO/CollectedData_SCORER.csv
+
+- `config.yaml`: `bodyparts`, the names of the keypoints; `skeleton`, pairs of names; `scorer`. In a project of several
+  animals (`multianimalproject: true`) the names are `multianimalbodyparts` and `uniquebodyparts`.
+- `CollectedData_SCORER.csv`: header lines `scorer`, `individuals` (only with several animals), `bodyparts` and
+  `coords` (x or y), then one line for each frame, whose name is in the first cell or the first three. An empty cell
+  is a missing keypoint. A `.h5` file of the same name is read where there is no CSV and PyTables is installed.
+
+Coordinates: pixels, integers are pixel centres, as in kpnet: they stay as they are. The format has no boxes or
+visibilities.
+
+Each animal with a keypoint on a frame is one sample; with a single animal, each frame is. Ignored: tables of scorers
+other than the config's, folders without a table. Skipped with a warning: lines with too few cells or text instead of a
+number, body parts that the config lacks, and missing or damaged frames.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +40,28 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 _EXPECTED = "a DeepLabCut config.yaml with bodyparts"
-
-
 _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 
 
 @DATASETS.register("deeplabcut")
 class DeepLabCut(ImageFileDataset):
-    """The labelled frames of a project folder, those of its videos one after another.
+    """The labelled frames of a DeepLabCut project, one video after another.
 
-    videos: folders beneath labeled-data to take; null: all. exif: frames as a viewer shows them.
+    Keypoints and edges are those of the project's config.yaml, in its order.
 
-    Points and edges are the config's, in its order; a cell that is empty is a missing point. Of several scorers the
-    config's is taken. In a project of several animals, each one that has a point on a frame is a sample.
+    Args:
+        path: The project's folder, or its config.yaml.
+        videos: Names of the folders in `labeled-data` to use. None: all of them.
+        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        skeleton: Skeleton to use if its keypoint names are the project's. None: the project's own.
+        strict: Raise an error at the first label that cannot be used, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
+
+    Raises:
+        KpnetError: The folder is no such project, or has no usable label.
+
+    Example:
+        >>> dataset = DeepLabCut("openfield-Pranav-2018-10-30", videos=["m4s1"])
     """
 
     def __init__(
@@ -54,10 +83,10 @@ class DeepLabCut(ImageFileDataset):
 
 @dataclass
 class _Columns:
-    """What a table's header says: the column of each (individual, body part, x or y), in the file's order."""
+    """The columns of a table by (individual, body part, x or y), in the file's order."""
 
     place: dict[tuple[str, str, str], int]
-    index: int  # so many columns name the frame
+    index: int  # number of columns that name the frame
 
     @property
     def individuals(self) -> list[str]:
@@ -66,12 +95,12 @@ class _Columns:
 
 @dataclass
 class _Rows:
-    """What has been read: of each labelled animal the frame, its points and how a message names it."""
+    """What has been read: for each labelled animal its frame, its points and where they are, for messages."""
 
     paths: list[str] = field(default_factory=list)
-    picture: list[int] = field(default_factory=list)
+    image_index: list[int] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
-    called: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
 
 
 def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) -> Instances:
@@ -81,8 +110,8 @@ def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) 
     for table in _tables(folder, videos, str(config.get("scorer"))):
         _read_table(folder, table, skeleton, rows, skipped)
     if not rows.points:
-        skipped.tell(0)
-    return Instances(skeleton, np.array(rows.paths), np.array(rows.picture), np.stack(rows.points), rows.called)
+        skipped.warn(0)
+    return Instances(skeleton, np.array(rows.paths), np.array(rows.image_index), np.stack(rows.points), rows.origins)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -97,7 +126,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skeleton:
-    """Body parts of a project of one animal, or of several, in which those that an arena has once come last."""
+    """Return the project's skeleton. With several animals, the points that an arena has once come last."""
     parts = config.get("multianimalbodyparts") if config.get("multianimalproject") else config.get("bodyparts")
     if not isinstance(parts, list) or not parts:
         raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: expected a list of names, found {parts!r}")
@@ -105,7 +134,7 @@ def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skel
     names = [str(part) for part in [*parts, *(unique or ())]]
     try:
         own = Skeleton.of_names(names)
-    except KpnetError as error:  # a name that stands twice
+    except KpnetError as error:  # a name that appears twice
         raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: {error}") from None
     edges = [tuple(map(str, edge)) for edge in config.get("skeleton") or () if isinstance(edge, list)]
     known = tuple((edge[0], edge[1]) for edge in edges if len(edge) == 2 and set(edge) <= set(names))
@@ -115,20 +144,20 @@ def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skel
 
 
 def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Path]:
-    """A table of each video's folder: the config's scorer's, or the only one. CSV where there is one, else HDF5."""
+    """Return one table for each video: the scorer's, or the only one; a CSV where there is one, else HDF5."""
     labelled = folder / "labeled-data"
-    there = sorted(f for f in labelled.iterdir() if f.is_dir()) if labelled.is_dir() else []
-    names = [f.name for f in there]
+    folders = sorted(f for f in labelled.iterdir() if f.is_dir()) if labelled.is_dir() else []
+    names = [f.name for f in folders]
     for video in videos or ():
         if video not in names:
             raise KpnetError(f'{labelled}: no folder "{video}"{did_you_mean(video, names)}')
     tables = []
-    for video_folder in there if videos is None else [labelled / video for video in videos]:
+    for video_folder in folders if videos is None else [labelled / video for video in videos]:
         files = [*sorted(video_folder.glob("CollectedData_*.csv")), *sorted(video_folder.glob("CollectedData_*.h5"))]
         scorers = list(dict.fromkeys(file.stem.removeprefix("CollectedData_") for file in files))
         if len(scorers) > 1 and scorer not in scorers:
             raise KpnetError(
-                f"{video_folder}: labels of {', '.join(scorers)}, and the config's scorer is {scorer}: name one of them"
+                f"{video_folder}: labels of {', '.join(scorers)}, and the config's scorer is {scorer}: set one of them"
             )
         chosen = scorer if scorer in scorers else next(iter(scorers), None)
         tables += [file for file in files if file.stem == f"CollectedData_{chosen}"][:1]
@@ -157,7 +186,10 @@ def _read_table(folder: Path, table: Path, skeleton: Skeleton, rows: _Rows, skip
 
 
 def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
-    """Columns and the first line of data. A frame's name is one cell, or three: labeled-data, VIDEO, FRAME."""
+    """Return the columns and the index of the first line of data.
+
+    A frame's name is in one cell, or in three: labeled-data, VIDEO, FRAME.
+    """
     heads = {line[0]: line for line in lines[:4] if line and line[0] in _HEADER}
     if not {"bodyparts", "coords"} <= set(heads):
         found = ", ".join(lines[0][:3]) if lines else "nothing"
@@ -171,23 +203,23 @@ def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
     for k in range(index, len(coords)):
         if coords[k] in ("x", "y") and place.setdefault((individuals[k], parts[k], coords[k]), k) != k:
             raise KpnetError(f'{table}: body part "{parts[k]}" has two columns {coords[k]}, expected one')
-    lonely = [part for who, part, axis in place if (who, part, {"x": "y", "y": "x"}[axis]) not in place]
-    if lonely or not place:
-        raise KpnetError(f"{table}: {lonely[0] if lonely else 'coords'}: expected a column x and a column y")
+    unpaired = [part for who, part, axis in place if (who, part, {"x": "y", "y": "x"}[axis]) not in place]
+    if unpaired or not place:
+        raise KpnetError(f"{table}: {unpaired[0] if unpaired else 'coords'}: expected a column x and a column y")
     return _Columns(place, index), len(heads)
 
 
 def _read_row(
-    where: Path, called: str, cells: list[str], columns: _Columns, skeleton: Skeleton, rows: _Rows, skipped: Skipped
+    where: Path, origin: str, cells: list[str], columns: _Columns, skeleton: Skeleton, rows: _Rows, skipped: Skipped
 ) -> None:
     width = 1 + max(columns.place.values())  # a table may have likelihoods between them
     if len(cells) < width:
-        return skipped.add(f"{called}: {len(cells)} cells, expected {width}; is the line cut short?")
+        return skipped.add(f"{origin}: {len(cells)} cells, expected {width}; is the line cut short?")
     frame = PureWindowsPath("/".join(cells[: columns.index])).name  # either kind of slash
     try:
         values = {key: float(cells[k] or "nan") for key, k in columns.place.items()}
     except ValueError as error:
-        return skipped.add(f"{called}: {error}; expected pixels, or an empty cell for a missing point")
+        return skipped.add(f"{origin}: {error}; expected pixels, or an empty cell for a missing point")
     rows.paths.append(str(where / frame))
     for individual in columns.individuals:
         absent = np.nan
@@ -196,27 +228,19 @@ def _read_row(
         if len(columns.individuals) > 1 and np.isnan(xy).all():
             continue
         rows.points.append(xy)
-        rows.picture.append(len(rows.paths) - 1)
-        rows.called.append(f"{called}, {individual}" if individual else called)
+        rows.image_index.append(len(rows.paths) - 1)
+        rows.origins.append(f"{origin}, {individual}" if individual else origin)
 
 
 def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "kpnet") -> None:
-    """config.yaml and labeled-data/FOLDER/CollectedData_SCORER.csv; several animals where an image has several."""
+    """Write config.yaml and labeled-data/FOLDER/CollectedData_SCORER.csv; several animals if an image has several."""
     names, most = dataset.skeleton.names, 1 + max(dataset.instance(index) for index in range(len(dataset)))
     who = [f"individual{k + 1}" for k in range(most)]
-    config: dict[str, Any] = {
-        "Task": "kpnet",
-        "scorer": scorer,
-        "multianimalproject": most > 1,
-        "bodyparts": list(names),
-    }
+    config: dict[str, Any] = {"Task": "kpnet", "scorer": scorer, "multianimalproject": most > 1}
+    config["bodyparts"] = list(names)
     if most > 1:
-        config |= {
-            "bodyparts": "MULTI!",
-            "individuals": who,
-            "multianimalbodyparts": list(names),
-            "uniquebodyparts": [],
-        }
+        config |= {"bodyparts": "MULTI!", "individuals": who}
+        config |= {"multianimalbodyparts": list(names), "uniquebodyparts": []}
     config["skeleton"] = [list(edge) for edge in dataset.skeleton.edges]
     videos: dict[Path, dict[str, np.ndarray]] = {}
     for index, path, _ in write_images(dataset, folder / "labeled-data", place=_video):
@@ -234,6 +258,6 @@ def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "k
 
 
 def _video(path: Path) -> Path:
-    """DeepLabCut has one level of folders."""
+    """Return the place of an image in DeepLabCut's single level of folders."""
     folders = [part for part in path.parent.parts if part not in ("labeled-data", "images")]
     return Path("_".join(folders) or "images") / path.name

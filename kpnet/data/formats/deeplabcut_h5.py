@@ -1,4 +1,4 @@
-"""DeepLabCut's labels as HDF5, where a project has no CSV of them."""
+"""Read DeepLabCut's labels from HDF5, for projects without a CSV of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from kpnet.core.errors import KpnetError
 
 
 def read_h5(path: Path) -> list[list[str]]:
-    """Lines of cells, as in the CSV. A KpnetError without PyTables, and for a file that is no table of labels."""
+    """Read a table of labels as lines of cells, as the CSV has them.
+
+    Raises:
+        KpnetError: PyTables is not installed, or the file is no table of labels.
+    """
     try:
         import tables  # noqa: F401
     except ImportError:
@@ -28,23 +32,25 @@ def read_h5(path: Path) -> list[list[str]]:
     try:
         with _plain_pickles():
             frame = pd.read_hdf(path)
-    except Exception as error:  # whatever a damaged file makes PyTables or pandas raise
+    except Exception as error:  # PyTables and pandas raise all kinds of errors for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise KpnetError(f"{path}: not a readable HDF5 table of labels: {reason}") from None
     return list(csv.reader(frame.to_csv().splitlines()))
 
 
-class _Plain(pickle.Unpickler):
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickle plain values, and refuse classes and functions."""
+
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds a {module}.{name}, expected names and numbers alone")
 
 
 @contextmanager
 def _plain_pickles() -> Iterator[None]:
-    """PyTables keeps lists of names as pickles, and a pickle may run anything; here it names no class or function."""
+    """Let PyTables unpickle plain values only: it stores lists of names as pickles, and a pickle may run any code."""
 
     def loads(data: bytes, **options: Any) -> Any:
-        return _Plain(io.BytesIO(data), **options).load()
+        return _PlainUnpickler(io.BytesIO(data), **options).load()
 
     confined = SimpleNamespace(**{name: getattr(pickle, name) for name in pickle.__all__} | {"loads": loads})
     with patch("tables.attributeset.pickle", confined), patch("tables.atom.pickle", confined):

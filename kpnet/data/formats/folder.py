@@ -1,4 +1,9 @@
-"""A folder of pictures without labels."""
+"""A folder of images without labels.
+
+Layout: a folder and its subfolders with PNG, JPEG, BMP, TIFF or WebP files; other files are ignored. Each image is one
+sample, called by its path below the folder, and all its keypoints are missing. The format serves to predict labels
+for images, or to look at them with `kpnet data`. Damaged images are skipped.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.images import find_image_files
 
 
 @DATASETS.register("folder")
 class ImageFolder(ImageFileDataset):
-    """The pictures of a folder, and of those beneath it, without labels: every point of the skeleton is missing.
+    """Images of a folder and its subfolders, without labels: every keypoint of the skeleton is missing.
 
-    exif: pictures as a viewer shows them.
+    Args:
+        path: The folder.
+        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        skeleton: Names of the missing keypoints. None: one keypoint called `point`.
+        strict: Raise an error at the first damaged image, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
+
+    Raises:
+        KpnetError: There is no such folder, or no usable image in it.
     """
 
     def __init__(
@@ -34,18 +46,8 @@ class ImageFolder(ImageFileDataset):
     ) -> None:
         path = Path(path)
         own = Skeleton(("point",)) if skeleton is None else skeleton
-        names = np.array([str(file.relative_to(path)) for file in image_paths(path)])
+        names = np.array([str(file.relative_to(path)) for file in find_image_files(path)])
         count = len(names)
         absent = np.full((count, len(own), 2), np.nan)
         instances = Instances(own, names, np.arange(count), absent, names)
         super().__init__(path, instances, Skipped(path, strict), skeleton=own, exif=exif, **options)
-
-
-def image_paths(path: Path) -> list[Path]:
-    """The picture files of a folder and of those beneath it. A KpnetError for a folder without any."""
-    if not path.is_dir():
-        raise KpnetError(f"{path}: no such folder; expected one of pictures")
-    paths = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    if not paths:
-        raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
-    return paths

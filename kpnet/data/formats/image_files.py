@@ -1,4 +1,4 @@
-"""What the formats share whose images are files of their own, read when they are asked for."""
+"""Base class of the formats whose images are files of their own, which are read when they are needed."""
 
 from __future__ import annotations
 
@@ -17,58 +17,81 @@ from kpnet.data.images import image_problem, read_image, read_image_size
 
 
 class ImageFileDataset(InstanceDataset):
-    """Base of formats whose images are picture files beneath `folder`; one that is missing or damaged is left out.
+    """Base class of formats whose images are files below `folder`. Missing and damaged ones are skipped.
 
-    exif: pictures as a viewer shows them; False: as they are stored; None: whichever has the size the file says.
+    Args:
+        folder: The folder to which the images' names are relative.
+        instances: What the file of labels holds.
+        skipped: Collects the reasons why instances are skipped.
+        exif: True applies the EXIF rotation, as an image viewer does; False reads pixels as they are stored; None
+            takes whichever has the image size that the file of labels states.
+        **options: Arguments of `InstanceDataset`.
     """
 
     def __init__(
         self, folder: Path, instances: Instances, skipped: Skipped, *, exif: bool | None = True, **options: Any
     ) -> None:
-        troubles = list(_troubles(folder, instances.images))
-        sizes = _sizes_under_boxes(folder, instances, troubles, bool(exif))
-        super().__init__(replace(instances, sizes=sizes), skipped, troubles, **options)
-        self._sizes = instances.sizes  # as the file says, which `image` is held against
+        problems = list(_image_problems(folder, instances.images))
+        sizes = _sizes_of_boxed_images(folder, instances, problems, bool(exif))
+        super().__init__(replace(instances, sizes=sizes), skipped, problems, **options)
+        self._sizes = instances.sizes  # as the file states them, for `image` to compare
         self.folder, self.exif = folder, exif
 
     def path(self, index: int) -> Path:
-        """The sample's picture file."""
+        """Return the sample's image file."""
         return self.folder / self.image_name(index)
 
     def image(self, index: int) -> np.ndarray:
-        """RGB uint8 (H, W, 3). A KpnetError for a picture of another size than the file says."""
+        """Read the image of a sample, RGB uint8 (H, W, 3).
+
+        Raises:
+            KpnetError: It cannot be read, or has another size than the file of labels states.
+        """
         path = self.path(index)
         image = read_image(path, exif=bool(self.exif))
-        height, width = (0, 0) if self._sizes is None else self._sizes[self._image[index]]
+        height, width = (0, 0) if self._sizes is None else self._sizes[self._image_index[index]]
         if not height or not width or image.shape[:2] == (height, width):
             return image
         turned = read_image(path) if self.exif is None else image
         if turned.shape[:2] != (height, width):
             raise KpnetError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels, and {self.skipped.source} says {width}x{height}: "
-                "were the pictures resized after they were labelled?"
+                "were the images resized after they were labelled?"
             )
         return turned
 
     def as_stored(self, index: int) -> bool:
-        """Are the file's own pixels, untouched by an EXIF rotation, those of `read`, for any reader?"""
+        """Return whether the stored pixels need no EXIF rotation, so that every program reads the image alike."""
         stored, shown = read_image(self.path(index), exif=False), read_image(self.path(index))
         return stored.shape == shown.shape and bool((stored == shown).all())
 
 
 def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | None) -> Path:
-    """Where the pictures are: `given`, from the file's folder; else that folder or images/ in it, which has more."""
+    """Find the folder of the images that a file of labels names.
+
+    Args:
+        source: The file of labels.
+        names: Names of the images.
+        given: The folder, relative to the file's. None: the file's folder or `images/` in it, whichever has more of
+            the images.
+
+    Returns:
+        The folder.
+
+    Raises:
+        KpnetError: The given folder does not exist.
+    """
     if given is not None:
         folder = source.parent / given
         if not folder.is_dir():
-            raise KpnetError(f"{source}: its pictures: no folder {folder}")
+            raise KpnetError(f"{source}: images: no such folder {folder}")
         return folder
     candidates = [source.parent, source.parent / "images"]
     return max(candidates, key=lambda folder: sum(_exists(folder, names)))
 
 
 def read_text(path: Path, expected: str) -> str:
-    """A text file; a KpnetError for one that is missing or no text."""
+    """Read a text file, or raise KpnetError if it is missing or no text; the error says what was `expected`."""
     if not path.is_file():
         raise KpnetError(f"{path}: no such file; expected {expected}")
     try:
@@ -77,32 +100,34 @@ def read_text(path: Path, expected: str) -> str:
         raise KpnetError(f"{path}: not a text file; expected {expected}") from None
 
 
-def _troubles(folder: Path, names: np.ndarray) -> Iterator[str | None]:
+def _image_problems(folder: Path, names: np.ndarray) -> Iterator[str | None]:
     for name, there in zip(names, _exists(folder, names), strict=True):
-        yield image_problem(folder / name) if there else f"no picture {folder / name}"
+        yield image_problem(folder / name) if there else f"no image {folder / name}"
 
 
-def _sizes_under_boxes(folder: Path, instances: Instances, troubles: list[str | None], exif: bool) -> np.ndarray | None:
-    """The file's sizes (M, 2), and the pictures' own where it says none and there is a box to hold against it.
+def _sizes_of_boxed_images(
+    folder: Path, instances: Instances, problems: list[str | None], exif: bool
+) -> np.ndarray | None:
+    """Return the stated image sizes (M, 2), read from the image where none is stated and a box has to be checked.
 
-    Only there, for it takes about 0.1 ms a picture. One that cannot be read is put among the `troubles`.
+    Other images are not read, because that takes about 0.1 ms each. One that cannot be read is added to `problems`.
     """
     if instances.boxes is None:
         return instances.sizes
     count = len(instances.images)
     sizes = np.zeros((count, 2), int) if instances.sizes is None else instances.sizes.copy()
-    boxed = np.isin(np.arange(count), instances.image[~np.isnan(instances.boxes).any(-1)])
+    boxed = np.isin(np.arange(count), instances.image_index[~np.isnan(instances.boxes).any(-1)])
     for number in np.flatnonzero(boxed & ~sizes.all(-1)).tolist():
-        if troubles[number] is None:
+        if problems[number] is None:
             try:
                 sizes[number] = read_image_size(folder / instances.images[number], exif=exif)
             except KpnetError as error:
-                troubles[number] = str(error)
+                problems[number] = str(error)
     return sizes
 
 
 def _exists(folder: Path, names: Iterable[str]) -> Iterator[bool]:
-    """Is each a file beneath the folder? Folders are listed once, which is quicker than to ask for every file."""
+    """Yield whether each name is a file below the folder. Listing a folder once is faster than a call for each file."""
     listed: dict[str, set[str]] = {}
     for path in names:
         parent, name = os.path.split(path)

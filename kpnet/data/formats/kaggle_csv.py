@@ -1,4 +1,20 @@
-"""The layout of the course and of Kaggle: columns `NAME_x`, `NAME_y` in any order, and `Image` with grey values."""
+"""The layout of Kaggle's Facial Keypoints Detection (https://www.kaggle.com/c/facial-keypoints-detection).
+
+Layout: one CSV file with a header line and one sample in each row, image included:
+
+    left_eye_center_x,left_eye_center_y,nose_tip_x,nose_tip_y,Image
+    66.03,39.00,44.42,57.07,238 236 237 238 …
+    64.33,34.97,,,219 215 204 196 …
+
+Columns in any order: `NAME_x` and `NAME_y` for each keypoint, and `Image`, the grey values 0 to 255 of a square image,
+row by row from the top, with spaces between. All images have one size. An empty cell is a missing keypoint. Optional:
+`ImageId`, the name of the sample; `NAME_weight`, the weight of a keypoint in the loss, 1 where it is empty and 0 for a
+missing keypoint. A file without keypoint columns (`ImageId,Image`) has no labels.
+
+Coordinates: pixels, integers are pixel centres, as in kpnet: they stay as they are.
+
+Nothing is skipped: a row that cannot be read is an error that names its line.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +30,7 @@ from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
 from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points
 from kpnet.data.images import to_channels
@@ -21,17 +38,31 @@ from kpnet.data.images import to_channels
 
 @DATASETS.register("kaggle_csv")
 class KaggleCSV(KeypointDataset):
-    """Grey square images and K points from one CSV file, held in memory as uint8.
+    """Grey square images and their keypoints in one CSV file, as in Kaggle's Facial Keypoints Detection.
 
-    `skeleton` names the points to take, in its order; other points of the file are left out. None takes all of
-    them, in the file's order (as `facial15` where the names are the same). Empty cells are missing points;
-    `complete_only` drops rows that have one. A column `NAME_weight` says what the point counts in the loss, 1 where
-    it is empty; a point of weight 0 is a missing one. A file without point columns (`ImageId,Image`) has `labelled`
-    False and every point of `skeleton` (None: `facial15`, as in Kaggle's test.csv) missing.
+    All images are held in memory. A sample's name is its `ImageId`, or the number of its row, counted from 0.
 
-    `images` uint8 (N, H, W), `keypoints` float64 (N, K, 2) pixels, NaN where missing, `weights` float64 (N, K).
-    A sample's name is its `ImageId`, else its data row in the file, from 0. Raises KpnetError for any other
-    layout.
+    Args:
+        path: The CSV file.
+        skeleton: The keypoints to use, in its order; others in the file are ignored. None: all of the file's, in its
+            order, or `facial15` if the names are the same or the file has no keypoint columns, as Kaggle's test.csv.
+        complete_only: Use only rows that have every keypoint.
+        image_size: See `KeypointDataset`.
+        in_channels: See `KeypointDataset`.
+        transform: See `KeypointDataset`.
+        seed: See `KeypointDataset`.
+
+    Attributes:
+        images: Uint8 (N, H, W).
+        keypoints: Float64 (N, K, 2) in pixels, NaN where missing.
+        weights: Weight of each keypoint in the loss, float64 (N, K).
+        labelled: Whether the file has keypoint columns. Without them every keypoint is missing.
+
+    Raises:
+        KpnetError: The file has another layout.
+
+    Example:
+        >>> dataset = KaggleCSV("data/faces15/training.csv", complete_only=True)
     """
 
     def __init__(
@@ -63,7 +94,17 @@ class KaggleCSV(KeypointDataset):
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """The file `source` under `data.root`, with the skeleton's points, or its own where it lacks one of those."""
+        """Open a file with the skeleton's keypoints, or with its own if it lacks one of those.
+
+        Args:
+            data: The section of the config.
+            source: The file, relative to `data.root`.
+            skeleton: The keypoints that are wanted. None: the file's own.
+            **common: Arguments of `KeypointDataset`.
+
+        Returns:
+            The dataset.
+        """
         path = Path(data.root) / str(source)
         names = _point_names(path, read_header(path))
         if skeleton is None or not names or set(skeleton.names) <= set(names):
@@ -77,21 +118,17 @@ class KaggleCSV(KeypointDataset):
         return len(self.images)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W) and keypoints float64 (K, 2) in its pixels, NaN where missing; both are copies."""
         return self.images[index].copy(), self.keypoints[index].copy()
 
     def point_weights(self, index: int) -> np.ndarray:
-        """Float64 (K,), from the file's `NAME_weight` columns; a copy."""
         return self.weights[index].copy()
 
     def labels(self) -> np.ndarray:
-        """Which points each row has, bool (N, K)."""
         has: np.ndarray = np.isfinite(self.keypoints).all(-1)
         return has
 
     def image_name(self, index: int) -> str:
-        """The `ImageId`, or the data row in the file, from 0 and before any row was dropped."""
-        return self._names[index]
+        return self._names[index]  # a row's number in the file, also where `complete_only` skips others
 
     def _check_skeleton(self, names: list[str]) -> None:
         for name in self.skeleton.names if names else ():
@@ -106,7 +143,7 @@ class KaggleCSV(KeypointDataset):
         if not keep.any():
             raise KpnetError(
                 f"{self.path}: none of {len(keep)} rows has all {len(points)} points, "
-                "and complete_only drops the others; set it to false"
+                "and complete_only skips the others; set it to false"
             )
         if not keep.all():
             self.images, self.keypoints, self.weights = self.images[keep], self.keypoints[keep], self.weights[keep]
@@ -114,7 +151,7 @@ class KaggleCSV(KeypointDataset):
 
 
 def _point_names(path: Path, columns: list[str]) -> list[str]:
-    """Names that have both columns, in the file's order; a KpnetError for any other column but their weights'."""
+    """Return the names that have both columns, in the file's order, or raise KpnetError for an unknown column."""
     names = []
     for column in columns:
         name = column.removesuffix("_weight")
@@ -133,9 +170,9 @@ def _point_names(path: Path, columns: list[str]) -> list[str]:
             )
         partner = name + {"_x": "_y", "_y": "_x"}[end]
         if partner not in columns:
-            lonely = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, columns)]
+            unpaired = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, columns)]
             raise KpnetError(
-                f'{path}: column "{shorten(column)}" without "{shorten(partner)}"{did_you_mean(partner, lonely)}; '
+                f'{path}: column "{shorten(column)}" without "{shorten(partner)}"{did_you_mean(partner, unpaired)}; '
                 "add it, or drop the other"
             )
         if end == "_x":
@@ -148,7 +185,7 @@ def _paired(column: str, columns: list[str]) -> bool:
 
 
 def _expected_columns(columns: list[str]) -> list[str]:
-    """What a misspelt column may have meant: a partner of the file's columns, or a column of facial15."""
+    """Return what a misspelt column may mean: the partner of another column, or a column of facial15."""
     names = [c[:-2] for c in columns if c.endswith(("_x", "_y"))] + list(Skeleton.load("facial15").names)
     return [f"{name}{end}" for name in names for end in ("_x", "_y")] + ["ImageId"]
 
@@ -159,7 +196,7 @@ def _default_skeleton(names: list[str]) -> Skeleton:
 
 
 def _keypoints(table: PixelTable, skeleton: Skeleton, labelled: bool) -> np.ndarray:
-    """Float64 (N, K, 2) pixels in the skeleton's order, NaN where x or y is empty."""
+    """Return the keypoints, float64 (N, K, 2) in pixels and in the skeleton's order, NaN where x or y is empty."""
     xy = np.full((len(table.images), len(skeleton), 2), np.nan)
     for k, name in enumerate(skeleton.names if labelled else ()):
         for axis, end in enumerate("xy"):
@@ -169,33 +206,31 @@ def _keypoints(table: PixelTable, skeleton: Skeleton, labelled: bool) -> np.ndar
 
 
 def _weights(table: PixelTable, skeleton: Skeleton) -> np.ndarray:
-    """Float64 (N, K) in the skeleton's order, 1 where the file says none."""
+    """Return the weights, float64 (N, K) in the skeleton's order, 1 where the file has none."""
     weights = np.ones((len(table.images), len(skeleton)))
     for k, name in enumerate(skeleton.names):
         if (column := f"{name}_weight") in table.columns:
-            weights[:, k] = _numbers(table, column, "a weight from 0 on, or an empty cell for 1", least=0.0, empty=1.0)
+            weights[:, k] = _numbers(
+                table, column, "a weight of at least 0, or an empty cell for 1", least=0.0, empty=1.0
+            )
     return weights
 
 
 def _numbers(
     table: PixelTable, column: str, expected: str, least: float = -math.inf, empty: float = math.nan
 ) -> np.ndarray:
-    """A column as float64 (N,), `empty` where the cell is empty or says nan."""
+    """Return a column as float64 (N,), `empty` where the cell is empty or nan."""
     cells = table.column(column)
-    values = np.empty(len(cells))
-    for row, cell in enumerate(cells):
-        try:
-            value = float(cell or "nan")
-        except ValueError:
-            value = math.inf
-        if math.isinf(value) or value < least:
-            raise KpnetError(f'{table.where(row)}: {column} is "{shorten(cell)}"; expected {expected}')
-        values[row] = empty if math.isnan(value) else value
-    return values
+    values, wrong = parse_numbers(cells)
+    wrong |= np.isinf(values) | (values < least)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise KpnetError(f'{table.where(row)}: {column} is "{shorten(cells[row])}"; expected {expected}')
+    return np.nan_to_num(values, nan=empty)
 
 
 def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:
-    """Grey square images of one size alone."""
+    """Write the CSV file. The images have to be square and of one size; colour becomes grey."""
     images = [dataset.read(index)[0] for index in range(len(dataset))]
     check_one_size(dataset, images, "kaggle_csv", square=True)
     header = [f"{name}_{axis}" for name in dataset.skeleton.names for axis in "xy"]

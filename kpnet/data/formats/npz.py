@@ -1,4 +1,22 @@
-"""Images and points as the arrays of one npz file."""
+"""Images and keypoints as arrays in one npz file, as `numpy.savez` writes it.
+
+Layout: one `.npz` file with an instance in each row of its arrays:
+
+- `images`: uint8 (N, H, W) or (N, H, W, 1 or 3), RGB.
+- `keypoints`: numbers (N, K, 2), x and y in pixels, NaN where missing.
+
+Optional:
+
+- `names`: text (K,), names of the keypoints. Without it they are those of the skeleton, or called 0, 1, 2, …
+- `visibility`: numbers (N, K) of 0 (absent, whatever its coordinates), 1 (hidden) and 2 (visible).
+- `boxes`: numbers (N, 4), the edges x0, y0, x1, y1 of each instance, NaN where there is none.
+- `image_names`: text (N,), the same for instances of one image.
+
+Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
+
+Skipped with a warning: rows with an infinite coordinate, another visibility, or a box without area or outside the
+image. Arrays of other shapes or types are an error, and so are pickled objects, which are never loaded.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +35,29 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import check_one_size, sample_points
 
 IMAGES = "images"
-
-
 _OPTIONAL = ("names", "visibility", "boxes", "image_names")
 
 
 @DATASETS.register("npz")
 class NPZ(InstanceDataset):
-    """`images` uint8 (N, H, W) or (N, H, W, 1 or 3) and `keypoints` (N, K, 2) in their pixels, NaN where missing.
+    """Arrays `images` (N, H, W) or (N, H, W, C) and `keypoints` (N, K, 2) in one npz file, held in memory.
 
-    Optional: `names` (K,), `visibility` (N, K) of 0 (absent, whatever its coordinates), 1 and 2, `boxes` (N, 4) as
-    edges x0, y0, x1, y1, and `image_names` (N,), equal for instances of one image. Points without names are those of
-    the skeleton, if it has as many, or called 0, 1, 2, …
+    Args:
+        path: The npz file.
+        skeleton: Skeleton to use if its keypoint names are the file's, or if it has as many keypoints as a file
+            without names. None: the file's names, or 0, 1, 2, …
+        strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
+
+    Attributes:
+        pixels: The file's images, uint8 (N, H, W) or (N, H, W, C). Sample i is row `kept[i]`.
+
+    Raises:
+        KpnetError: The file has no such arrays, or no row in it can be used.
+
+    Example:
+        >>> np.savez("faces.npz", images=images, keypoints=keypoints, names=["nose", "left_eye", "right_eye"])
+        >>> dataset = NPZ("faces.npz")
     """
 
     def __init__(
@@ -43,22 +72,33 @@ class NPZ(InstanceDataset):
         count, points_count = points.shape[:2]
         names = _array(path, arrays, "names", (points_count,), text=True)
         own = unnamed_skeleton(points_count, skeleton) if names is None else Skeleton.of_names(names.tolist())
-        called = np.arange(count).astype(str)
+        rows = np.arange(count).astype(str)
         image_names = _array(path, arrays, "image_names", (count,), text=True)
-        images, image = np.unique(called if image_names is None else image_names, return_inverse=True)
+        images, image_index = np.unique(rows if image_names is None else image_names, return_inverse=True)
         sizes = np.full((len(images), 2), self.pixels.shape[1:3])
-        instances = Instances(own, images, image, points, np.char.add("row ", called), sizes=sizes)
+        instances = Instances(own, images, image_index, points, np.char.add("row ", rows), sizes=sizes)
         instances.boxes = _array(path, arrays, "boxes", (count, 4))
         instances.visibility = _array(path, arrays, "visibility", (count, points_count))
         super().__init__(instances, Skipped(path, strict), skeleton=skeleton, **options)
 
     def image(self, index: int) -> np.ndarray:
-        """Uint8 (H, W) or (H, W, C); a copy."""
         return np.array(self.pixels[self.kept[index]])
 
 
 def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Arrays of an npz. A KpnetError for a file that is none, lacks a required one, or holds more than plain arrays."""
+    """Read arrays of an npz file.
+
+    Args:
+        path: The file.
+        required: Names of arrays that it has to have.
+        optional: Names of arrays that are read if it has them.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        KpnetError: The file is no npz, lacks a required array, or has pickled objects in one that is read.
+    """
     if not path.is_file():
         raise KpnetError(f"{path}: no such file; expected an npz with {' and '.join(required)}")
     try:
@@ -76,7 +116,7 @@ def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def check_images(path: Path, images: np.ndarray) -> np.ndarray:
-    """The same; a KpnetError for what is not uint8 (N, H, W) or (N, H, W, 1 or 3)."""
+    """Return the images, or raise KpnetError unless they are uint8 (N, H, W) or (N, H, W, 1 or 3)."""
     fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if images.dtype != np.uint8 or not fits or not images.size:
         raise KpnetError(
@@ -88,7 +128,7 @@ def check_images(path: Path, images: np.ndarray) -> np.ndarray:
 def _array(
     path: Path, arrays: dict[str, np.ndarray], key: str, shape: tuple[int | None, ...], *, text: bool = False
 ) -> np.ndarray | None:
-    """An array as float64, or as text, of that shape (None: any length above 0); None where the file has it not."""
+    """Return an array as float64 or text, checked for its shape (None: any length above 0); None if it is missing."""
     if key not in arrays:
         return None
     values = arrays[key]
@@ -103,7 +143,7 @@ def _array(
 
 
 def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:
-    """Images of one size alone."""
+    """Write the npz file. The images have to be of one size."""
     every = range(len(dataset))
     images = [dataset.read(index)[0] for index in every]
     check_one_size(dataset, images, "npz")

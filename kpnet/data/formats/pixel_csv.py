@@ -1,6 +1,6 @@
-"""Reading a CSV whose `Image` column holds grey values as text: labels as strings, pixels by vectorised arithmetic.
+"""Read a CSV whose `Image` column holds grey values as text: labels as strings, pixels by vectorised arithmetic.
 
-In messages a line is what an editor shows (the header is line 1) and a data row counts from 1.
+In messages, a line is counted as in an editor (the header is line 1) and a data row from 1.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 
-_CHUNK = 1 << 19  # bytes of text at a time: its arrays stay in the processor's cache
-
-
+_CHUNK = 1 << 19  # bytes of text at a time, so that its arrays fit into the processor's cache
 _COMMA, _QUOTE, _NEWLINE, _RETURN, _SPACE, _ZERO = b',"\n\r 0'
 
 
 @dataclass
 class PixelTable:
-    """A file's `images` uint8 (N, side, side) and `cells`, N rows of text with the Image cell empty."""
+    """The content of a file.
+
+    Attributes:
+        path: The file.
+        columns: Names of the columns.
+        images: Uint8 (N, side, side).
+        cells: N rows of text, with the Image cell empty.
+        lines: The line of each row, int (N,).
+    """
 
     path: Path
     columns: list[str]
@@ -32,17 +38,17 @@ class PixelTable:
     lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def column(self, name: str) -> list[str]:
-        """The cells (N,) of a column, blanks around them removed."""
+        """Return the cells (N,) of a column, without blanks around them."""
         index = self.columns.index(name)
         return [row[index].strip() for row in self.cells]
 
     def where(self, row: int) -> str:
-        """How a message names a row (from 0)."""
+        """Return how messages refer to a row, which is counted from 0."""
         return f"{self.path}, line {self.lines[row]} (data row {row + 1})"
 
 
 def read_header(path: Path) -> list[str]:
-    """Column names, `Image` among them. Raises KpnetError for a file that is missing, empty or no such CSV."""
+    """Return the column names, or raise KpnetError if the file is missing, empty or no CSV with an `Image` column."""
     if path.is_dir():
         raise KpnetError(f"{path}: a folder, expected a CSV file")
     if not path.is_file():
@@ -55,7 +61,7 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_pixel_csv(path: Path) -> PixelTable:
-    """The whole file, a chunk of whole lines at a time. Raises KpnetError that names the first bad line."""
+    """Read a file, some whole lines at a time, or raise KpnetError that names the first invalid line."""
     pixels: list[np.ndarray] = []
     labels: list[str] = []
     table = PixelTable(path, read_header(path))
@@ -70,7 +76,7 @@ def read_pixel_csv(path: Path) -> PixelTable:
             if len(rows):
                 pixels.append(rows)
     if not pixels:
-        raise KpnetError(f"{path}: a header but no rows; expected one row an image")
+        raise KpnetError(f"{path}: a header but no rows; expected one row for each image")
     side = math.isqrt(pixels[0].shape[1])
     table.images = np.concatenate(pixels).reshape(-1, side, side)
     table.cells = list(csv.reader(labels, skipinitialspace=True))
@@ -84,9 +90,9 @@ def _whole_lines(file: BinaryIO) -> bytes:
 
 
 def _header(path: Path, line: bytes) -> list[str]:
-    """Column names; a KpnetError for an empty file, no Image column, or a name that stands twice."""
+    """Return the column names, or raise KpnetError for an empty file, no Image column, or a name that appears twice."""
     if not line.strip():
-        raise KpnetError(f"{path}: empty; expected a header line NAME_x,NAME_y,…,Image and one row an image")
+        raise KpnetError(f"{path}: empty; expected a header line NAME_x,NAME_y,…,Image and one row for each image")
     if line.startswith(b"PK\x03\x04"):
         raise KpnetError(f"{path}: a zip archive, expected CSV text; unpack it first")
     try:
@@ -102,13 +108,13 @@ def _header(path: Path, line: bytes) -> list[str]:
     for name in columns:
         if (times := columns.count(name)) > 1:
             raise KpnetError(
-                f'{path}: column "{shorten(name)}" stands {times} times, expected once; rename or drop one'
+                f'{path}: column "{shorten(name)}" appears {times} times, expected once; rename or drop one'
             )
     return columns
 
 
 def _read_chunk(table: PixelTable, chunk: bytes, line: int, expected: int | None) -> tuple[np.ndarray, list[str]]:
-    """Whole lines as pixels uint8 (n, P) and the CSV text of their other cells; appends to `table.lines`."""
+    """Return the pixels of whole lines, uint8 (n, P), and the CSV text of their other cells; add to `table.lines`."""
     text = np.frombuffer(bytearray(chunk), np.uint8)
     ends = np.flatnonzero(text == _NEWLINE)
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -124,11 +130,11 @@ def _read_chunk(table: PixelTable, chunk: bytes, line: int, expected: int | None
         )
     ]
     _blank_all_but(text, image_starts, image_ends)
-    values, last, bad = parse_pixels(text)
-    if bad is not None:
-        row = int(np.searchsorted(image_ends, bad, "right"))
+    values, last, wrong = parse_pixels(text)
+    if wrong is not None:
+        row = int(np.searchsorted(image_ends, wrong, "right"))
         cell = bytes(text[image_starts[row] : image_ends[row]])
-        raise KpnetError(f"{table.where(first + row)}: {_bad_pixel(cell)}")
+        raise KpnetError(f"{table.where(first + row)}: {_describe_wrong_pixel(cell)}")
     counts = np.array([np.count_nonzero(last[s:e]) for s, e in zip(image_starts, image_ends, strict=True)], np.int64)
     if len(counts):
         expected = _check_counts(table, counts, first, expected)
@@ -138,13 +144,13 @@ def _read_chunk(table: PixelTable, chunk: bytes, line: int, expected: int | None
 def _image_fields(
     table: PixelTable, text: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First byte (n,) and end (n,) of each row's Image cell."""
+    """Return the first byte (n,) and the end (n,) of each row's Image cell."""
     commas, quotes = np.flatnonzero(text == _COMMA), np.flatnonzero(text == _QUOTE)
     if len(quotes):
         odd = (np.searchsorted(quotes, ends) - np.searchsorted(quotes, starts)) % 2
         if odd.any():
             where = table.where(first + int(odd.argmax()))
-            raise KpnetError(f'{where}: a quote (") that the line does not close; expected one row a line')
+            raise KpnetError(f'{where}: a quote (") that the line does not close; expected one row in each line')
         commas = commas[np.searchsorted(quotes, commas) % 2 == 0]
     _check_cells(table, np.searchsorted(commas, ends) - np.searchsorted(commas, starts) + 1, first)
     inner = commas.reshape(len(starts), len(table.columns) - 1)
@@ -156,7 +162,7 @@ def _image_fields(
 
 
 def _check_cells(table: PixelTable, found: np.ndarray | list[int], first: int) -> None:
-    """Every row must have as many cells as the header."""
+    """Raise unless every row has as many cells as the header."""
     wrong = np.asarray(found) != len(table.columns)
     if wrong.any():
         row = int(wrong.argmax())
@@ -167,7 +173,7 @@ def _check_cells(table: PixelTable, found: np.ndarray | list[int], first: int) -
 
 
 def _blank_all_but(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-    """Spaces in place: outside the cells [start, end), and for the quotes around a cell."""
+    """Overwrite with spaces what lies outside the cells [start, end), and the quotes around a cell."""
     edges = [0, *np.stack((starts, ends), axis=1).ravel().tolist(), len(text)]
     for before, after in zip(edges[::2], edges[1::2], strict=True):
         text[before:after] = _SPACE
@@ -178,10 +184,14 @@ def _blank_all_but(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> No
 
 
 def parse_pixels(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Whole numbers 0 to 255 between blanks in `text` uint8 (n,), whose last byte is blank.
+    """Parse whole numbers from 0 to 255 between blanks. Each step is one pass over all bytes.
 
-    Returns the numbers uint8 (m,), where each one's last digit stands (bool (n,)), and the position of a byte
-    that belongs to no such number, or None. Each step is one pass over the bytes; nothing is done per number.
+    Args:
+        text: Uint8 (n,), whose last byte is blank.
+
+    Returns:
+        The numbers, uint8 (m,); the positions of their last digits, bool (n,); and the position of the first byte that
+        belongs to no such number, or None.
     """
     digit = np.full(len(text) + 3, 255, np.uint8)
     np.subtract(text, _ZERO, out=digit[3:])  # wraps around: what is no digit becomes 10 to 255
@@ -189,25 +199,25 @@ def parse_pixels(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, int | None]:
     digit *= is_digit
     low = digit[3:] + 10 * (digit[2:-1] * is_digit[3:])
     hundreds = digit[1:-2] * (is_digit[2:-1] & is_digit[3:])
-    bad = (hundreds > 2) | ((hundreds == 2) & (low > 55))
-    bad |= is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]  # four digits
-    bad |= (text > _SPACE) & ~is_digit[3:]
+    wrong = (hundreds > 2) | ((hundreds == 2) & (low > 55))
+    wrong |= is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]  # four digits
+    wrong |= (text > _SPACE) & ~is_digit[3:]
     last = is_digit[3:].copy()
     last[:-1] &= ~is_digit[4:]
     low += 100 * hundreds
-    return low[np.flatnonzero(last)], last, int(bad.argmax()) if bad.any() else None
+    return low[np.flatnonzero(last)], last, int(wrong.argmax()) if wrong.any() else None
 
 
-def _bad_pixel(cell: bytes) -> str:
+def _describe_wrong_pixel(cell: bytes) -> str:
     for position, word in enumerate(cell.split(), start=1):
         if not (word.isdigit() and len(word) <= 3 and int(word) <= 255):
             found = shorten(word.decode("utf-8", errors="replace"))
             return f'pixel {position} is "{found}"; expected whole numbers 0 to 255 with spaces between'
-    raise AssertionError("the cell has no bad pixel")
+    raise AssertionError("the cell has no wrong pixel")
 
 
 def _check_counts(table: PixelTable, counts: np.ndarray, first: int, expected: int | None) -> int:
-    """Pixels in a row: as many as the file's first row has, a perfect square."""
+    """Return the number of pixels in a row: a perfect square, and the same in every row of the file."""
     if expected is None:
         expected = int(counts[0])
         side = round(math.sqrt(expected))

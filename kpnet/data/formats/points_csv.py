@@ -1,4 +1,22 @@
-"""A CSV or Parquet file with a picture's file name and its points in each row."""
+"""A CSV or Parquet table with one instance in each row: an image's file name and its keypoints.
+
+Layout: one `.csv` file (UTF-8, separated by commas), `.parquet` or `.pq`, and the images as files of their own:
+
+    image,nose_x,nose_y,tail_x,tail_y
+    a.png,10.5,20,30,40.25
+    a.png,64,30,,
+    b.png,12,18,33,41
+
+Columns in any order: `image`, the path of the image from the folder of the images, and for each keypoint `NAME_x` and
+`NAME_y`; or numbered ones `x_0`, `y_0`, `x_1`, … An empty cell is a missing keypoint. Several rows may have the same
+image: they are its instances. Optional: `NAME_visibility` of 0 (absent, whatever its coordinates), 1 (hidden) and
+2 (visible); `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another name is an error.
+
+Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
+
+Skipped with a warning: rows with too few or too many cells, without an image, with text instead of a number, an
+infinite coordinate, another visibility, a box without area or outside its image, or a missing or damaged image.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +30,36 @@ import numpy as np
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
+from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
-
-
 PARQUET = (".parquet", ".pq")
-
-
-_EXPECTED = "a header line image,NAME_x,NAME_y,… and one row an instance"
+_EXPECTED = "a header line image,NAME_x,NAME_y,… and one row for each instance"
 
 
 @DATASETS.register("points_csv")
 class PointsCSV(ImageFileDataset):
-    """Columns `image`, the picture's path, and `NAME_x`, `NAME_y`, or `x_0`, `y_0`, `x_1`, …, in any order.
+    """A CSV or Parquet table with columns `image` and `NAME_x`, `NAME_y`, one instance in each row.
 
-    images: the folder of the pictures, from the file's own; without it that folder, or images/ in it.
-    exif: pictures as a viewer shows them.
+    Args:
+        path: The file. Parquet needs pyarrow.
+        images: Folder of the images, relative to the file's folder. None: the file's folder or `images/` in it,
+            whichever has more of the images.
+        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        skeleton: Skeleton to use if its keypoint names are the file's, or if the file has as many numbered keypoints.
+            None: the file's names; numbered keypoints are called 0, 1, 2, …
+        strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
 
-    Several rows may have one picture: its instances. An empty cell is a missing point. Optional columns:
-    `NAME_visibility` of 0 (absent, whatever its coordinates), 1 and 2, and `box_x0`, `box_y0`, `box_x1`, `box_y1`, the
-    edges of a box in pixels. Numbered points are those of the skeleton, if it has as many, or called 0, 1, 2, …
-    `.parquet` needs pyarrow.
+    Raises:
+        KpnetError: The file is no such table, or no row in it can be used.
+
+    Example:
+        >>> dataset = PointsCSV("mice/points.csv", images="frames")
     """
 
     def __init__(
@@ -49,45 +72,48 @@ class PointsCSV(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        path = Path(path)
-        skipped = Skipped(path, strict)
-        instances = _read(path, skeleton, skipped)
-        folder = find_folder(path, instances.images, images)
+        skipped = Skipped(Path(path), strict)
+        instances = _read(skipped, skeleton)
+        folder = find_folder(skipped.source, instances.images, images)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read(path: Path, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+def _read(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
+    path = skipped.source
     table = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path, skipped)
     own, xy_columns = _points(path, list(table), skeleton)
     names = table.pop("image")
-    count, called = len(names), table.pop("")
+    count, origins = len(names), table.pop("")
     good = np.array([bool(name) for name in names], bool)
     for row in np.flatnonzero(~good):
-        skipped.add(f"{called[row]}: no image named")
-    seen = [f"{name}_visibility" if f"{name}_visibility" in table else None for name in own.names]
+        skipped.add(f"{origins[row]}: the cell of its image is empty")
+    levels = [f"{name}_visibility" if f"{name}_visibility" in table else None for name in own.names]
     wanted = [
         *(column for pair in xy_columns for column in pair),
-        *(c for c in seen if c),
-        *(BOX if _boxed(path, table) else ()),
+        *(c for c in levels if c),
+        *(BOX if _has_boxes(path, table) else ()),
     ]
-    numbers = {column: _numbers(table[column], column, called, good, skipped) for column in wanted}
+    numbers = {column: _numbers(table[column], column, origins, good, skipped) for column in wanted}
     xy = np.stack([np.stack([numbers[x], numbers[y]], -1) for x, y in xy_columns], 1).reshape(count, len(own), 2)
     xy[np.isnan(xy).any(-1)] = np.nan
-    images, image = np.unique(names[good], return_inverse=True)
-    instances = Instances(own, images, image, xy[good], called[good])
-    if any(seen):
-        instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in seen], 1)[good]
+    images, image_index = np.unique(names[good], return_inverse=True)
+    instances = Instances(own, images, image_index, xy[good], origins[good])
+    if any(levels):
+        instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in levels], 1)[good]
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
     return instances
 
 
 def _csv(path: Path, skipped: Skipped) -> dict[str, np.ndarray]:
-    """Columns (N,) of text, and under "" how a message names each row; rows that are too short are left out."""
+    """Return the columns (N,) of text, and under "" where each row is, for messages.
+
+    Rows with more or fewer cells than the header are skipped.
+    """
     lines = list(csv.reader(read_text(path, _EXPECTED).splitlines(), skipinitialspace=True))
     header = [name.strip() for name in lines[0]] if lines else []
     _check_header(path, header)
-    rows, called = [], []
+    rows, origins = [], []
     for number, row in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
@@ -95,9 +121,9 @@ def _csv(path: Path, skipped: Skipped) -> dict[str, np.ndarray]:
             skipped.add(f"line {number}: {len(row)} cells, expected {len(header)} as in the header")
             continue
         rows.append([cell.strip() for cell in row])
-        called.append(f"line {number}")
+        origins.append(f"line {number}")
     cells = np.array(rows, dtype=str).reshape(len(rows), len(header))
-    return dict(zip(header, cells.T, strict=True)) | {"": np.array(called, dtype=str)}
+    return dict(zip(header, cells.T, strict=True)) | {"": np.array(origins, dtype=str)}
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:
@@ -111,7 +137,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
         raise KpnetError(
             f"{path}: reading Parquet needs pyarrow: pip install kpnet[formats]; or save it as CSV"
         ) from None
-    except Exception as error:  # whatever a damaged file makes pyarrow raise
+    except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
         raise KpnetError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     _check_header(path, list(columns))
@@ -127,11 +153,11 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
     for name in header:
         if header.count(name) > 1:
-            raise KpnetError(f'{path}: column "{shorten(name)}" stands {header.count(name)} times, expected once')
+            raise KpnetError(f'{path}: column "{shorten(name)}" appears {header.count(name)} times, expected once')
 
 
 def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[Skeleton, list[tuple[str, str]]]:
-    """The points, and the names of their columns x and y. A KpnetError for a column that is none of the expected."""
+    """Return the skeleton and the names of each keypoint's two columns, or raise KpnetError for an unknown column."""
     numbers = sorted(int(c[2:]) for c in columns if c.startswith("x_") and c[2:].isdecimal())
     if numbers:
         pairs = [(f"x_{k}", f"y_{k}") for k in numbers]
@@ -141,7 +167,7 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
         pairs = [(f"{name}_x", f"{name}_y") for name in names]
         if not names:
             raise KpnetError(
-                f"{path}: no point in it: {shorten(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
+                f"{path}: no point among {shorten(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
             )
         own = Skeleton.of_names(names)
     expected = (
@@ -159,42 +185,38 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
     return own, pairs
 
 
-def _boxed(path: Path, columns: Sequence[str] | dict[str, Any]) -> bool:
-    there = [name for name in BOX if name in columns]
-    if there and len(there) < len(BOX):
-        raise KpnetError(f"{path}: of a box's columns it has {', '.join(there)} alone; expected {', '.join(BOX)}")
-    return bool(there)
+def _has_boxes(path: Path, columns: Sequence[str] | dict[str, Any]) -> bool:
+    found = [name for name in BOX if name in columns]
+    if found and len(found) < len(BOX):
+        raise KpnetError(f"{path}: a box needs all of {', '.join(BOX)}; found only {', '.join(found)}")
+    return bool(found)
 
 
-def _numbers(cells: np.ndarray, column: str, called: np.ndarray, good: np.ndarray, skipped: Skipped) -> np.ndarray:
-    """A column as float64 (N,), NaN where empty; a row with another text in it is no longer `good`."""
+def _numbers(cells: np.ndarray, column: str, origins: np.ndarray, good: np.ndarray, skipped: Skipped) -> np.ndarray:
+    """Return a column as float64 (N,), NaN where empty. A row with other text in it is skipped and no longer `good`."""
     if cells.dtype.kind in "fiub":
         return cells.astype(np.float64)
-    values = np.full(len(cells), np.nan)
-    for row, cell in enumerate(cells):
-        try:
-            values[row] = float(cell or "nan") if cell is not None else np.nan
-        except ValueError:
-            if good[row]:
-                good[row] = False
-                skipped.add(f'{called[row]}: {column} is "{shorten(str(cell))}"; expected a number or an empty cell')
+    values, wrong = parse_numbers(cells)
+    for row in np.flatnonzero(wrong & good):
+        good[row] = False
+        skipped.add(f'{origins[row]}: {column} is "{shorten(str(cells[row]))}"; expected a number or an empty cell')
     return values
 
 
 def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = False) -> None:
-    """points.csv, or points.parquet, and the pictures in images/."""
+    """Write points.csv, or points.parquet if `parquet`, and the images in `images/`."""
     names = dataset.skeleton.names
     every = range(len(dataset))
-    seen = any((dataset.visibility(index) == 1).any() for index in every)
+    hidden = any((dataset.visibility(index) == 1).any() for index in every)
     boxed = any(dataset.box(index) is not None for index in every)
     header = ["image", *(f"{name}_{axis}" for name in names for axis in "xy")]
-    header += [f"{name}_visibility" for name in names] if seen else []
+    header += [f"{name}_visibility" for name in names] if hidden else []
     header += BOX if boxed else []
     rows: list[list[Any]] = []
     for index, path, _ in write_images(dataset, folder / "images"):
         box = dataset.box(index)
         values = sample_points(dataset, index).ravel()
-        values = np.append(values, dataset.visibility(index)) if seen else values
+        values = np.append(values, dataset.visibility(index)) if hidden else values
         values = np.append(values, np.full(4, np.nan) if box is None else box) if boxed else values
         rows.append([str(path), *(values.tolist() if parquet else csv_cells(values))])
     if not parquet:

@@ -1,4 +1,23 @@
-"""The layout of 300-W: a `.pts` text file beside each picture, of the same stem, with the points of one face."""
+"""The layout of 300-W (Sagonas et al. 2013, 300 Faces in-the-Wild Challenge): a text file beside each image.
+
+Layout: a folder, with or without subfolders, of images and `.pts` files. `a.pts` has the keypoints of the one face in
+`a.png` or `a.jpg`:
+
+    version: 1
+    n_points: 68
+    {
+    30.5 40.25
+    …
+    }
+
+The braces may be missing. `nan nan` is a missing keypoint. The format has no names, boxes or visibilities.
+
+Coordinates: x and y in pixels; the centre of the upper left pixel is 1, 1 as 300-W publishes them (MATLAB counts so).
+kpnet subtracts `index_base`, so that it is 0, 0.
+
+Skipped with a warning: files that cannot be parsed, that have no image or several beside them, that have another number
+of keypoints than most files of the folder, or whose image is damaged. Images without a `.pts` file are ignored.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +36,28 @@ from kpnet.data.formats.image_files import ImageFileDataset, read_text
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_image, write_images
-from kpnet.data.images import IMAGE_SUFFIXES
+from kpnet.data.images import IMAGE_SUFFIXES, find_files
 
 
 @DATASETS.register("pts")
 class PTS(ImageFileDataset):
-    """A folder, and those beneath it, of pictures with a `.pts` file each: `version: 1`, `n_points: 68`, and a line
-    `x y` a point, between braces or without.
+    """Images in folders with a `.pts` file for each, as in 300-W.
 
-    index_base: 1 or 0, the coordinates of the upper left pixel's centre: 1 as 300-W publishes them.
-    exif: the points are on the picture as a viewer turns it, not on its stored pixels.
+    Args:
+        path: The folder.
+        index_base: Coordinate of the centre of the upper left pixel: 1, as 300-W publishes its files, or 0.
+        exif: Whether keypoints were placed on the image as an image viewer rotates it. False: on the stored pixels, as
+            MATLAB and PIL read them.
+        skeleton: Skeleton to use if it has as many keypoints as the files. Otherwise 68 keypoints are `ibug68`, and
+            others are called 0, 1, 2, …
+        strict: Raise an error at the first file that cannot be used, instead of skipping it with a warning.
+        **options: `complete_only` and the arguments of `KeypointDataset`.
 
-    The points are those of the skeleton, if it has as many; else 68 are ibug68's, and others are called 0, 1, 2, …
-    `nan nan` is a missing point. Files with another number of points than most are left out.
+    Raises:
+        KpnetError: There is no such folder, or no usable `.pts` file in it.
+
+    Example:
+        >>> dataset = PTS("helen/trainset", index_base=1)
     """
 
     def __init__(
@@ -42,50 +70,50 @@ class PTS(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        path = Path(path)
-        skipped = Skipped(path, strict)
-        instances = _read_folder(path, index_base, skeleton, skipped)
-        super().__init__(path, instances, skipped, skeleton=skeleton, exif=exif, **options)
+        skipped = Skipped(Path(path), strict)
+        instances = _read_folder(skipped, index_base, skeleton)
+        super().__init__(skipped.source, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read_folder(folder: Path, index_base: int, skeleton: Skeleton | None, skipped: Skipped) -> Instances:
+def _read_folder(skipped: Skipped, index_base: int, skeleton: Skeleton | None) -> Instances:
+    folder = skipped.source
     if not folder.is_dir():
-        raise KpnetError(f"{folder}: no such folder; expected one with pictures and .pts files")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".pts", *IMAGE_SUFFIXES)]
-    pictures: dict[Path, list[Path]] = {}
+        raise KpnetError(f"{folder}: no such folder; expected a folder of images and .pts files")
+    files = find_files(folder, (".pts", *IMAGE_SUFFIXES))
+    images: dict[Path, list[Path]] = {}
     for path in files:
         if path.suffix.lower() != ".pts":
-            pictures.setdefault(path.with_suffix(""), []).append(path)
+            images.setdefault(path.with_suffix(""), []).append(path)
     labels = [path for path in files if path.suffix.lower() == ".pts"]
     if not labels:
         raise KpnetError(f"{folder}: found no .pts file in it")
-    found: list[tuple[str, str, np.ndarray]] = []  # label and picture, beneath the folder, and the points
+    found: list[tuple[str, str, np.ndarray]] = []  # label and image, below the folder, and the points
     for path in labels:
-        name, there = str(path.relative_to(folder)), pictures.get(path.with_suffix(""), [])
+        name, beside = str(path.relative_to(folder)), images.get(path.with_suffix(""), [])
         try:
             points = read_pts(path) - index_base
         except KpnetError as error:
             skipped.add(str(error).removeprefix(f"{folder}/"))
             continue
-        if len(there) != 1:
-            which = f"{len(there)} pictures of that name: {', '.join(p.name for p in there)}"
-            skipped.add(f"{name}: {which if there else 'no picture of that name beside it'}")
+        if len(beside) != 1:
+            several = f"{len(beside)} images of that name: {', '.join(p.name for p in beside)}"
+            skipped.add(f"{name}: {several if beside else 'no image of that name beside it'}")
             continue
-        found.append((name, str(there[0].relative_to(folder)), points))
+        found.append((name, str(beside[0].relative_to(folder)), points))
     if not found:
-        skipped.tell(0)
+        skipped.warn(0)
     count = Counter(len(points) for *_, points in found).most_common(1)[0][0]
     for name, _, points in found:
         if len(points) != count:
             skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
-    called, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
-    asked = skeleton is not None and len(skeleton) == count
-    own = Skeleton.load("ibug68") if count == 68 and not asked else unnamed_skeleton(count, skeleton)
-    return Instances(own, np.array(names), np.arange(len(names)), np.stack(kept), called)
+    origins, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
+    fits = skeleton is not None and len(skeleton) == count
+    own = Skeleton.load("ibug68") if count == 68 and not fits else unnamed_skeleton(count, skeleton)
+    return Instances(own, np.array(names), np.arange(len(names)), np.stack(kept), origins)
 
 
 def read_pts(path: Path) -> np.ndarray:
-    """Float64 (K, 2) as the file has them; nan nan for a missing one. A KpnetError for what is no such file."""
+    """Return a file's keypoints as they are in it, float64 (K, 2), NaN where missing, or raise KpnetError."""
     expected = "lines `n_points: K` and `x y`"
     head: dict[str, str] = {}
     rows: list[tuple[float, float]] = []
@@ -109,7 +137,10 @@ def read_pts(path: Path) -> np.ndarray:
 
 
 def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 1] = 1) -> None:
-    """A .pts beside each picture; of several instances or of one stem a picture each, with a number behind its name."""
+    """Write each sample's image with a .pts file beside it.
+
+    An image of several instances is written once for each. These, and images of one stem, get a number at their name.
+    """
     written: dict[str, Path] = {}
     for index, path in enumerate(_own_stems([path for _, path, _ in write_images(dataset, None)])):
         target, name = folder / path, dataset.image_name(index)
@@ -124,14 +155,14 @@ def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 
 
 
 def _own_stems(paths: list[Path]) -> list[Path]:
-    """Each with a stem that no other has, for a file of its own beside it: those that share one get numbers."""
+    """Return the paths with a stem of its own for each: those that share one get a number."""
     shared = Counter(path.with_suffix("") for path in paths)
     taken = {stem for stem, count in shared.items() if count == 1}
     own = []
     for path in paths:
         if shared[path.with_suffix("")] > 1:
-            unnamed_skeleton = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
-            path = next(each for each in unnamed_skeleton if each.with_suffix("") not in taken)
+            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in numbered if each.with_suffix("") not in taken)
             taken.add(path.with_suffix(""))
         own.append(path)
     return own

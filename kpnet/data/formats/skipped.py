@@ -1,4 +1,4 @@
-"""Samples that cannot be used: left out and told in one line, or an error."""
+"""Collect the samples that a format cannot use: one warning for all of them, or an error for the first."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ _NAMED = 3  # in the warning; `Skipped.messages` has all
 
 
 class Skipped:
-    """What was left out of `source`, and why, one message each. strict: the first is an error instead."""
+    """The samples of a source that cannot be used.
+
+    Args:
+        source: The file or folder that is read.
+        strict: Raise at the first such sample.
+
+    Attributes:
+        messages: For each skipped sample one line with the reason.
+    """
 
     def __init__(self, source: Path, strict: bool = False) -> None:
         self.source, self.strict = source, strict
         self.messages: list[str] = []
 
     def add(self, message: str) -> None:
-        """A sample that is left out; a KpnetError where `strict`."""
+        """Record a skipped sample, or raise KpnetError if `strict`."""
         if self.strict:
             raise KpnetError(f"{self.source}: {message}")
         self.messages.append(message)
 
-    def tell(self, kept: int) -> None:
-        """One warning for all; a KpnetError where not one sample is kept."""
+    def warn(self, kept: int) -> None:
+        """Log one warning for all skipped samples, or raise KpnetError if none of the samples is `kept`."""
         count = len(self.messages)
         if not kept:
-            reason = f"; {count} cannot be used: {self.messages[0]}" if count else ""
-            raise KpnetError(f"{self.source}: 0 labelled instances to use{reason}")
+            reason = f"; {count} skipped: {self.messages[0]}" if count else ""
+            raise KpnetError(f"{self.source}: no usable labelled instances{reason}")
         if count:
             named = "; ".join(self.messages[:_NAMED])
             more = f"; and {count - _NAMED} more (kpnet data check names them)" if count > _NAMED else ""
-            _log.warning("%s: %d left out, %d kept: %s%s", self.source, count, kept, named, more)
+            _log.warning("%s: %d skipped, %d kept: %s%s", self.source, count, kept, named, more)

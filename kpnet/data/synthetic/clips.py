@@ -1,50 +1,51 @@
-"""Drawn faces that move: data for heads that look at several frames."""
+"""Drawn faces that move: data for heads that see several frames."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.base import DATASETS, KeypointDataset, Transform
-from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, draw_face, rotation
-from kpnet.data.synthetic.faces import background, occlude, parse_count, photograph, random_tones
+from kpnet.data.base import DATASETS
+from kpnet.data.synthetic.face_model import DEFORMATIONS, Face, rotation
+from kpnet.data.synthetic.faces import DrawnDataset, draw_scene, photograph
 
-NOISE = (2.0, 12.0)  # grey values: each clip's own, drawn anew for each frame
+NOISE = (2.0, 12.0)  # standard deviation in grey values, one for each clip
 
 
 @DATASETS.register("synthetic_clips")
-class SyntheticClips(KeypointDataset):
-    """`n` clips of `frames` grey faces (size, size) that move smoothly, with the 15 points of facial15.
+class SyntheticClips(DrawnDataset):
+    """Drawn clips of a moving grey face with the 15 keypoints of `facial15`.
 
-    A clip is one person before one background in one light; pose, place, size and expression follow slow waves, and
-    noise is drawn for each frame. Everything is made on the fly from (seed, clip, frame) alone.
+    A clip shows one person in front of one background in one light. Pose, place, size and expression change smoothly,
+    and the noise is new in each frame. A frame is drawn when it is needed, from the seed, its clip and its number
+    alone.
+
+    Args:
+        n: Number of clips.
+        frames: Number of frames in each clip.
+        seed: Seed of the clips, and of the augmentation.
+        size: Height and width of the images in pixels, at least 16.
+        **options: `image_size`, `in_channels` and `transform` of `KeypointDataset`.
+
+    Raises:
+        KpnetError: `n`, `frames` or `size` is too small.
+
+    Example:
+        >>> len(SyntheticClips(10, frames=24))
+        240
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        frames: int = 24,
-        seed: int = 0,
-        size: int = 96,
-        image_size: tuple[int, int] | None = None,
-        in_channels: int | None = None,
-        transform: Transform | None = None,
-    ) -> None:
-        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+    title = "synthetic clips"
+
+    def __init__(self, n: int, *, frames: int = 24, seed: int = 0, size: int = 96, **options: Any) -> None:
+        super().__init__(seed=seed, **options)
         if n < 1 or frames < 1 or size < 16:
             raise KpnetError(f"synthetic clips: {n} of {frames} frames of {size} px; expected at least 1 of 1 of 16 px")
         self.n, self.length, self.size = n, frames, size
         self.skeleton = Skeleton.load("facial15")
-
-    @classmethod
-    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of clips, of `frames` frames each; points are facial15's, whatever the skeleton."""
-        return cls(parse_count(source, "synthetic clips"), **common)
 
     def __len__(self) -> int:
         return self.n * self.length
@@ -52,32 +53,24 @@ class SyntheticClips(KeypointDataset):
     def clips(self) -> np.ndarray:
         return np.repeat(np.arange(self.n), self.length)
 
-    def labels(self) -> np.ndarray:
-        """Every face has all points: bool (N, 15)."""
-        return np.ones((len(self), len(self.skeleton)), bool)
-
     def image_name(self, index: int) -> str:
         clip, frame = divmod(index, self.length)
         return f"{clip}_{frame}"
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         clip, frame = divmod(index, self.length)
         rng = np.random.default_rng((self.seed, clip))
         face = _moving_face(rng, self.size, frame)
-        canvas, tones = Canvas(self.size, background(rng)), random_tones(rng)
-        draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
-        occlude(canvas, face, tones, rng)
-        noise = rng.uniform(*NOISE)
-        image = photograph(canvas.image(), face, rng).astype(np.float32)
+        scene, noise = draw_scene(face, self.size, rng), rng.uniform(*NOISE)
+        image = photograph(scene, face, rng).astype(np.float32)
         grain = np.random.default_rng((self.seed, clip, frame)).standard_normal(image.shape, dtype=np.float32)
         return np.clip(image + noise * grain, 0, 255).astype(np.uint8), face.keypoints
 
 
 def _moving_face(rng: np.random.Generator, size: int, frame: int) -> Face:
-    """The face at a frame; the draws are the same for all frames of a clip."""
+    """Return the face in a frame. `rng` draws the same for all frames of a clip."""
     weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
     names = list(DEFORMATIONS)
     moving = [names.index(name) for name in ("mouth_open", "smile", "brow_height")]
@@ -91,7 +84,7 @@ def _moving_face(rng: np.random.Generator, size: int, frame: int) -> Face:
 
 
 def _waves(rng: np.random.Generator, frame: int, amplitudes: tuple[float, ...]) -> np.ndarray:
-    """For each amplitude two sines of it and of half of it, with periods of 24 to 90 frames."""
+    """Return for each amplitude a sine of it plus one of half of it, with periods of 24 to 90 frames."""
     count = len(amplitudes)
     periods, phases = rng.uniform(24, 90, (2, count)), rng.uniform(0, 2 * np.pi, (2, count))
     waves = np.sin(2 * np.pi * frame / periods + phases)

@@ -1,7 +1,7 @@
-"""A small linear 3-D face model and its drawing: what `SyntheticFaces` shows.
+"""A small linear 3-D face model and its drawing, for `SyntheticFaces` and `SyntheticClips`.
 
-Head units: x to the subject's left, y down, z out of the face; the head is about 0.8 wide to each side. All
-vertices, the 15 keypoints among them, are one mean plus weighted deformations, so a point stays on its feature.
+Units of the head: x to the subject's left, y down, z out of the face; the head is about 0.8 wide to each side. All
+vertices, the 15 keypoints among them, are a mean plus weighted deformations, so that a keypoint stays on its feature.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ DEFORMATIONS = {
     "mouth_height": 0.03, "mouth_width": 0.045, "lip_upper": 0.012, "lip_lower": 0.015, "mouth_open": 0.05,
     "smile": 0.035, "hairline": 0.06,
 }  # fmt: skip
-
-
 _MIRROR = np.array([-1, 1, 1])
 
 
 def _arc(start: np.ndarray, middle: np.ndarray, end: np.ndarray, n: int = 9) -> np.ndarray:
-    """A parabola (n, 3) from start through middle to end."""
+    """Return a parabola (n, 3) from start through middle to end."""
     t = np.linspace(0, 1, n)[:, None]
     return (1 - t) * start + t * end + 4 * t * (1 - t) * (middle - (start + end) / 2)
 
 
 def _ring(center: np.ndarray, rx: float, ry: float, n: int = 16) -> np.ndarray:
-    """An ellipse (n, 3) parallel to the image of a frontal face."""
+    """Return an ellipse (n, 3) that is parallel to the image plane of a frontal face."""
     angle = np.arange(n) * (2 * np.pi / n)
     return center + np.stack([rx * np.cos(angle), ry * np.sin(angle), np.zeros(n)], axis=1)
 
 
 def _across(left: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """A parabola (13, 3) from a point on the left through one on the midline to the first one's mirror image."""
+    """Return a parabola (13, 3) from a point on the left through one on the midline to the first one's mirror image."""
     return _arc(left, middle, left * _MIRROR, 13)
 
 
@@ -52,7 +50,7 @@ def _between(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
 
 
 def _half_face(w: dict[str, float]) -> dict[str, np.ndarray]:
-    """Polygons and keypoints of the subject's left half (x > 0)."""
+    """Return polygons and keypoints of the subject's left half (x > 0)."""
     p = np.array
     x, y, half = 0.38 + w["eye_apart"], -0.2 + w["eye_height"], 0.185 + w["eye_width"]
     inner, outer = p([x - half, y + 0.01, 0.62]), p([x + half, y, 0.48])
@@ -87,7 +85,7 @@ def _half_face(w: dict[str, float]) -> dict[str, np.ndarray]:
 
 
 def _middle(w: dict[str, float]) -> dict[str, np.ndarray]:
-    """Polygons and keypoints on the face's midline, and the mouth's corners (left, right)."""
+    """Return polygons and keypoints on the face's midline, and the mouth's corners (left, right)."""
     p = np.array
     tip = p([0, 0.27 + w["nose_length"], 1.0])
     y = 0.6 + w["mouth_height"] + w["nose_length"] / 2
@@ -122,7 +120,10 @@ def _middle(w: dict[str, float]) -> dict[str, np.ndarray]:
 
 @functools.cache
 def _template() -> tuple[np.ndarray, np.ndarray, dict[str, slice]]:
-    """Mean (M, 3), one deformation's displacement each (D, M, 3) at one standard deviation, and the parts' slices."""
+    """Return the mean (M, 3), the displacement by each deformation at one standard deviation (D, M, 3), and slices.
+
+    The slices say which vertices belong to each part.
+    """
     zero = dict.fromkeys(DEFORMATIONS, 0.0)
     parts = _parts(zero)
     mean = np.concatenate(list(parts.values()))
@@ -133,7 +134,7 @@ def _template() -> tuple[np.ndarray, np.ndarray, dict[str, slice]]:
 
 
 def _parts(w: dict[str, float]) -> dict[str, np.ndarray]:
-    """All polygons by name, `left_` and `right_` where there are two, and `keypoints` (15, 3) as facial15 has them."""
+    """Return all polygons by name, with `left_` or `right_` where there are two, and facial15's `keypoints` (15, 3)."""
     half, middle = _half_face(w), _middle(w)
     left, ends = half.pop("keypoints"), middle.pop("keypoints")
     right = left * _MIRROR
@@ -144,7 +145,10 @@ def _parts(w: dict[str, float]) -> dict[str, np.ndarray]:
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """3x3, angles in radians; yaw turns the nose to the image's right, pitch down, roll clockwise."""
+    """Return the 3x3 rotation by angles in radians.
+
+    Yaw turns the nose to the image's right, pitch turns it down, and roll is clockwise.
+    """
     (cy, cp, cr), (sy, sp, sr) = np.cos((yaw, pitch, roll)), np.sin((yaw, pitch, roll))
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -154,7 +158,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @dataclass
 class Tones:
-    """Grey values, 0 to 255."""
+    """The grey values of a drawn person, 0 to 255."""
 
     skin: float = 180
     hair: float = 50
@@ -166,10 +170,19 @@ class Tones:
 
 
 class Face:
-    """A face under weak perspective: weights (D,) in standard deviations, rotation 3x3, pixels per head unit.
+    """A face in an image, under weak perspective.
 
-    `keypoints` (15, 2) are pixels of an image of `size` x `size`, centred on it, moved by `shift` (x, y) and then
-    inwards where a point would leave it.
+    It is centred on the image, moved by `shift`, and then inwards where a keypoint would leave the image.
+
+    Args:
+        size: Height and width of the image in pixels.
+        weights: Weight of each deformation in standard deviations, float (D,).
+        turn: 3x3 rotation.
+        scale: Pixels in a unit of the head.
+        shift: x and y in pixels.
+
+    Attributes:
+        keypoints: Float64 (15, 2) in pixels.
     """
 
     def __init__(
@@ -189,12 +202,12 @@ class Face:
         self.keypoints = self._xy[self._slices["keypoints"]]
 
     def part(self, name: str) -> np.ndarray:
-        """Vertices (n, 2) of a polygon in pixels."""
+        """Return the vertices (n, 2) of a polygon in pixels."""
         return self._xy[self._slices[name]]
 
     def ellipsoid(self, center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
-        """The outline (n, 2), in pixels, of an ellipsoid of the head."""
-        (a, b), (_, d) = (spread := self._turn * radii) @ spread.T
+        """Return the outline (n, 2) in pixels of an ellipsoid of the head."""
+        (a, b), (_, d) = (axes := self._turn * radii) @ axes.T
         lower = np.array([[a, 0.0], [b, np.sqrt(a * d - b * b)]]) / np.sqrt(a)
         return _CIRCLE @ lower.T + self._turn @ center + self.origin
 
@@ -203,10 +216,14 @@ _CIRCLE = np.stack([np.cos(np.arange(40) * np.pi / 20), np.sin(np.arange(40) * n
 
 
 class Canvas:
-    """A grey image of `size` x `size` drawn at a multiple of it; all coordinates are its own pixels."""
+    """A grey image to draw on. It is drawn at a multiple of its size, but all coordinates are its own pixels.
+
+    Args:
+        size: Height and width in pixels.
+        background: Uint8 (h, w) of any size, stretched over the image.
+    """
 
     def __init__(self, size: int, background: np.ndarray) -> None:
-        """background: uint8 (h, w) of any size, stretched over the image."""
         self.size = size
         fine = size * _SUPERSAMPLING
         self._fine = cv2.resize(background, (fine, fine), interpolation=cv2.INTER_LINEAR)
@@ -216,21 +233,21 @@ class Canvas:
         return np.rint(xy * self._zoom + self._offset).astype(np.int32)
 
     def fill(self, xy: np.ndarray, value: float) -> None:
-        """A polygon (n, 2)."""
+        """Fill a polygon (n, 2)."""
         cv2.fillPoly(self._fine, [self._fixed(xy)], value, cv2.LINE_8, _SHIFT)
 
     def line(self, xy: np.ndarray, value: float, width: float, *, closed: bool = False) -> None:
-        """A polyline (n, 2), width in pixels, with round ends."""
+        """Draw a polyline (n, 2) with round ends, `width` pixels wide."""
         thickness = max(1, round(width * _SUPERSAMPLING))
         cv2.polylines(self._fine, [self._fixed(xy)], closed, value, thickness, cv2.LINE_8, _SHIFT)
 
     def image(self) -> np.ndarray:
-        """Uint8 (size, size)."""
+        """Return the image, uint8 (size, size)."""
         return cv2.resize(self._fine, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
 
 def draw_face(canvas: Canvas, face: Face, tones: Tones, *, long_hair: bool = False, fringe: bool = True) -> None:
-    """Everything of a person, back to front."""
+    """Draw a person from back to front."""
     fill, part, skin = canvas.fill, face.part, tones.skin
     if long_hair:
         fill(face.ellipsoid((0, 0.25, -0.45), (1.0, 1.25, 0.6)), tones.hair)

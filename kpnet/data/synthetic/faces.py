@@ -1,8 +1,8 @@
-"""Drawn faces with exactly known points: data for demos and tests that needs no file."""
+"""Drawn faces with exactly known keypoints: data for demos and tests that needs no file."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
@@ -10,61 +10,70 @@ import numpy as np
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.base import DATASETS, KeypointDataset, Transform
+from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
 
 
-@DATASETS.register("synthetic")
-class SyntheticFaces(KeypointDataset):
-    """`n` grey faces (size, size) with the 15 points of facial15, made on the fly from (seed, index) alone.
+class DrawnDataset(KeypointDataset):
+    """Base class of data sets that are drawn. A subclass takes the number of things to draw first."""
 
-    Shape, expression, pose, light, background, blur, noise and occluders vary. All points lie on the image and
-    count as visible, also beneath an occluder.
+    title: ClassVar[str]  # what it draws, for messages
+
+    @classmethod
+    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
+        """Draw as many as `source` says. The keypoints are always those of `facial15`."""
+        if not str(source).isdecimal():
+            raise KpnetError(f'{cls.title}: found "{source}", expected their number, e.g. data.train=100')
+        return cls(int(source), **common)  # type: ignore[arg-type, call-arg]
+
+    def labels(self) -> np.ndarray:
+        return np.ones((len(self), len(self.skeleton)), bool)
+
+
+@DATASETS.register("synthetic")
+class SyntheticFaces(DrawnDataset):
+    """Drawn grey faces with the 15 keypoints of `facial15`.
+
+    Shape, expression, pose, light, background, blur, noise and occluders vary. All keypoints lie on the image and count
+    as visible, also under an occluder. A face is drawn when it is needed, from the seed and its index alone.
+
+    Args:
+        n: Number of faces.
+        seed: Seed of the faces, and of the augmentation.
+        size: Height and width of the images in pixels, at least 16.
+        **options: `image_size`, `in_channels` and `transform` of `KeypointDataset`.
+
+    Raises:
+        KpnetError: `n` or `size` is too small.
+
+    Example:
+        >>> image, keypoints = SyntheticFaces(100).read(0)
+        >>> image.shape, keypoints.shape
+        ((96, 96), (15, 2))
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        seed: int = 0,
-        size: int = 96,
-        image_size: tuple[int, int] | None = None,
-        in_channels: int | None = None,
-        transform: Transform | None = None,
-    ) -> None:
-        super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
+    title = "synthetic faces"
+
+    def __init__(self, n: int, *, seed: int = 0, size: int = 96, **options: Any) -> None:
+        super().__init__(seed=seed, **options)
         if n < 1 or size < 16:
             raise KpnetError(f"synthetic faces: {n} of {size} px; expected at least 1 of at least 16 px")
         self.n, self.size = n, size
         self.skeleton = Skeleton.load("facial15")
 
-    @classmethod
-    def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
-        """`source` is the number of faces; their points are those of facial15, whatever the skeleton."""
-        return cls(parse_count(source, "synthetic faces"), **common)
-
     def __len__(self) -> int:
         return self.n
 
-    def labels(self) -> np.ndarray:
-        """Every face has all points: bool (n, 15)."""
-        return np.ones((self.n, len(self.skeleton)), bool)
-
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (size, size) and keypoints float64 (15, 2) in its pixels."""
         if not 0 <= index < self.n:
             raise IndexError(f"face {index} of {self.n}")
         rng = np.random.default_rng((self.seed, index))
         face = random_face(rng, self.size)
-        canvas = Canvas(self.size, background(rng))
-        tones = random_tones(rng)
-        draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
-        occlude(canvas, face, tones, rng)
-        return photograph(canvas.image(), face, rng), face.keypoints
+        return photograph(draw_scene(face, self.size, rng), face, rng), face.keypoints
 
 
 def random_face(rng: np.random.Generator, size: int) -> Face:
-    """Shape, pose, scale and place."""
+    """Draw the shape, pose, scale and place of a face."""
     weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
     opening = list(DEFORMATIONS).index("mouth_open")
     weights[opening] = max(0.0, weights[opening])
@@ -74,7 +83,15 @@ def random_face(rng: np.random.Generator, size: int) -> Face:
     return Face(size, weights, rotation(yaw, pitch, roll), scale, (x, y + 0.02 * size))
 
 
-def random_tones(rng: np.random.Generator) -> Tones:
+def draw_scene(face: Face, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a face in random grey values before a random background, uint8 (size, size); some are occluded."""
+    canvas, tones = Canvas(size, _background(rng)), _random_tones(rng)
+    draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
+    _occlude(canvas, face, tones, rng)
+    return canvas.image()
+
+
+def _random_tones(rng: np.random.Generator) -> Tones:
     skin = rng.uniform(95, 215)
     return Tones(
         skin=skin,
@@ -86,15 +103,15 @@ def random_tones(rng: np.random.Generator) -> Tones:
     )
 
 
-def background(rng: np.random.Generator) -> np.ndarray:
-    """A few soft patches: small, to be stretched over the image."""
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """Return a small image of soft patches, to be stretched over the whole image."""
     cells = rng.integers(3, 9)
     level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)
     return np.clip(level + contrast * rng.standard_normal((cells, cells)), 0, 255).astype(np.uint8)
 
 
-def occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
-    """Glasses, or a bar, or fingers, each on a few faces."""
+def _occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) -> None:
+    """Draw glasses, a bar or fingers over some of the faces."""
     kind, value = rng.random(), rng.uniform(0, 255)
     if kind < 0.15:
         width = face.scale * rng.uniform(0.03, 0.07)
@@ -116,7 +133,7 @@ def occlude(canvas: Canvas, face: Face, tones: Tones, rng: np.random.Generator) 
 
 
 def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
-    """Light from one side, contrast, blur and noise; moves no pixel."""
+    """Add light from one side, contrast, blur and noise to an image uint8 (size, size). No pixel is moved."""
     size = len(image)
     if rng.random() < 0.5:
         sigma = size / 96 * rng.uniform(0.3, 0.9)
@@ -130,10 +147,3 @@ def photograph(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.nd
     lit += level - 128 * gain
     lit += rng.uniform(1, 7) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
-
-
-def parse_count(source: str | int, what: str) -> int:
-    """A format's `source` where it is a number of things to draw; a KpnetError for another."""
-    if not str(source).isdecimal():
-        raise KpnetError(f'{what}: found "{source}", expected their number, e.g. data.train=100')
-    return int(source)

@@ -1,1 +1,1 @@
-""""""
+"""Augmentation of images and their keypoints. Imports core and the function modules."""

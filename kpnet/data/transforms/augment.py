@@ -1,9 +1,9 @@
-"""Augmentation: albumentations by name, with keypoints computed here.
+"""Augmentation with albumentations' transforms, whose effect on keypoints is computed here.
 
-albumentations changes the image alone. What it drew is read back as a 3x3 matrix from pixels to
-pixels (centres at integers), and the points go through that matrix in float64. So none of its keypoint
-conventions matter (corner scaling, dropped or reflected points, float32), and a negative determinant
-says that the image was mirrored and that left and right labels swap.
+albumentations changes the image only. The parameters that it drew are converted to a 3x3 matrix from pixels to pixels
+(centres at integers), which moves the points in float64. So none of its keypoint conventions matter (scaling from the
+corner, dropped or reflected points, float32), and a negative determinant shows that the image was mirrored and that
+left and right labels have to swap.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.matrices import GEOMETRIC, Matrix, mirrors, project, resize
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or the import asks the network for a newer version
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise the import looks for a newer version online
 import albumentations as A
 
 Spec = str | Mapping[str, Any]
 
 ERASING = ("CoarseDropout", "Erasing", "GridDropout", "PixelDropout", "XYMasking", "NoOp")
-"""These hide parts of the image and move nothing; a point under a hole stays a visible one."""
+"""Transforms that hide parts of the image and move nothing. A keypoint under a hole stays visible."""
 
 MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 GROUPS = {
@@ -39,18 +39,18 @@ GROUPS = {
     "Sequential": ("transforms", "p"),
 }
 
-_MOVES = "it moves the picture and not its keypoints; use"
+_MOVES = "it moves the image and not its keypoints; use"
 _REFUSED = {
     name: why
     for why, names in {
-        "its keypoints miss the picture by pixels; use Affine or Perspective": (
+        "its keypoints are off by pixels; use Affine or Perspective": (
             *("ElasticTransform", "GridDistortion", "GridElasticDeform"),
             *("OpticalDistortion", "PiecewiseAffine", "ThinPlateSpline"),
         ),
         f"{_MOVES} GaussianBlur or Defocus": ("ZoomBlur", "GlassBlur", "Downscale"),
         f"{_MOVES} Sharpen": ("Emboss",),
         f"{_MOVES} MedianBlur": ("Morphological",),
-        "it tears the picture apart; use CoarseDropout or GridDropout": ("RandomGridShuffle",),
+        "it tears the image apart; use CoarseDropout or GridDropout": ("RandomGridShuffle",),
         "it needs boxes or masks; use CoarseDropout": ("ConstrainedCoarseDropout", "MaskDropout"),
         "use HorizontalFlip": ("TimeReverse",),
         "use XYMasking": ("TimeMasking", "FrequencyMasking"),
@@ -85,14 +85,14 @@ class _Step:
         except Exception as error:  # a crop larger than the image, a colour transform of a grey one, …
             raise KpnetError(f'transform "{self.name}": {" ".join(str(error).split())}') from error
         drawn = self.transform.get_applied_params()
-        if self.name not in GEOMETRIC or not drawn:  # it moves no pixel, or its p was not met
+        if self.name not in GEOMETRIC or not drawn:  # it moves no pixel, or was not applied this time
             return after, None
         return after, GEOMETRIC[self.name](self.transform, drawn, image.shape[:2], after.shape[:2])
 
 
 @dataclass
 class _Group:
-    """OneOf (a child's p is its weight), SomeOf or Sequential, with albumentations' meaning and defaults."""
+    """OneOf (with a child's p as its weight), SomeOf or Sequential, with albumentations' meaning and defaults."""
 
     name: str
     steps: list[_Step | _Group]
@@ -128,16 +128,26 @@ def _run(
 
 
 class Augment:
-    """The `data.transforms` of a config: `(image, points, seed) -> (image, points)`.
+    """The augmentation of `data.transforms`, called as `augment(image, points, seed)`.
 
-    `image` is uint8 (H, W) or (H, W, C), `points` float64 (K, 2 or more): x and y in its pixels, NaN for absent ones,
-    then what else belongs to the point, such as its weight, and swaps with its label under a mirror.
-    Both come back with the same shapes: an image of another size is resized to what it was. A point that
-    leaves the image keeps its index and its coordinates. Draws depend on `seed` alone.
+    `image` is uint8 (H, W) or (H, W, C). `points` is float64 (K, 2 or more): x and y in pixels, NaN where absent, then
+    columns that belong to the keypoint and swap with it when the image is mirrored, such as its weight. The call
+    returns both, augmented and with the same shapes: an image whose size has changed is resized back. A point that
+    leaves the image keeps its place in the array. What is drawn depends on `seed` alone.
 
-    A transform is `Name` or `{Name: {argument: value}}`: one of `GEOMETRIC`, `ERASING`, `GROUPS`, or any
-    albumentations transform that changes pixel values only. Anything else, and a mirroring transform for a
-    skeleton without left/right pairs, is a KpnetError.
+    Args:
+        transforms: Each one is `Name` or `{Name: {argument: value}}`, with a name of `supported`. None: no
+            augmentation.
+        skeleton: The keypoints, whose left/right pairs swap when the image is mirrored.
+
+    Raises:
+        KpnetError: A transform or argument is unknown or not supported, or mirrors the image while the skeleton has no
+            left/right pairs.
+
+    Example:
+        >>> skeleton = Skeleton.load("facial15")
+        >>> augment = Augment(["HorizontalFlip", {"Rotate": {"limit": 30}}], skeleton)
+        >>> image, points = augment(np.zeros((96, 96), np.uint8), np.zeros((15, 2)), seed=0)
     """
 
     def __init__(self, transforms: Sequence[Spec] | None, skeleton: Skeleton) -> None:
@@ -157,7 +167,7 @@ class Augment:
         draw, generator = random.Random(seed), np.random.default_rng(seed)
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
-        # A copy, because some transforms (AutoContrast) write into the image that they get.
+        # A copy, because some transforms (AutoContrast) write into their input.
         after, matrix = _run(self.steps, image.copy(), draw)
         if after.shape[:2] != image.shape[:2]:
             after, back = _resize_back(after, image.shape)
@@ -165,7 +175,7 @@ class Augment:
         if after.shape != image.shape or after.dtype != image.dtype:
             raise KpnetError(
                 f"data.transforms: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
-                "leave out what changes channels or the number type"
+                "leave out what changes channels or dtype"
             )
         return after, points.copy() if matrix is None else self._move(points, matrix)
 
@@ -181,13 +191,13 @@ class Augment:
 
 def _resize_back(image: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Matrix]:
     before, after = (image.shape[0], image.shape[1]), (shape[0], shape[1])
-    smaller = after[0] < before[0] and after[1] < before[1]  # INTER_AREA is no interpolation where it enlarges
+    smaller = after[0] < before[0] and after[1] < before[1]  # INTER_AREA does not interpolate where it enlarges
     resized = cv2.resize(image, after[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     return resized.reshape(*after, *image.shape[2:]), resize(before, after)
 
 
 def _no_pairs(where: str, unpaired: list[str]) -> NoReturn:
-    what = f'"{unpaired[0]}" stands in no left/right pair' if unpaired else "the skeleton has no left/right pairs"
+    what = f'"{unpaired[0]}" is in no left/right pair' if unpaired else "the skeleton has no left/right pairs"
     raise KpnetError(f'"{where}" mirrors the image, but {what}: give the skeleton `pairs`')
 
 
@@ -203,7 +213,12 @@ def _is_photometric(name: str) -> bool:
 
 
 def supported() -> list[str]:
-    """Every name that `data.transforms` takes."""
+    """Return the names of the transforms that `data.transforms` may use.
+
+    Returns:
+        The names, sorted: geometric transforms that were tested, transforms that hide parts of the image, groups of
+        transforms, and every transform of albumentations that changes pixel values only.
+    """
     return sorted({*GEOMETRIC, *ERASING, *GROUPS, *filter(_is_photometric, vars(A))} - {"ImageOnlyTransform"})
 
 
@@ -227,7 +242,7 @@ def _build(spec: Any, where: str) -> _Step | _Group:
         if inspect.isclass(getattr(A, str(name), None)):
             known = ", ".join(GEOMETRIC)
             raise KpnetError(
-                f'{where}: "{name}" was never tested against the picture; geometric ones that were: {known}'
+                f'{where}: "{name}" was not tested with keypoints; geometric transforms that were: {known}'
             )
         raise KpnetError(f'{where}: unknown transform "{name}"{did_you_mean(name, supported())}')
     if arguments is not None and not isinstance(arguments, Mapping):
@@ -267,22 +282,22 @@ def _construct(name: str, arguments: dict[str, Any]) -> Any:
         _check_key(name, key, [p for p in inspect.signature(cls.__init__).parameters if p != "self"])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # arguments that it would then ignore
+            warnings.simplefilter("error", UserWarning)  # about arguments that it would ignore
             warnings.filterwarnings("ignore", ".*special case of Affine")
             transform = cls(**arguments)
     except Exception as error:
-        raise KpnetError(f'transform "{name}": {_complaint(error, arguments)}') from error
+        raise KpnetError(f'transform "{name}": {_describe_error(error, arguments)}') from error
     if name in GEOMETRIC and getattr(transform, "interpolation", None) in _NEAREST:
         raise KpnetError(
-            f'transform "{name}": interpolation: nearest shifts the picture by up to half a pixel; use 1, linear'
+            f'transform "{name}": interpolation: nearest shifts the image by up to half a pixel; use 1, linear'
         )
     if name == "MotionBlur" and (transform.allow_shifted or any(transform.direction_range)):
-        raise KpnetError('transform "MotionBlur" moves the picture; use allow_shifted: false, direction_range: [0, 0]')
+        raise KpnetError('transform "MotionBlur" moves the image; use allow_shifted: false, direction_range: [0, 0]')
     return transform
 
 
-def _complaint(error: Exception, arguments: dict[str, Any]) -> str:
-    """One line from albumentations' error: key, what was found, what was expected."""
+def _describe_error(error: Exception, arguments: dict[str, Any]) -> str:
+    """Return albumentations' error in one line: key, what was found, what was expected."""
     if not isinstance(error.__cause__, ValidationError):
         return " ".join(str(error).split())
     errors = error.__cause__.errors(include_url=False)

@@ -1,4 +1,4 @@
-"""What albumentations did to an image, as a 3x3 matrix from pixels to pixels (centres at integers)."""
+"""Express what albumentations did to an image as a 3x3 matrix from pixels to pixels (centres at integers)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from kpnet import coordinates
 from kpnet.coordinates import Size
 
-Matrix = np.ndarray  # 3x3, pixels before to pixels after
-# (transform, what it drew, size before, size after) to the matrix
+Matrix = np.ndarray  # 3x3, maps pixels before a transform to pixels after it
+# (transform, parameters that it drew, size before, size after) to the matrix
 ToMatrix = Callable[[Any, dict[str, Any], Size, Size], Matrix]
 
 
@@ -21,6 +21,7 @@ def _shift(x: float, y: float) -> Matrix:
 
 
 def resize(before: Size, after: Size) -> Matrix:
+    """Return the 3x3 matrix of a resize between two sizes (H, W)."""
     matrix = np.eye(3)
     matrix[:2] = coordinates.resize_matrix(before, after)
     return matrix
@@ -44,7 +45,7 @@ def _symmetry(element: str, size: Size) -> Matrix:
     matrix = np.eye(3)
     matrix[:2, :2] = _SYMMETRIES[element]
     matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ (size[1] - 1, size[0] - 1)
-    matrix.flags.writeable = False  # of all callers
+    matrix.flags.writeable = False  # all callers share it
     return matrix
 
 
@@ -57,7 +58,7 @@ def _affine(transform: Any, drawn: dict[str, Any], before: Size, after: Size) ->
 
 
 def _perspective(transform: Any, drawn: dict[str, Any], before: Size, after: Size) -> Matrix:
-    # keep_size scales inside the warp, about pixel (0, 0): no half pixel here, other than in a resize.
+    # keep_size scales inside the warp, about pixel (0, 0): no half pixel here, unlike in a resize.
     scale = np.diag([after[1] / drawn["max_width"], after[0] / drawn["max_height"], 1.0])
     return scale @ drawn["matrix"]
 
@@ -96,17 +97,17 @@ GEOMETRIC: dict[str, ToMatrix] = {
         lambda t, drawn, before, after: resize(before, after),
     ),
 }
-"""The geometric transforms that a config may name; each is tested against the picture, to 0.1 px."""
+"""The geometric transforms that a config may name. Each is tested against the image itself, to 0.1 px."""
 
 
 def mirrors(matrix: Matrix) -> bool:
-    """Is its determinant negative? (`np.linalg.det` takes ten times as long.)"""
+    """Return whether the determinant is negative, ten times as fast as with `np.linalg.det`."""
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
     return bool(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0)
 
 
 def project(xy: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """Points (K, 2) through a 3x3 mapping; NaN for those behind a perspective's horizon."""
+    """Map points (K, 2) by a 3x3 matrix, to NaN where they lie behind a perspective's horizon."""
     moved = coordinates.transform(xy, matrix[:2])
     if matrix[2, 0] == 0 and matrix[2, 1] == 0:
         return moved / matrix[2, 2]

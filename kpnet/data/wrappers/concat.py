@@ -17,9 +17,14 @@ from kpnet.data.base import KeypointDataset, Transform
 
 @dataclass(frozen=True)
 class ConcatPart:
-    """The first `count` samples of a dataset (None: all), called `source` in messages.
+    """A dataset that is a part of a `ConcatDataset`.
 
-    `weight` multiplies the weights of its points; `transform` augments its samples.
+    Args:
+        source: Name of the part in messages.
+        dataset: The dataset.
+        count: Use only its first `count` samples. None: all of them.
+        weight: Factor of its keypoints' weights in the loss.
+        transform: Augmentation of its samples.
     """
 
     source: str
@@ -33,11 +38,19 @@ class ConcatPart:
 
 
 class ConcatDataset(KeypointDataset):
-    """The samples of the parts, one after another. Points are matched by name: what a part has not is missing, but
-    for what its skeleton tells as the mean of others.
+    """Several datasets as one, on one skeleton.
 
-    A KpnetError for a part that has not so many samples or not one of the skeleton's points, and for a point
-    that no part has, unless `partial`. `common` are the arguments of the base class.
+    Keypoints are matched by name. One that a part lacks is missing there, or is the mean of others if the part's
+    skeleton defines it so (`means`).
+
+    Args:
+        skeleton: The keypoints of the samples.
+        parts: The datasets, whose samples follow one another.
+        partial: Allow keypoints that no part has.
+        **common: Arguments of `KeypointDataset`.
+
+    Raises:
+        KpnetError: A part has fewer samples than its `count` or none of the keypoints, or no part has a keypoint.
     """
 
     def __init__(
@@ -49,7 +62,7 @@ class ConcatDataset(KeypointDataset):
         self._ends = list(accumulate(len(part) for part in parts))
         for part in parts:
             _check(part, skeleton)
-        known = {name: None for part in parts for name in _known(part)}  # in their order
+        known = {name: None for part in parts for name in _known(part)}  # a dictionary keeps their order
         for name in skeleton.names:
             if name not in known and not partial:
                 sources = " or ".join(part.source for part in parts)
@@ -62,65 +75,58 @@ class ConcatDataset(KeypointDataset):
         return self._ends[-1]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The part's image, and its points (K, 2) in the skeleton's order, NaN where it has none."""
         number, place = self._find(index)
         image, xy = self.parts[number].dataset.read(place)
         return image, self._match(number, xy, np.nan, np.mean)
 
     def point_weights(self, index: int) -> np.ndarray:
-        """The part's own, times its weight."""
+        """Return the part's own weights times the weight of the part."""
         number, place = self._find(index)
         part = self.parts[number]
         return part.weight * self._match(number, part.dataset.point_weights(place), 1.0, np.min)
 
     def labels(self) -> np.ndarray:
-        """Which points each sample has, bool (N, K)."""
         every = [part.dataset.labels()[: len(part)] for part in self.parts]
         return np.concatenate([self._match(number, has.T, False, np.min).T for number, has in enumerate(every)])
 
     def clips(self) -> np.ndarray:
-        """The parts' own, one after another."""
+        """Return the clips of the parts, numbered one after another."""
         every = [part.dataset.clips()[: len(part)] for part in self.parts]
         return np.concatenate([ids + start for ids, start in zip(every, [0, *self._ends], strict=False)])
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values of the samples (N, …) as one array a part."""
+        """Split values of the samples (N, …) into one array for each part."""
         return np.split(values, self._ends[:-1])
 
     def transform_of(self, index: int) -> Transform | None:
-        """The part's."""
         return self.parts[self._find(index)[0]].transform
 
     def image_name(self, index: int) -> str:
-        """The part's own, after the part's source where there are several."""
+        """Return the part's own name, with the source of the part before it if there are several parts."""
         number, place = self._find(index)
         name = self.parts[number].dataset.image_name(place)
         return name if len(self.parts) == 1 else f"{self.parts[number].source}:{name}"
 
     def instance(self, index: int) -> int:
-        """The part's."""
         number, place = self._find(index)
         return self.parts[number].dataset.instance(place)
 
     def box(self, index: int) -> np.ndarray | None:
-        """The part's."""
         number, place = self._find(index)
         return self.parts[number].dataset.box(place)
 
     def visibility(self, index: int) -> np.ndarray:
-        """The part's, uint8 (K,), 0 for a point that it has not."""
         number, place = self._find(index)
         return self._match(number, self.parts[number].dataset.visibility(place), 0, np.min).astype(np.uint8)
 
     def _find(self, index: int) -> tuple[int, int]:
-        """The number of the sample's part, and its index there."""
+        """Return the number of the sample's part, and the index of the sample in it."""
         index = range(len(self))[index]
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 
     def _match(self, number: int, values: np.ndarray, absent: Any, combine: Callable[..., Any]) -> np.ndarray:
-        """Values of a part's points (points, …) as those of the skeleton's (K, …), combined where one is told by
-        several."""
+        """Arrange values of a part's points as those of the skeleton's (K, …), combined for means of several points."""
         if self._as_they_are[number]:
             return values
         columns = self._columns[number]
@@ -132,18 +138,18 @@ class ConcatDataset(KeypointDataset):
 
 
 def _columns(part: ConcatPart, skeleton: Skeleton) -> np.ndarray:
-    """Where each of the skeleton's points stands among the part's, int (K,); -1 where it has none."""
+    """Return the index in the part of each of the skeleton's points, int (K,), -1 where the part lacks it."""
     place = {name: k for k, name in enumerate(part.dataset.skeleton.names)}
     return np.array([place.get(name, -1) for name in skeleton.names])
 
 
 def _known(part: ConcatPart) -> list[str]:
-    """The points that a part has, and those that its skeleton tells as means of them."""
+    """Return the names of the points that a part has, and of those that its skeleton defines as means of them."""
     return [*part.dataset.skeleton.names, *(part.dataset.skeleton.means or ())]
 
 
 def _means(part: ConcatPart, skeleton: Skeleton) -> dict[int, list[int]]:
-    """The skeleton's points that are means of the part's: index there to indices in the part."""
+    """Return which of the skeleton's points are means of the part's: index there to indices in the part."""
     names, means = part.dataset.skeleton.names, part.dataset.skeleton.means or {}
     return {k: [names.index(each) for each in means[name]] for k, name in enumerate(skeleton.names) if name in means}
 

@@ -1,4 +1,4 @@
-"""Some of a dataset's samples: the folds of a cross-validation."""
+"""Some samples of a dataset, such as a fold of a cross-validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from kpnet.data.base import KeypointDataset, Transform
 
 
 class Subset(KeypointDataset):
-    """The samples of these indices (N,) of a dataset."""
+    """Some of the samples of a dataset.
+
+    Args:
+        dataset: The dataset.
+        indices: Indices of the samples, int (N,).
+    """
 
     def __init__(self, dataset: KeypointDataset, indices: np.ndarray) -> None:
         super().__init__(image_size=dataset.image_size, in_channels=dataset.in_channels, seed=dataset.seed)
@@ -46,8 +51,18 @@ class Subset(KeypointDataset):
 
 
 def split_fold(dataset: KeypointDataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the samples that train and of those that are held out; the same for every seed. An image's instances
-    stay together."""
+    """Split a dataset for cross-validation. The split does not depend on any seed.
+
+    Args:
+        dataset: The dataset. Instances of one image stay together.
+        fold: The fold that is held out, and the number of folds.
+
+    Returns:
+        Indices of the samples to train on, and of those held out.
+
+    Raises:
+        KpnetError: There are more folds than images.
+    """
     image: list[int] = []
     last: dict[str, int] = {}
     count = 0

@@ -1,4 +1,4 @@
-"""Samples among their neighbours in time."""
+"""Samples with the frames before and after them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from kpnet.data.wrappers.subset import Subset
 
 
 class Windows(Subset):
-    """Every sample of a dataset with the frames around it: `image` is (T, C, H, W), all else of the sample itself.
+    """Every sample of a dataset with the frames around it, for heads that see several frames.
 
-    window: how many frames before and after; past an end of the clip its last frame stands still. Augmentation draws
-    once for the whole window.
+    The `image` of an item is (T, C, H, W); everything else belongs to the sample itself. Frames of a window are
+    cropped and augmented alike. Beyond an end of the clip its first or last frame is repeated.
+
+    Args:
+        dataset: The dataset, whose `clips` say which samples are frames of one clip.
+        window: Number of frames before and after the sample.
     """
 
     def __init__(self, dataset: KeypointDataset, window: tuple[int, int]) -> None:
@@ -31,7 +35,7 @@ class Windows(Subset):
         self.dataset.set_epoch(epoch)
 
     def frames(self, index: int) -> np.ndarray:
-        """Indices (T,) of the window's samples."""
+        """Return the indices (T,) of the samples in the window around a sample."""
         clip = np.searchsorted(self._starts, index, "right") - 1
         past, future = self.window
         return np.arange(index - past, index + future + 1).clip(self._starts[clip], self._ends[clip] - 1)

@@ -101,10 +101,10 @@ def test_where_pictures_are(tmp_path: Path) -> None:
     (tmp_path / "images").rename(tmp_path / "other")
     assert COCO(path, images="other").path(0) == tmp_path / "other" / "a.png"
     with pytest.raises(
-        KpnetError, match=r"heads\.json: 0 labelled instances to use; 4 cannot be used: annotation 7: no pic"
+        KpnetError, match=r"heads\.json: no usable labelled instances; 4 skipped: annotation 7: no image"
     ):
         COCO(path)
-    with pytest.raises(KpnetError, match="its pictures: no folder"):
+    with pytest.raises(KpnetError, match="images: no such folder"):
         COCO(path, images="gone")
     for picture in (tmp_path / "other").iterdir():
         picture.rename(tmp_path / picture.name)
@@ -125,9 +125,7 @@ def test_the_size_in_the_file_tells_which_way_up_points_are(tmp_path: Path, exif
     data = COCO(path, exif=exif)
     right = {"stored": (60, 80), "shown": (80, 60)}.get(said)
     if right is None or (exif is not None and right != ((80, 60) if exif else (60, 80))):
-        with pytest.raises(
-            KpnetError, match=r"a\.png: .* pixels, and .*heads\.json says .*: were the pictures resized"
-        ):
+        with pytest.raises(KpnetError, match=r"a\.png: .* pixels, and .*heads\.json says .*: were the images resized"):
             data.read(0)
     else:
         assert data.read(0)[0].shape[:2] == right
@@ -154,9 +152,9 @@ WRONG: list[tuple[str | Change, str]] = [
     ("[]", 'no list "images" in it, found list; expected COCO keypoints JSON'),
     ('{"shapes": []}', 'no list "images" in it, found keys shapes; expected COCO'),
     (no_images, 'no list "images" in it, found keys annotations, categories'),
-    (two_categories, "categories head, tail have different points; set category to one"),
+    (two_categories, "categories head, tail have different keypoints; set category to one"),
     (corners, "annotation 8: its bbox ends outside its image .*, and all fit as corners"),
-    (lambda v: v.update(annotations=[]), "0 labelled instances to use"),
+    (lambda v: v.update(annotations=[]), "no usable labelled instances"),
     (lambda v: v.update(annotations=3), 'no list "annotations"'),
     (
         lambda v: v["categories"][0].update(keypoints=2),
@@ -169,7 +167,7 @@ WRONG: list[tuple[str | Change, str]] = [
     ('{"images": [' + "1" * 5000 + "]}", r"heads\.json: not JSON: .*; expected COCO"),
     (
         lambda v: [a.update(keypoints=[1, 2]) for a in v["annotations"]],
-        "0 labelled instances to use; 4 cannot be used: an",
+        "no usable labelled instances; 4 skipped: an",
     ),
 ]
 
@@ -202,15 +200,15 @@ BAD_SAMPLES: dict[str, tuple[Change, str]] = {
     "unknown image": (set_first(image_id=999), "annotation 7: no image 999 with a file_name in the file"),
     "list as image": (set_first(image_id=[1]), r"annotation 7: no image \[1\]"),
     "no id": (set_first(id=None), "annotation None: expected a whole number as id"),
-    "missing picture": (lambda v: v["images"][2].update(file_name="z.png"), "annotation 7: no picture .*z.png"),
+    "missing picture": (lambda v: v["images"][2].update(file_name="z.png"), "annotation 7: no image .*z.png"),
     "no area": (set_first(bbox=[3, 4, 10, 0]), r"annotation 7: its box \[2.5, 3.5, 12.5, 3.5\] has no area"),
     "negative size": (set_first(bbox=[30, 40, -10, -10]), "annotation 7: its box .* has no area"),
     "outside": (set_first(bbox=[90, 4, 10, 10]), "annotation 7: its box .* lies outside the image of 80x60"),
     "endless picture": (
         lambda v: v["images"][2].update(width=10**400),
-        "annotation 7: the file says infx60 of image 100",
+        "annotation 7: image 100 is infx60",
     ),
-    "negative picture": (lambda v: v["images"][2].update(height=-5), "annotation 7: the file says 80x-5 of image 100"),
+    "negative picture": (lambda v: v["images"][2].update(height=-5), "annotation 7: image 100 is 80x-5"),
     "endless point": (set_first(keypoints=[10**400, 1, 2] * 3), "annotation 7: a point is inf, 1, 2; expected finite"),
     "endless id and no area": (
         set_first(id=10**20, bbox=[3, 4, 10, 0]),
@@ -220,7 +218,7 @@ BAD_SAMPLES: dict[str, tuple[Change, str]] = {
         lambda v: (v["images"][2].pop("width"), set_first(bbox=[90, 4, 10, 10])(v)),
         "annotation 7: its box .* lies outside the image of 80x60",
     ),
-    "a NUL in a folder": (lambda v: v["images"][2].update(file_name="x\0y/a.png"), "annotation 7: no picture"),
+    "a NUL in a folder": (lambda v: v["images"][2].update(file_name="x\0y/a.png"), "annotation 7: no image"),
     "three numbers": (set_first(bbox=[1, 2, 3]), "annotation 7: its box .* has no area"),
 }
 
@@ -244,7 +242,7 @@ def test_a_bad_sample_is_left_out_and_named_in_one_line(
     assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"][both:]
     (record,) = caplog.records
     text = record.getMessage()
-    assert f"heads.json: {2 if both else 1} left out, {2 if both else 3} kept: " in text
+    assert f"heads.json: {2 if both else 1} skipped, {2 if both else 3} kept: " in text
     assert "\n" not in text
     assert len(data.skipped.messages) == 1 + both
     with pytest.raises(KpnetError, match=message):
@@ -257,7 +255,7 @@ def test_many_bad_samples_are_still_one_line(tmp_path: Path, caplog: pytest.LogC
     values["annotations"] += [{**values["annotations"][0], "id": 50 + n, "keypoints": [1]} for n in range(30)]
     assert len(COCO(write_coco(tmp_path, values))) == 4
     (record,) = caplog.records
-    assert "30 left out, 4 kept: annotation 50: " in record.getMessage()
+    assert "30 skipped, 4 kept: annotation 50: " in record.getMessage()
     assert "and 27 more (kpnet data check names them)" in record.getMessage()
 
 

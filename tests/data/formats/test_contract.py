@@ -123,7 +123,7 @@ def test_a_folder_of_pictures_has_no_labels(tmp_path: Path) -> None:
     assert not data.labels().any()
     assert data.read(0)[0].shape == (60, 80, 3)
     (tmp_path / "none").mkdir()
-    with pytest.raises(KpnetError, match="none: found no pictures"):
+    with pytest.raises(KpnetError, match="none: found no images"):
         ImageFolder(tmp_path / "none")
 
 

@@ -147,7 +147,7 @@ CHANGED: dict[str, tuple[str, str, str, str]] = {
     "a short line": (TABLE, "10.0,10.0,", "", "CollectedData_me.csv, line 5: 5 cells, expected 7"),
     "a word": (TABLE, "10.0,10.0", "10.0,ten", "line 5: could not convert string to float: 'ten'; expected pixels"),
     "infinite": (TABLE, "10.0,10.0", "10.0,inf", "line 5: nose is at 10, inf"),
-    "a missing frame": (TABLE, "b.png", "z.png", "line 5: no picture"),
+    "a missing frame": (TABLE, "b.png", "z.png", "line 5: no image"),
     "an edge": ("config.yaml", "[[nose, left_ear]]", "[[nose, tail]]", "skeleton: pairs with a name that is no body"),
 }  # fmt: skip
 
@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
     "a part twice": ("config.yaml", "scorer: me\nbodyparts: [a, a]", "bodyparts: .*appear twice: a"),
     "no table": (TABLE, None, "labeled-data: found no VIDEO/CollectedData_me.csv"),
     "no header": (TABLE, "a,b,c\n1,2,3", "expected header lines scorer, bodyparts and coords, found a, b, c"),
-    "no rows": (TABLE, "\n".join(dlc_lines("v1")[:3]), "0 labelled instances to use"),
+    "no rows": (TABLE, "\n".join(dlc_lines("v1")[:3]), "no usable labelled instances"),
     "a column twice": (
         TABLE,
         "scorer,me,me,me,me\nbodyparts,nose,nose,nose,nose\ncoords,x,y,x,y\na.png,1,2,3,4",

@@ -141,7 +141,7 @@ BAD = {
     "empty file": ([], r"faces\.csv: empty; expected a header"),
     "header only": ([HEADER], "a header but no rows"),
     "no Image": (["eye_x,eye_y,image", ROW], r'no Image column .*\(did you mean "image"\?\)'),
-    "a column twice": (["eye_x,eye_y,eye_x,Image", ROW], r'column "eye_x" stands 2 times'),
+    "a column twice": (["eye_x,eye_y,eye_x,Image", ROW], r'column "eye_x" appears 2 times'),
     "x without y": (["eye_x,nose_x,nose_y,Image", ROW], r'column "eye_x" without "eye_y"'),
     "y without x": (["eye_y,Image", ROW], r'column "eye_y" without "eye_x"'),
     "misspelt partner": (["eye_x,eyes_y,Image", ROW], r'"eye_x" without "eye_y" \(did you mean "eyes_y"\?\)'),
@@ -163,7 +163,7 @@ BAD = {
     "coordinate": ([HEADER, ROW, f"1,2o,{PIXELS}"], r'line 3 \(data row 2\): eye_y is "2o"; expected pixels'),
     "a weight below 0": (
         ["e_x,e_y,e_weight,Image", f"1,2,-1,{PIXELS}"],
-        r'\(data row 1\): e_weight is "-1"; .*from 0 on',
+        r'\(data row 1\): e_weight is "-1"; .*at least 0',
     ),
     "a word for a weight": (["e_x,e_y,e_weight,Image", f"1,2,big,{PIXELS}"], r'e_weight is "big"; expected a weight'),
     "an infinite weight": (["e_x,e_y,e_weight,Image", f"1,2,inf,{PIXELS}"], r'e_weight is "inf"; expected a weight'),

@@ -103,13 +103,13 @@ def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: p
 REFUSED: dict[str, tuple[list[str], str]] = {
     "empty": ([], 'no column "image" among nothing; expected a header line image,NAME_x'),
     "no image": (["imag,a_x,a_y"], r'no column "image" \(did you mean "imag"\?\)'),
-    "no point": (["image,a"], "no point in it: image, a; expected"),
+    "no point": (["image,a"], "no point among image, a; expected"),
     "x alone": (["image,nose_x,nose_z"], r'no column "nose_y"'),
-    "twice": (["image,a_x,a_y,a_x"], 'column "a_x" stands 2 times'),
+    "twice": (["image,a_x,a_y,a_x"], 'column "a_x" appears 2 times'),
     "unknown": (["image,a_x,a_y,weight"], 'column "weight" is no point, visibility or box'),
     "misspelt": (["image,a_x,a_y,a_visiblity"], r'column "a_visiblity" \(did you mean "a_visibility"\?\)'),
-    "half a box": (["image,a_x,a_y,box_x0"], "of a box's columns it has box_x0 alone"),
-    "no rows": (["image,a_x,a_y"], "0 labelled instances to use"),
+    "half a box": (["image,a_x,a_y,box_x0"], "box_y1; found only box_x0"),
+    "no rows": (["image,a_x,a_y"], "no usable labelled instances"),
 }
 
 
@@ -125,8 +125,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "short": ("a.png,1,2", "line 4: 3 cells, expected 7 as in the header"),
     "word": ("a.png,1,2,3,4,5,six", 'line 4: right_ear_y is "six"; expected a number'),
     "infinite": ("a.png,1,2,3,4,5,inf", "line 4: right_ear is at 5, inf"),
-    "no image": (",1,2,3,4,5,6", "line 4: no image named"),
-    "missing picture": ("z.png,1,2,3,4,5,6", "line 4: no picture"),
+    "no image": (",1,2,3,4,5,6", "line 4: the cell of its image is empty"),
+    "missing picture": ("z.png,1,2,3,4,5,6", "line 4: no image"),
 }
 
 

@@ -88,7 +88,7 @@ def test_a_bad_file_is_left_out_and_named(tmp_path: Path, name: str, caplog: pyt
     data = PTS(tmp_path)
     assert [data.image_name(i) for i in range(2)] == ["a.png", "c.png"]
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path}: 1 left out, 2 kept: {data.skipped.messages[0]}"
+    assert record.getMessage() == f"{tmp_path}: 1 skipped, 2 kept: {data.skipped.messages[0]}"
     assert message in data.skipped.messages[0]
     with pytest.raises(KpnetError, match=r"b\.pts"):
         PTS(tmp_path, strict=True)
@@ -100,12 +100,12 @@ def test_missing_doubled_and_damaged_pictures(tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()
     data = PTS(tmp_path)
     assert data.skipped.messages == [
-        "a.pts: 2 pictures of that name: a.jpg, a.png",
-        "b.pts: no picture of that name beside it",
+        "a.pts: 2 images of that name: a.jpg, a.png",
+        "b.pts: no image of that name beside it",
     ]
     whole = (tmp_path / "c.png").read_bytes()
     (tmp_path / "c.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(KpnetError, match=r"0 labelled instances to use; 3 cannot be used: a\.pts"):
+    with pytest.raises(KpnetError, match=r"no usable labelled instances; 3 skipped: a\.pts"):
         PTS(tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_unlabelled_points_are_named_and_an_unlabelled_file_is_refused(folder: P
     half = {"file": "half.csv", "limit": 2}
     assert points_without_labels(build_train(config(folder, half))) == ["left", "right"]
     assert points_without_labels(build_train(config(folder, [half, "full.csv"]))) == []
-    with pytest.raises(KpnetError, match=r"blank\.csv: not one of its 2 samples has a label; .*kpnet predict RUN FILE"):
+    with pytest.raises(KpnetError, match=r"blank\.csv: none of its 2 samples has a label; .*kpnet predict RUN FILE"):
         points_without_labels(build_train(config(folder, ["full.csv", "blank.csv"])))
 
 
@@ -191,7 +191,7 @@ BAD = {
     ),
     "a point that it has not": ("other.csv", r'other\.csv: no point "left", which the skeleton has'),
     "a point that none has": (["other.csv", "more.csv"], r'more\.csv: no point "left".* \(did you mean "lefd"\?\)'),
-    "twice": (["full.csv", {"file": "sub/../full.csv", "weight": 2}], "lists sub/../full.csv twice: drop one"),
+    "twice": (["full.csv", {"file": "sub/../full.csv", "weight": 2}], "lists sub/../full.csv twice: remove one"),
     "more than there are": ([{"file": "full.csv", "limit": 4}], r"full\.csv: limit is 4, but it has 3 samples"),
     "a misspelt file": (["full.csv", "othr.csv"], r'othr\.csv: no such file \(did you mean "other\.csv"\?\)'),
     "no such folder": (["sub/full.csv"], r"sub/full\.csv: no such file: there is no folder .*sub$"),
