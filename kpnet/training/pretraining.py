@@ -31,7 +31,7 @@ from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import claim_run_folder, create_run_folder
 from kpnet.training.supervised import PROBES
-from kpnet.training.trainer import build_trainer, fit, resolve_precision
+from kpnet.training.trainer import create_trainer, fit, resolve_precision, run_arguments
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
 
@@ -134,7 +134,7 @@ def pretrain(
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     bar = console.is_terminal
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
-    trainer = build_trainer(config, folder, [callback], bar)
+    trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
     create_run_folder(folder, config, force)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))

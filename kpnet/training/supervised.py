@@ -26,7 +26,7 @@ from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders
 from kpnet.training.module import KeypointModule
 from kpnet.training.run_folder import claim_run_folder, create_run_folder, is_main_process
-from kpnet.training.trainer import build_trainer, fit, resolve_precision
+from kpnet.training.trainer import create_trainer, fit, resolve_precision, run_arguments
 from kpnet.training.weight_averaging import weight_average
 
 PROBES = 8  # training samples that are tried before anything is written
@@ -91,7 +91,7 @@ def train(
         train_set[index]  # a transform that fails says so here, and not from a worker's depths
     bar = console.is_terminal
     callback = RunFolderCallback(folder, val_set, console, bar)
-    trainer = _trainer(config, folder, callback, bar)
+    trainer = configure_trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     create_run_folder(folder, config, force)
     for logger in trainer.loggers:
@@ -128,7 +128,8 @@ def _finish(
     return measures
 
 
-def _trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
+def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
+    """Return the Trainer of a supervised run, with the callbacks that its `train` section asks for."""
     has_val = config.data.val is not None or config.data.fold is not None
     validates = has_val and config.trainer.get("limit_val_batches", 1) != 0
     watchers = {
@@ -143,4 +144,4 @@ def _trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: boo
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
-    return build_trainer(config, folder, [callback, *callbacks], bar, config.train.clip_norm)
+    return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

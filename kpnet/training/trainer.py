@@ -58,12 +58,12 @@ def on_gpu(trainer: dict[str, Any]) -> bool:
     return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def build_trainer(
+def run_arguments(
     config: Config | PretrainConfig, folder: Path, callbacks: list[pl.Callback], bar: bool, clip: float | None = None
-) -> pl.Trainer:
-    """Lightning's Trainer with `config.trainer`, a checkpoint an epoch, TensorBoard and, where `bar`, a progress bar.
+) -> dict[str, Any]:
+    """Return the arguments of a run's Trainer: `config.trainer`, checkpoints, TensorBoard and a progress bar (`bar`).
 
-    The first of the callbacks comes before the checkpoint, the others after it.
+    The first callback runs before the checkpoint is written, the others after it.
     """
     check_arguments(config.trainer)
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -82,7 +82,7 @@ def build_trainer(
         "enable_progress_bar": bar,
         "use_distributed_sampler": False,
     }
-    return create_trainer(**{**defaults, **config.trainer})
+    return {**defaults, **config.trainer}
 
 
 def check_arguments(trainer: dict[str, Any]) -> None:
