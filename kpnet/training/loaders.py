@@ -13,6 +13,14 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.data import KeypointDataset
 
+PROBES = 8  # training samples that are read before anything is written
+
+
+def probe(dataset: KeypointDataset) -> None:
+    """Read the first samples: a transform that fails raises here, and not inside a worker."""
+    for index in range(min(PROBES, len(dataset))):
+        dataset[index]
+
 
 class EpochSampler(DistributedSampler[Any]):
     """Shuffles by (seed, epoch) and tells the dataset the epoch, on one process too."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,18 @@ from torchmetrics import MeanMetric
 
 from kpnet import plot
 from kpnet.config.pretraining import PretrainConfig, PretrainSettings
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import NotFiniteError
 from kpnet.core.files import write_atomic
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders
+from kpnet.training.loaders import Loaders, probe
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
-from kpnet.training.run_folder import claim_run_folder, create_run_folder
-from kpnet.training.supervised import PROBES
-from kpnet.training.trainer import create_trainer, fit, resolve_precision, run_arguments
+from kpnet.training.run_folder import claim_run_folder
+from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
 
@@ -125,24 +123,17 @@ def pretrain(
     folder = claim_run_folder(config, out, resume, force)
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)
-    validates = val_set is not None and config.trainer.get("limit_val_batches", 1) != 0
-    if config.train.schedule.name == "plateau" and not validates:
-        raise KpnetError("train.schedule: plateau watches the validation data, and there is none: give data.val")
+    watchers = {"schedule: plateau": config.train.schedule.name == "plateau"}
+    check_validation(config.trainer, val_set is not None, watchers)
     model = Autoencoder(config.model).to(memory_format=torch.channels_last)
-    for index in range(min(PROBES, len(train_set))):
-        train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    probe(train_set)
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     bar = console.is_terminal
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
-    create_run_folder(folder, config, force)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config.model_dump(mode="json"))
     module = PretrainModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        fit(trainer, module, loaders, folder / "last.ckpt" if resume else None)
+    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
     measures = _finish(folder, module, callback, loaders) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 

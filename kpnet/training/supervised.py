@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ from rich.console import Console
 from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
@@ -23,13 +21,11 @@ from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
-from kpnet.training.loaders import Loaders
+from kpnet.training.loaders import Loaders, probe
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import claim_run_folder, create_run_folder, is_main_process
-from kpnet.training.trainer import create_trainer, fit, resolve_precision, run_arguments
+from kpnet.training.run_folder import claim_run_folder, is_main_process
+from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 from kpnet.training.weight_averaging import weight_average
-
-PROBES = 8  # training samples that are tried before anything is written
 
 
 class TrainedRun(NamedTuple):
@@ -87,21 +83,14 @@ def train(
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
-    for index in range(min(PROBES, len(train_set))):
-        train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    probe(train_set)
     bar = console.is_terminal
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-    create_run_folder(folder, config, force)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config.model_dump(mode="json"))
     module = KeypointModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        checkpoint = folder / "last.ckpt" if resume else None
-        fit(trainer, module, loaders, checkpoint)
+    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
     measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
     return TrainedRun(folder, module.model.eval(), measures)
 
@@ -130,15 +119,11 @@ def _finish(
 
 def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
     """Return the Trainer of a supervised run, with the callbacks that its `train` section asks for."""
-    has_val = config.data.val is not None or config.data.fold is not None
-    validates = has_val and config.trainer.get("limit_val_batches", 1) != 0
     watchers = {
         "schedule: plateau": config.train.schedule.name == "plateau",
         "early_stopping": config.train.early_stopping,
     }
-    for key, needs in watchers.items():
-        if needs and not validates:
-            raise KpnetError(f"train.{key} watches the validation data, and there is none: give data.val")
+    check_validation(config.trainer, config.data.val is not None or config.data.fold is not None, watchers)
     callbacks: list[pl.Callback] = []
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs))

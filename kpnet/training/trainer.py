@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import platform
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.training.loaders import Loaders
+from kpnet.training.run_folder import create_run_folder
 
 OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val", "default_root_dir")
 
@@ -39,6 +42,34 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
         if isinstance(callback, WeightAveraging):
             # Once more: where a checkpoint of the last epoch was resumed, no training ended, and the weights are raw.
             callback.on_train_end(trainer, module)
+
+
+def train_in_folder(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    loaders: Loaders,
+    config: Config | PretrainConfig,
+    folder: Path,
+    *,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Create the run folder with its config, and fit."""
+    create_run_folder(folder, config, force)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config.model_dump(mode="json"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        fit(trainer, module, loaders, folder / "last.ckpt" if resume else None)
+
+
+def check_validation(trainer: dict[str, Any], has_val: bool, watchers: Mapping[str, Any]) -> None:
+    """Raise if a `train` option that is set (name to value) watches validation data that the run does not have."""
+    if has_val and trainer.get("limit_val_batches", 1) != 0:
+        return
+    for key, needed in watchers.items():
+        if needed:
+            raise KpnetError(f"train.{key} watches the validation data, and there is none: give data.val")
 
 
 def resolve_precision(trainer: dict[str, Any]) -> dict[str, Any]:
