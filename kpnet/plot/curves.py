@@ -11,14 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kpnet.metrics import PASS_MARK
 from kpnet.plot.figure import Figure
 
 
-def draw_curves(metrics: pd.DataFrame) -> Figure:
-    """Losses (left, logarithmic), validation score (right, with the pass mark if in range), learning rate below.
+def draw_curves(metrics: pd.DataFrame, pass_mark: float | None = None) -> Figure:
+    """Draw the losses and the validation score of a training over its epochs, and the learning rate below.
 
-    metrics: a row an epoch; the columns epoch, train_loss, val_loss, val_score, lr as far as there are.
+    Args:
+        metrics: The rows of a run's `metrics.csv`, one an epoch. Drawn are the columns `train_loss`, `val_loss`,
+            `val_score` and `lr`, as far as there are; `epoch` is the horizontal axis.
+        pass_mark: Score at which a dashed line is drawn, if it is in range. None: no line.
+
+    Returns:
+        Losses on the left axis (logarithmic where all are positive), the score on the right axis.
+
+    Example:
+        ```python
+        kpnet.plot.draw_curves(pandas.read_csv("runs/facial_heatmap/metrics.csv"))
+        ```
     """
     with_rate = "lr" in metrics and metrics["lr"].notna().any()
     figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
@@ -37,7 +47,7 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     left.grid(alpha=0.25, which="both", linewidth=0.5)
     handles = left.get_lines()
     if "val_score" in metrics and metrics["val_score"].notna().any():
-        handles = [*handles, *_draw_score(left.twinx(), metrics)]
+        handles = [*handles, *_draw_score(left.twinx(), metrics, pass_mark)]
     left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False, fontsize=9)
     if with_rate:
         _line(panels[1], metrics, "lr", "#7f7f7f")
@@ -113,14 +123,13 @@ def _minor_label(loss: float, decades: float) -> str:
     return f"{loss:.3g}" if decades < 0.5 or digit in (2, 5) else ""
 
 
-def _draw_score(axes: Axes, metrics: pd.DataFrame) -> list[Line2D]:
+def _draw_score(axes: Axes, metrics: pd.DataFrame, pass_mark: float | None) -> list[Line2D]:
     lines = _line(axes, metrics, "val_score", "#2ca02c")
     axes.set_ylabel("val score", color="#2ca02c")
     axes.tick_params(axis="y", colors="#2ca02c")
     axes.set_ylim(0, 1.05 * max(metrics["val_score"].max(), 1))
-    if axes.get_ylim()[1] > PASS_MARK:
-        mark = axes.axhline(
-            PASS_MARK, color="#2ca02c", linewidth=0.8, linestyle="--", label=f"pass mark {PASS_MARK:.0f}"
-        )
+    if pass_mark is not None and axes.get_ylim()[1] > pass_mark:
+        label = f"pass mark {pass_mark:g}"
+        mark = axes.axhline(pass_mark, color="#2ca02c", linewidth=0.8, linestyle="--", label=label)
         lines = [*lines, mark]
     return lines
