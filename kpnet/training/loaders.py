@@ -23,7 +23,7 @@ def probe(dataset: KeypointDataset) -> None:
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffles by (seed, epoch) and tells the dataset the epoch, on one process too."""
+    """Shuffles by (seed, epoch) and sets the dataset's epoch, in a single process too."""
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
@@ -32,7 +32,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class UnpaddedDistributedSampler(Sampler[int]):
-    """Every sample once over all ranks; DistributedSampler would repeat some to make the ranks equal."""
+    """Yields every sample once over all ranks; `DistributedSampler` repeats some to make the ranks equal."""
 
     def __init__(self, length: int, ranks: int, rank: int) -> None:
         self.indices = range(rank, length, ranks)
@@ -45,7 +45,7 @@ class UnpaddedDistributedSampler(Sampler[int]):
 
 
 class Loaders(pl.LightningDataModule):
-    """The two splits as batches."""
+    """Batches of the training and the validation data."""
 
     def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config | PretrainConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`pretrain`: an encoder from images without labels."""
+"""Pretraining: an encoder from images without labels."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import claim_run_folder
 from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 
-SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
+SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated; steps of each interpolation
 
 
 class PretrainModule(pl.LightningModule):
-    """Trains an autoencoder: the mean squared error, in grey values of [0, 1], of what it gives back."""
+    """Trains an autoencoder on the mean squared error of its reconstructions, in grey values of [0, 1]."""
 
     def __init__(self, model: Autoencoder, settings: PretrainSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
-        self.generator: torch.Generator | None = None  # of the validation's noise and masks
+        self.generator: torch.Generator | None = None  # for the validation's noise and masks
 
     def corrupt(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What the encoder sees of images (B, C, H, W)."""
+        """Return images (B, C, H, W) with noise and masks, as the encoder sees them."""
         return corrupt(images, self.settings.noise, self.settings.mask, self.model.mean, generator)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -70,7 +70,7 @@ class PretrainModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.val_loss.reset()
-        # The same noise and masks each time, or the losses of two epochs would not compare.
+        # The same noise and masks each time, so that the losses of two epochs compare.
         self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -86,7 +86,7 @@ class PretrainModule(pl.LightningModule):
 
 
 class PretrainFolderCallback(MetricsLogger):
-    """Keeps `metrics.csv` and TensorBoard's reconstructions and interpolations of a few images."""
+    """Writes `metrics.csv`, and reconstructions and interpolations of a few images to TensorBoard."""
 
     def __init__(self, folder: Path, shown: Tensor, console: Console, bar: bool) -> None:
         super().__init__(folder, console, bar)
@@ -99,8 +99,8 @@ class PretrainFolderCallback(MetricsLogger):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PretrainModule)
-        told = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
-        self.record(trainer, pl_module.train_loss.compute().item(), told)
+        summary = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
+        self.record(trainer, pl_module.train_loss.compute().item(), summary)
         if trainer.is_global_zero and self.draws(trainer):
             for name, figure in draw(pl_module, self.shown).items():
                 self.log_figure(trainer, name, figure)
@@ -114,10 +114,30 @@ def pretrain(
     force: bool = False,
     console: Console | None = None,
 ) -> tuple[Path, Autoencoder, dict[str, float]]:
-    """Train an autoencoder as the config says. Returns the run folder, the autoencoder and what was measured.
+    """Train an autoencoder on images without labels, and write a run folder.
 
-    `out`, `resume` and `force` are as in `train`. `pretrained: FOLDER` then takes the encoder as a backbone.
-    Nothing is written before data and model are built.
+    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. Nothing is written before the data
+    and the model are built. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting and
+    composing robust features with denoising autoencoders).
+
+    Args:
+        config: The config, as `kpnet.config.pretraining.load_pretrain_config` reads it.
+        out: The run folder. Defaults to `runs/<name>`.
+        resume: Continue an interrupted run after its last complete epoch.
+        force: Delete an existing run in that folder and start again.
+        console: Where progress is printed. Defaults to the terminal.
+
+    Returns:
+        The run folder, the autoencoder in eval mode, and its errors on the validation data: `mse` of the
+        reconstructions and `mean_image_mse` of the images' mean; empty without validation data.
+
+    Raises:
+        KpnetError: The config, the images or the run folder cannot be used.
+
+    Example:
+        ```python
+        folder, autoencoder, measures = pretrain(load_pretrain_config("pretrain.yaml"))
+        ```
     """
     console = console or Console()
     folder = claim_run_folder(config, out, resume, force)
@@ -141,7 +161,7 @@ def pretrain(
 def _finish(
     folder: Path, module: PretrainModule, callback: PretrainFolderCallback, loaders: Loaders
 ) -> dict[str, float]:
-    """The final model, its error and the pictures."""
+    """Save the final model, its error and the figures."""
     measures = measure(module.model, loaders.val) if loaders.val is not None else {}
     module.model.save(folder / "final")
     values = {"epoch": module.trainer.current_epoch - 1, **measures}
@@ -154,8 +174,11 @@ def _finish(
 
 @torch.no_grad()
 def measure(model: Autoencoder, dataset: Dataset[Any], batch_size: int = 64) -> dict[str, float]:
-    """Mean squared errors, in grey values of [0, 1]: `mse` of the images' reconstructions, without noise or mask, and
-    `mean_image_mse` of their mean, the best that an encoder which tells no image from another allows."""
+    """Measure the reconstructions of a dataset, without noise or masks.
+
+    Returns `mse`, the mean squared error in grey values of [0, 1], and `mean_image_mse`, the error of the images' mean:
+    the lowest that an encoder which gives the same for every image can reach.
+    """
     device = next(model.parameters()).device
     error, count, total, squares = 0.0, 0, torch.zeros(()), torch.zeros(())
     with evaluation_mode(model):
@@ -170,8 +193,10 @@ def measure(model: Autoencoder, dataset: Dataset[Any], batch_size: int = 64) -> 
 
 @torch.no_grad()
 def draw(module: PretrainModule, images: Tensor) -> dict[str, plot.Figure]:
-    """`reconstructions` of images (N, C, H, W), as the encoder sees them in training, and `interpolations` between
-    the first and the second, the third and the fourth, …, in the latent space."""
+    """Draw `reconstructions` of images (N, C, H, W) with the training's noise and masks, and `interpolations`.
+
+    The latter lie in the latent space, between the first image and the second, the third and the fourth, and so on.
+    """
     model, images = module.model, images.to(module.device)
     with evaluation_mode(model):
         seen = module.corrupt(images, torch.Generator(images.device).manual_seed(module.settings.seed))
@@ -187,7 +212,7 @@ def draw(module: PretrainModule, images: Tensor) -> dict[str, plot.Figure]:
 
 
 def _first(dataset: UnlabelledImages) -> Tensor:
-    """Its first images (at most SHOWN, C, H, W), not augmented."""
+    """Return the first images of a dataset (at most SHOWN, C, H, W), not augmented."""
     plain = copy.copy(dataset)
     plain.transform = None
     return torch.stack([plain[i]["image"] for i in range(min(SHOWN, len(plain)))])

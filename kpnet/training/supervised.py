@@ -1,4 +1,4 @@
-"""`train`: from a config to a run folder."""
+"""Supervised training: from a config to a run folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ from kpnet.training.weight_averaging import weight_average
 
 
 class TrainedRun(NamedTuple):
-    """What a training leaves: the run folder, the final model in eval mode, and its validation measures."""
+    """The result of a training.
+
+    Attributes:
+        folder: The run folder.
+        model: The final model, in eval mode.
+        measures: Its measures on the validation data, as `kpnet.evaluate` returns them; empty without validation data.
+    """
 
     folder: Path
     model: KeypointModel
@@ -47,16 +53,18 @@ def train(
     console: Console | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> TrainedRun:
-    """Train a model as a config says, and write a run folder.
+    """Train a model on labelled images, and write a run folder.
 
-    Nothing is written before the data and the model are built.
+    Nothing is written before the data and the model are built. The folder holds the config (`config.yaml`), the
+    measures of each epoch (`metrics.csv`, TensorBoard), the best and the final model (`best/`, `final/`), the last
+    checkpoint, and figures of the curves and of a few predictions.
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.
         overrides: `key.path=value` strings, as on the command line.
         out: The run folder. Defaults to `runs/<name>`.
         resume: Continue an interrupted run after its last complete epoch.
-        force: Delete an existing run of that name and start again.
+        force: Delete an existing run in that folder and start again.
         console: Where progress is printed. Defaults to the terminal.
         callbacks: Lightning callbacks to add to kpnet's own.
 
@@ -105,7 +113,7 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
 def _finish(
     folder: Path, module: KeypointModule, callback: RunFolderCallback, val: KeypointDataset | None
 ) -> dict[str, Any]:
-    """The final model, its measures and the pictures."""
+    """Save the final model, its measures and the figures."""
     import pandas as pd
 
     measures = evaluate(module.model, val) if val is not None else {}

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run."""
+"""The Lightning Trainer of a run, and what happens around its `fit`."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ OWN_TRAINER_ARGUMENTS = ("max_epochs", "callbacks", "logger", "gradient_clip_val
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, checkpoint: Path | None) -> None:
-    """Train, from a checkpoint on or anew; what a worker or Ctrl-C raised comes out as itself."""
+    """Train, from a checkpoint if given; errors from workers and Ctrl-C are raised as such."""
     try:
         trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit:  # Lightning's reaction to Ctrl-C
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    except KpnetError as error:  # from a loader's worker it comes wrapped in the worker's traceback
+    except KpnetError as error:  # a loader's worker wraps it in its traceback
         raise type(error)(str(error).strip().splitlines()[-1].split("Error: ")[-1]) from None
     finally:
-        for logger in trainer.loggers:  # or its thread outlives a training that failed
+        for logger in trainer.loggers:  # or its thread outlives a failed training
             logger.finalize("finished")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):
-            # Once more: where a checkpoint of the last epoch was resumed, no training ended, and the weights are raw.
+            # Again: resuming a checkpoint of the last epoch ends no training, and the weights would not be averaged.
             callback.on_train_end(trainer, module)
 
 
@@ -73,19 +73,19 @@ def check_validation(trainer: dict[str, Any], has_val: bool, watchers: Mapping[s
 
 
 def resolve_precision(trainer: dict[str, Any]) -> dict[str, Any]:
-    """`precision: auto` is bfloat16 autocast where the hardware computes in it, and 32 bits elsewhere."""
+    """Replace `precision: auto` by bfloat16 autocast where the hardware supports it, else by 32 bits."""
     if trainer.get("precision") != "auto":
         return trainer
     if on_gpu(trainer):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Private to torch; without it, 32 bits.
+        # A private function of torch; without it, 32 bits.
         native = platform.machine() in ("x86_64", "AMD64") and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return {**trainer, "precision": "bf16-mixed" if native else "32-true"}
 
 
 def on_gpu(trainer: dict[str, Any]) -> bool:
-    """Does the config's `trainer` mean a CUDA device?"""
+    """Return whether the `trainer` section means a CUDA device."""
     return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
@@ -117,7 +117,7 @@ def run_arguments(
 
 
 def check_arguments(trainer: dict[str, Any]) -> None:
-    """A KpnetError for what Lightning's Trainer does not take, or kpnet sets itself."""
+    """Raise for an argument that Lightning's Trainer does not have, or that kpnet sets itself."""
     known = [p for p in inspect.signature(pl.Trainer.__init__).parameters if p != "self"]
     for key in trainer:
         if key not in known:
@@ -127,7 +127,7 @@ def check_arguments(trainer: dict[str, Any]) -> None:
 
 
 def create_trainer(**arguments: Any) -> pl.Trainer:
-    """Lightning's Trainer, quiet; what it refuses as a KpnetError."""
+    """Create Lightning's Trainer without its log messages; raise KpnetError for arguments that it refuses."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         return pl.Trainer(**arguments)
