@@ -1,4 +1,4 @@
-"""Pictures: points on images, what a network sees, training curves. The functions give matplotlib figures."""
+"""Figures of points, curves, tracks and of what a network sees, with matplotlib. Imports models and data."""
 
 from __future__ import annotations
 

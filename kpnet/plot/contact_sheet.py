@@ -1,4 +1,4 @@
-"""A contact sheet: samples of a dataset with their points and names, to look at before training."""
+"""A contact sheet: samples of a dataset with their points and names, to check before training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,30 @@ from kpnet.data.base import KeypointDataset
 from kpnet.plot.figure import Figure
 
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
-_NAMED = 20  # more points have numbers in place of names
+_NAMED = 20  # more points than this are numbered instead of named
 
 
 def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: dict[int, str] | None = None) -> Figure:
-    """Samples with their points: left ones orange, right ones blue, hidden ones hollow; the box, where there is one.
+    """Draw samples of a dataset with their points, edges and boxes.
 
-    A sample that fills a small part of its image is shown with its surroundings alone. notes: index to a line in red.
+    Left points are orange, right ones blue, hidden ones hollow. A sample that fills a small part of its image is shown
+    with its surroundings only. Samples whose image cannot be read are skipped.
+
+    Args:
+        dataset: The samples.
+        indices: Indices of the samples to draw.
+        notes: Index of a sample to a line of text, drawn above it in red.
+
+    Returns:
+        A grid with an image for each sample, titled with the image's name.
+
+    Raises:
+        KpnetError: No image can be drawn.
+
+    Example:
+        ```python
+        kpnet.plot.draw_contact_sheet(kpnet.data.SyntheticFaces(12), range(12))
+        ```
     """
     samples = [index for index in indices if _readable(dataset, index)]
     if not samples:
@@ -78,7 +95,7 @@ def _draw(axes: Axes, dataset: KeypointDataset, index: int) -> None:
 
 
 def _view(xy: np.ndarray, box: np.ndarray | None, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Edges of what is shown: the whole image, or a square about a sample that fills less than half of it."""
+    """Return the edges of the view: the whole image, or a square around a sample that fills less than half of it."""
     height, width = size
     whole = (-0.5, -0.5, width - 0.5, height - 0.5)
     corners = np.concatenate([xy, box.reshape(2, 2)] if box is not None else [xy])
@@ -87,7 +104,7 @@ def _view(xy: np.ndarray, box: np.ndarray | None, size: tuple[int, int]) -> tupl
     low, high = corners.min(0), corners.max(0)
     side = 1.5 * max(*(high - low), 16)
     if side > 0.5 * max(size):
-        # All of the image, and what lies beyond it.
+        # The whole image, and the points beyond it.
         return (
             (*np.minimum(low - 5, whole[:2]), *np.maximum(high + 5, whole[2:])) if _beyond(low, high, size) else whole
         )

@@ -170,7 +170,7 @@ def test_a_head_without_maps_and_spread() -> None:
         plot.draw_heatmaps(model, WIDE)
     axes = plot.draw_uncertainty(model, WIDE).axes[0]
     assert not axes.patches
-    assert axes.get_title().startswith("no spread")
+    assert axes.get_title().startswith("no uncertainty")
     assert len(axes.get_lines()[0].get_xdata()) == 3  # type: ignore[arg-type]
     with pytest.raises(plot.NothingToDraw, match="one cell"):
         plot.draw_features(build("regression", "mlp"), WIDE)
