@@ -79,7 +79,8 @@ def train(
         folder, model, measures = kpnet.train("my.yaml", ["train.epochs=10"])
         ```
     """
-    config = load_config(config, overrides)
+    if overrides or not isinstance(config, Config):  # read again, a config forgets which options were set
+        config = load_config(config, overrides)
     console = console or Console()
     folder = claim_run_folder(config, out, resume, force)
     train_set, val_set = build_splits(config, window_of(config.model.head))
