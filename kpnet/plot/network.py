@@ -78,7 +78,7 @@ def draw_filters(model: KeypointModel) -> Figure:
         The filters side by side.
 
     Raises:
-        NothingToDraw: No convolution or linear layer of the backbone sees the whole image.
+        NothingToDraw: The backbone has no such layer.
 
     Example:
         ```python

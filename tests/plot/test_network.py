@@ -233,7 +233,7 @@ def test_visualize_refuses(kpnet: Run, trained: Path, tmp_path: Path, tree: Tree
     before = tree(tmp_path)
     kpnet("visualize", trained, "text.png").refused("text.png", "not a picture")
     kpnet("visualize", trained, "gone.png").refused("gone.png", "no such file")
-    kpnet("visualize", trained, "empty").refused("empty", "no pictures")
+    kpnet("visualize", trained, "empty").refused("empty", "no images")
     kpnet("visualize", "gone").refused("gone", "no such run")
     kpnet("visualize", trained, "--out", "text.png").refused("text.png")
     assert tree(tmp_path) == before

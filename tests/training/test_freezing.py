@@ -274,7 +274,10 @@ def test_synchronised_batch_norms_rest_too() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.freeze={until: 4}", r"freeze.until: expected less than train.epochs \(4\), found 4; freeze: true freezes"),
+        (
+            "train.freeze={until: 4}",
+            r"freeze.until: expected less than train.epochs \(4\), found 4; freeze: true freezes",
+        ),
         ("train.freeze={stages: 4}", "freeze.stages: expected at most 3, the backbone's maps, found 4"),
         ("train.freeze={until: 2, every: 1}", "1 of 3 stages would never learn"),
         ("train.freeze={every: 1}", "every needs until"),
