@@ -73,8 +73,8 @@ def main() -> None:
     config = load_config(arguments.config, [*overrides, "trainer.accelerator=cpu", "trainer.precision=32-true"])
     config = config.model_copy(update={"data": config.data.model_copy(update={"val": None})})
     timer = BareSteps(load_config(config))
-    build = training._trainer
-    training._trainer = lambda *given: _with(build(*given), timer)  # type: ignore[assignment]
+    build = training.configure_trainer
+    training.configure_trainer = lambda *given: _with(build(*given), timer)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         training.train(config, out=f"{folder}/run")
     epochs, bare = timer.epochs[1:], timer.bare[1:]  # the first warms up

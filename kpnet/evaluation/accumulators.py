@@ -13,7 +13,7 @@ from kpnet.metrics import _check, evaluate_points
 
 
 class KeypointMetrics(Metric):
-    """Accumulates predictions; `compute` gives `evaluate_points` over all of them, across ranks too."""
+    """Accumulates predictions; `compute` returns `evaluate_points` of all of them, over all ranks."""
 
     full_state_update = False
     predicted: list[Tensor]
@@ -27,14 +27,14 @@ class KeypointMetrics(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
-        """Normalised points (B, K, 2) twice, and bool (B, K)."""
+        """Add predicted and true points (B, K, 2), normalised, and which are visible, bool (B, K)."""
         _check(predicted, target, visible)
         self.predicted.append(predicted.detach().float())
         self.target.append(target)
         self.visible.append(visible)
 
     def compute(self) -> dict[str, Any]:
-        # A process whose share of the data is empty has nothing to concatenate.
+        # A process without any data has nothing to concatenate.
         none = torch.zeros(0, len(self.skeleton), 2)
         states = (self.predicted, none), (self.target, none), (self.visible, none[..., 0].bool())
         parts = [(torch.cat(x) if x else empty) if isinstance(x, list) else x for x, empty in states]

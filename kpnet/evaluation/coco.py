@@ -1,4 +1,4 @@
-"""COCO's own evaluation of a model's answers: a results file, and pycocotools' AP and AR."""
+"""COCO's own evaluation of a model's predictions: a results file, and the AP and AR of pycocotools."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ from kpnet.evaluation.measurement import Predictions
 MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
-def write_results(answers: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
-    """COCO's results JSON (https://cocodataset.org/#format-results): every sample's points in pixels of its image.
+def write_results(predictions: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
+    """Write a COCO results file (https://cocodataset.org/#format-results), in pixels of the original images.
 
-    The score is the points' mean confidence, or 1 of a head that gives none. The annotation file's path. A KpnetError
-    for data that is not COCO's, or has other points than the model.
+    Args:
+        predictions: The predictions of every sample of `dataset`.
+        dataset: A COCO dataset with the model's points, in their order.
+        size: The model's input size (H, W).
+        path: The file to write.
+
+    Returns:
+        The path of the annotation file. A sample's score is the mean confidence of its points, or 1 without one.
+
+    Raises:
+        KpnetError: The data is not COCO JSON, or has other points than the model.
     """
     source = _source(dataset)
-    xy = coordinates.normalized_to_pixel(answers.predicted.keypoints.double(), size)
-    linear, moved = answers.matrix[:, :, :2].double(), answers.matrix[:, :, 2].double()
+    xy = coordinates.normalized_to_pixel(predictions.predicted.keypoints.double(), size)
+    linear, moved = predictions.matrix[:, :, :2].double(), predictions.matrix[:, :, 2].double()
     places = torch.linalg.solve(linear, (xy - moved[:, None]).mT).mT
-    confidence = answers.predicted.confidence
+    confidence = predictions.predicted.confidence
     scores = torch.ones(len(xy)) if confidence is None else confidence.double().mean(-1)
     ones = torch.ones(*places.shape[:2], 1, dtype=torch.float64)
     rows = torch.cat([places, ones], -1).flatten(1).numpy().round(4)
@@ -48,7 +57,7 @@ def write_results(answers: Predictions, dataset: KeypointDataset, size: tuple[in
 
 
 def _source(dataset: KeypointDataset) -> COCO:
-    """The COCO file behind a dataset that has all of its samples and points."""
+    """Return the COCO dataset of which `dataset` has all samples and points; raise if there is none."""
     if isinstance(dataset, ConcatDataset) and len(dataset.parts) == 1 and dataset.parts[0].count is None:
         inner = dataset.parts[0].dataset
         if inner.skeleton.names == dataset.skeleton.names:
@@ -59,7 +68,7 @@ def _source(dataset: KeypointDataset) -> COCO:
 
 
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """Annotations with what pycocotools takes for granted; kpnet does without."""
+    """Fill in what pycocotools requires of annotations and kpnet does not: box, area, crowd flag, count."""
     kept = [a for a in values["annotations"] if isinstance(a, dict) and a.get("keypoints")]
     for annotation in kept:
         points = np.reshape(annotation["keypoints"], (-1, 3))
@@ -73,9 +82,18 @@ def _whole(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[str, float]:
-    """pycocotools' AP and AR over OKS of a results file, by the skeleton's sigmas.
+    """Measure AP and AR of a results file over OKS, with pycocotools (Lin et al. 2014, Microsoft COCO).
 
-    A KpnetError where pycocotools is not installed, and for a skeleton without sigmas.
+    Args:
+        annotations: The COCO annotation file.
+        results: The results file of `write_results`.
+        skeleton: The skeleton whose sigmas OKS uses.
+
+    Returns:
+        The ten measures of `MEASURES` by name.
+
+    Raises:
+        KpnetError: pycocotools is not installed, or the skeleton has no sigmas.
     """
     if skeleton.sigmas is None:
         raise KpnetError("COCO's AP needs the skeleton's sigmas: see kpnet/skeletons/coco17.yaml")

@@ -1,4 +1,4 @@
-"""A model's measures on a dataset."""
+"""Predict a dataset with a model, and measure the predictions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ from kpnet.models.test_time import TestTime
 
 @dataclass
 class Predictions:
-    """A model's answer to N samples, without its maps, beside the truth (N, K, 2), visible (N, K) and the mappings
-    (N, 2, 3) of the original pixels to the model's; on the CPU."""
+    """A model's predictions for N samples beside the truth, on the CPU.
+
+    Attributes:
+        predicted: The predictions, without heatmaps.
+        target: True points (N, K, 2), normalised to [-1, 1].
+        visible: Which points are labelled, bool (N, K).
+        matrix: Mappings (N, 2, 3) from pixels of the original image to pixels of the model's input.
+    """
 
     predicted: Keypoints
     target: Tensor
@@ -40,22 +46,32 @@ def predict_dataset(
     batch_size: int = 64,
     test_time: TestTime | None = None,
 ) -> Predictions:
-    """A KpnetError where the data has no labelled point."""
+    """Predict every sample of a dataset, and return the predictions beside the truth.
+
+    Args:
+        model: The model; it stays on its device.
+        dataset: The samples.
+        batch_size: Images per forward pass.
+        test_time: Average over mirrored, scaled and shifted views.
+
+    Raises:
+        KpnetError: No point of the data is labelled.
+    """
     device = next(model.parameters()).device
-    answers, targets, visible, matrices = [], [], [], []
+    predicted, targets, visible, matrices = [], [], [], []
     for batch in DataLoader(dataset, batch_size=batch_size):
-        answers.append(model.infer(batch["image"].to(device), test_time))
+        predicted.append(model.infer(batch["image"].to(device), test_time))
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])
     if not any(v.any() for v in visible):
         raise KpnetError("nothing to evaluate: the data has no labelled point")
     xy, confidence, covariance = (
-        None if getattr(answers[0], name) is None else torch.cat([getattr(a, name).cpu() for a in answers])
+        None if getattr(predicted[0], name) is None else torch.cat([getattr(p, name).cpu() for p in predicted])
         for name in ("keypoints", "confidence", "covariance")
     )
     assert xy is not None
-    whole = Keypoints(xy, confidence, covariance, dof=answers[0].dof)
+    whole = Keypoints(xy, confidence, covariance, dof=predicted[0].dof)
     return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
 
 
@@ -109,7 +125,7 @@ def evaluate_predictions(
     failure: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
-    """As `evaluate`, of answers that are there."""
+    """Measure predictions as `evaluate` does, with the same options."""
     size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure=failure)
     confidence, confident = result.predicted.confidence, None

@@ -1,4 +1,4 @@
-"""Is the confidence true? What a model says of its errors, against the errors."""
+"""Reliability: predicted uncertainty against actual errors."""
 
 from __future__ import annotations
 
@@ -12,27 +12,48 @@ from kpnet.heads import Keypoints
 from kpnet.uncertainty import CONFIDENCE_RADIUS, ellipse_radius, mahalanobis, probability_within
 
 LEVELS = (0.5, 0.9, 0.95)
-STRICT_RADIUS = 0.01  # of the longer side: where nearly all points lie within 5 %, this tells more
+STRICT_RADIUS = 0.01  # of the longer side: more telling where nearly all points lie within 5 %
 BINS = 10
 RESAMPLES = 1000
 
 
-def measure_reliability(answer: Keypoints, target: Tensor, visible: Tensor, size: Size) -> dict[str, Any]:
-    """Of answers with a covariance to N images: true points (N, K, 2) normalised, visible (N, K), input size (H, W).
+def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size) -> dict[str, Any]:
+    """Compare the uncertainty of predictions with their errors.
 
-    ece: expected calibration error of the confidence (the point lies within 5 % of the longer side), over 10 equal
-    bins, and ece@1% for that radius. coverage: the share of points in the ellipses that should hold 50, 90 and 95 %,
-    with the 95 % interval over resampled images. diagram: per bin the mean confidence, the share that is right and
-    the number, for both radii. deciles: from the surest tenth of the points on, their predicted and actual RMS error
-    (radial, in pixels of the input).
+    The confidence is the probability that a point lies within 5 % of the image's longer side; its expected calibration
+    error is that of Naeini et al. 2015 (Obtaining well calibrated probabilities using Bayesian binning).
+
+    Args:
+        predicted: Predictions for N images, with a covariance.
+        target: True points (N, K, 2), normalised to [-1, 1].
+        visible: Which points are labelled, bool (N, K).
+        size: Input size of the model (H, W).
+
+    Returns:
+        A dict of:
+
+        - `ece`: Expected calibration error of the confidence, over 10 bins of equal width; `ece@1%` for a radius of 1 %
+          of the longer side. `ece` is absent without a confidence.
+        - `coverage`: Fraction of the points (`measured`) inside the ellipses that should hold 50, 90 and 95 % of them,
+          with its 95 % interval over resampled images (`low`, `high`).
+        - `diagram`: For each radius the bins that hold a point: mean `confidence`, fraction of `right` points, number
+          of `points`.
+        - `deciles`: Predicted and actual RMS radial error (`predicted_px`, `px`, in pixels of the input) of each tenth
+          of the points, from the most confident to the least.
+
+    Example:
+        ```python
+        out = model.infer(images)
+        measure_reliability(out, target, visible, (96, 96))["ece"]
+        ```
     """
-    assert answer.covariance is not None
-    errors = (answer.keypoints - target).double().cpu()
-    covariance, visible = answer.covariance.double().cpu(), visible.cpu()
+    assert predicted.covariance is not None
+    errors = (predicted.keypoints - target).double().cpu()
+    covariance, visible = predicted.covariance.double().cpu(), visible.cpu()
     distance = normalized_distance_to_pixel(errors, size).norm(dim=-1)[visible]
     confidences = {
-        "5%": answer.confidence.double().cpu()[visible] if answer.confidence is not None else None,
-        "1%": probability_within(covariance, STRICT_RADIUS, size, answer.dof)[visible],
+        "5%": predicted.confidence.double().cpu()[visible] if predicted.confidence is not None else None,
+        "1%": probability_within(covariance, STRICT_RADIUS, size, predicted.dof)[visible],
     }
     radii = {"5%": CONFIDENCE_RADIUS, "1%": STRICT_RADIUS}
     diagrams = {
@@ -42,17 +63,17 @@ def measure_reliability(answer: Keypoints, target: Tensor, visible: Tensor, size
     }
     squared = mahalanobis(errors, covariance)
     scale = normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size).square()
-    spread = (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible]
+    rms = (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible]
     return {
         **{"ece" if name == "5%" else f"ece@{name}": _ece(diagram) for name, diagram in diagrams.items()},
-        "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, answer.dof) for p in LEVELS},
+        "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, predicted.dof) for p in LEVELS},
         "diagram": diagrams,
-        "deciles": _deciles(spread, distance),
+        "deciles": _deciles(rms, distance),
     }
 
 
 def _diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:
-    """Bins of equal width that hold any point."""
+    """Return the bins of equal width that hold any point."""
     index = (confidence * BINS).long().clamp(0, BINS - 1)
     bins = [index == b for b in range(BINS)]
     return [
@@ -68,7 +89,7 @@ def _ece(diagram: list[dict[str, float]]) -> float:
 
 
 def _coverage(squared: Tensor, visible: Tensor, probability: float, dof: float) -> dict[str, float]:
-    """The share inside, and its 95 % interval by resampling whole images: points of one face err together."""
+    """Return the fraction inside; whole images are resampled for its interval, as errors in one image correlate."""
     inside = ((squared <= ellipse_radius(probability, dof) ** 2) & visible).sum(-1).double()
     counted = visible.sum(-1).double()
     generator = torch.Generator().manual_seed(0)
@@ -78,10 +99,10 @@ def _coverage(squared: Tensor, visible: Tensor, probability: float, dof: float) 
     return {"measured": float(inside.sum() / counted.sum()), "low": low, "high": high}
 
 
-def _deciles(spread: Tensor, distance: Tensor) -> list[dict[str, float]]:
-    order = spread.argsort()
+def _deciles(rms: Tensor, distance: Tensor) -> list[dict[str, float]]:
+    order = rms.argsort()
     return [
-        {"predicted_px": float(spread[part].square().mean().sqrt()), "px": float(distance[part].square().mean().sqrt())}
+        {"predicted_px": float(rms[part].square().mean().sqrt()), "px": float(distance[part].square().mean().sqrt())}
         for part in order.tensor_split(BINS)
         if len(part)
     ]

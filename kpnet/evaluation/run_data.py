@@ -15,15 +15,22 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.keypoint_model import KeypointModel
 
-FOLDERS = ("pts", "deeplabcut", "folder")  # data formats of folders
+FOLDERS = ("pts", "deeplabcut", "folder")  # data formats whose data is a folder
 
 
 def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel | Ensemble) -> KeypointDataset:
-    """The dataset to evaluate on: a file or folder, or what the run's config calls its validation data.
+    """Return the dataset to evaluate on: a file or folder of labels, or the run's validation data.
 
-    The format of data is told from it, with the options of the run's where that is the same; the run's own, where that
-    is of folders and it is one, or where it cannot be told. It is cropped as the model's training data was. Points are
-    those that model and file share.
+    The samples are cropped as in the model's training, and their points are those that the model and the labels share.
+
+    Args:
+        run: The run whose config gives the validation data and the options of its data format.
+        data: The labels. Their format is detected; it is the run's if that is one of folders and `data` is a folder, or
+            if none is detected. None: the run's validation data.
+        model: The model to evaluate.
+
+    Raises:
+        KpnetError: The data cannot be read, or the run has no validation data.
     """
     config = None if run is None else run_config(run)
     if data is not None:
@@ -49,11 +56,11 @@ def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel
 
 
 def check_unseen(run: Path, data: Path) -> None:
-    """A KpnetError where a model was trained or validated with the file: there its errors are smaller."""
+    """Raise if a run was trained or validated with the file, on which its errors are smaller."""
     config = run_config(run)
     if config is None:
         return
-    with suppress(KpnetError):  # which a folder with one file of labels is
+    with suppress(KpnetError):  # `data` may be a folder with one file of labels
         data = detect_format(data)[0]
     trained = [("trained on", entry.file) for entry in config.data.train]
     for split, name in (*trained, ("validated with", config.data.val)):

@@ -1,1 +1,1 @@
-"""A trained model on pictures and videos. Imports models, data, plot."""
+"""A trained model on images and videos. Imports models, data and plot."""

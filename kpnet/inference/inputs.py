@@ -1,4 +1,4 @@
-"""What `kpnet predict` and `visualize` are given: picture files, folders of them, CSVs with an Image column."""
+"""Inputs of `kpnet predict` and `kpnet visualize`: images, videos, folders of them, and files of labels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, read_image
 
-TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many pictures
+TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many images
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """`name` is what predictions call it, `target` its drawn copy's place below the output folder.
+    """An image to predict, not read yet.
 
-    `labels` gives the points that it came with: name to x, y in its pixels, and weight. `boxes`: its instances', or
-    None where the whole picture is one. `lost`: a line that says what of it is left out, or None.
+    Attributes:
+        name: Name of the image in the predictions.
+        target: Path of its drawn copy below the output folder.
+        load: Reads the image: uint8 (H, W) or RGB (H, W, 3).
+        labels: Returns the points that the image came with: name to x and y in its pixels, and weight.
+        boxes: Boxes of its instances. None: the whole image is one.
+        warning: A line that says which instances are skipped, or None.
     """
 
     name: str
@@ -34,79 +39,89 @@ class InputImage:
     load: Callable[[], np.ndarray]
     labels: Callable[[], Mapping[str, list[float]]] = dict
     boxes: tuple[Box, ...] | None = None
-    lost: str | None = None
+    warning: str | None = None
 
 
 def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[InputImage]:
-    """Every picture of the inputs, none of them read yet. A KpnetError for an input that has none.
+    """Find the images of the inputs, without reading them.
 
-    trained: the data section of the model's run: the options of its format are those of an input of the same one.
-    boxes: with the boxes of an input that has some.
+    Args:
+        inputs: Image files, folders of images, and files of labels.
+        trained: The `data` section of the model's run. Its format's options are used for inputs of the same format.
+        boxes: Use the boxes of inputs that have some.
+
+    Raises:
+        KpnetError: An input does not exist or holds no image.
     """
-    pictures: list[InputImage] = []
+    images: list[InputImage] = []
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
-        # A table's points, if it has any, may be others than the model's.
+        # The points of a file of labels may be others than the model's.
         if path.suffix.lower() in TABLES:
             given, name = detect_format(path)
             same = trained is not None and split_spec(trained.format, "data.format")[0] == name
             data = open_dataset(given, trained.format if trained is not None and same else name)
-            pictures += dataset_images(data, str(path), path.stem, boxes)
+            images += dataset_images(data, str(path), path.stem, boxes)
         else:
-            pictures += _of_files(path)
-    return _apart(pictures)
+            images += _from_files(path)
+    return _with_unique_targets(images)
 
 
 def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[InputImage]:
-    """Every image of a dataset once, none of them read yet; `called` and `stem` begin their names and targets.
+    """List every image of a dataset once, without reading it.
 
-    boxes: with those of its instances, where it has them; an instance without one is left out there.
+    Args:
+        dataset: The dataset.
+        called: Beginning of the images' names.
+        stem: Beginning of their targets.
+        boxes: Use the boxes of the instances of an image that has some; its instances without a box are skipped.
     """
-    images: list[tuple[str, list[int]]] = []
-    last: dict[str, list[int]] = {}  # the instances of each image
+    groups: list[tuple[str, list[int]]] = []  # the instances of each image
+    last: dict[str, list[int]] = {}
     for index in range(len(dataset)):
         name = dataset.image_name(index)
         if dataset.instance(index) == 0 or name not in last:
             last[name] = []
-            images.append((name, last[name]))
+            groups.append((name, last[name]))
         last[name].append(index)
-    pictures = []
-    for name, indices in images:
+    images = []
+    for name, indices in groups:
         around = [(i, tuple(box.tolist())) for i in indices if boxes and (box := dataset.box(i)) is not None]
         first = around[0][0] if around else indices[0]
-        lost = len(indices) - len(around) if around else 0
-        pictures.append(
+        skipped = len(indices) - len(around) if around else 0
+        warning = f"{called}:{name}: {skipped} of {len(indices)} instances have no box and are skipped"
+        images.append(
             InputImage(
                 f"{called}:{name}",
                 Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png"),
                 partial(_read, dataset, first),
                 partial(_labels, dataset, first),
                 tuple(box for _, box in around) if around else None,
-                f"{called}:{name}: {lost} of {len(indices)} instances have no box and are left out" if lost else None,
+                warning if skipped else None,
             )
         )
-    return _apart(pictures)
+    return _with_unique_targets(images)
 
 
-def _apart(pictures: Iterable[InputImage]) -> list[InputImage]:
-    """The same, with a number where a target is another's already."""
-    different: dict[Path, InputImage] = {}
-    for picture in pictures:
-        target, count = picture.target, 1
-        while target in different:
+def _with_unique_targets(images: Iterable[InputImage]) -> list[InputImage]:
+    """Append a number to each target that another image already has."""
+    unique: dict[Path, InputImage] = {}
+    for image in images:
+        target, count = image.target, 1
+        while target in unique:
             count += 1
-            target = picture.target.with_stem(f"{picture.target.stem}_{count}")
-        different[target] = replace(picture, target=target)
-    return list(different.values())
+            target = image.target.with_stem(f"{image.target.stem}_{count}")
+        unique[target] = replace(image, target=target)
+    return list(unique.values())
 
 
-def _of_files(path: Path) -> list[InputImage]:
+def _from_files(path: Path) -> list[InputImage]:
     if not path.is_dir():
         return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise KpnetError(f"{path}: found no pictures in it (expected {', '.join(IMAGE_SUFFIXES)})")
+        raise KpnetError(f"{path}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)})")
     return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
 
 
@@ -121,9 +136,10 @@ def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
 
 
 def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
-    """The inputs that are no videos, and the videos: files, and those in folders, each under a name of its own.
+    """Separate the videos from the other inputs.
 
-    A folder with videos and no picture is not among the former.
+    Returns the other inputs, and the videos among the files and in the folders, each under a unique name. A folder with
+    videos but no image is not among the other inputs.
     """
     others: list[Path] = []
     found: list[Path] = []
@@ -132,8 +148,8 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
             files = sorted(file for file in path.rglob("*") if file.is_file())
             inside = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
             found += inside
-            pictures = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
-            others += [path] if pictures or not inside else []
+            has_images = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+            others += [path] if has_images or not inside else []
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             found.append(path)
         else:

@@ -1,4 +1,4 @@
-"""Keypoints of pictures, in the pixels of the original image."""
+"""Keypoints of images, in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ T = TypeVar("T")
 
 @dataclass
 class Prediction:
-    """The N instances of one image: keypoints (N, K, 2) and covariance (N, K, 2, 2) in its pixels,
-    confidence (N, K) in [0, 1]; the last two are None where the head has none. dof: as in Keypoints, for
-    `kpnet.uncertainty.ellipse_radius`."""
+    """The keypoints of the N instances of one image.
+
+    Attributes:
+        image: Name of the image.
+        names: Names of the K keypoints.
+        keypoints: Points (N, K, 2) in pixels of the original image.
+        confidence: Probability (N, K) that a point lies within 5 % of the input's longer side. None if the model
+            predicts none.
+        covariance: Covariance (N, K, 2, 2) in pixels squared. None if the model predicts none.
+        dof: Degrees of freedom of the errors' Student t distribution, for `kpnet.uncertainty.ellipse_radius`; infinite
+            for normal errors.
+    """
 
     image: str
     names: tuple[str, ...]
@@ -36,7 +45,11 @@ class Prediction:
     dof: float = math.inf
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per point: image, instance, name, x, y, confidence."""
+        """Return a table with a row for each point.
+
+        Returns:
+            The columns image, instance, name, x, y and confidence (NaN without one).
+        """
         count, points = self.keypoints.shape[:2]
         return pd.DataFrame(
             {
@@ -51,10 +64,26 @@ class Prediction:
 
 
 class Predictor:
-    """Fits an image, or what lies about each box of it, into the model's input and maps the answer back.
+    """Predicts keypoints of images and videos of any size, in pixels of the original image.
 
-    `model` is a KeypointModel or the path of a run, or a list of them, whose answers are averaged. test_time:
-    mirrored, scaled and shifted views too. `device` None: a GPU where there is one.
+    An image, or the region around each of its boxes, is fitted into the model's input, and the prediction is mapped
+    back.
+
+    Args:
+        model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged.
+        test_time: Average over mirrored, scaled and shifted views.
+        device: The device to predict on. None: a GPU if there is one.
+        batch_size: Images, or boxes, per forward pass.
+
+    Raises:
+        KpnetError: A model cannot be loaded, or the models do not share their points and input.
+
+    Example:
+        ```python
+        predictor = kpnet.Predictor("runs/facial_heatmap")
+        prediction = predictor("photo.jpg")
+        print(prediction.to_frame())
+        ```
     """
 
     def __init__(
@@ -72,43 +101,67 @@ class Predictor:
         self.batch_size = batch_size
 
     def __call__(self, image: str | Path | np.ndarray, boxes: Sequence[Box] | None = None) -> Prediction:
-        """One image: a file, or uint8 (H, W) or RGB (H, W, 3). boxes: (x0, y0, x1, y1) each; None: the whole image."""
+        """Predict the keypoints of one image.
+
+        Args:
+            image: A file, or uint8 (H, W) or RGB (H, W, 3).
+            boxes: One (x0, y0, x1, y1) for each instance, in pixels. None: the whole image is one instance.
+
+        Returns:
+            The prediction, with one instance for each box.
+
+        Raises:
+            KpnetError: The image cannot be read, or a box is not valid.
+        """
         name = "" if isinstance(image, np.ndarray) else str(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
         return next(self.stream([(name, pixels, boxes)]))
 
     def stream(self, images: Iterable[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        """Predictions of (name, image, boxes) triples in their order, in batches."""
+        """Predict many images, in batches.
+
+        Args:
+            images: Triples of a name, an image, uint8 (H, W) or RGB (H, W, 3), and its boxes or None.
+
+        Yields:
+            A prediction for each image, in their order.
+        """
         iterator = iter(images)
         while group := list(itertools.islice(iterator, self.batch_size)):
             yield from self._predict(group)
 
     def track(self, frames: Iterable[np.ndarray]) -> Iterator[Prediction]:
-        """Predictions of a video's frames, RGB uint8 (H, W, 3), in their order; no more than a batch is in memory.
+        """Predict the frames of a video, with no more than a batch of them in memory.
 
-        A temporal head sees each among its neighbours; before the first and after the last the picture stands still.
+        A temporal head sees each frame among its neighbours; the first and the last frame are repeated at the ends.
+
+        Args:
+            frames: RGB frames, uint8 (H, W, 3).
+
+        Yields:
+            A prediction for each frame, in their order.
         """
         past, future = self.model.frame_window
         if not past + future:
             yield from self.stream(("", frame, None) for frame in frames)
             return
-        held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are answered next, and the windows around them
+        held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are predicted next, and the windows around them
         views = (model_inputs(frame, None, self.model.config)[0] for frame in frames)
         for view in _pad_edge_frames(views, past, future):
             held.append(view)
             if len(held) == past + self.batch_size + future:
-                yield from self._answer_clip(held)
+                yield from self._predict_clip(held)
                 held = held[self.batch_size :]
         if len(held) > past + future:
-            yield from self._answer_clip(held)
+            yield from self._predict_clip(held)
 
-    def _answer_clip(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Prediction]:
-        """Of the frames whose window lies inside."""
+    def _predict_clip(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Prediction]:
+        """Yield predictions for frames with a complete window."""
         past, future = self.model.frame_window
         xy, confidence, covariance, dof = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
         for i, (_, matrix) in enumerate(views[past : len(views) - future]):
-            answer = (None if a is None else a[i : i + 1] for a in (xy, confidence, covariance))
-            yield replace(self._to_image_pixels("", [matrix], *answer), dof=dof)
+            own = (None if each is None else each[i : i + 1] for each in (xy, confidence, covariance))
+            yield replace(self._to_image_pixels("", [matrix], *own), dof=dof)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         views = [model_inputs(image, boxes, self.model.config) for _, image, boxes in group]
@@ -125,8 +178,8 @@ class Predictor:
         for (name, _, _), view in zip(group, views, strict=True):
             rows = slice(start, start + len(view))
             start += len(view)
-            answer = (None if a is None else a[rows] for a in (xy, confidence, covariance))
-            yield replace(self._to_image_pixels(name, [m for _, m in view], *answer), dof=dof)
+            own = (None if each is None else each[rows] for each in (xy, confidence, covariance))
+            yield replace(self._to_image_pixels(name, [m for _, m in view], *own), dof=dof)
 
     def _infer(
         self, pixels: np.ndarray, clip: bool = False
@@ -134,15 +187,15 @@ class Predictor:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         images = images[None] if clip else images
-        answer = self.model.infer(images.to(self.device).float() / 255, self.test_time)
+        predicted = self.model.infer(images.to(self.device).float() / 255, self.test_time)
         size = self.model.config.input_size
-        xy = coordinates.normalized_to_pixel(answer.keypoints.cpu().double(), size).numpy()
-        confidence = None if answer.confidence is None else answer.confidence.float().cpu().numpy()
-        if answer.covariance is None:
-            return xy, confidence, None, answer.dof
+        xy = coordinates.normalized_to_pixel(predicted.keypoints.cpu().double(), size).numpy()
+        confidence = None if predicted.confidence is None else predicted.confidence.float().cpu().numpy()
+        if predicted.covariance is None:
+            return xy, confidence, None, predicted.dof
         scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
-        covariance = answer.covariance.cpu().double() * scale[:, None] * scale[None, :]
-        return xy, confidence, covariance.numpy(), answer.dof
+        covariance = predicted.covariance.cpu().double() * scale[:, None] * scale[None, :]
+        return xy, confidence, covariance.numpy(), predicted.dof
 
     def _to_image_pixels(
         self,
@@ -164,7 +217,7 @@ class Predictor:
 
 
 def _pad_edge_frames(items: Iterable[T], past: int, future: int) -> Iterator[T]:
-    """The items, the first one `past` times more and the last one `future` times."""
+    """Yield the items, with the first one repeated `past` times before and the last one `future` times after."""
     item: T | None = None
     for i, item in enumerate(items):
         yield from itertools.repeat(item, 1 if i else 1 + past)

@@ -1,4 +1,4 @@
-"""A model's points over the frames of a video: kept on disk, written as tables, drawn into a copy of the video."""
+"""Points over the frames of a video: kept on disk, written as tables, drawn into a copy of the video."""
 
 from __future__ import annotations
 
@@ -20,24 +20,31 @@ from kpnet.inference.video import Video, write_video
 from kpnet.plot import draw_points
 from kpnet.smoothing import Smoother
 
-CHUNK = 1024  # frames that are in memory at once, as numbers
-HELD = 1_000_000  # places of points over time that are smoothed at once: 16 MB
-SCORER = "kpnet"  # what DeepLabCut's header calls who labelled
+CHUNK = 1024  # frames whose numbers are in memory at once
+HELD = 1_000_000  # points over all frames that are smoothed at once: 16 MB
+SCORER = "kpnet"  # the labeller's name in DeepLabCut's header
 T = TypeVar("T")
 
 
 @dataclass
 class Tracks:
-    """K points over T frames, in pixels: xy (T, K, 2), confidence (T, K) and spread (T, K, 2), the standard deviations
-    along x and y, NaN where the head has none. dof: as in Keypoints. smooth (T, K, 2): xy smoothed, if it was asked
-    for. The arrays may lie on disk.
+    """K points over T frames, in pixels; the arrays may lie on disk.
+
+    Attributes:
+        names: Names of the K points.
+        fps: Frames per second.
+        xy: Predicted points (T, K, 2).
+        confidence: Confidence (T, K), NaN if the model predicts none.
+        std: Standard deviations (T, K, 2) along x and y, NaN if the model predicts none.
+        dof: Degrees of freedom of the errors' Student t distribution, as in `Keypoints`.
+        smooth: Smoothed points (T, K, 2), if requested.
     """
 
     names: Sequence[str]
     fps: float
     xy: np.ndarray
     confidence: np.ndarray
-    spread: np.ndarray
+    std: np.ndarray
     dof: float
     smooth: np.ndarray | None = None
 
@@ -46,7 +53,7 @@ class Tracks:
 
     @property
     def best(self) -> np.ndarray:
-        """(T, K, 2): smoothed where there is such, else as predicted."""
+        """The smoothed points (T, K, 2) if there are any, else the predicted ones."""
         return self.xy if self.smooth is None else self.smooth
 
 
@@ -54,8 +61,11 @@ class Tracks:
 def predict_tracks(
     predictor: Predictor, video: Video, folder: Path, smoother: Smoother | None = None
 ) -> Iterator[Tracks]:
-    """The tracks of a video. They lie in nameless files in `folder`, mapped into memory, so that an hour is no
-    harder than a minute; the files are gone afterwards."""
+    """Predict the tracks of a video.
+
+    They lie in temporary files in `folder` that are mapped into memory, so that a long video needs no more memory than
+    a short one. The files are deleted afterwards.
+    """
     names = predictor.model.skeleton.names
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
         count, dof = 0, float("inf")
@@ -72,7 +82,7 @@ def predict_tracks(
 
 
 def smooth_tracks(tracks: Tracks, smoother: Smoother, out: np.ndarray) -> None:
-    """The tracks smoothed into `out` (T, K, 2), by their confidence where there is one; a few points at a time."""
+    """Smooth tracks into `out` (T, K, 2), weighted by their confidence if any, a few points at a time."""
     together = max(1, HELD // len(tracks))
     for start in range(0, len(tracks.names), together):
         at = slice(start, start + together)
@@ -81,9 +91,15 @@ def smooth_tracks(tracks: Tracks, smoother: Smoother, out: np.ndarray) -> None:
 
 
 def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
-    """`table` has a row per frame and point: frame, time in seconds, instance, name, x, y, confidence
-    and, of smoothed tracks, x_smooth, y_smooth. `deeplabcut` has a row per frame under three header rows (scorer,
-    bodyparts, coords), as DeepLabCut writes what it analysed; x and y are smoothed ones where there are."""
+    """Write tracks as a long table and as a file in DeepLabCut's layout.
+
+    Args:
+        tracks: The tracks.
+        table: File with a row for each frame and point: frame, time in seconds, instance, name, x, y, confidence, and
+            x_smooth and y_smooth of smoothed tracks.
+        deeplabcut: File with a row for each frame under three header rows (scorer, bodyparts, coords), as DeepLabCut
+            writes its analyses; x and y are the smoothed ones if there are any.
+    """
     with replacing(table) as beside, beside.open("w", newline="") as file:
         for start in range(0, len(tracks), CHUNK):
             rows = _long_rows(tracks, slice(start, start + CHUNK))
@@ -102,7 +118,7 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
 
 
 def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path) -> None:
-    """The video with its points and edges, red where unsure to green where sure."""
+    """Write a copy of the video with points and edges, from red (confidence 0) to green (confidence 1)."""
     edges = skeleton.edge_indices
     with write_video(path, video.fps) as add:
         frames = _progress(video.frames(), "drawing", len(tracks))
@@ -129,7 +145,7 @@ def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
 
 
 def _numbers(prediction: Prediction) -> np.ndarray:
-    """Of its first instance: x, y, confidence and the standard deviations along x and y, (K, 5)."""
+    """Return x, y, confidence and the standard deviations along x and y of the first instance, (K, 5)."""
     rows = np.full((len(prediction.names), 5), np.nan)
     rows[:, :2] = prediction.keypoints[0]
     if prediction.confidence is not None:
@@ -140,7 +156,7 @@ def _numbers(prediction: Prediction) -> np.ndarray:
 
 
 def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
-    """What was written into a file, as float64 of that shape; changes to it stay in the file."""
+    """Map the float64 numbers of a file into memory; changes to the array go to the file."""
     file.flush()
     return np.memmap(file, np.float64, "r+", shape=shape)
 

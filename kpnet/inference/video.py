@@ -1,4 +1,4 @@
-"""Videos, a frame at a time: reading them, and writing an annotated copy."""
+"""Read and write videos, a frame at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What its decoder complains of goes to stderr past Python; kpnet says it in a line.
+# The decoder's complaints go to stderr, past Python; kpnet reports them in one line.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
@@ -18,13 +18,21 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import replacing
 from kpnet.data.images import VIDEO_SUFFIXES
 
-DEFAULT_FPS = 25.0  # where a header says no frame rate
+DEFAULT_FPS = 25.0  # used if the header gives no frame rate
 
 
 class Video:
-    """A video file. `fps`: frames a second; `promised`: how many frames its header says there are, 0 where it does not.
+    """A video file.
 
-    A KpnetError for what is no video that can be decoded, and for one without a frame.
+    Args:
+        path: The file.
+
+    Attributes:
+        fps: Frames per second, 25 if the header gives no rate.
+        declared_frames: Number of frames declared in the header, 0 if it gives none.
+
+    Raises:
+        KpnetError: The file cannot be decoded as a video, or has no frame.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,7 +50,7 @@ class Video:
         self.declared_frames = max(0, int(declared_frames)) if math.isfinite(declared_frames) else 0
 
     def frames(self) -> Iterator[np.ndarray]:
-        """RGB uint8 (H, W, 3) each, turned as the file says; as far as it can be decoded."""
+        """Yield RGB frames, uint8 (H, W, 3), rotated as the file says, as far as they can be decoded."""
         with _opened(self.path) as capture:
             while True:
                 done, frame = capture.read()
@@ -51,7 +59,7 @@ class Video:
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def missing_frames_message(self, found: int) -> str | None:
-        """One line where fewer frames were found than promised; one fewer is no loss, as some headers estimate."""
+        """Return a line if fewer frames were found than declared; one fewer is accepted, as some headers estimate."""
         if found >= self.declared_frames - 1:
             return None
         return f"{self.path}: ends after {found} of the {self.declared_frames} frames that its header declares"
@@ -59,7 +67,10 @@ class Video:
 
 @contextmanager
 def write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Gives what appends an RGB frame to an MP4 (MPEG-4 part 2, no sound); the file is there once it is whole."""
+    """Yield a function that appends an RGB frame to an MP4 (MPEG-4 part 2, no sound).
+
+    The file appears at `path` once it is complete.
+    """
     writer: cv2.VideoWriter | None = None
     count = 0
     with replacing(path) as beside:
@@ -79,7 +90,7 @@ def write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]
         finally:
             if writer is not None:
                 writer.release()
-        with _opened(beside) as capture:  # OpenCV does not say that a disk was full
+        with _opened(beside) as capture:  # OpenCV does not report a full disk
             written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if written != count:
             raise KpnetError(f"{path}: {max(0, written)} of {count} frames could be written; is the disk full?")

@@ -1,6 +1,6 @@
-"""Figures of points, curves, tracks and of what a network sees. Imports models, data.
+"""Figures of points, curves, tracks and of what a network sees, with matplotlib. Imports models and data.
 
-A name is imported when it is used, so that drawing a contact sheet does not import networks.
+A name is imported when it is first used, so that drawing a contact sheet does not import networks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""A contact sheet: samples of a dataset with their points and names, to look at before training."""
+"""A contact sheet: samples of a dataset with their points and names, to check before training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,13 +19,30 @@ from kpnet.plot.figure import Figure
 
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
 TILE, TITLE, GAP = 3.1, 0.11, 0.02  # inches a tile; its title and the edge around it, in tiles
-_NAMED = 20  # more points have numbers in place of names
+_NAMED = 20  # more points than this are numbered instead of named
 
 
 def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: dict[int, str] | None = None) -> Figure:
-    """Samples with their points: left ones orange, right ones blue, hidden ones hollow; the box, where there is one.
+    """Draw samples of a dataset with their points, edges and boxes.
 
-    A sample that fills a small part of its image is shown with its surroundings alone. notes: index to a line in red.
+    Left points are orange, right ones blue, hidden ones hollow. A sample that fills a small part of its image is shown
+    with its surroundings only. Samples whose image cannot be read are skipped.
+
+    Args:
+        dataset: The samples.
+        indices: Indices of the samples to draw.
+        notes: Index of a sample to a line of text, drawn above it in red.
+
+    Returns:
+        A grid with an image for each sample, titled with the image's name.
+
+    Raises:
+        KpnetError: No image can be drawn.
+
+    Example:
+        ```python
+        kpnet.plot.draw_contact_sheet(kpnet.data.SyntheticFaces(12), range(12))
+        ```
     """
     samples = [index for index in indices if _readable(dataset, index)]
     if not samples:
@@ -56,51 +74,56 @@ def _readable(dataset: KeypointDataset, index: int) -> bool:
 def _draw(
     axes: Axes, dataset: KeypointDataset, index: int, corner: tuple[float, float], note: str | None
 ) -> np.ndarray:
-    """A sample in the tile whose upper left corner is given; the unit is a tile's side. Where its points are (K, 2)."""
+    """Draw a sample into the tile with this upper left corner, in tiles. Returns where its points (K, 2) are."""
     image, xy = dataset.read(index)
     box, labelled = dataset.box(index), np.isfinite(xy).all(-1)
-    x0, y0, x1, y1 = _view(xy[labelled], box, (image.shape[0], image.shape[1]))
-    scale = (1 - 2 * GAP) / max(x1 - x0, y1 - y0)
-    shift = np.add(corner, (1 - 2 * GAP - scale * np.array([x1 - x0, y1 - y0])) / 2) - scale * np.array([x0, y0])
-
-    def place(points: np.ndarray) -> np.ndarray:
-        return scale * points + shift
-
-    (left, top), (right, bottom) = place(np.array([(-0.5, -0.5), (image.shape[1] - 0.5, image.shape[0] - 0.5)]))
+    view = np.reshape(_view(xy[labelled], box, (image.shape[0], image.shape[1])), (2, 2))
+    scale = (1 - 2 * GAP) / (view[1] - view[0]).max()
+    shift = corner + (1 - 2 * GAP - scale * (view[1] - view[0])) / 2 - scale * view[0]
+    edges = scale * np.array([(-0.5, -0.5), (image.shape[1] - 0.5, image.shape[0] - 0.5)]) + shift
     shown = axes.imshow(
         image.squeeze(),
         cmap="gray" if image.ndim == 2 or image.shape[2] == 1 else None,
         vmin=0,
         vmax=255,
         interpolation="bilinear",
-        extent=(left, right, bottom, top),
+        extent=(edges[0, 0], edges[1, 0], edges[1, 1], edges[0, 1]),
     )
-    shown.set_clip_path(
-        Rectangle(place(np.array([x0, y0])), scale * (x1 - x0), scale * (y1 - y0), transform=axes.transData)
-    )
+    shown.set_clip_path(_rectangle(scale * view + shift, transform=axes.transData))
     if box is not None:
-        low, high = place(box.reshape(2, 2))
-        axes.add_patch(Rectangle(low, *(high - low), fill=False, edgecolor="#7dff7d", linewidth=0.8))
-    points, names = place(xy), dataset.skeleton.names
-    ends = [points[list(pair)] for pair in dataset.skeleton.edge_indices if labelled[list(pair)].all()]
-    axes.add_collection(LineCollection(ends, colors=EDGE, linewidths=0.7, alpha=0.8), autolim=False)
-    hidden, colours, few = dataset.visibility(index) == 1, _colours(dataset.skeleton), len(names) <= _NAMED
-    there = np.flatnonzero(labelled)
-    faces = ["none" if hidden[k] else colours[k] for k in there]
-    edges = [colours[k] for k in there]
-    axes.scatter(*points[there].T, (3.4 if few else 2.0) ** 2, facecolors=faces, edgecolors=edges, linewidths=0.7)
-    name = dataset.image_name(index)
-    title = ("…" + name[-34:] if len(name) > 35 else name) + f" #{dataset.instance(index)}" * bool(
-        dataset.instance(index)
-    )
-    text = f"{title}\n{note}" if note else title
-    middle = corner[0] + 0.5 - GAP
-    axes.text(middle, corner[1] - GAP, text, ha="center", va="bottom", fontsize=7, color="red" if note else "black")
+        corners = scale * box.reshape(2, 2) + shift
+        axes.add_patch(_rectangle(corners, fill=False, edgecolor="#7dff7d", linewidth=0.8))
+    points = scale * xy + shift
+    _draw_points(axes, points, dataset.visibility(index) == 1, dataset.skeleton)
+    name, instance = dataset.image_name(index), dataset.instance(index)
+    title = ("…" + name[-34:] if len(name) > 35 else name) + f" #{instance}" * bool(instance)
+    text, colour = (f"{title}\n{note}", "red") if note else (title, "black")
+    axes.text(corner[0] + 0.5 - GAP, corner[1] - GAP, text, ha="center", va="bottom", fontsize=7, color=colour)
     return points
 
 
+def _rectangle(corners: np.ndarray, **options: Any) -> Rectangle:
+    (left, top), (right, bottom) = corners
+    return Rectangle((left, top), right - left, bottom - top, **options)
+
+
+def _draw_points(axes: Axes, points: np.ndarray, hidden: np.ndarray, skeleton: Skeleton) -> None:
+    labelled, colours = np.isfinite(points).all(-1), _colours(skeleton)
+    ends = [points[list(pair)] for pair in skeleton.edge_indices if labelled[list(pair)].all()]
+    axes.add_collection(LineCollection(ends, colors=EDGE, linewidths=0.7, alpha=0.8), autolim=False)
+    there = np.flatnonzero(labelled)
+    axes.scatter(
+        points[there, 0],
+        points[there, 1],
+        s=(3.4 if len(skeleton) <= _NAMED else 2.0) ** 2,
+        facecolors=["none" if hidden[k] else colours[k] for k in there],
+        edgecolors=[colours[k] for k in there],
+        linewidths=0.7,
+    )
+
+
 def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:
-    """Each name beside its points (N, K, 2): a marker, whose glyphs are drawn once and not N times."""
+    """Write the names beside their points (N, K, 2), as markers: the glyphs are drawn once and not N times."""
     few = len(skeleton) <= _NAMED
     for k, (name, colour) in enumerate(zip(skeleton.names, _colours(skeleton), strict=True)):
         text = TextPath((2, 2) if few else (1, 1), name if few else str(k), size=4.5)
@@ -109,7 +132,7 @@ def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:
 
 
 def _view(xy: np.ndarray, box: np.ndarray | None, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Edges of what is shown: the whole image, or a square about a sample that fills less than half of it."""
+    """Return the edges of the view: the whole image, or a square around a sample that fills less than half of it."""
     height, width = size
     whole = (-0.5, -0.5, width - 0.5, height - 0.5)
     corners = np.concatenate([xy, box.reshape(2, 2)] if box is not None else [xy])
@@ -118,7 +141,7 @@ def _view(xy: np.ndarray, box: np.ndarray | None, size: tuple[int, int]) -> tupl
     low, high = corners.min(0), corners.max(0)
     side = 1.5 * max(*(high - low), 16)
     if side > 0.5 * max(size):
-        # All of the image, and what lies beyond it.
+        # The whole image, and the points beyond it.
         return (
             (*np.minimum(low - 5, whole[:2]), *np.maximum(high + 5, whole[2:])) if _beyond(low, high, size) else whole
         )

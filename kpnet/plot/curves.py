@@ -1,4 +1,4 @@
-"""Curves of a training, and how true a confidence is."""
+"""Curves of a training, of a range test, and of a model's reliability."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kpnet.metrics import PASS_MARK
 from kpnet.plot.figure import Figure
 
 
-def draw_curves(metrics: pd.DataFrame) -> Figure:
-    """Losses (left, logarithmic), validation score (right, with the pass mark if in range), learning rate below.
+def draw_curves(metrics: pd.DataFrame, pass_mark: float | None = None) -> Figure:
+    """Draw the losses and the validation score of a training over its epochs, and the learning rate below.
 
-    metrics: a row an epoch; the columns epoch, train_loss, val_loss, val_score, lr as far as there are.
+    Args:
+        metrics: The rows of a run's `metrics.csv`, one an epoch. Drawn are the columns `train_loss`, `val_loss`,
+            `val_score` and `lr`, as far as there are; `epoch` is the horizontal axis.
+        pass_mark: Score at which a dashed line is drawn, if it is in range. None: no line.
+
+    Returns:
+        Losses on the left axis (logarithmic where all are positive), the score on the right axis.
+
+    Example:
+        ```python
+        kpnet.plot.draw_curves(pandas.read_csv("runs/facial_heatmap/metrics.csv"))
+        ```
     """
     with_rate = "lr" in metrics and metrics["lr"].notna().any()
     figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
@@ -37,7 +47,7 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     left.grid(alpha=0.25, which="both", linewidth=0.5)
     handles = left.get_lines()
     if "val_score" in metrics and metrics["val_score"].notna().any():
-        handles = [*handles, *_draw_score(left.twinx(), metrics)]
+        handles = [*handles, *_draw_score(left.twinx(), metrics, pass_mark)]
     left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4, frameon=False, fontsize=9)
     if with_rate:
         _line(panels[1], metrics, "lr", "#7f7f7f")
@@ -51,7 +61,17 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
 
 
 def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, suggestion: float) -> Figure:
-    """Of a range test: the loss (N,) and the smoothed loss (N,) over the rates (N,), with the suggested rate."""
+    """Draw the loss of a learning-rate range test over the rate, with the suggested rate.
+
+    Args:
+        rates: Learning rates (N,).
+        losses: Loss at each rate (N,).
+        smoothed: Smoothed loss at each rate (N,).
+        suggestion: The suggested rate.
+
+    Returns:
+        Both losses over the rate, which is on a logarithmic axis.
+    """
     figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     axes.semilogx(rates, losses, color="#b0b0b0", linewidth=0.8, label="loss of each step")
@@ -60,7 +80,7 @@ def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, s
     level = float(np.interp(np.log(suggestion), np.log(rates), smoothed))
     axes.plot(suggestion, level, "o", color="#d62728", label=f"steepest fall: {suggestion:.1e}")
     low, start = float(losses.min()), float(smoothed[0])
-    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))  # what diverges leaves the picture
+    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))  # diverged losses leave the figure
     axes.set(xlabel="learning rate", ylabel="loss")
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.legend(frameon=False, fontsize=9)
@@ -68,20 +88,32 @@ def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, s
 
 
 def draw_reliability(measured: dict[str, Any]) -> Figure:
-    """Of `reliability.measure_reliability`: confidence against the share that is right, the ellipses' coverage, and
-    predicted against actual error."""
+    """Draw the reliability of a model's confidence.
+
+    Args:
+        measured: The measures of `kpnet.evaluation.reliability.measure_reliability`.
+
+    Returns:
+        Three panels: confidence against the fraction of points that are right, nominal against actual coverage of the
+        confidence ellipses, and predicted against actual error in pixels.
+
+    Example:
+        ```python
+        kpnet.plot.draw_reliability(kpnet.evaluate(run, "val.csv")["reliability"])
+        ```
+    """
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     right, ellipses, errors = figure.subplots(1, 3)
     for name, rows in measured["diagram"].items():
         x, y = [row["confidence"] for row in rows], [row["right"] for row in rows]
         right.plot(x, y, "o-", label=f"within {name} of the side")
     ece = ", ".join(f"{key.upper()} {measured[key]:.3f}" for key in ("ece", "ece@1%") if key in measured)
-    right.set(xlabel="confidence", ylabel="share that is right", title=ece)
+    right.set(xlabel="confidence", ylabel="fraction that is right", title=ece)
     levels = [int(key[:-1]) / 100 for key in measured["coverage"]]
     shares = list(measured["coverage"].values())
     spans = [[s["measured"] - s["low"] for s in shares], [s["high"] - s["measured"] for s in shares]]
     ellipses.errorbar(levels, [s["measured"] for s in shares], np.maximum(spans, 0), fmt="o", capsize=4)
-    ellipses.set(xlabel="ellipse", ylabel="share of points inside", title="coverage (95 % interval over images)")
+    ellipses.set(xlabel="ellipse", ylabel="fraction of points inside", title="coverage (95 % interval over images)")
     for axes in (right, ellipses):
         axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
     right.legend()
@@ -95,7 +127,9 @@ def draw_reliability(measured: dict[str, Any]) -> Figure:
             axis.set_major_formatter("{x:.3g}")
             axis.set_minor_formatter(NullFormatter())
     errors.set(
-        xlabel="predicted RMS error, px", ylabel="actual RMS error, px", title="tenths of the points, surest first"
+        xlabel="predicted RMS error, px",
+        ylabel="actual RMS error, px",
+        title="deciles of the points, most confident first",
     )
     return figure
 
@@ -108,19 +142,18 @@ def _line(axes: Axes, metrics: pd.DataFrame, name: str, colour: str) -> list[Lin
 
 
 def _minor_label(loss: float, decades: float) -> str:
-    """Between powers of ten: 2 and 5, or everything on a short axis."""
+    """Label 2 and 5 between powers of ten, or everything on a short axis."""
     digit = round(loss / 10 ** math.floor(math.log10(loss)))
     return f"{loss:.3g}" if decades < 0.5 or digit in (2, 5) else ""
 
 
-def _draw_score(axes: Axes, metrics: pd.DataFrame) -> list[Line2D]:
+def _draw_score(axes: Axes, metrics: pd.DataFrame, pass_mark: float | None) -> list[Line2D]:
     lines = _line(axes, metrics, "val_score", "#2ca02c")
     axes.set_ylabel("val score", color="#2ca02c")
     axes.tick_params(axis="y", colors="#2ca02c")
     axes.set_ylim(0, 1.05 * max(metrics["val_score"].max(), 1))
-    if axes.get_ylim()[1] > PASS_MARK:
-        mark = axes.axhline(
-            PASS_MARK, color="#2ca02c", linewidth=0.8, linestyle="--", label=f"pass mark {PASS_MARK:.0f}"
-        )
+    if pass_mark is not None and axes.get_ylim()[1] > pass_mark:
+        label = f"pass mark {pass_mark:g}"
+        mark = axes.axhline(pass_mark, color="#2ca02c", linewidth=0.8, linestyle="--", label=label)
         lines = [*lines, mark]
     return lines

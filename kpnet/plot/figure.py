@@ -1,4 +1,4 @@
-"""What every drawing shares: the figure, its file."""
+"""The figure class, mosaics of images, and saving."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ from kpnet.core.files import write_atomic
 
 
 class Figure(mpl.Figure):
-    """A matplotlib figure that needs no display and no pyplot; a notebook shows it by itself."""
+    """A matplotlib figure that needs neither a display nor pyplot, and that a notebook shows by itself."""
 
     def _repr_png_(self) -> bytes:
         return _png(self)
 
 
 def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Figure:
-    """Images (R, N, C, H, W) in [0, 1], clipped, as R rows of N; `rows` and `columns` are their names, if any."""
+    """Draw R rows of N images each.
+
+    Args:
+        images: Images (R, N, C, H, W) in [0, 1]; other values are clipped. Unless C is 3, the channels are averaged.
+        rows: Labels of the rows.
+        columns: Labels of the columns.
+
+    Returns:
+        The images side by side, with a white edge between them.
+    """
     count, across, channels, height, width = images.shape
     images = images.detach().cpu().float().clamp(0, 1)
     tiles = torch.ones(count, across, 3, height + 2, width + 2)  # with a white edge
@@ -40,12 +49,19 @@ def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str]
 
 
 def save_figure(figure: mpl.Figure, path: str | Path) -> None:
-    """Write beside, then rename: a crash leaves no half picture. The figure is closed."""
+    """Save a figure and close it.
+
+    The file is written under another name and then renamed: a crash leaves no incomplete file.
+
+    Args:
+        figure: The figure, which is empty afterwards.
+        path: The file; its suffix sets the format (`.png`, `.svg`, `.pdf`). Missing folders are created.
+    """
     path = Path(path)
     data = _png(figure, path.suffix[1:] or "png")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
-    if "matplotlib.pyplot" in sys.modules:  # a pyplot figure would be kept for ever
+    if "matplotlib.pyplot" in sys.modules:  # pyplot keeps its figures for ever
         sys.modules["matplotlib.pyplot"].close(figure)
     figure.clear()
 

@@ -1,4 +1,4 @@
-"""How far back a recurrent layer can learn from: the slides' plot."""
+"""Gradients of a recurrent layer over time: from how far back it can learn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from kpnet.plot.figure import Figure
 
 
 def input_gradients(layer: nn.RNNBase, steps: int = 50, draws: int = 1, seed: int = 0) -> Tensor:
-    """|d sum(h_T) / d x_t| of a recurrent layer (`nn.RNN`, `nn.GRU`, `nn.LSTM`) at each time step t, (T,).
+    """Compute the gradient of a recurrent layer's last output with respect to the input at each time step.
 
-    The norm over the inputs, and the mean over `draws` random sequences.
+    Args:
+        layer: An `nn.RNN`, `nn.GRU` or `nn.LSTM`.
+        steps: Length T of the random input sequences.
+        draws: Number of sequences to average over.
+        seed: Seed of the sequences.
+
+    Returns:
+        |d sum(h_T) / d x_t| for each t, (T,) on the CPU: the norm over the inputs, averaged over the sequences.
     """
     generator = torch.Generator().manual_seed(seed)
     parameter = next(layer.parameters())
@@ -27,9 +34,26 @@ def input_gradients(layer: nn.RNNBase, steps: int = 50, draws: int = 1, seed: in
 
 
 def draw_gradients(layers: Mapping[str, nn.RNNBase], steps: int = 50, draws: int = 1, seed: int = 0) -> Figure:
-    """`input_gradients` of several layers by name, logarithmic, over the time step of the input (I2DL, solution to
-    exercise 3): a plain RNN learns little from what is many steps back, as its gradient shrinks with each step; an LSTM
-    keeps more, and the more the wider its forget gate is open."""
+    """Draw `input_gradients` of several layers over the time step, on a logarithmic axis.
+
+    It is the plot of the I2DL course (solution to exercise 3). A plain RNN learns little from inputs many steps back,
+    as its gradient shrinks with each step; an LSTM keeps more of it, the more its forget gate is open (Hochreiter and
+    Schmidhuber 1997, Long short-term memory).
+
+    Args:
+        layers: Layers by the name that the legend shows.
+        steps: Length of the random input sequences.
+        draws: Number of sequences to average over.
+        seed: Seed of the sequences, the same for all layers.
+
+    Returns:
+        A line for each layer.
+
+    Example:
+        ```python
+        kpnet.plot.draw_gradients({"RNN": nn.RNN(8, 32), "LSTM": nn.LSTM(8, 32)})
+        ```
+    """
     figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     for name, layer in layers.items():

@@ -1,7 +1,7 @@
-"""What a network sees: the filters of its first layer, its feature maps, its heatmaps, and the spread of its points.
+"""What a network sees: the filters of its first layer, its feature maps, its heatmaps, its points' uncertainty.
 
-An image is a tensor (C, H, W) in [0, 1], as the model takes it, or the picture itself: a file, or uint8 (H, W) or
-RGB (H, W, 3), which is letterboxed as `Predictor` does it and shown as it is.
+An image is a tensor (C, H, W) in [0, 1], as the model takes it, or the original: a file, or uint8 (H, W) or RGB
+(H, W, 3), which is letterboxed as by `Predictor` and shown as it is.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from kpnet.uncertainty import ellipse_radius
 
 Image = Tensor | np.ndarray | str | Path
 FILTERS, COLUMNS = 64, 8
-TILE = 0.75  # inches of width, of which eight and a scale fill a figure
+TILE = 0.75  # width in inches; eight tiles and a colour scale fill a figure
 LEVEL = 0.9
 
 
 class NothingToDraw(KpnetError):
-    """The network has no such thing: a head without maps, a backbone of a single cell."""
+    """The network has nothing to draw, such as a head without heatmaps or a backbone with a single cell."""
 
 
 @dataclass
 class _View:
-    """pixels: the picture as it is shown. images (1, C, H, W): what the model takes. inverse: the 2x3 mapping from
-    pixels of the second to those of the first."""
+    """An image as it is shown (`pixels`) and as the model takes it (`images`, (1, C, H, W)).
+
+    `inverse` is the 2x3 mapping from pixels of the model's input to pixels of the shown image.
+    """
 
     pixels: np.ndarray
     images: Tensor
@@ -52,9 +54,9 @@ class _View:
     def size(self) -> tuple[int, int]:
         return self.images.shape[-2], self.images.shape[-1]
 
-    def points(self, answer: Keypoints) -> np.ndarray:
-        """Keypoints (K, 2) in pixels of the picture."""
-        xy = coordinates.normalized_to_pixel(answer.keypoints[0].cpu().double(), self.size).numpy()
+    def points(self, predicted: Keypoints) -> np.ndarray:
+        """Return the keypoints (K, 2) in pixels of the shown image."""
+        xy = coordinates.normalized_to_pixel(predicted.keypoints[0].cpu().double(), self.size).numpy()
         return coordinates.transform(xy, self.inverse)
 
     def show(self, axes: Axes) -> None:
@@ -64,10 +66,24 @@ class _View:
 
 
 def draw_filters(model: KeypointModel) -> Figure:
-    """The weights of the layer that sees the image, at most 64 of its filters, on one scale.
+    """Draw the weights of the layer that sees the image, at most 64 of its filters, on one scale.
 
-    Of one channel: red above 0, blue below. Of three: as colours, grey at 0. Of others: the mean over the channels.
-    A linear layer's filters are as large as the image.
+    Filters of one channel are red above 0 and blue below; those of three channels are colours, with grey at 0; others
+    are averaged over their channels. A linear layer's filters are as large as the image.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The filters side by side.
+
+    Raises:
+        NothingToDraw: The backbone has no such layer.
+
+    Example:
+        ```python
+        kpnet.plot.save_figure(kpnet.plot.draw_filters(model), "filters.png")
+        ```
     """
     name, weights = _first_filters(model)
     count, channels, height, width = weights.shape
@@ -87,9 +103,20 @@ def draw_filters(model: KeypointModel) -> Figure:
 
 
 def draw_features(model: KeypointModel, image: Image, channels: int = 16) -> Figure:
-    """The image, and of each of the backbone's maps, as the head gets them, the `channels` that vary most over it.
+    """Draw an image and the channels of the backbone's feature maps that vary most over it.
 
-    They have the network's numbers and one scale a map. NothingToDraw for a backbone of one cell.
+    Each map has a colour scale of its own, and its channels are numbered as in the network.
+
+    Args:
+        model: The model.
+        image: A tensor (C, H, W) in [0, 1] of the model's input size, a file, or uint8 (H, W) or RGB (H, W, 3).
+        channels: Number of channels to draw of each map.
+
+    Returns:
+        A panel with the image, and one for each feature map, as the head receives it.
+
+    Raises:
+        NothingToDraw: The backbone has a single cell for the whole image.
     """
     view = _view(model, image)
     with torch.no_grad(), evaluation_mode(model):
@@ -114,16 +141,29 @@ def draw_features(model: KeypointModel, image: Image, channels: int = 16) -> Fig
 
 
 def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
-    """Each point's map over the image, with the point, its name and its confidence.
+    """Draw each point's heatmap over the image, with the predicted point, its name and its confidence.
 
-    NothingToDraw for a head without maps.
+    Args:
+        model: The model.
+        image: A tensor (C, H, W) in [0, 1] of the model's input size, a file, or uint8 (H, W) or RGB (H, W, 3).
+
+    Returns:
+        A grid with a panel for each point.
+
+    Raises:
+        NothingToDraw: The head has no heatmaps.
+
+    Example:
+        ```python
+        kpnet.plot.save_figure(kpnet.plot.draw_heatmaps(model, "photo.jpg"), "heatmaps.png")
+        ```
     """
     view = _view(model, image)
-    answer = model.infer(view.images)
-    if answer.heatmaps is None:
+    predicted = model.infer(view.images)
+    if predicted.heatmaps is None:
         head = model.config.head if isinstance(model.config.head, str) else model.config.head.get("name")
         raise NothingToDraw(f'no heatmaps: the head "{head}" gives none')
-    maps, points = answer.heatmaps[0].float().cpu().numpy(), view.points(answer)
+    maps, points = predicted.heatmaps[0].float().cpu().numpy(), view.points(predicted)
     (left, top), (right, bottom) = coordinates.transform(
         np.array([(-0.5, -0.5), (view.size[1] - 0.5, view.size[0] - 0.5)]), view.inverse
     )
@@ -138,36 +178,51 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
     for k, (name, each) in enumerate(zip(model.skeleton.names, maps, strict=True)):
         axes = figure.add_subplot(grid[k // columns, k % columns])
         view.show(axes)
-        veil = 0.8 * np.sqrt(each / (each.max() or 1.0))  # a flat map hides no picture
+        veil = 0.8 * np.sqrt(each / (each.max() or 1.0))  # a flat map does not hide the image
         axes.imshow(each, cmap="inferno", extent=(left, right, bottom, top), alpha=veil, interpolation="none")
         axes.plot(*points[k], "+", color="#31e8ff", markersize=7, markeredgewidth=1.2)
-        sure = "" if answer.confidence is None else f"  {float(answer.confidence[0, k]):.2f}"
-        axes.set_title(f"{name}{sure}", fontsize=7, pad=2)
+        confidence = "" if predicted.confidence is None else f"  {float(predicted.confidence[0, k]):.2f}"
+        axes.set_title(f"{name}{confidence}", fontsize=7, pad=2)
     return figure
 
 
 def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -> Figure:
-    """The points on the image, and around each the ellipse that holds the truth with probability `level`, as its
-    covariance says; the points alone where the head has none."""
+    """Draw the predicted points on an image, each with the ellipse that holds the truth with probability `level`.
+
+    The ellipses are those of the predicted covariance; without one, only the points are drawn.
+
+    Args:
+        model: The model.
+        image: A tensor (C, H, W) in [0, 1] of the model's input size, a file, or uint8 (H, W) or RGB (H, W, 3).
+        level: Probability that an ellipse holds the true point.
+
+    Returns:
+        The image with points and ellipses.
+
+    Example:
+        ```python
+        kpnet.plot.save_figure(kpnet.plot.draw_uncertainty(model, "photo.jpg"), "uncertainty.png")
+        ```
+    """
     view = _view(model, image)
-    answer = model.infer(view.images)
-    points = view.points(answer)
+    predicted = model.infer(view.images)
+    points = view.points(predicted)
     height, width = view.pixels.shape[:2]
     scale = 6 / max(height, width)
     figure = Figure(figsize=(max(4.2, scale * width), scale * height + 0.3), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     view.show(axes)
-    said = "no spread: the head has no covariance, and the model is not calibrated"
-    if answer.covariance is not None:
+    title = "no uncertainty: the head has no covariance, and the model is not calibrated"
+    if predicted.covariance is not None:
         scales = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), view.size).numpy()
         linear = view.inverse[:, :2] * scales
-        covariances = linear @ answer.covariance[0].cpu().double().numpy() @ linear.T
+        covariances = linear @ predicted.covariance[0].cpu().double().numpy() @ linear.T
         for xy, covariance in zip(points, covariances, strict=True):
-            axes.add_patch(_ellipse(xy, covariance, ellipse_radius(level, answer.dof)))
-        source = "as calibrated" if model.calibration is not None else "by the head's own spread, not calibrated"
-        said = f"ellipses that hold the point with {100 * level:g} %, {source}"
+            axes.add_patch(_ellipse(xy, covariance, ellipse_radius(level, predicted.dof)))
+        source = "as calibrated" if model.calibration is not None else "by the head's own covariance, not calibrated"
+        title = f"ellipses that hold the point with {100 * level:g} %, {source}"
     axes.plot(*points.T, "o", color=PREDICTION, markersize=3, markeredgewidth=0)
-    axes.set_title(said, fontsize=8)
+    axes.set_title(title, fontsize=8)
     return figure
 
 
@@ -179,14 +234,14 @@ def _view(model: KeypointModel, image: Image) -> _View:
             raise KpnetError(f"expected one image (C, H, W), got {tuple(image.shape)}")
         pixels = images[0].detach().float().cpu().clamp(0, 1).numpy()
         return _View(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0), images.to(device), np.eye(2, 3))
-    picture = image if isinstance(image, np.ndarray) else read_image(image)
-    ((taken, matrix),) = model_inputs(picture, None, model.config)
+    original = image if isinstance(image, np.ndarray) else read_image(image)
+    ((taken, matrix),) = model_inputs(original, None, model.config)
     planes = torch.from_numpy(taken if taken.ndim == 3 else taken[..., None]).permute(2, 0, 1)
-    return _View(picture.squeeze() / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
+    return _View(original.squeeze() / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
 
 
 def _first_filters(model: KeypointModel) -> tuple[str, np.ndarray]:
-    """The name and the weights (N, C, h, w) of the backbone's layer that a blank image reaches first."""
+    """Return the name and the weights (N, C, h, w) of the backbone's layer that a blank image reaches first."""
     reached: list[tuple[str, nn.Module]] = []
 
     def note(name: str, module: nn.Module) -> None:
@@ -215,9 +270,9 @@ def _first_filters(model: KeypointModel) -> tuple[str, np.ndarray]:
 def _draw_tiles(
     axes: Axes, tiles: Sequence[np.ndarray], labels: Sequence[str], cmap: str, limits: tuple[float, float], bar: bool
 ) -> None:
-    """Arrays (h, w) or (h, w, 3) side by side, eight a row, each one image of the axes; `bar`: their scale."""
+    """Draw arrays (h, w) or (h, w, 3) side by side, eight in a row; `bar` adds their colour scale."""
     across, aspect = min(COLUMNS, len(tiles)), tiles[0].shape[0] / tiles[0].shape[1]
-    gap, line = 0.05, 0.16 if labels else 0.05  # of a tile's width; a line has room for its labels
+    gap, line = 0.05, 0.16 if labels else 0.05  # fractions of a tile's width; a line has room for its labels
     for i, tile in enumerate(tiles):
         x, y = (i % across) * (1 + gap), (i // across) * (aspect + line)
         axes.imshow(tile, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=(x, x + 1, y + aspect, y))
@@ -233,7 +288,7 @@ def _draw_tiles(
 
 
 def _ellipse(xy: np.ndarray, covariance: np.ndarray, radius: float) -> Ellipse:
-    """Of `radius` standard deviations."""
+    """Return the ellipse of `radius` standard deviations around a point."""
     variances, directions = np.linalg.eigh(covariance)
     width, height = 2 * radius * np.sqrt(np.maximum(variances, 0))
     angle = math.degrees(math.atan2(directions[1, 0], directions[0, 0]))

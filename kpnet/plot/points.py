@@ -19,14 +19,28 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.plot.figure import Figure
 
 TRUTH, PREDICTION = "#18e05a", "#ff2b2b"
-SMALL = 256  # a smaller picture is enlarged before points are drawn on it
+SMALL = 256  # a smaller image is enlarged before points are drawn on it
 
 
 def show_keypoint_predictions(dataset: Any, model: nn.Module, num_samples: int = 3) -> Figure:
-    """The first samples with their true points and what the model says (I2DL, exercise 9).
+    """Draw the first samples of a dataset with true and predicted points, as exercise 9 of the I2DL course does.
 
-    dataset: items with `image` (C, H, W) and `keypoints` (K, 2) in [-1, 1]; `visible` (K,) if it has one.
-    model: gives K points in [-1, 1] for images (1, C, H, W), of any shape. The order (model, dataset) works too.
+    Args:
+        dataset: Items with `image` (C, H, W), `keypoints` (K, 2) in [-1, 1] and, optionally, `visible` (K,).
+        model: A module that returns K points in [-1, 1], in any shape, for images (1, C, H, W). Dataset and model may
+            change places.
+        num_samples: Number of samples to draw.
+
+    Returns:
+        The figure of `draw_predictions`.
+
+    Raises:
+        KpnetError: There is no sample to draw.
+
+    Example:
+        ```python
+        kpnet.plot.show_keypoint_predictions(kpnet.data.SyntheticFaces(3), model)
+        ```
     """
     if isinstance(dataset, nn.Module):
         dataset, model = model, dataset
@@ -37,10 +51,10 @@ def show_keypoint_predictions(dataset: Any, model: nn.Module, num_samples: int =
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad(), evaluation_mode(model):
         predicted = [model(item["image"][None].to(device)).reshape(-1, 2) for item in items]
-    # Of a window: the frame that is answered.
-    answered = model.frame_window[0] if items[0]["image"].ndim == 4 else None  # type: ignore[index]
+    # A clip is shown by the frame that its points belong to.
+    frame = model.frame_window[0] if items[0]["image"].ndim == 4 else None  # type: ignore[index]
     return draw_predictions(
-        [item["image"] if answered is None else item["image"][answered] for item in items],
+        [item["image"] if frame is None else item["image"][frame] for item in items],
         [item["keypoints"] for item in items],
         predicted,
         [item["visible"] for item in items] if "visible" in items[0] else None,
@@ -55,11 +69,28 @@ def draw_predictions(
     titles: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Figure:
-    """A grid of images with true points as green crosses and predictions as red dots.
+    """Draw a grid of images with true points as green crosses and predictions as red dots.
 
-    images (B, C, H, W) float in [0, 1] or uint8, truth and predicted (B, K, 2) in [-1, 1], visible (B, K):
-    which true points there are; each may be a list, then with sizes of its own. The default title is the
-    mean distance of the two in pixels. columns: at most that many side by side (None: about a square).
+    All batches may be lists instead, of images of different sizes.
+
+    Args:
+        images: Images (B, C, H, W), float in [0, 1] or uint8.
+        truth: True points (B, K, 2) in [-1, 1], or None.
+        predicted: Predicted points (B, K, 2) in [-1, 1].
+        visible: Which true points are labelled (B, K). None: those that are finite.
+        titles: Titles of the images. None: the mean distance between truth and prediction in pixels.
+        columns: Number of images side by side, at most. None: about as many as there are rows.
+
+    Returns:
+        The grid, with a legend below it.
+
+    Raises:
+        KpnetError: There is no image.
+
+    Example:
+        ```python
+        kpnet.plot.draw_predictions(batch["image"], batch["keypoints"], model(batch["image"]), batch["visible"])
+        ```
     """
     count = len(images)
     if not count:
@@ -69,9 +100,9 @@ def draw_predictions(
     figure = Figure(figsize=(2.4 * columns, 2.62 * rows + 0.3), dpi=150, layout="constrained")
     for i in range(count):
         axes = figure.add_subplot(rows, columns, i + 1)
-        there = None if visible is None else _numpy(visible[i]).astype(bool)
+        labelled = None if visible is None else _numpy(visible[i]).astype(bool)
         true = None if truth is None else _numpy(truth[i])
-        distance = _draw_sample(axes, images[i], true, _numpy(predicted[i]), there)
+        distance = _draw_sample(axes, images[i], true, _numpy(predicted[i]), labelled)
         axes.set_title(titles[i] if titles is not None else distance, fontsize=9)
     handles = [_marker("o", PREDICTION, "predicted")]
     if truth is not None:
@@ -86,11 +117,25 @@ def draw_points(
     confidence: np.ndarray | None = None,
     edges: Sequence[tuple[int, int]] = (),
 ) -> np.ndarray:
-    """The picture as RGB uint8 with a dot at every point, red where unsure to green where sure.
+    """Draw a dot at every point into a copy of an image, from red (confidence 0) to green (confidence 1).
 
-    image (H, W) or (H, W, 3) uint8, xy (K, 2) in its pixels (not finite: not drawn), confidence (K,) in
-    [0, 1], edges: pairs of indices to join. A picture under 256 px is enlarged by a whole factor f;
-    pixel (x, y) is then at ((x + 0.5) f - 0.5, …), as everywhere in kpnet.
+    An image under 256 px is enlarged by an integer factor f; pixel (x, y) is then at ((x + 0.5) f - 0.5,
+    (y + 0.5) f - 0.5).
+
+    Args:
+        image: Image (H, W) or RGB (H, W, 3), uint8.
+        xy: Points (K, 2) in pixels of the image. Those that are not finite are not drawn.
+        confidence: Confidence of each point (K,) in [0, 1]. None: all dots are red.
+        edges: Pairs of indices of points to connect.
+
+    Returns:
+        RGB image, uint8.
+
+    Example:
+        ```python
+        prediction = predictor("photo.jpg")
+        plot.draw_points(image, prediction.keypoints[0], prediction.confidence[0], model.skeleton.edge_indices)
+        ```
     """
     height, width = image.shape[:2]
     factor = math.ceil(1.5 * SMALL / max(height, width)) if max(height, width) < SMALL else 1
@@ -98,7 +143,7 @@ def draw_points(
     if factor > 1:
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     points = (np.asarray(xy, np.float64) + 0.5) * factor - 0.5
-    # Neither NaN nor so far outside that fixed-point coordinates overflow.
+    # Not NaN, nor so far outside that fixed-point coordinates overflow.
     drawn = (np.abs(points) < 10 * max(canvas.shape)).all(-1)
     unit = max(canvas.shape[:2]) / 400
     for a, b in edges:
@@ -113,7 +158,7 @@ def draw_points(
     return canvas
 
 
-_SHIFT = 6  # cv2 draws at 1 / 2^6 of a pixel
+_SHIFT = 6  # cv2 draws at a precision of 1 / 2^6 pixels
 
 
 def _fixed(point: np.ndarray) -> tuple[int, int]:
@@ -128,14 +173,14 @@ def _numpy(values: Any) -> np.ndarray:
 def _draw_sample(
     axes: Axes, image: Tensor, truth: np.ndarray | None, predicted: np.ndarray, visible: np.ndarray | None
 ) -> str:
-    """Draw one sample; the mean distance in pixels as a title."""
+    """Draw one sample; return its title, the mean distance in pixels."""
     pixels = _numpy(image)
     size = (pixels.shape[-2], pixels.shape[-1])
     pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
     top = 255 if image.dtype == torch.uint8 else 1
     axes.imshow(np.clip(pixels / top, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
     axes.set_axis_off()
-    axes.autoscale(False)  # a point far outside does not shrink the picture
+    axes.autoscale(False)  # a point far outside does not shrink the image
     dots = normalized_to_pixel(predicted.astype(np.float64), size)
     title = ""
     if truth is not None:

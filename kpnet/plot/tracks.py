@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from kpnet.plot.figure import Figure
 
-MOST = 2000  # values along a line; a longer track is drawn by its means
+MOST = 2000  # values along a line; longer tracks are averaged
 NAMED = 24  # points that a legend has room for
 
 
@@ -24,12 +24,23 @@ def draw_tracks(
     raw: np.ndarray | None = None,
     title: str = "",
 ) -> Figure:
-    """x, y and confidence of K points over time, a colour each.
+    """Draw x, y and confidence of K points over time, with a colour for each point.
 
-    xy (T, K, 2) in pixels; confidence (T, K); spread (T, K, 2): standard deviations, `radius` of which the band reaches
-    to either side of a line; raw (T, K, 2): what they were before they were smoothed, drawn pale. What
-    is None, or NaN throughout, is left out. Tracks of more than 2000 frames are drawn by the means over as many
-    stretches.
+    What is None, or NaN throughout, is not drawn. Tracks of more than 2000 frames are drawn as 2000 means over
+    consecutive frames.
+
+    Args:
+        names: Names of the K points.
+        fps: Frames per second.
+        xy: Points (T, K, 2) in pixels.
+        confidence: Confidence of each point (T, K) in [0, 1].
+        spread: Standard deviations (T, K, 2) of x and y in pixels, drawn as bands around the lines.
+        radius: Half width of the bands, in standard deviations.
+        raw: Points (T, K, 2) before smoothing, drawn pale.
+        title: Title of the figure.
+
+    Returns:
+        Two panels, x and y over time in seconds, and a third with the confidence if there is one.
     """
     with_confidence = confidence is not None and bool(np.isfinite(confidence[:1]).any())
     ratios = [3, 3, 1.6][: 3 if with_confidence else 2]
@@ -56,7 +67,7 @@ def draw_tracks(
 
 
 def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Of values (T,) from each start to the next, NaN left out."""
+    """Return the means of values (T,) from each start to the next, without NaN."""
     values = np.asarray(values)
     there = np.isfinite(values)
     count = np.add.reduceat(there.astype(float), starts)
@@ -66,7 +77,7 @@ def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _finish(panels: Sequence[Axes], points: int, title: str) -> None:
     panels[0].set_title(title, fontsize=9)
-    panels[1].invert_yaxis()  # as in the picture, down is more
+    panels[1].invert_yaxis()  # y grows downwards, as in the image
     for axes, label in zip(panels, ("x, px", "y, px", "confidence"), strict=False):
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, linewidth=0.5)

@@ -1,1 +1,1 @@
-"""Training, with Lightning."""
+"""From a config to a run folder, with Lightning. Imports models, data, evaluation and plot."""

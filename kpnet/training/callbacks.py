@@ -1,4 +1,4 @@
-"""What a training writes while it runs: metrics, the best model, sample pictures."""
+"""Callbacks that write metrics, checkpoints and sample images while a training runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLES = 12
 
 
 class MetricsLogger(pl.Callback):
-    """Keeps `metrics.csv`, a row an epoch, in TensorBoard and, where no progress bar is, on the terminal too."""
+    """Writes one row per epoch to `metrics.csv` and TensorBoard, and to the terminal where there is no progress bar."""
 
     def __init__(self, folder: Path, console: Console, bar: bool) -> None:
         self.folder, self.console, self.bar = folder, console, bar
         self.history: list[dict[str, float]] = []
-        self.measured: dict[str, float] = {}  # this epoch, on validation data
+        self.measured: dict[str, float] = {}  # in this epoch, on the validation data
         self.started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -39,10 +39,10 @@ class MetricsLogger(pl.Callback):
         self.started = time.perf_counter()
         self.measured = {}
 
-    def record(self, trainer: pl.Trainer, train_loss: float, told: str) -> None:
-        """The epoch's row; `told`: what the terminal's line says between loss and seconds.
+    def record(self, trainer: pl.Trainer, train_loss: float, summary: str) -> None:
+        """Write the epoch's row; `summary` is printed between its loss and its seconds.
 
-        `lr` is the rate of the first part, the head where it has its own; `lr_backbone`, … those of the others.
+        `lr` is the rate of the first part, the head where it has its own; `lr_backbone`, … are the others' rates.
         """
         rates = {group["part"]: group["lr"] for group in trainer.optimizers[0].param_groups}
         first, *others = rates
@@ -63,10 +63,10 @@ class MetricsLogger(pl.Callback):
             logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
         if not self.bar:
             epoch = f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}"
-            self.console.print(f"{epoch}  loss {train_loss:.4g}{told}  {row['seconds']:.1f} s", highlight=False)
+            self.console.print(f"{epoch}  loss {train_loss:.4g}{summary}  {row['seconds']:.1f} s", highlight=False)
 
     def draws(self, trainer: pl.Trainer) -> bool:
-        """Is this one of the ten or so epochs whose pictures TensorBoard gets?"""
+        """Return whether figures are drawn in this epoch: about ten times in a training."""
         return trainer.current_epoch % max(1, (trainer.max_epochs or 1) // 10) == 0
 
     def log_figure(self, trainer: pl.Trainer, name: str, figure: Any) -> None:
@@ -76,10 +76,10 @@ class MetricsLogger(pl.Callback):
 
 
 class RunFolderCallback(MetricsLogger):
-    """Keeps `metrics.csv`, `best/` (by validation score) and TensorBoard's samples.
+    """Writes `metrics.csv`, `best/` (the model with the highest validation score) and TensorBoard's samples.
 
-    Stands before the weight average in the list of callbacks, so that the weights it saves and
-    draws after a validation are the averaged ones, the ones that were validated.
+    It must come before the weight average in the list of callbacks: then the weights that it saves and draws after a
+    validation are the averaged ones, which were validated.
     """
 
     def __init__(self, folder: Path, val: KeypointDataset | None, console: Console, bar: bool) -> None:
@@ -114,16 +114,16 @@ class RunFolderCallback(MetricsLogger):
         assert isinstance(pl_module, KeypointModule)
         self._warn_if_saturated(pl_module)
         now = self.measured
-        told = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if now else ""
-        self.record(trainer, pl_module.train_loss.compute().item(), told)
+        summary = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if now else ""
+        self.record(trainer, pl_module.train_loss.compute().item(), summary)
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:
         check = module.saturation
         if module.current_epoch != 1 or not check.mean_face.update_called:
             return
         network, mean_face = (1 / (2 * m.compute().item()) for m in (check.network, check.mean_face))
-        # By half: a network on its way may rest at the mean face for an epoch or two, one whose tanh sits at
-        # its ends has a score around 1.
+        # By half: a network that learns may stay at the mean face for an epoch or two; one with a saturated tanh has a
+        # score around 1.
         if network < 0.5 * mean_face and module.global_rank == 0:
             self.console.print(
                 f"warning: after two epochs the training score {network:.2f} is less than half the mean face's "
@@ -135,13 +135,13 @@ class RunFolderCallback(MetricsLogger):
 
 
 def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, Any]) -> None:
-    """The model's files and `training.json`, which says of which epoch they are."""
+    """Save the model's files, and `training.json` with its epoch and measures."""
     model.save(folder)
     write_json(folder / "training.json", {"epoch": epoch, **measured})
 
 
 def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:
-    """A figure of the first validation images with true and predicted points; None without data."""
+    """Return a figure of the first validation images with true and predicted points; None without data."""
     if dataset is None:
         return None
     items = [dataset[i] for i in range(min(SAMPLES, len(dataset)))]

@@ -1,4 +1,4 @@
-"""Transfer learning: which parts rest when, and how fast each learns."""
+"""Freezing schedules and learning rates for transfer learning."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kpnet.models.keypoint_model import KeypointModel
 
 @dataclass
 class ParameterGroup:
-    """Parameters that learn at `scale` times the optimizer's rate, and rest and thaw together."""
+    """Parameters that learn at `scale` times the optimizer's rate, and are frozen and unfrozen together."""
 
     name: str
     parameters: list[nn.Parameter]
     scale: float = 1.0
 
     def groups(self, weight_decay: float, lr: float) -> list[dict[str, Any]]:
-        """The optimizer's groups. Weight decay is for weights alone: biases and norms (one dimension) are skipped."""
+        """Return the optimizer's groups. Biases and norms (one dimension) have no weight decay."""
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -30,9 +30,10 @@ class ParameterGroup:
 
 
 def parts(model: KeypointModel, config: TrainConfig) -> list[ParameterGroup]:
-    """The head, then the backbone, or its stages from last to first: the order in which they thaw.
+    """Return the groups in the order in which they are unfrozen: the head, then the backbone or its stages, last first.
 
-    One part where all learn alike. Stage i of n has the rate times `layer_decay` ** (n - i), from 0.
+    There is one group if all parameters learn alike. The rate of stage i of n (from 0) is multiplied by
+    `layer_decay` ** (n - i).
     """
     freeze, decay = config.freeze, config.layer_decay
     scale = config.lr_scale.backbone
@@ -50,7 +51,7 @@ def parts(model: KeypointModel, config: TrainConfig) -> list[ParameterGroup]:
 
 
 def frozen_stages(freeze: Freeze | None, stages: int, epoch: int) -> int:
-    """How many of the backbone's first stages rest in `epoch` (from 0)."""
+    """Return how many of the backbone's first stages are frozen in `epoch` (from 0)."""
     if freeze is None:
         return 0
     first = stages if freeze.stages is None else freeze.stages
@@ -62,14 +63,14 @@ def frozen_stages(freeze: Freeze | None, stages: int, epoch: int) -> int:
 
 
 def parameter_groups(order: list[ParameterGroup], model: KeypointModel, frozen: int) -> int:
-    """How many of the parts, in their order, learn while so many stages rest."""
+    """Return how many of the groups, in their order, learn while the first `frozen` stages are frozen."""
     if len(order) <= 2:
         return len(order) if frozen == 0 else 1
     return 1 + len(model.backbone.strides) - frozen
 
 
 def check_freeze(model: KeypointModel, config: TrainConfig) -> str | None:
-    """A warning where what is frozen was never trained; a KpnetError for stages and epochs that there are not."""
+    """Check `train.freeze` against the model and the epochs; return a warning if random weights would be frozen."""
     freeze, stages = config.freeze, len(model.backbone.strides)
     if freeze is None:
         return None
@@ -78,17 +79,17 @@ def check_freeze(model: KeypointModel, config: TrainConfig) -> str | None:
     if freeze.until is not None and freeze.until >= config.epochs:
         raise KpnetError(
             f"train.freeze.until: expected less than train.epochs ({config.epochs}), found {freeze.until}; "
-            "freeze: true is for good"
+            "freeze: true freezes for the whole training"
         )
     if config.schedule.name == "plateau" and "warmup" in freeze.model_fields_set:
-        raise KpnetError("train.freeze.warmup goes by steps, and schedule: plateau does not: leave it out")
+        raise KpnetError("train.freeze.warmup counts steps, which schedule: plateau does not: remove warmup")
     last = frozen_stages(freeze, stages, config.epochs - 1)
     if freeze.every is not None and last:
         raise KpnetError(
             f"train.freeze: {last} of {stages} stages would never learn, with until {freeze.until} and every "
-            f"{freeze.every} in {config.epochs} epochs: give smaller ones, or more epochs"
+            f"{freeze.every} in {config.epochs} epochs: lower until or every, or train for more epochs"
         )
     learns = "never learn" if freeze.until is None else f"not learn before epoch {freeze.until + 1}"
     if model.config.pretrained is False:
-        return f"train.freeze rests random weights, which would {learns}: give model.pretrained"
+        return f"train.freeze would freeze randomly initialised weights, which would {learns}: give model.pretrained"
     return None

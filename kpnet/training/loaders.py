@@ -13,9 +13,17 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.data import KeypointDataset
 
+PROBES = 8  # training samples that are read before anything is written
+
+
+def probe(dataset: KeypointDataset) -> None:
+    """Read the first samples: a transform that fails raises here, and not inside a worker."""
+    for index in range(min(PROBES, len(dataset))):
+        dataset[index]
+
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffles by (seed, epoch) and tells the dataset the epoch, on one process too."""
+    """Shuffles by (seed, epoch) and sets the dataset's epoch, in a single process too."""
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
@@ -24,7 +32,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class UnpaddedDistributedSampler(Sampler[int]):
-    """Every sample once over all ranks; DistributedSampler would repeat some to make the ranks equal."""
+    """Yields every sample once over all ranks; `DistributedSampler` repeats some to make the ranks equal."""
 
     def __init__(self, length: int, ranks: int, rank: int) -> None:
         self.indices = range(rank, length, ranks)
@@ -37,7 +45,7 @@ class UnpaddedDistributedSampler(Sampler[int]):
 
 
 class Loaders(pl.LightningDataModule):
-    """The two splits as batches."""
+    """Batches of the training and the validation data."""
 
     def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config | PretrainConfig) -> None:
         super().__init__()

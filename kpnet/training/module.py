@@ -1,4 +1,4 @@
-"""The LightningModule: loss, its right average, validation metrics."""
+"""The LightningModule of supervised training: loss, its average, validation metrics, freezing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Batch = dict[str, Any]
 
 
 class SaturationCheck(torch.nn.Module):
-    """Is the network still worse than the mean of the training targets at the end of its second epoch?
+    """Compares the network with the mean of the training targets at the end of the second epoch.
 
-    Looks at training batches: a weight average lags behind, and would cry wolf.
+    It looks at training batches: averaged weights lag behind, and would raise false alarms.
     """
 
     sum: Tensor
@@ -37,7 +37,7 @@ class SaturationCheck(torch.nn.Module):
         self.network, self.mean_face = MeanMetric(), MeanMetric(nan_strategy="disable")
 
     def update(self, epoch: int, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
-        """The first epoch finds the mean face, the second compares; points (B, K, 2), visible (B, K)."""
+        """Find the mean face in epoch 0, compare with it in epoch 1; points (B, K, 2), visible (B, K)."""
         if epoch == 0:
             self.sum += (target * visible[..., None]).sum(0)
             self.count += visible.sum(0)[:, None]
@@ -48,7 +48,7 @@ class SaturationCheck(torch.nn.Module):
 
 
 class KeypointModule(pl.LightningModule):
-    """Trains a KeypointModel on batches of the dataset contract."""
+    """Trains a KeypointModel on batches of a KeypointDataset."""
 
     def __init__(self, model: KeypointModel, config: TrainConfig) -> None:
         super().__init__()
@@ -75,27 +75,27 @@ class KeypointModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         before = len(self.learning_parts())
         self._freeze_for(self.current_epoch)
-        thawed = self.learning_parts()[before:]
-        for part in thawed:
+        unfrozen = self.learning_parts()[before:]
+        for part in unfrozen:
             self._add(part)
-        if thawed and isinstance(self.trainer.strategy, DDPStrategy):
-            # What requires no gradient when it is wrapped is never synchronised.
+        if unfrozen and isinstance(self.trainer.strategy, DDPStrategy):
+            # DDP never synchronises what required no gradient when it was wrapped.
             self.trainer.strategy.model = self
             self.trainer.strategy.configure_ddp()
 
     def _add(self, part: ParameterGroup) -> None:
-        """The optimizer has the part from now on, at the rate that the others have come to."""
+        """Add a part to the optimizer, at the rate that the others have reached."""
         settings, scheduler = self.config.optimizer, self.lr_schedulers()
         if isinstance(scheduler, GroupSchedule):
             return scheduler.add(part, settings.weight_decay, settings.lr)
-        for optimizer in self.trainer.optimizers:  # a plateau's rates are those of the past
+        for optimizer in self.trainer.optimizers:  # a plateau may have lowered the rates
             fallen = optimizer.param_groups[0]["lr"] / (settings.lr * self.parts[0].scale)
             for group in part.groups(settings.weight_decay, settings.lr * fallen):
                 optimizer.add_param_group(group)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:
-            # Not at the epoch's start: the loader takes a draw of its own, in a resumed run before that.
+            # Not at the epoch's start: the loader draws a number too, in a resumed run before that.
             seed_epoch(self.config.seed, self.current_epoch, self.global_rank)
             self.train_loss.reset()
 
@@ -111,17 +111,17 @@ class KeypointModule(pl.LightningModule):
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        # DDP averages the ranks' gradients alike; the mean over visible points weighs them by their points.
+        # DDP averages the ranks' gradients equally; a mean over visible points weighs each rank by its points.
         return loss * (count * len(everywhere) / everywhere[:, 1].sum().clamp(min=1))
 
     def _over_ranks(self, values: Tensor) -> Tensor:
-        """(N,) of each rank as (ranks, N)."""
+        """Return the values (N,) of all ranks as (ranks, N)."""
         gathered = self.all_gather(values) if self.trainer.world_size > 1 else values
         assert isinstance(gathered, Tensor)
         return gathered.view(-1, len(values))
 
     def not_finite(self, terms: dict[str, Tensor]) -> None:
-        """The loss is not finite: a KpnetError with its terms."""
+        """Raise a NotFiniteError that names the terms of the loss."""
         named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
         raise NotFiniteError(
             f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
@@ -143,21 +143,21 @@ class KeypointModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.learning_parts(), self.config.optimizer)
         steps, freeze = steps_per_epoch(self.trainer, self.config.batch_size), self.config.freeze
-        thaw = steps * freeze.warmup if freeze else 0.0
-        schedule = build_schedule(optimizer, self.config.schedule, steps * self.config.epochs, self.config.epochs, thaw)
+        warmup, epochs = steps * freeze.warmup if freeze else 0.0, self.config.epochs
+        schedule = build_schedule(optimizer, self.config.schedule, steps * epochs, epochs, warmup)
         if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def seed_epoch(seed: int, epoch: int, rank: int) -> None:
-    """What is drawn in a step (dropout, noise) depends on these alone: a resumed run sees what the whole one saw."""
+    """Seed the draws of an epoch (dropout, noise), so that a resumed run draws what an uninterrupted one drew."""
     torch.manual_seed((seed * 1_000_003 + epoch) * 65_537 + rank)
 
 
 def steps_per_epoch(trainer: pl.Trainer, batch_size: int) -> int:
-    """Optimizer steps of an epoch."""
-    # Not trainer.estimated_stepping_batches: it starts the workers before a checkpoint has said at which epoch.
+    """Return the number of optimizer steps in an epoch."""
+    # Not `trainer.estimated_stepping_batches`: it starts the workers before the checkpoint's epoch is known.
     loaders: Any = trainer.datamodule  # type: ignore[attr-defined]
     batches = math.ceil(math.ceil(len(loaders.train) / trainer.world_size) / batch_size)
     limit = trainer.limit_train_batches

@@ -1,4 +1,4 @@
-"""Optimizers and schedules from their configs."""
+"""Optimizers and learning-rate schedules, built from their configs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kpnet.training.freezing import ParameterGroup
 
 
 def build_optimizer(parts: Iterable[ParameterGroup], settings: schema.SGD | schema.Adam | schema.AdamW) -> Optimizer:
-    """The optimizer over these parts of a model."""
+    """Build the optimizer of these groups of parameters."""
     groups = [group for part in parts for group in part.groups(settings.weight_decay, settings.lr)]
     if isinstance(settings, schema.SGD):
         # Nesterov is not defined without momentum; momentum 1.0 is allowed (the slides' tables have it).
@@ -26,10 +26,12 @@ def build_optimizer(parts: Iterable[ParameterGroup], settings: schema.SGD | sche
 
 
 def build_schedule(
-    optimizer: Optimizer, settings: schema.Schedule, steps: int, epochs: int, thaw: float = 0.0
+    optimizer: Optimizer, settings: schema.Schedule, steps: int, epochs: int, unfreeze_warmup: float = 0.0
 ) -> dict[str, Any]:
-    """Lightning's scheduler entry; `steps` is the number of optimizer steps of the whole training, `thaw` that of the
-    warm-up of a part that thaws."""
+    """Build Lightning's scheduler entry for a training of `steps` optimizer steps.
+
+    `unfreeze_warmup` is the number of steps over which a part that is unfrozen warms up.
+    """
     if isinstance(settings, schema.Plateau):
         plateau = ReduceLROnPlateau(optimizer, factor=settings.factor, patience=settings.patience)
         return {"scheduler": plateau, "interval": "epoch", "monitor": "val_loss"}
@@ -42,30 +44,30 @@ def build_schedule(
 
     def factor(step: int) -> float:
         if step < warmup:
-            if start is None:  # linear, from the first step's share
+            if start is None:  # linear
                 return (step + 1) / (warmup + 1)
             return _cosine(start, 1.0, step / warmup)
         return _cosine(1.0, final, min(1.0, (step - warmup) / max(1.0, steps - 1 - warmup)))
 
-    return {"scheduler": GroupSchedule(optimizer, factor, thaw), "interval": "step"}
+    return {"scheduler": GroupSchedule(optimizer, factor, unfreeze_warmup), "interval": "step"}
 
 
 class GroupSchedule(LRScheduler):
-    """Each group's own rate times `factor(step)`; a group added at step `since` warms up over `thaw` steps."""
+    """Each group's own rate times `factor(step)`; a group added at step `since` warms up over `warmup` steps."""
 
-    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], thaw: float) -> None:
-        self.factor, self.thaw = factor, thaw
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], warmup: float) -> None:
+        self.factor, self.warmup = factor, warmup
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
         return [self._rate(group) for group in self.optimizer.param_groups]
 
     def _rate(self, group: dict[str, Any]) -> float:
-        risen = (self.last_epoch - group["since"] + 1) / (self.thaw + 1) if "since" in group else 1.0
-        return float(group["initial_lr"] * self.factor(self.last_epoch) * min(1.0, risen))
+        warmed = (self.last_epoch - group["since"] + 1) / (self.warmup + 1) if "since" in group else 1.0
+        return float(group["initial_lr"] * self.factor(self.last_epoch) * min(1.0, warmed))
 
     def add(self, part: ParameterGroup, weight_decay: float, lr: float) -> None:
-        """The part learns from the next step on."""
+        """Let a part learn from the next step on."""
         for group in part.groups(weight_decay, lr):
             group |= {"initial_lr": group["lr"], "since": self.last_epoch}
             self.optimizer.add_param_group({**group, "lr": self._rate(group)})

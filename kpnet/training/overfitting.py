@@ -1,4 +1,4 @@
-"""The slides' sanity check: a network that cannot memorise one sample will learn nothing from many."""
+"""The course's sanity check: a network that cannot memorise one sample will not learn from many."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STEPS, TARGET_PX = 300, 0.5
 
 
 def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]:
-    """Train on the first `samples` samples without augmentation; (RMSE in px, steps taken).
+    """Train on the first `samples` samples without augmentation; return the RMSE in px and the steps taken.
 
-    Stops once the RMSE is under 0.5 px, at the latest after 300 steps. Uses `train.overfit` as the optimizer
-    where the recipe has one. The learning rate falls linearly to 0: at a constant one, an L1 loss, whose gradient
-    does not shrink, has the answer swing about the target for good.
+    The training stops once the RMSE is under 0.5 px, at the latest after 300 steps. `train.overfit` replaces the
+    recipe's optimizer if given. The learning rate falls linearly to 0: at a constant rate, an L1 loss, whose gradient
+    does not shrink, lets the prediction oscillate around the target for ever.
     """
     torch.manual_seed(config.train.seed)
     dataset = build_train(config, augment=False)
@@ -71,12 +71,14 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
 
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norms as in training. One sample has nine cells at stride 32, and the running variance, the unbiased
-    one, is an eighth larger than the batch's in every layer: that gap is no failure to memorise.
+    """Let batch norms use the batch's statistics, as in training.
+
+    One sample has nine cells at stride 32, and the running variance, which is unbiased, is an eighth larger than the
+    batch's in every layer: that gap is no failure to memorise.
     """
     norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     for norm in norms:
-        norm.training, norm.momentum = True, 0.0  # and their running statistics rest
+        norm.training, norm.momentum = True, 0.0  # and keep their running statistics
     try:
         yield
     finally:

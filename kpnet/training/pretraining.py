@@ -1,9 +1,8 @@
-"""`pretrain`: an encoder from images without labels."""
+"""Pretraining: an encoder from images without labels."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,34 @@ from torchmetrics import MeanMetric
 
 from kpnet import plot
 from kpnet.config.pretraining import PretrainConfig, PretrainSettings
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import NotFiniteError
 from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders
+from kpnet.training.loaders import Loaders, probe
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
-from kpnet.training.run_folder import claim_run_folder, create_run_folder
-from kpnet.training.supervised import PROBES
-from kpnet.training.trainer import build_trainer, fit, resolve_precision
+from kpnet.training.run_folder import claim_run_folder
+from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 
-SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated, in so many steps
+SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated; steps of each interpolation
 
 
 class PretrainModule(pl.LightningModule):
-    """Trains an autoencoder: the mean squared error, in grey values of [0, 1], of what it gives back."""
+    """Trains an autoencoder on the mean squared error of its reconstructions, in grey values of [0, 1]."""
 
     def __init__(self, model: Autoencoder, settings: PretrainSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
-        self.generator: torch.Generator | None = None  # of the validation's noise and masks
+        self.generator: torch.Generator | None = None  # for the validation's noise and masks
 
     def corrupt(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What the encoder sees of images (B, C, H, W)."""
+        """Return images (B, C, H, W) with noise and masks, as the encoder sees them."""
         return corrupt(images, self.settings.noise, self.settings.mask, self.model.mean, generator)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -71,7 +69,7 @@ class PretrainModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.val_loss.reset()
-        # The same noise and masks each time, or the losses of two epochs would not compare.
+        # The same noise and masks each time, so that the losses of two epochs compare.
         self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -87,7 +85,7 @@ class PretrainModule(pl.LightningModule):
 
 
 class PretrainFolderCallback(MetricsLogger):
-    """Keeps `metrics.csv` and TensorBoard's reconstructions and interpolations of a few images."""
+    """Writes `metrics.csv`, and reconstructions and interpolations of a few images to TensorBoard."""
 
     def __init__(self, folder: Path, shown: Tensor, console: Console, bar: bool) -> None:
         super().__init__(folder, console, bar)
@@ -100,8 +98,8 @@ class PretrainFolderCallback(MetricsLogger):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PretrainModule)
-        told = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
-        self.record(trainer, pl_module.train_loss.compute().item(), told)
+        summary = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
+        self.record(trainer, pl_module.train_loss.compute().item(), summary)
         if trainer.is_global_zero and self.draws(trainer):
             for name, figure in draw(pl_module, self.shown).items():
                 self.log_figure(trainer, name, figure)
@@ -115,33 +113,46 @@ def pretrain(
     force: bool = False,
     console: Console | None = None,
 ) -> tuple[Path, Autoencoder, dict[str, float]]:
-    """Train an autoencoder as the config says. Returns the run folder, the autoencoder and what was measured.
+    """Train an autoencoder on images without labels, and write a run folder.
 
-    `out`, `resume` and `force` are as in `train`. `pretrained: FOLDER` then takes the encoder as a backbone.
-    Nothing is written before data and model are built.
+    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. Nothing is written before the data
+    and the model are built. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting and
+    composing robust features with denoising autoencoders).
+
+    Args:
+        config: The config, as `kpnet.config.pretraining.load_pretrain_config` reads it.
+        out: The run folder. Defaults to `runs/<name>`.
+        resume: Continue an interrupted run after its last complete epoch.
+        force: Delete an existing run in that folder and start again.
+        console: Where progress is printed. Defaults to the terminal.
+
+    Returns:
+        The run folder, the autoencoder in eval mode, and its errors on the validation data: `mse` of the
+        reconstructions and `mean_image_mse` of the images' mean; empty without validation data.
+
+    Raises:
+        KpnetError: The config, the images or the run folder cannot be used.
+
+    Example:
+        ```python
+        folder, autoencoder, measures = pretrain(load_pretrain_config("pretrain.yaml"))
+        ```
     """
     console = console or Console()
     folder = claim_run_folder(config, out, resume, force)
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)
-    validates = val_set is not None and config.trainer.get("limit_val_batches", 1) != 0
-    if config.train.schedule.name == "plateau" and not validates:
-        raise KpnetError("train.schedule: plateau watches the validation data, and there is none: give data.val")
+    watchers = {"schedule: plateau": config.train.schedule.name == "plateau"}
+    check_validation(config.trainer, val_set is not None, watchers)
     model = Autoencoder(config.model).to(memory_format=torch.channels_last)
-    for index in range(min(PROBES, len(train_set))):
-        train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    probe(train_set)
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     bar = console.is_terminal
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
-    trainer = build_trainer(config, folder, [callback], bar)
-    create_run_folder(folder, config, force)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config.model_dump(mode="json"))
+    trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
     module = PretrainModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        fit(trainer, module, loaders, folder / "last.ckpt" if resume else None)
+    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
     measures = _finish(folder, module, callback, loaders) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 
@@ -149,7 +160,7 @@ def pretrain(
 def _finish(
     folder: Path, module: PretrainModule, callback: PretrainFolderCallback, loaders: Loaders
 ) -> dict[str, float]:
-    """The final model, its error and the pictures."""
+    """Save the final model, its error and the figures."""
     measures = measure(module.model, loaders.val) if loaders.val is not None else {}
     module.model.save(folder / "final")
     write_json(folder / "final" / "training.json", {"epoch": module.trainer.current_epoch - 1, **measures})
@@ -161,8 +172,11 @@ def _finish(
 
 @torch.no_grad()
 def measure(model: Autoencoder, dataset: Dataset[Any], batch_size: int = 64) -> dict[str, float]:
-    """Mean squared errors, in grey values of [0, 1]: `mse` of the images' reconstructions, without noise or mask, and
-    `mean_image_mse` of their mean, the best that an encoder which tells no image from another allows."""
+    """Measure the reconstructions of a dataset, without noise or masks.
+
+    Returns `mse`, the mean squared error in grey values of [0, 1], and `mean_image_mse`, the error of the images' mean:
+    the lowest that an encoder which gives the same for every image can reach.
+    """
     device = next(model.parameters()).device
     error, count, total, squares = 0.0, 0, torch.zeros(()), torch.zeros(())
     with evaluation_mode(model):
@@ -177,8 +191,10 @@ def measure(model: Autoencoder, dataset: Dataset[Any], batch_size: int = 64) -> 
 
 @torch.no_grad()
 def draw(module: PretrainModule, images: Tensor) -> dict[str, plot.Figure]:
-    """`reconstructions` of images (N, C, H, W), as the encoder sees them in training, and `interpolations` between
-    the first and the second, the third and the fourth, …, in the latent space."""
+    """Draw `reconstructions` of images (N, C, H, W) with the training's noise and masks, and `interpolations`.
+
+    The latter lie in the latent space, between the first image and the second, the third and the fourth, and so on.
+    """
     model, images = module.model, images.to(module.device)
     with evaluation_mode(model):
         seen = module.corrupt(images, torch.Generator(images.device).manual_seed(module.settings.seed))
@@ -194,7 +210,7 @@ def draw(module: PretrainModule, images: Tensor) -> dict[str, plot.Figure]:
 
 
 def _first(dataset: UnlabelledImages) -> Tensor:
-    """Its first images (at most SHOWN, C, H, W), not augmented."""
+    """Return the first images of a dataset (at most SHOWN, C, H, W), not augmented."""
     plain = copy.copy(dataset)
     plain.transform = None
     return torch.stack([plain[i]["image"] for i in range(min(SHOWN, len(plain)))])

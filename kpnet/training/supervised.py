@@ -1,8 +1,7 @@
-"""`train`: from a config to a run folder."""
+"""Supervised training: from a config to a run folder."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,26 +13,30 @@ from rich.console import Console
 from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
+from kpnet.metrics import PASS_MARK
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
-from kpnet.training.loaders import Loaders
+from kpnet.training.loaders import Loaders, probe
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import claim_run_folder, create_run_folder, is_main_process
-from kpnet.training.trainer import build_trainer, fit, resolve_precision
+from kpnet.training.run_folder import claim_run_folder, is_main_process
+from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 from kpnet.training.weight_averaging import weight_average
-
-PROBES = 8  # training samples that are tried before anything is written
 
 
 class TrainedRun(NamedTuple):
-    """What a training leaves: the run folder, the final model in eval mode, and its validation measures."""
+    """The result of a training.
+
+    Attributes:
+        folder: The run folder.
+        model: The final model, in eval mode.
+        measures: Its measures on the validation data, as `kpnet.evaluate` returns them; empty without validation data.
+    """
 
     folder: Path
     model: KeypointModel
@@ -50,16 +53,18 @@ def train(
     console: Console | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> TrainedRun:
-    """Train a model as a config says, and write a run folder.
+    """Train a model on labelled images, and write a run folder.
 
-    Nothing is written before the data and the model are built.
+    Nothing is written before the data and the model are built. The folder holds the config (`config.yaml`), the
+    measures of each epoch (`metrics.csv`, TensorBoard), the best and the final model (`best/`, `final/`), the last
+    checkpoint, and figures of the curves and of a few predictions.
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.
         overrides: `key.path=value` strings, as on the command line.
         out: The run folder. Defaults to `runs/<name>`.
         resume: Continue an interrupted run after its last complete epoch.
-        force: Delete an existing run of that name and start again.
+        force: Delete an existing run in that folder and start again.
         console: Where progress is printed. Defaults to the terminal.
         callbacks: Lightning callbacks to add to kpnet's own.
 
@@ -74,7 +79,8 @@ def train(
         folder, model, measures = kpnet.train("my.yaml", ["train.epochs=10"])
         ```
     """
-    config = load_config(config, overrides)
+    if overrides or not isinstance(config, Config):  # read again, a config forgets which options were set
+        config = load_config(config, overrides)
     console = console or Console()
     folder = claim_run_folder(config, out, resume, force)
     train_set, val_set = build_splits(config, window_of(config.model.head))
@@ -87,21 +93,14 @@ def train(
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
-    for index in range(min(PROBES, len(train_set))):
-        train_set[index]  # a transform that fails says so here, and not from a worker's depths
+    probe(train_set)
     bar = console.is_terminal
     callback = RunFolderCallback(folder, val_set, console, bar)
-    trainer = _trainer(config, folder, callback, bar)
+    trainer = configure_trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-    create_run_folder(folder, config, force)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config.model_dump(mode="json"))
     module = KeypointModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        checkpoint = folder / "last.ckpt" if resume else None
-        fit(trainer, module, loaders, checkpoint)
+    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
     measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
     return TrainedRun(folder, module.model.eval(), measures)
 
@@ -115,7 +114,7 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
 def _finish(
     folder: Path, module: KeypointModule, callback: RunFolderCallback, val: KeypointDataset | None
 ) -> dict[str, Any]:
-    """The final model, its measures and the pictures."""
+    """Save the final model, its measures and the figures."""
     import pandas as pd
 
     measures = evaluate(module.model, val) if val is not None else {}
@@ -124,23 +123,21 @@ def _finish(
     figure = draw_samples(module.model, val)
     if figure is not None:
         plot.save_figure(figure, folder / "predictions.png")
-    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history)), folder / "curves.png")
+    pass_mark = PASS_MARK if module.model.skeleton.name == "facial15" else None  # the course's, of its own points
+    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history), pass_mark), folder / "curves.png")
     return measures
 
 
-def _trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
-    has_val = config.data.val is not None or config.data.fold is not None
-    validates = has_val and config.trainer.get("limit_val_batches", 1) != 0
+def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
+    """Return the Trainer of a supervised run, with the callbacks that its `train` section asks for."""
     watchers = {
         "schedule: plateau": config.train.schedule.name == "plateau",
         "early_stopping": config.train.early_stopping,
     }
-    for key, needs in watchers.items():
-        if needs and not validates:
-            raise KpnetError(f"train.{key} watches the validation data, and there is none: give data.val")
+    check_validation(config.trainer, config.data.val is not None or config.data.fold is not None, watchers)
     callbacks: list[pl.Callback] = []
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
-    return build_trainer(config, folder, [callback, *callbacks], bar, config.train.clip_norm)
+    return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

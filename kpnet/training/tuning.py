@@ -1,8 +1,10 @@
-"""`tune`: a learning rate by a range test (Smith 2017), and the largest batch that fits into memory.
+"""Learning rate by a range test, and the largest batch size that fits into memory.
 
-On Lightning's Trainer, and not by its Tuner: that gives all groups of parameters one rate, so that `lr_scale` is lost;
-takes the slope against the rate and not its logarithm, so that noise at the smallest rates has the steepest; may answer
-with a batch size that it has not tried; and writes checkpoints on the way.
+The range test is that of Smith 2017, Cyclical learning rates for training neural networks.
+
+It uses Lightning's Trainer, but not its Tuner. It gives all groups of parameters one rate, so that `lr_scale` is lost;
+takes the slope against the rate instead of its logarithm, so that noise at the smallest rates is the steepest; may
+return a batch size that it has not tried; and writes checkpoints.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from kpnet.training.trainer import check_arguments, create_trainer, fit, on_gpu,
 
 LOWEST, HIGHEST = 1e-7, 10.0
 MIN_STEPS = 20
-SMOOTHING = 3.0  # steps: the standard deviation of a Gaussian
-RISE = 0.05  # of the whole fall: a loss that rises by so much has begun to diverge
-TRIED_STEPS = 3  # of each batch size: memory is at its most once the optimizer has its state
+SMOOTHING = 3.0  # standard deviation of a Gaussian, in steps
+RISE = 0.05  # a loss that rises by this share of its whole fall has begun to diverge
+TRIED_STEPS = 3  # per batch size: memory use peaks once the optimizer has its state
 MAX_BATCH_CPU, MAX_BATCH_GPU = 256, 8192
-# What a single step depends on; the rest of `trainer` says how long, where to and on how many devices.
+# Arguments of `trainer` that a single step depends on; the others set the length, the folder and the devices.
 STEP_ARGUMENTS = (
     *("accelerator", "precision", "accumulate_grad_batches"),
     *("gradient_clip_algorithm", "deterministic", "benchmark"),
@@ -44,8 +46,14 @@ STEP_ARGUMENTS = (
 
 @dataclass(frozen=True)
 class LRCurve:
-    """Of a range test: the rates (N,) of its steps, their losses (N,), these smoothed (N,), and the rate at which they
-    fall fastest."""
+    """The result of a range test.
+
+    Attributes:
+        rates: Learning rate of each step (N,).
+        losses: Loss of each step (N,).
+        smoothed: The losses, smoothed (N,).
+        suggestion: The rate at which the smoothed loss falls fastest.
+    """
 
     rates: np.ndarray
     losses: np.ndarray
@@ -55,14 +63,14 @@ class LRCurve:
 
 @dataclass(frozen=True)
 class BatchSize:
-    """The largest power of two that fits, and what stopped the search."""
+    """The largest power of two that fits into memory, and what ended the search."""
 
     size: int
     limit: Literal["memory", "data", "most"]
 
 
 class RangeTest(KeypointModule):
-    """A KeypointModule that takes one step at each of `rates`. What rests in the first epoch rests throughout."""
+    """A KeypointModule that takes one step at each of `rates`; stages frozen in the first epoch stay frozen."""
 
     def __init__(self, model: KeypointModel, config: TrainConfig, rates: np.ndarray) -> None:
         super().__init__(model, config)
@@ -70,10 +78,10 @@ class RangeTest(KeypointModule):
         self.losses: list[list[float]] = [[] for _ in rates]  # of each step's batches
 
     def on_train_epoch_start(self) -> None:
-        """Nothing thaws: the test is of the training's beginning."""
+        """Unfreeze nothing: the test is about the beginning of a training."""
 
     def configure_optimizers(self) -> Any:
-        # Built at rate 1, each group's is its own scale, which the schedule keeps.
+        # Built at rate 1, each group's rate is its own scale, which the schedule keeps.
         optimizer = build_optimizer(self.learning_parts(), self.config.optimizer.model_copy(update={"lr": 1.0}))
         schedule = LambdaLR(optimizer, lambda step: float(self.rates[min(step, len(self.rates) - 1)]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -88,10 +96,20 @@ class RangeTest(KeypointModule):
 
 
 def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LRCurve, list[str]]:
-    """Take `steps` steps from rate 1e-7 to 10, each larger by the same factor, with the config's own model, data and
-    optimizer; its schedule has no part in it. With lines that say what the rate is of.
+    """Run a range test: steps at rates from 1e-7 to 10, each larger than the last by the same factor.
 
-    A KpnetError where no rate can be told.
+    Model, data and optimizer are the config's; its schedule is not used.
+
+    Args:
+        config: The config of the training to tune.
+        data: Its training data.
+        steps: Number of steps.
+
+    Returns:
+        The curve, and lines of text that describe the suggested rate.
+
+    Raises:
+        KpnetError: The loss shows no rate at which it falls.
     """
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     module = RangeTest(assemble(config.model, data.skeleton), config.train, np.geomspace(LOWEST, HIGHEST, steps))
@@ -99,25 +117,32 @@ def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LR
     means = np.array([np.mean(losses) if losses else math.nan for losses in module.losses])
     curve = suggest_lr(module.rates, means)
     size = config.train.batch_size
-    said = [f"learning rate {curve.suggestion:.1e}: where the loss falls fastest, at batch size {size}"]
+    lines = [f"learning rate {curve.suggestion:.1e}: where the loss falls fastest, at batch size {size}"]
     first, *others = module.learning_parts()
     if others:
         scales = ", ".join(f"{part.name} {part.scale:g}" for part in others)
-        said.append(f"it is the {first.name}'s; other parts learned at their own share of it: {scales}")
+        lines.append(f"it is the {first.name}'s; other parts learned at their own multiple of it: {scales}")
     if module.model.frozen_stages:
         frozen, stages = module.model.frozen_stages, len(module.model.backbone.strides)
-        said.append(f"{frozen} of {stages} stages of the backbone were frozen, as in the first epoch")
-    return curve, said
+        lines.append(f"{frozen} of {stages} stages of the backbone were frozen, as in the first epoch")
+    return curve, lines
 
 
 def suggest_lr(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
-    """Of rates (N,) and losses (N,) those before the first loss that is not finite, and the rate at which the smoothed
-    loss falls fastest per factor of the rate, before it first rises.
+    """Suggest the rate at which the smoothed loss falls fastest, before it first rises.
 
-    A KpnetError where there are fewer than 20 of them, or the loss falls by less than twice what it scatters.
+    Args:
+        rates: Learning rates (N,), increasing.
+        losses: Loss at each rate (N,). Those from the first on that is not finite are cut off.
+
+    Returns:
+        The curve; its slope is taken against the logarithm of the rate.
+
+    Raises:
+        KpnetError: Fewer than 20 losses are finite, or the loss falls by less than twice its scatter.
     """
-    bad = np.flatnonzero(~np.isfinite(losses))
-    count = int(bad[0]) if len(bad) else len(losses)
+    infinite = np.flatnonzero(~np.isfinite(losses))
+    count = int(infinite[0]) if len(infinite) else len(losses)
     if count < MIN_STEPS:
         raise KpnetError(
             f"no learning rate found: the loss is not finite after {count} steps, at a rate of {rates[count]:.1e}; "
@@ -125,13 +150,13 @@ def suggest_lr(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
         )
     rates, losses = rates[:count], losses[:count]
     start = float(np.median(losses[: MIN_STEPS // 2]))
-    # What has diverged is cut off, or it would be smeared over the steps before it.
+    # Diverged losses are clipped, or the smoothing would smear them over the steps before.
     smoothed = _smooth(np.minimum(losses, 2 * start - losses.min()))
     lowest = np.minimum.accumulate(smoothed)
     end, half = int(smoothed.argmin()), int((lowest < (start + lowest[-1]) / 2).argmax())
-    # As a standard deviation; a smaller loss scatters less.
+    # As a standard deviation, from the first half of the fall: a smaller loss scatters less.
     scatter = 1.5 * float(np.median(np.abs(losses - smoothed)[: max(half, MIN_STEPS // 2)]))
-    # What has diverged may come to rest at a saturated answer, and fall faster there than it ever learned.
+    # A diverged network may end at a saturated output, and its loss fall faster on the way than it ever learned.
     whole = start - lowest[-1]
     risen = np.flatnonzero((smoothed - lowest > max(scatter, RISE * whole)) & (start - lowest > whole / 4))
     end = int(smoothed[: risen[0]].argmin()) if len(risen) else end
@@ -146,22 +171,31 @@ def suggest_lr(rates: np.ndarray, losses: np.ndarray) -> LRCurve:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Gaussian, and not a running mean, which would lag behind."""
+    """Smooth with a Gaussian; a running mean would lag behind."""
     steps = np.arange(len(values))
     weights = np.exp(-0.5 * ((steps[:, None] - steps) / SMOOTHING) ** 2)
     return (weights / weights.sum(1, keepdims=True)) @ values
 
 
 def find_batch_size(config: Config, data: KeypointDataset, most: int | None = None) -> BatchSize:
-    """Three steps at each power of two from 2 to `most` (None: 256 on a CPU, 8192 on a GPU) or the data's length.
+    """Find the largest power of two that fits into memory as a batch size, by three steps at each.
 
-    A KpnetError where not even the first fits into memory.
+    Args:
+        config: The config of the training to tune.
+        data: Its training data; no batch is larger.
+        most: Largest batch size to try. None: 256 on a CPU, 8192 on a GPU.
+
+    Returns:
+        The batch size, and what ended the search.
+
+    Raises:
+        KpnetError: Not even the first batch fits into memory.
     """
     most = most or (MAX_BATCH_GPU if on_gpu(config.trainer) else MAX_BATCH_CPU)
     bound, found = min(most, len(data)), 0
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     model = assemble(config.model, data.skeleton)
-    # Not from 1: a batch norm over one sample of one cell has no variance.
+    # Not from 1: a batch norm over one cell of one sample has no variance.
     for size in [2**power for power in range(1, bound.bit_length())] or [1]:
         settings = config.train.model_copy(update={"batch_size": size})
         module = RangeTest(model, settings, np.full(TRIED_STEPS, LOWEST))
@@ -180,7 +214,7 @@ def find_batch_size(config: Config, data: KeypointDataset, most: int | None = No
 
 
 def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
-    """A step for each of the module's rates, on one device; nothing is written."""
+    """Take a step at each of the module's rates, on one device, without writing anything."""
     check_arguments(config.trainer)
     settings = {key: value for key, value in resolve_precision(config.trainer).items() if key in STEP_ARGUMENTS}
     trainer = create_trainer(
@@ -204,7 +238,7 @@ def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
 
 
 def describe_batch_size(found: BatchSize, samples: int) -> str:
-    """One line: why not a larger one."""
+    """Describe a batch size in one line, with the reason why it is not larger."""
     if found.limit == "memory":
         return f"batch size {found.size}: {2 * found.size} does not fit into memory"
     reason = (

@@ -1,4 +1,4 @@
-"""Averages of the weights over a training."""
+"""Averages of the weights during a training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kpnet.config.optim import EMA, SWA
 
 
 def weight_average(settings: EMA | SWA, epochs: int) -> WeightAveraging:
-    """The callback of `train.average`; `epochs` is the training's length."""
+    """Build the callback of `train.average` for a training of `epochs` epochs."""
     if isinstance(settings, EMA):
         return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
     return EndAverage(min(int(settings.start * epochs), epochs - 1))
 
 
 class EndAverage(WeightAveraging):
-    """The mean of the weights at the ends of the epochs from `start` (from 0); before it, the weights as they are.
+    """Averages the weights at the ends of the epochs from `start` (counted from 0) on.
 
-    BatchNorm's statistics are averaged too, and not measured anew: no pass over the data more.
+    BatchNorm's statistics are averaged too, rather than measured again in a further pass over the data.
     """
 
     def __init__(self, start: int) -> None:

@@ -55,7 +55,7 @@ def test_only_bad_pictures(kpnet: Run, trained: Path, pictures: Path, tmp_path: 
         (["pictures/b.png"], ["pictures/b.png", "not a readable image"]),
         (["pictures/gone.png"], ["pictures/gone.png", "no such file"]),
         (["pictures/a.png", "gone"], ["gone", "no such file"]),
-        (["empty"], ["empty", "no pictures"]),
+        (["empty"], ["empty", "no images"]),
     ):
         kpnet("predict", trained, *arguments, "--draw").refused(*expected)
     assert not (tmp_path / "predictions").exists()

@@ -248,7 +248,7 @@ def test_a_head_without_confidence_leaves_it_empty(tmp_path: Path) -> None:
     wide = pd.read_csv(tmp_path / "wide.csv", header=[0, 1, 2], index_col=0)
     assert wide["kpnet"]["b, c"]["likelihood"].isna().all()
     np.testing.assert_allclose(wide["kpnet"]["b, c"][["x", "y"]], xy[:, 1], atol=1e-4)
-    figure = plot.draw_tracks(bare.names, RATE, xy, nothing, bare.spread)
+    figure = plot.draw_tracks(bare.names, RATE, xy, nothing, bare.std)
     assert len(figure.axes) == 2
     assert not figure.axes[0].collections
 

@@ -129,7 +129,7 @@ def test_colour_for_a_colour_model_is_refused_and_grey_is_not() -> None:
     prediction = Prediction("p", ("a",), np.zeros((1, 1, 2)), np.ones((1, 1)), None)
     table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
     image[2, 2, 1] = 8
-    with pytest.raises(KpnetError, match="p: a colour picture, and the model looks at colour"):
+    with pytest.raises(KpnetError, match="p: a colour image for a model that uses colour"):
         table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
 
 

@@ -170,7 +170,7 @@ def test_a_head_without_maps_and_spread() -> None:
         plot.draw_heatmaps(model, WIDE)
     axes = plot.draw_uncertainty(model, WIDE).axes[0]
     assert not axes.patches
-    assert axes.get_title().startswith("no spread")
+    assert axes.get_title().startswith("no uncertainty")
     assert len(axes.get_lines()[0].get_xdata()) == 3  # type: ignore[arg-type]
     with pytest.raises(plot.NothingToDraw, match="one cell"):
         plot.draw_features(build("regression", "mlp"), WIDE)
@@ -234,7 +234,7 @@ def test_visualize_refuses(kpnet: Run, trained: Path, tmp_path: Path, tree: Tree
     before = tree(tmp_path)
     kpnet("visualize", trained, "text.png").refused("text.png", "not a readable image")
     kpnet("visualize", trained, "gone.png").refused("gone.png", "no such file")
-    kpnet("visualize", trained, "empty").refused("empty", "no pictures")
+    kpnet("visualize", trained, "empty").refused("empty", "no images")
     kpnet("visualize", "gone").refused("gone", "no such run")
     kpnet("visualize", trained, "--out", "text.png").refused("text.png")
     assert tree(tmp_path) == before

@@ -171,18 +171,21 @@ def history(epochs: int, **columns: float) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("metrics", "scale", "marked", "panels"),
+    ("metrics", "scale", "pass_mark", "marked", "panels"),
     [
-        (history(30), "log", True, 3),
-        (history(5), "log", False, 3),
-        (history(1), "log", False, 3),
-        (history(4, val_loss=-1.0), "linear", False, 3),
-        (history(4, val_loss=np.nan, val_score=np.nan, lr=np.nan), "log", False, 1),
-        (history(4)[["train_loss"]], "log", False, 1),
+        (history(30), "log", 100.0, True, 3),
+        (history(30), "log", None, False, 3),
+        (history(5), "log", 100.0, False, 3),
+        (history(1), "log", 100.0, False, 3),
+        (history(4, val_loss=-1.0), "linear", None, False, 3),
+        (history(4, val_loss=np.nan, val_score=np.nan, lr=np.nan), "log", 100.0, False, 1),
+        (history(4)[["train_loss"]], "log", None, False, 1),
     ],
 )
-def test_curves(metrics: pd.DataFrame, scale: str, marked: bool, panels: int, tmp_path: Path) -> None:
-    figure = plot.draw_curves(metrics)
+def test_curves(
+    metrics: pd.DataFrame, scale: str, pass_mark: float | None, marked: bool, panels: int, tmp_path: Path
+) -> None:
+    figure = plot.draw_curves(metrics, pass_mark)
     losses = figure.axes[0]
     assert losses.get_yscale() == scale
     assert losses.get_lines()[0].get_label() == "train loss"

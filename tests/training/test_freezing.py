@@ -274,13 +274,16 @@ def test_synchronised_batch_norms_rest_too() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.freeze={until: 4}", r"freeze.until: expected less than train.epochs \(4\), found 4; freeze: true is"),
+        (
+            "train.freeze={until: 4}",
+            r"freeze.until: expected less than train.epochs \(4\), found 4; freeze: true freezes",
+        ),
         ("train.freeze={stages: 4}", "freeze.stages: expected at most 3, the backbone's maps, found 4"),
         ("train.freeze={until: 2, every: 1}", "1 of 3 stages would never learn"),
         ("train.freeze={every: 1}", "every needs until"),
         ("train.freeze={untill: 1}", '"train.freeze.untill" .did you mean "until"'),
         ("train.layer_decay=0", "layer_decay"),
-        ("train={freeze: {until: 1, warmup: 2}, epochs: 4, schedule: plateau}", "freeze.warmup goes by steps"),
+        ("train={freeze: {until: 1, warmup: 2}, epochs: 4, schedule: plateau}", "freeze.warmup counts steps"),
         ("train.lr_scale={backbone: 0}", "lr_scale.backbone"),
     ],
 )
@@ -292,7 +295,7 @@ def test_bad_settings(tmp_path: Path, pretrained: Path, override: str, message: 
 
 def test_random_weights_at_rest_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training.train(load_config(SMALL, ["train.freeze=true", "train.epochs=1"]), out=tmp_path / "run")
-    assert "rests random weights, which would never learn" in capsys.readouterr().out
+    assert "would freeze randomly initialised weights, which would never learn" in capsys.readouterr().out
     training.train(load_config(SMALL, ["train.freeze={until: 1}", "train.epochs=2"]), out=tmp_path / "later")
     assert "would not learn before epoch 2" in capsys.readouterr().out
 

@@ -94,7 +94,7 @@ def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch):
         training.train(tiny(), out=tmp_path / "run")
     with pytest.raises(KpnetError, match=r"another config.*batch_size"):
         training.train(tiny("train.batch_size=4"), out=tmp_path / "run", resume=True)
-    with pytest.raises(KpnetError, match="give one of them"):
+    with pytest.raises(KpnetError, match="give only one of them"):
         training.train(tiny(), out=tmp_path / "run", resume=True, force=True)
     monkeypatch.undo()
     # Another machine is no other recipe.

@@ -151,7 +151,7 @@ def test_tune_gives_lines_for_train_and_writes_a_picture_alone(
 
 def test_tune_says_whose_rate_it_is(kpnet: Run, recipe: Path) -> None:
     done = kpnet("tune", recipe, "train.lr_scale={backbone: 0.1}", "--steps", "50")
-    assert "it is the head's; other parts learned at their own share of it: backbone 0.1" in done.err
+    assert "it is the head's; other parts learned at their own multiple of it: backbone 0.1" in done.err
     done = kpnet("tune", recipe, "train.freeze={until: 1}", "--steps", "50")
     assert "2 of 2 stages of the backbone were frozen, as in the first epoch" in done.err
 
