@@ -16,7 +16,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.points_csv import PARQUET
-from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, read_image
+from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, find_files, find_image_files, read_image
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many images
 
@@ -119,9 +119,7 @@ def _with_unique_targets(images: Iterable[InputImage]) -> list[InputImage]:
 def _from_files(path: Path) -> list[InputImage]:
     if not path.is_dir():
         return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise KpnetError(f"{path}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)})")
+    files = find_image_files(path)
     return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
 
 
@@ -145,11 +143,9 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            inside = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+            inside = find_files(path, VIDEO_SUFFIXES)
             found += inside
-            has_images = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
-            others += [path] if has_images or not inside else []
+            others += [path] if not inside or find_files(path, IMAGE_SUFFIXES) else []
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             found.append(path)
         else:

@@ -20,7 +20,6 @@ from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.tables import Table
 from kpnet.inference.tracks import predict_tracks, write_annotated, write_tables
 from kpnet.inference.video import Video
-from kpnet.plot import draw_points
 from kpnet.smoothing import parse_smoother
 from kpnet.uncertainty import ellipse_radius
 
@@ -70,7 +69,7 @@ def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton,
     count, points = prediction.keypoints.shape[:2]
     each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
     confidence = None if prediction.confidence is None else prediction.confidence.ravel()
-    drawn = draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
+    drawn = plot.draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise KpnetError(f"{prediction.image}: its drawing could not be encoded")

@@ -7,10 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 
 from kpnet import coordinates
@@ -18,6 +17,9 @@ from kpnet.core.runtime import best_device
 from kpnet.data.images import Box, model_inputs, read_image
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ class Prediction:
         Returns:
             The columns image, instance, name, x, y and confidence (NaN without one).
         """
+        import pandas as pd  # a third of a second that only tables need
+
         count, points = self.keypoints.shape[:2]
         return pd.DataFrame(
             {

@@ -13,11 +13,11 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from kpnet import plot
 from kpnet.core.files import replacing
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.video import Video, write_video
-from kpnet.plot import draw_points
 from kpnet.smoothing import Smoother
 
 CHUNK = 1024  # frames whose numbers are in memory at once
@@ -123,7 +123,7 @@ def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path
     with write_video(path, video.fps) as add:
         frames = _progress(video.frames(), "drawing", len(tracks))
         for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
-            add(draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
+            add(plot.draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
 
 
 def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
