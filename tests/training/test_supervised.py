@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,6 @@ from kpnet.evaluation.measurement import evaluate
 from kpnet.models.build import load_model
 from kpnet.training import supervised as training
 from kpnet.training.callbacks import RunFolderCallback
-from kpnet.training.loaders import UnpaddedDistributedSampler
 from kpnet.training.module import KeypointModule
 
 TINY: dict[str, Any] = {
@@ -208,46 +206,6 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
     assert not torch.equal(first, weights("c", "train.seed=4"))
 
 
-def test_weight_decay_skips_biases_and_norms():
-    from kpnet.core.skeleton import Skeleton
-    from kpnet.models.build import assemble
-    from kpnet.training.freezing import ParameterGroup
-
-    model = assemble(tiny().model, Skeleton.load("facial15"))
-    decayed, plain = ParameterGroup("model", list(model.parameters())).groups(0.1, 1e-3)
-    assert decayed["weight_decay"] == 0.1
-    assert plain["weight_decay"] == 0.0
-    kinds = {id(p): type(m) for m in model.modules() for p in m.parameters(recurse=False)}
-    assert {kinds[id(p)].__name__ for p in decayed["params"]} == {"Conv2d"}
-    biases = {id(m.bias) for m in model.modules() if getattr(m, "bias", None) is not None}
-    assert not biases & {id(p) for p in decayed["params"]}
-    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
-
-
-@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
-def test_schedules_reach_the_rate_once_and_end_low(name):
-    from torch.optim import SGD
-
-    from kpnet.training.optim import build_schedule
-
-    settings = tiny(
-        "train.schedule={name: %s, %s}" % (name, "warmup: 0.25" if name == "one_cycle" else "warmup_epochs: 1")  # noqa: UP031
-    ).train.schedule
-    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = build_schedule(optimizer, settings, steps=40, epochs=4)["scheduler"]
-    rates = []
-    for _ in range(40):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert max(rates) == pytest.approx(2.0)
-    assert rates.index(max(rates)) == 10  # a quarter of the steps, one epoch of four
-    assert rates[0] < 0.25
-    assert rates[-1] == pytest.approx(2.0 * settings.final_factor, abs=1e-9)
-    half = 10 + (39 - 10) / 2  # the half cosine is at half its height in the middle
-    assert (rates[math.floor(half)] + rates[math.ceil(half)]) / 2 == pytest.approx(1.0, abs=1e-3)
-
-
 def test_early_stopping_ends_the_run(tmp_path):
     config = tiny("train.epochs=30", "train.early_stopping={patience: 1}", "train.optimizer={name: sgd, lr: 1e-9}")
     folder, _, _ = training.train(config, out=tmp_path / "run")
@@ -270,12 +228,6 @@ def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path, monkeypatch):
     with pytest.raises(KpnetError, match=r"last\.ckpt"):
         training.train(tiny(), out=tmp_path / "run", resume=True)
     assert not (tmp_path / "executed").exists()
-
-
-def test_validation_counts_each_sample_once_over_ranks():
-    for length in (1, 5, 6, 7):
-        seen = [i for rank in range(3) for i in UnpaddedDistributedSampler(length, 3, rank)]
-        assert sorted(seen) == list(range(length))
 
 
 def test_resume_of_a_finished_run_keeps_the_average(tmp_path):
