@@ -69,7 +69,7 @@ def test_a_damaged_image_is_skipped_and_named(tmp_path: Path) -> None:
 
 
 def test_no_folder_and_no_image_in_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     for name in ("gone", "empty"):
-        (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(KpnetError, match=name):
             ImageFolder(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.format_files import NAMES
 
 from kpnet.core.errors import KpnetError
 from kpnet.data import NPZ
+from kpnet.data.formats.npz import write_npz
 
 IMAGES, POINTS = np.zeros((2, 8, 9), np.uint8), np.ones((2, 3, 2))
 
@@ -65,3 +67,20 @@ def test_npz_points_that_are_told_to_be_absent(tmp_path: Path) -> None:
     assert np.array_equal(data.read(0)[1], [[np.nan, np.nan], [2, 3]], equal_nan=True)
     with pytest.raises(KpnetError, match="row 1: left_ear has visibility 3"):
         NPZ(tmp_path / "a.npz", strict=True)
+
+
+def test_what_is_written_are_plain_arrays_by_their_names(tmp_path: Path) -> None:
+    """Read by numpy alone, from a file in which one box and one point are missing."""
+    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    xy = np.array([[[1.0, 2.5], [np.nan, np.nan]], [[0.0, 1.0], [2.0, 3.0]]])
+    boxes = np.array([[0.0, 1, 3, 4], [np.nan] * 4])
+    given = {"images": images, "keypoints": xy, "names": NAMES[:2], "boxes": boxes, "image_names": ["a", "a"]}
+    np.savez(tmp_path / "a.npz", visibility=[[1, 0], [2, 2]], **given)
+    file = io.BytesIO()
+    write_npz(NPZ(tmp_path / "a.npz"), file)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as written:
+        arrays = dict(written)
+    assert arrays["visibility"].tolist() == [[1, 0], [2, 2]]
+    for key, values in given.items():
+        np.testing.assert_array_equal(arrays[key], np.asarray(values))
