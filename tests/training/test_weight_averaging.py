@@ -69,7 +69,7 @@ def test_ema_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("start", "first"), [(0.5, 2), (0.0, 0), (0.99, 3), (0.74, 2)])
 def test_swa_is_the_mean_of_the_last_epochs_ends(start: float, first: int, tmp_path: Path) -> None:
-    """Four epochs end at 3, 6, 9 and 12; until the first that counts is over, validation sees the weights as they are."""
+    """Epochs end at 3, 6, 9 and 12; until the first that counts is over, validation sees the weights as they are."""
     module = climbed(SWA(start=start), 4, tmp_path)
     ends = [3.0 * (epoch + 1) for epoch in range(4)]
     assert module.weight.item() == pytest.approx(sum(ends[first:]) / len(ends[first:]))
