@@ -94,7 +94,7 @@ def test_scale_moves_nothing(seed: int, scale: float) -> None:
 @pytest.mark.parametrize("wrong", ["predicted", "target", "visible", "area", "sigmas", "flags", "zero"])
 def test_wrong_shapes(wrong: str) -> None:
     predicted, target, visible, area = pairs()
-    sigmas = SIGMAS
+    sigmas: tuple[float, ...] = SIGMAS
     match = r"got \(20, 5"
     if wrong == "predicted":
         predicted, match = predicted[:, :4], r"got \(20, 4, 2\)"

@@ -156,7 +156,8 @@ def test_a_pretraining() -> None:
     values = {"model": {"backbone": "mlp", "input_size": 16}, "data": {"images": "faces.npz", "val": None}}
     assert not refused(values, "pretrain")
     VALIDATORS["pretrain"].validate(values)
-    for wrong in ({"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}):
+    bad: list[dict[str, Any]] = [{"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}]
+    for wrong in bad:
         assert refused({**values, **wrong}, "pretrain")
         assert marked({**values, **wrong}, "pretrain")
 

@@ -20,7 +20,7 @@ def modes(model: nn.Module) -> list[bool]:
 
 def test_evaluation_mode_inside_and_each_modules_own_afterwards() -> None:
     model = network().train()
-    model[1][0].eval()  # frozen
+    model.get_submodule("1.0").eval()  # frozen
     before = modes(model)
     assert len(set(before)) == 2
     with evaluation_mode(model):

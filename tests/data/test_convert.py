@@ -171,8 +171,8 @@ def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
     found = sorted(data.read(i)[1][0].tolist() for i in range(len(data)))
     assert found == sorted(list(map(float, xy)) for each in points.values() for xy in each)
     for i in range(len(data)):
-        image, xy = data.read(i)
-        assert np.abs(brightest(image, xy[0]) - xy[0]).max() < 0.1
+        image, (point, *_) = data.read(i)
+        assert np.abs(brightest(image, point) - point).max() < 0.1
 
 
 def test_pictures_that_would_fall_together_are_refused(tmp_path: Path, tree: Tree) -> None:
@@ -242,7 +242,7 @@ def test_the_command(kpnet: Run, tmp_path: Path) -> None:
     done = kpnet("data", "convert", "faces", "out", "--from", "{name: pts, index_base: 0}", "--to", "coco")
     assert done.code == 0
     assert done.out == "3 samples: out\n"
-    assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], [[20.25, 12.5], [50, 14], [14, 40]])
+    assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], np.array([[20.25, 12.5], [50, 14], [14, 40]]))
     done = kpnet("data", "convert", "out", "back", "--to", "pts")
     assert done.code == 0
     kpnet("data", "convert", "out", "back", "--to", "pts").refused("back: it is there already")

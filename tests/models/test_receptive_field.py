@@ -58,7 +58,7 @@ def test_receptive_fields_are_the_gradients_footprints(name: str) -> None:
         out = NETWORKS[name].eval()(image)
         out = out["maps"][-1] if isinstance(out, dict) else out
         rows, columns = fields.of(out)
-        found = rows.extent(out.shape[-2]), columns.extent(out.shape[-1])  # type: ignore[union-attr]
+        found = rows.extent(out.shape[-2]), columns.extent(out.shape[-1])
     assert found == footprint(NETWORKS[name], 96)
 
 

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from support.pixels import read_bgr
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
@@ -128,7 +129,7 @@ def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("image,left_x,left_y\na.png,30,10\n")
     figure = draw_contact_sheet(PointsCSV(tmp_path / "p.csv"), [0])
     save_figure(figure, tmp_path / "sheet.png")
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    sheet = read_bgr(tmp_path / "sheet.png")
     rows, columns = np.nonzero((sheet < 30).all(-1))
     low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
     rows, columns = np.nonzero(np.abs(sheet.astype(int) - 242).max(-1) < 10)

@@ -25,11 +25,13 @@ def points(axes: Axes, label: str) -> np.ndarray:
 def rendered(figure: plot.Figure) -> np.ndarray:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    image = cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return image
 
 
 def near(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (np.abs(picture.astype(int) - colour) < 12).all(-1)
+    return np.asarray((np.abs(picture.astype(int) - colour) < 12).all(-1))
 
 
 def test_each_column_is_a_line_over_its_epochs() -> None:

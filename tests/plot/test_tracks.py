@@ -16,8 +16,8 @@ def test_lines_and_bands_are_the_points_and_their_deviations() -> None:
     across, down, sure = figure.axes
     for axis, axes in enumerate((across, down)):
         for k, line in enumerate(axes.get_lines()):
-            np.testing.assert_allclose(line.get_xdata(), time / 10)
-            np.testing.assert_allclose(line.get_ydata(), xy[:, k, axis])
+            np.testing.assert_allclose(np.asarray(line.get_xdata(), float), time / 10)
+            np.testing.assert_allclose(np.asarray(line.get_ydata(), float), xy[:, k, axis])
         band = axes.collections[1].get_paths()[0].get_extents()
         reach = 2 * (2, 3)[axis]
         assert band.y0 == pytest.approx(xy[:, 1, axis].min() - reach)

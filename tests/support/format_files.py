@@ -49,7 +49,8 @@ def every_instance() -> list[tuple[str, np.ndarray]]:
 
 def coco_values() -> dict[str, Any]:
     """The picture file's order is not the annotations'; ids are no indices. A box is drawn about the points."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (name, (height, width), instances) in enumerate(PICTURES):
         images.insert(0, {"id": 100 + number, "file_name": name, "height": height, "width": width})
         for xy in instances:

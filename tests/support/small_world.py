@@ -136,8 +136,8 @@ def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:
 def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
     """In place of `kpnet.training.pretraining.pretrain`."""
     folder = out or Path("runs") / config.name
-    train, _ = build_images(config)
+    images = build_images(config)[0]
     model = Autoencoder(config.model)
-    model(torch.stack([train[index]["image"] for index in range(2)])).square().mean().backward()
+    model(torch.stack([images[index]["image"] for index in range(2)])).square().mean().backward()
     model.save(folder / "final")
     return folder, model, {}

@@ -114,7 +114,7 @@ def test_resume_ends_with_the_weights_of_the_uninterrupted_run(
     run(config, tmp_path / "cut", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     tables = [pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds") for name in ("whole", "cut")]
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(tables[0], tables[1])
 
 
 def test_same_seed_same_weights_and_force(values: dict[str, Any], tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Climber(pl.LightningModule):
 
 
 def climbed(settings: EMA | SWA, epochs: int, folder: Path) -> Climber:
-    data: Any = DataLoader(torch.zeros(STEPS, 1), batch_size=1)
+    steps: Any = torch.zeros(STEPS, 1)
     module = Climber()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -53,7 +53,7 @@ def climbed(settings: EMA | SWA, epochs: int, folder: Path) -> Climber:
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
-    trainer.fit(module, data, DataLoader(torch.zeros(1, 1)))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(steps, batch_size=1), DataLoader(steps[:1]))
     return module
 
 

@@ -104,11 +104,9 @@ def test_what_cannot_be_used_is_skipped_with_one_warning(
 def test_a_box_that_touches_the_image_is_used() -> None:
     given = spoiled("")
     assert given.boxes is not None
-    given.boxes[1] = [19.4, 0, 25, 5]
-    data = opened(given)
-    box = data.box(1)
-    assert box is not None
-    assert box.tolist() == [19.4, 0, 25, 5]
+    given.boxes[1:3] = [[19.4, 0, 25, 5], [-9, 0, -0.4, 5]]
+    boxes = [opened(given).box(i) for i in (1, 2)]
+    assert [None if box is None else box.tolist() for box in boxes] == given.boxes[1:3].tolist()
 
 
 def test_all_instances_of_an_image_that_cannot_be_read_are_skipped() -> None:

@@ -43,7 +43,10 @@ def test_no_npz(tmp_path: Path, name: str) -> None:
 
 def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     points = np.array([[[1, 2], [np.nan, 3]], [[4, 5], [6, 7]], [[8, np.inf], [1, 1]]])
-    given = {"visibility": [[1, 2], [2, 1], [2, 2]], "boxes": [[0, 0, 3, 3], [np.nan] * 4, [0, 0, 1, 1]]}
+    given: dict[str, Any] = {
+        "visibility": [[1, 2], [2, 1], [2, 2]],
+        "boxes": [[0, 0, 3, 3], [np.nan] * 4, [0, 0, 1, 1]],
+    }
     images = np.arange(3 * 8 * 9, dtype=np.uint8).reshape(3, 8, 9)
     np.savez(tmp_path / "a.npz", images=images, keypoints=points, names=NAMES[:2], image_names=["b", "a", "a"], **given)
     data = NPZ(tmp_path / "a.npz")
@@ -58,13 +61,13 @@ def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_npz_points_that_are_told_to_be_absent(tmp_path: Path) -> None:
-    given = {"visibility": np.array([[0, 1], [2, 3], [np.nan, 2]])}
+    given: dict[str, Any] = {"visibility": np.array([[0, 1], [2, 3], [np.nan, 2]])}
     points = np.arange(12.0).reshape(3, 2, 2)
     np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 9), np.uint8), keypoints=points, names=NAMES[:2], **given)
     data = NPZ(tmp_path / "a.npz")
     assert data.skipped.messages == ["row 1: left_ear has visibility 3; expected 0, 1 or 2"]
     assert [data.visibility(i).tolist() for i in range(2)] == [[0, 1], [2, 2]]
-    assert np.array_equal(data.read(0)[1], [[np.nan, np.nan], [2, 3]], equal_nan=True)
+    assert np.array_equal(data.read(0)[1], np.array([[np.nan, np.nan], [2, 3]]), equal_nan=True)
     with pytest.raises(KpnetError, match="row 1: left_ear has visibility 3"):
         NPZ(tmp_path / "a.npz", strict=True)
 
@@ -74,7 +77,13 @@ def test_what_is_written_are_plain_arrays_by_their_names(tmp_path: Path) -> None
     images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     xy = np.array([[[1.0, 2.5], [np.nan, np.nan]], [[0.0, 1.0], [2.0, 3.0]]])
     boxes = np.array([[0.0, 1, 3, 4], [np.nan] * 4])
-    given = {"images": images, "keypoints": xy, "names": NAMES[:2], "boxes": boxes, "image_names": ["a", "a"]}
+    given: dict[str, Any] = {
+        "images": images,
+        "keypoints": xy,
+        "names": NAMES[:2],
+        "boxes": boxes,
+        "image_names": ["a", "a"],
+    }
     np.savez(tmp_path / "a.npz", visibility=[[1, 0], [2, 2]], **given)
     file = io.BytesIO()
     write_npz(NPZ(tmp_path / "a.npz"), file)

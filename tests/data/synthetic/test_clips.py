@@ -12,7 +12,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.data import DATASETS, SyntheticClips
 
 
-def test_moving_faces_move_smoothly_and_each_frame_has_its_own_noise():
+def test_moving_faces_move_smoothly_and_each_frame_has_its_own_noise() -> None:
     data = SyntheticClips(3, frames=30, seed=2)
     assert len(data) == 90
     assert data.clips().tolist() == np.repeat(range(3), 30).tolist()
@@ -35,7 +35,7 @@ def test_moving_faces_move_smoothly_and_each_frame_has_its_own_noise():
     assert abs(grain.mean()) < 0.5
 
 
-def test_moving_faces_from_a_config():
+def test_moving_faces_from_a_config() -> None:
     open_ = DATASETS.find("synthetic_clips").open
     assert len(open_(DataConfig(), "3", None, seed=2)) == 72
     with pytest.raises(KpnetError, match=r'found "train\.csv", expected their number'):

@@ -89,7 +89,7 @@ def worst_error(transforms: list[Any], size: tuple[int, int], draws: int = 40) -
         image, moved = augment(blobs(size, xy), xy, seed)
         assert image.shape == size
         if (found := centroid(image, moved[0])) is not None:
-            errors.append(np.linalg.norm(found - moved[0]))
+            errors.append(float(np.linalg.norm(found - moved[0])))
     assert len(errors) >= draws / 5, "the test's arguments move too many blobs out"
     return max(errors)
 
@@ -131,7 +131,8 @@ def test_a_mirrored_picture_swaps_left_and_right(transforms: list[Any], size: tu
     augment, image, mirrored = Augment(transforms, FACE), blobs(size, xy, (250, 160, 90), sigma=3), 0
     for seed in range(30):
         after, moved = augment(image, xy, seed)
-        brightness = cv2.remap(after, *moved.astype(np.float32).T[:, :, None], cv2.INTER_LINEAR)[:, 0]
+        columns, rows = moved.astype(np.float32).T[:, :, None]
+        brightness = cv2.remap(after, columns, rows, cv2.INTER_LINEAR)[:, 0]
         bright, dim, nose = moved[np.argsort(brightness)[::-1]]
         assert (np.abs(np.sort(brightness)[::-1] - (250, 160, 90)) < 30).all(), "a point lies on no blob"
         is_mirrored = np.linalg.det([dim - bright, nose - bright]) * np.linalg.det([xy[1] - xy[0], xy[2] - xy[0]]) < 0
