@@ -129,7 +129,7 @@ class TestResNet18(Contract):
 
 
 class TestConvNeXt(PatchContract):
-    spec, strides, channels, multiple = "convnext_atto", (4, 8, 16, 32), (40, 80, 160, 320), 32
+    spec, strides, channels, size_divisor = "convnext_atto", (4, 8, 16, 32), (40, 80, 160, 320), 32
 
 
 class TestMobileNet(Contract):
@@ -141,7 +141,7 @@ class TestEfficientNet(Contract):
 
 
 class TestViT(PatchContract):
-    spec, strides, channels, multiple = "vit_tiny_patch16_224", (16,), (192,), 16
+    spec, strides, channels, size_divisor = "vit_tiny_patch16_224", (16,), (192,), 16
 
 
 class TestAlexNet(Contract):
