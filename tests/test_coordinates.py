@@ -1,4 +1,4 @@
-"""Every mapping against the picture itself, and against its inverse."""
+"""Every mapping against the image itself, and against its inverse."""
 
 from __future__ import annotations
 

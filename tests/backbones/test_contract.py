@@ -99,7 +99,7 @@ class Contract:
 
 
 class PatchContract(Contract):
-    """Of a network that cuts the image into patches."""
+    """The contract of a network that cuts the image into patches."""
 
     def test_size_that_does_not_fit(self) -> None:
         net = build_backbone(self.spec, 3, input_size=(64, 96)).eval()

@@ -41,7 +41,7 @@ def csv(path: Path, names: str, rows: int, side: int = 4) -> Path:
 
 
 def pixels(dataset: KeypointDataset) -> np.ndarray:
-    """Of what `read` gives, which augmentation does not change."""
+    """The images (N, H, W) of `read`, which augmentation does not change."""
     return np.stack([dataset.read(i)[0] for i in range(len(dataset))])
 
 

@@ -95,7 +95,7 @@ def test_sides_where_nothing_can_be_said() -> None:
 
 @pytest.mark.skipif(not MICE.is_dir(), reason=f"no {MICE} (set KPNET_SHARED)")
 def test_the_one_mouse_whose_ears_are_swapped() -> None:
-    """Frame 102 of DeepLabCut's open field example, as the picture shows."""
+    """Frame 102 of DeepLabCut's open field example, as the image shows."""
     data = DeepLabCut(MICE)
     xy = np.stack([data.keypoints(index) for index in range(len(data))])
     found = find_swapped_sides(xy, data.skeleton)

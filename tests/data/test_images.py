@@ -1,4 +1,4 @@
-"""Picture files of every kind, each against what it was written from."""
+"""Image files of every kind, each against what it was written from."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_size_is_that_of_the_picture_as_it_is_read(
 
 
 def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
-    """So a hundred thousand pictures are not decoded."""
+    """So a hundred thousand images are not decoded."""
     for suffix in ("jpg", "png", "bmp"):
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(picture()).save(path)

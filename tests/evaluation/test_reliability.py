@@ -1,4 +1,4 @@
-"""Reliability of answers whose errors are drawn from what they say."""
+"""Reliability of predictions whose errors are drawn from their own covariances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (96, 96)
 
 
 def measured(factor: float, count: int = 3000, dof: float = 5.0) -> dict[str, Any]:
-    """Answers that say what their errors are, and errors `factor` times as large."""
+    """The reliability of predictions whose errors are `factor` times as large as they predict."""
     answer, covariance = answers(count)
     confidence = probability_within(covariance, 0.05, SIZE, dof)
     answer = dataclasses.replace(answer, confidence=confidence, dof=dof)

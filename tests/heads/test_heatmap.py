@@ -1,4 +1,4 @@
-"""The heatmap head: what of its config reaches the map, its losses and its answer."""
+"""The heatmap head: what of its config reaches the map, its losses and its prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several heads on one backbone: whose answer it is, and their losses together."""
+"""Several heads on one backbone: whose prediction it is, and their losses together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The temporal head: what it sees, when it answers, and that a video is answered as its windows are."""
+"""The temporal head: what it sees, when it predicts, and that a video is predicted as its windows are."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_clip_is_answered_where_the_window_is_inside(layer: str) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("past", "future"), [(2, 1), (3, 0), (0, 2)])
 def test_every_frame_of_the_window_counts_and_no_other(layer: str, past: int, future: int) -> None:
-    """By the gradient of one answer with respect to each frame."""
+    """By the gradient of one prediction with respect to each frame."""
     temporal = head(layer, past, future)
     maps = [each.requires_grad_() for each in clip(7, batch=1)]
     answered = range(past, 7 - future)
@@ -87,7 +87,7 @@ def test_it_begins_as_the_inner_head_and_a_still_image_stands_still() -> None:
 
 
 def test_the_taps_are_a_filter_of_the_points_over_time() -> None:
-    """With equal ones, the answer is the mean of the window's points."""
+    """With equal ones, the prediction is the mean of the window's points."""
     temporal = head()
     torch.nn.init.zeros_(temporal.last.weight)
     torch.nn.init.constant_(temporal.taps, 1 / 4)
@@ -98,7 +98,7 @@ def test_the_taps_are_a_filter_of_the_points_over_time() -> None:
 
 
 def test_moving_all_frames_alike_moves_the_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layer sees points relative to the answered frame's."""
+    """The layer sees points relative to those of the predicted frame."""
     temporal = head(appearance=0, head={"name": "regression", "activation": "none"})
     output = temporal(clip(6))
     forward = type(temporal.head).forward

@@ -1,4 +1,4 @@
-"""Videos at the command line: the same points as in pictures of the frames, and nothing that is half there."""
+"""Videos at the command line: the same points as in images of the frames, and nothing that is half there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cut(path: Path, share: float) -> Path:
 
 @pytest.fixture
 def seeing(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run whose model answers with the centre of the light, sooner than a training would."""
+    """A run whose model predicts the centre of the light, sooner than a training would."""
 
     def infer(self: KeypointModel, images: Tensor, test_time: object = None) -> Keypoints:
         light, (height, width) = images.sum(1), images.shape[-2:]

@@ -1,4 +1,4 @@
-"""KeypointModel: building, the answer's form, freezing."""
+"""KeypointModel: building, the form of its output, freezing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kpnet.info and kpnet.receptive_field against the slides' closed forms, PyTorch's own counter and gradients."""
+"""The layer table against the slides' closed forms, PyTorch's own counter and gradients."""
 
 import copy
 import io

@@ -26,7 +26,7 @@ def blobs(points: Tensor) -> Tensor:
 
 
 def centroids(images: Tensor) -> Keypoints:
-    """A detector that the picture defines: each channel's centroid, and its second moments."""
+    """A detector that the image defines: each channel's centroid, and its second moments."""
     p = images / images.sum((-2, -1), keepdim=True)
     x, y = ((2 * torch.arange(n) + 1) / n - 1 for n in (SIZE[1], SIZE[0]))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
@@ -73,7 +73,7 @@ def test_views_are_all_combinations() -> None:
 
 
 def test_the_flip_test_of_a_model_is_equivariant() -> None:
-    """Whatever the network: with the flip test, the mirrored image's answer is the mirrored answer."""
+    """Whatever the network: with the flip test, the mirrored image's prediction is the mirrored prediction."""
     torch.manual_seed(0)
     model = build_model(
         backbone="conv_sandwich", head={"name": "heatmap", "stride": 4}, skeleton=NAMES, in_channels=1, input_size=32

@@ -119,7 +119,7 @@ def test_looking_changes_nothing() -> None:
 
 
 def test_a_maps_peak_lies_at_the_predicted_point() -> None:
-    """On a picture that is letterboxed; `argmax` answers with the middle of the map's highest cell."""
+    """On a image that is letterboxed; `argmax` gives the middle of the map's highest cell."""
     model = build()
     expected = Predictor(model, device="cpu")(WIDE).keypoints[0]
     maps = model.infer(torch.rand(1, 32, 32)).heatmaps

@@ -1,4 +1,4 @@
-"""kpnet.plot: the picture is the oracle."""
+"""kpnet.plot: the image is the oracle."""
 
 from __future__ import annotations
 

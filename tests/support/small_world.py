@@ -1,4 +1,4 @@
-"""A folder as the README and the docs take it for granted: faces, pictures and a trained run, all of them small."""
+"""A folder as the README and the docs take it for granted: faces, images and a trained run, all of them small."""
 
 from __future__ import annotations
 

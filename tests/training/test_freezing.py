@@ -1,4 +1,4 @@
-"""Frozen means frozen, what thaws learns at its own rate, and neither resume nor two processes change that."""
+"""Frozen means frozen, what is unfrozen learns at its own rate, and neither resume nor two processes change that."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_more_stages_than_there_are() -> None:
 
 
 def test_the_report_of_what_was_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a whole classifier and from a run: what fits, what is left out, what is new."""
+    """From a whole classifier and from a run: what fits, what is skipped, what is new."""
     import torchvision
 
     torch.manual_seed(0)

@@ -179,7 +179,7 @@ def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: P
 
 
 def test_measured_by_hand() -> None:
-    """Of two flat images, 0.2 and 0.6, given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
+    """Two flat images, 0.2 and 0.6, are given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
     model = Autoencoder(AutoencoderConfig(backbone=CONV, in_channels=1, input_size=(SIDE, SIDE)))
     model.forward = lambda images: torch.full_like(images, 0.5)  # type: ignore[method-assign]
     dataset = [{"image": torch.full((1, SIDE, SIDE), grey)} for grey in (0.2, 0.6)]

@@ -164,7 +164,7 @@ def test_the_final_model_is_the_moving_average(tmp_path: Path, monkeypatch: pyte
 
 
 def test_swa_is_the_mean_over_the_last_epochs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of epochs 1 to 3, from 0; until then validation sees the weights as they are."""
+    """The mean is that of epochs 1 to 3, from 0; until then validation sees the weights as they are."""
     ends: list[dict[str, torch.Tensor]] = []
     done = RunFolderCallback.on_train_epoch_end
 

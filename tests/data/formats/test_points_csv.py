@@ -44,7 +44,7 @@ def test_an_unknown_visibility_leaves_the_sample_out(tmp_path: Path, level: str)
 
 @pytest.mark.parametrize("exif", [True, False])
 def test_a_box_outside_the_picture_is_left_out_without_a_size_in_the_file(tmp_path: Path, exif: bool) -> None:
-    """Of 80x60 pixels, but a.png, which is turned: 60x80 as shown, 80x60 as stored."""
+    """Images are of 80x60 pixels; a.png is turned: 60x80 as shown, 80x60 as stored."""
     for name in "ab":
         turned = Image.Exif()
         turned[ExifTags.Base.Orientation] = 6 if name == "a" else 1

@@ -1,4 +1,4 @@
-"""The picture is the oracle: what is drawn must lie where the keypoint says."""
+"""The image is the oracle: what is drawn must lie where the keypoint says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def face_at(pose: str, size: int = 96, scale: float = 0.4) -> Face:
 
 
 def changed(face: Face, size: int, **tones: float) -> np.ndarray:
-    """Coverage (size, size), 0 to 1, of what changes in the picture with one tone."""
+    """Coverage (size, size), 0 to 1, of what changes in the image with one tone."""
     pictures = []
     every: list[dict[str, float]] = [{}, tones]
     for values in every:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the pat
 
 @pytest.fixture(scope="module")
 def page_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
+    """The page of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
     import torch
 
     from kpnet.models.build import load_model
@@ -91,7 +91,7 @@ def test_the_pictures_show_and_a_click_shows_the_heatmap(page: Any) -> None:
 
 
 def test_points_are_drawn_where_they_are(page: Any, trained: Path) -> None:
-    """The middle of each ring is the true point of the picture: the brightest spot beneath it."""
+    """The middle of each ring is the true point of the image: the brightest spot beneath it."""
     answer = page.locator(".answer").first
     worst = answer.evaluate(
         """async answer => {
