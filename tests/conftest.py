@@ -139,7 +139,7 @@ def faces15() -> Path:
 
 @pytest.fixture
 def recipe(tiny: dict[str, Any], tmp_path: Path) -> Path:
-    """tiny.yaml"""
+    """The tiny config as a file, tiny.yaml."""
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny, sort_keys=False))
     return path

@@ -1,6 +1,8 @@
-"""Every mapping against the picture itself, and against its inverse."""
+"""Every mapping against the image itself, and against its inverse."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ SIZES = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
 UNIT = st.floats(0, 1)
 
 
-def blob(size: tuple[int, int], xy: tuple[float, float], sigma: float = 3.0) -> np.ndarray:
+def blob(size: tuple[int, int], xy: tuple[float, float] | np.ndarray, sigma: float = 3.0) -> np.ndarray:
     """A Gaussian about a continuous pixel position, in float64."""
     y, x = np.mgrid[: size[0], : size[1]]
     return np.exp(-((x - xy[0]) ** 2 + (y - xy[1]) ** 2) / (2 * sigma**2))
@@ -36,14 +38,14 @@ def tensor(image: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("target", [(224, 224), (160, 130), (96, 96), (48, 48), (37, 50), (61, 192)])
 def test_resize_moves_a_point_as_the_picture_moves(target: tuple[int, int]) -> None:
-    source, point = (96, 80), (37.3, 52.8)
+    source, point = (96, 80), np.array([37.3, 52.8])
     resized = F.interpolate(tensor(blob(source, point)), size=target, mode="bilinear", antialias=True)[0, 0].numpy()
     np.testing.assert_allclose(centroid(resized), co.transform(point, co.resize_matrix(source, target)), atol=1e-2)
 
 
 @pytest.mark.parametrize(("factor", "mode"), [(2, cv2.INTER_LINEAR), (3, cv2.INTER_CUBIC), (0.5, cv2.INTER_AREA)])
 def test_resize_agrees_with_opencv(factor: float, mode: int) -> None:
-    source, point = (96, 80), (37.3, 52.8)
+    source, point = (96, 80), np.array([37.3, 52.8])
     target = (int(96 * factor), int(80 * factor))
     resized = cv2.resize(blob(source, point), target[::-1], interpolation=mode)
     np.testing.assert_allclose(centroid(resized), co.transform(point, co.resize_matrix(source, target)), atol=1e-3)
@@ -54,7 +56,7 @@ def test_normalised_coordinates_are_grid_samples(target: tuple[int, int]) -> Non
     """A normalised point stays what it is through any resize; sampling there finds the peak."""
     source, point = (96, 80), np.array([37.3, 52.8])
     unit = co.pixel_to_normalized(point, source)
-    resized = F.interpolate(tensor(blob(source, tuple(point))), size=target, mode="bilinear", antialias=True)
+    resized = F.interpolate(tensor(blob(source, point)), size=target, mode="bilinear", antialias=True)
     there = co.normalized_to_pixel(unit, target)
     np.testing.assert_allclose(centroid(resized[0, 0].numpy()), there, atol=5e-3)
     # An image that holds its own x (or y) says where grid_sample looks.
@@ -69,7 +71,7 @@ def test_normalised_coordinates_are_grid_samples(target: tuple[int, int]) -> Non
     ("source", "target"), [((60, 100), (96, 96)), ((100, 60), (96, 96)), ((97, 51), (64, 128)), ((33, 70), (130, 50))]
 )
 def test_letterbox_moves_a_point_as_the_picture_moves(source: tuple[int, int], target: tuple[int, int]) -> None:
-    point = (source[1] * 0.45, source[0] * 0.55)
+    point = np.array([source[1] * 0.45, source[0] * 0.55])
     matrix, size = co.letterbox_matrix(source, target)
     inner = F.interpolate(tensor(blob(source, point)), size=size, mode="bilinear", antialias=True)[0, 0].numpy()
     top, left = (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
@@ -80,7 +82,7 @@ def test_letterbox_moves_a_point_as_the_picture_moves(source: tuple[int, int], t
 
 @pytest.mark.parametrize(("left", "top"), [(0, 0), (10, 20), (31, 7)])
 def test_a_crop_and_its_resize_move_a_point_as_the_picture_moves(left: int, top: int) -> None:
-    point, target = (47.3, 42.8), (140, 90)
+    point, target = np.array([47.3, 42.8]), (140, 90)
     crop = blob((96, 80), point)[top : top + 70, left:75]
     resized = F.interpolate(tensor(crop), target, mode="bicubic", align_corners=False)[0, 0].numpy()
     matrix = co.after_crop(co.resize_matrix(crop.shape, target), left, top)
@@ -89,11 +91,11 @@ def test_a_crop_and_its_resize_move_a_point_as_the_picture_moves(left: int, top:
 
 
 def test_a_matrix_means_what_opencv_means_by_it() -> None:
-    matrix = cv2.getRotationMatrix2D((40, 50), 25, 1.2)
-    matrix[:, 2] += (3.4, -2.7)
-    warped = cv2.warpAffine(blob((110, 100), (37.3, 52.8)), matrix, (100, 110), flags=cv2.INTER_LINEAR)
+    matrix, point = np.asarray(cv2.getRotationMatrix2D((40, 50), 25, 1.2), float), np.array([37.3, 52.8])
+    matrix[:, 2] += np.array([3.4, -2.7])
+    warped = cv2.warpAffine(blob((110, 100), point), matrix, (100, 110), flags=cv2.INTER_LINEAR)
     # warpAffine rounds its positions to 1/32 pixel.
-    np.testing.assert_allclose(centroid(warped), co.transform((37.3, 52.8), matrix), atol=1e-2)
+    np.testing.assert_allclose(centroid(warped), co.transform(point, matrix), atol=1e-2)
 
 
 @pytest.mark.parametrize("width", [80, 81])
@@ -140,7 +142,8 @@ def test_inside_is_the_image_up_to_its_edges() -> None:
 @given(SIZES, UNIT, UNIT)
 def test_normalising_and_back(size: tuple[int, int], u: float, v: float) -> None:
     xy = np.array([u * size[1] - 0.5, v * size[0] - 0.5])  # edge to edge, borders included
-    for points in (xy, xy.astype(np.float32), torch.tensor(xy), torch.tensor(xy).float()):
+    every: list[Any] = [xy, xy.astype(np.float32), torch.tensor(xy), torch.tensor(xy).float()]
+    for points in every:
         unit = co.pixel_to_normalized(points, size)
         assert type(unit) is type(points)
         assert unit.dtype == points.dtype
@@ -167,9 +170,9 @@ def test_letterbox_keeps_aspect_and_centre(source: tuple[int, int], target: tupl
     for inner, outer, whole in zip(size, source, target, strict=True):
         assert 1 <= inner <= whole
         assert abs(inner - outer * scale) <= 0.5 or inner == 1
-    middle = co.transform(((source[1] - 1) / 2, (source[0] - 1) / 2), matrix)
+    middle = co.transform(np.array([(source[1] - 1) / 2, (source[0] - 1) / 2]), matrix)
     assert np.abs(middle - ((target[1] - 1) / 2, (target[0] - 1) / 2)).max() <= 0.5 + 1e-9
-    corners = co.transform([(-0.5, -0.5), (source[1] - 0.5, source[0] - 0.5)], matrix)
+    corners = co.transform(np.array([(-0.5, -0.5), (source[1] - 0.5, source[0] - 0.5)]), matrix)
     assert corners.min() >= -0.5 - 1e-6
     assert (corners[1] <= np.array(target[::-1]) - 0.5 + 1e-6).all()
     # On whole pixels: the edges of the image are edges of pixels.

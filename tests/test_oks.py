@@ -94,7 +94,7 @@ def test_scale_moves_nothing(seed: int, scale: float) -> None:
 @pytest.mark.parametrize("wrong", ["predicted", "target", "visible", "area", "sigmas", "flags", "zero"])
 def test_wrong_shapes(wrong: str) -> None:
     predicted, target, visible, area = pairs()
-    sigmas = SIGMAS
+    sigmas: tuple[float, ...] = SIGMAS
     match = r"got \(20, 5"
     if wrong == "predicted":
         predicted, match = predicted[:, :4], r"got \(20, 4, 2\)"
@@ -194,7 +194,7 @@ def test_agrees_with_pycocotools(images: int, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
 def test_equally_similar_instances_are_taken_as_pycocotools_takes_them(order: slice) -> None:
-    """Twins of another area, and an exact answer (OKS 1 with both): which is left decides on the next one."""
+    """Twins of another area, and an exact detection (OKS 1 with both): which is left decides on the next one."""
     made = scene(20, seed=6, missing=0)
     for i, target in enumerate(made["target"]):
         count = len(target)

@@ -155,7 +155,7 @@ def test_nothing_to_fill_in_from(smoother: type) -> None:
     ("text", "quieter", "off"), [("savgol:window=11", 4.0, 0.4), ("one_euro:beta=0.05", 2.0, 3.2), ("savgol", 3.0, 0.4)]
 )
 def test_jitter_falls_and_the_points_stay_where_they_are(text: str, quieter: float, off: float) -> None:
-    """On a circle of 40 px in four seconds, with noise of 1 px: at least so many times less jitter, and without the
+    """On a circle of 40 px in four seconds, with noise of 1 px: at least `quieter` times less jitter, and without the
     noise never `off` px away."""
     angle = 2 * np.pi * np.arange(480) / 120
     circle = 40 * np.stack([np.cos(angle), np.sin(angle)], -1)[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import sys
@@ -16,7 +17,7 @@ import typer
 from kpnet.cli.entry import app
 
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file by its path
-from reference_tables import config_reference  # noqa: E402
+from reference_tables import config_reference
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -48,7 +49,7 @@ def ablations() -> str:
     """Return what `python benchmarks/accuracy/ablations.py --table` prints."""
     sys.path.insert(0, str(BENCHMARKS / "accuracy"))
     try:
-        import ablations as script
+        script = importlib.import_module("ablations")
     finally:
         sys.path.remove(str(BENCHMARKS / "accuracy"))
     with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -44,15 +44,15 @@ def _centre(maps: Tensor, images: Tensor, cell: int, axis: int) -> float:
 class Contract:
     """The tests of one backbone: subclass it, and say what the backbone is."""
 
-    spec: str | dict
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
+    spec: ClassVar[str | dict[str, Any]]
+    strides: ClassVar[tuple[int, ...]]
+    channels: ClassVar[tuple[int, ...]]
     size_divisor = 1  # what a height and width must be divisible by
     long = 320  # a side that is long enough for the deepest cells to have a middle
 
     @pytest.fixture(params=[1, 3, 4])
-    def in_channels(self, request) -> int:
-        return request.param
+    def in_channels(self, request: pytest.FixtureRequest) -> int:
+        return int(request.param)
 
     def test_maps(self, in_channels: int) -> None:
         net = build_backbone(self.spec, in_channels, input_size=(64, 96)).eval()
@@ -75,12 +75,14 @@ class Contract:
         assert images.grad.abs().sum() > 0
         assert not [name for name, p in net.named_parameters() if p.grad is None]
         first = next(p for p in net.parameters() if p.ndim == 4)
+        assert first.grad is not None
         assert first.grad.abs().sum() > 0
 
     @pytest.mark.parametrize("axis", [0, 1])
     def test_cells_are_centred(self, axis: int) -> None:
         size = (96, self.long) if axis else (self.long, 96)
-        net = _linear(build_backbone(self.spec, 1, input_size=size))
+        net = build_backbone(self.spec, 1, input_size=size)
+        _linear(net)
         images = torch.ones(1, 1, *size, requires_grad=True)
         for maps, stride in zip(net(images), net.strides, strict=True):
             cell = (self.long // stride - 1) // 2
@@ -112,7 +114,13 @@ class TestConvSandwich(Contract):
 
 
 class TestConvSandwichResidual(Contract):
-    spec: ClassVar = {"name": "conv_sandwich", "channels": [8, 16, 12], "norm": "batch", "dropout": 0.1, "residual": 1}
+    spec: ClassVar[str | dict[str, Any]] = {
+        "name": "conv_sandwich",
+        "channels": [8, 16, 12],
+        "norm": "batch",
+        "dropout": 0.1,
+        "residual": 1,
+    }
     strides, channels = (2, 4, 8), (8, 16, 12)
 
 
@@ -166,7 +174,7 @@ def test_a_network_that_cannot_cover_is_refused() -> None:
 
 def test_options_reach_timm() -> None:
     net = build_backbone({"name": "convnext_atto", "drop_path_rate": 0.5}, 3, input_size=(32, 32))
-    rates = [m.drop_prob for m in net.modules() if type(m).__name__ == "DropPath"]
+    rates: list[Any] = [m.drop_prob for m in net.modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.5)
 
 
@@ -216,7 +224,7 @@ def test_own_backbones_import_neither_timm_nor_torchvision() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_registered_backbone_is_found(monkeypatch) -> None:
+def test_a_registered_backbone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tiny(Backbone):
         def __init__(self, in_channels: int, *, width: int = 2) -> None:
             super().__init__()

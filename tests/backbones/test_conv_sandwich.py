@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_mirror_equivariance(axis: int) -> None:
 def test_norms(norm: str, kind: type | None) -> None:
     net = build_backbone({"name": "conv_sandwich", "channels": [12, 50], "norm": norm, "residual": 1}, 2)
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm)]
+    norms: list[Any] = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm)]
     assert len(norms) == (0 if kind is None else len(convs))
     assert all(type(m) is kind for m in norms)
     assert all((c.bias is None) == (kind is not None) for c in convs)
@@ -91,7 +92,7 @@ def test_residual_branches_start_at_zero(norm: str) -> None:
 def test_dropout_is_spatial() -> None:
     torch.manual_seed(0)
     net = build_backbone({"name": "conv_sandwich", "channels": [64], "dropout": 0.5}, 1)
-    nn.init.ones_(net.blocks[0][0].bias)
+    nn.init.ones_(net.get_parameter("blocks.0.0.bias"))
     images = torch.rand(4, 1, 32, 32)
     live = net(images)[0].ne(0).flatten(2).float().mean(2)
     whole = net.eval()(images)[0].ne(0).flatten(2).float().mean(2)

@@ -31,7 +31,7 @@ def count(net: nn.Module) -> int:
 
 
 def test_widths_and_parameters() -> None:
-    net = build_backbone("mlp", 3, input_size=(20, 20))
+    net: Any = build_backbone("mlp", 3, input_size=(20, 20))
     widths = [3 * 20 * 20, 392, 196, 98, 49, 32]
     found = [(m.in_features, m.out_features) for m in net.modules() if isinstance(m, nn.Linear)]
     assert found == list(itertools.pairwise(widths))
@@ -45,7 +45,9 @@ def test_widths_and_parameters() -> None:
 def test_encoder_and_mirror_are_as_large_as_the_slides_say() -> None:
     """'Your model has 0.824 mio. params', on 28x28 grey images."""
     net = build_backbone("mlp", 1, input_size=(28, 28))
-    assert 0.824e6 <= count(net) + count(net.mirror()) < 0.825e6
+    mirror = net.mirror()
+    assert mirror is not None
+    assert 0.824e6 <= count(net) + count(mirror) < 0.825e6
 
 
 def test_the_mirror_gives_images_by_the_same_widths_in_reverse() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from support.paths import SHARED
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpnet.backbones import build_backbone
 from kpnet.backbones.weights import load_weights
@@ -21,10 +22,10 @@ from kpnet.core.errors import KpnetError
 SQUEEZENET = SHARED / "weights/squeezenet1_0_imagenet_fp16.safetensors"
 
 
-def _full(name: str) -> nn.Module:
+def _full(name: str) -> Any:
     """A classifier with nothing at its initial value, batch statistics included."""
     torch.manual_seed(1)
-    net = timm.create_model(name, num_classes=7)
+    net: Any = timm.create_model(name, num_classes=7)
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
             tensor.add_(torch.rand_like(tensor) * 0.1)
@@ -38,7 +39,7 @@ def _save(path: Path, state: dict[str, Tensor]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> nn.Module:
+def resnet() -> Any:
     return _full("resnet18")
 
 
@@ -48,7 +49,7 @@ def resnet() -> nn.Module:
 def test_real_squeezenet_file() -> None:
     reference = torchvision.models.squeezenet1_0()
     reference.load_state_dict(load_file(SQUEEZENET))
-    net = build_backbone("torchvision/squeezenet1_0", 3, SQUEEZENET)
+    net: Any = build_backbone("torchvision/squeezenet1_0", 3, SQUEEZENET)
     ours = net.net.state_dict()
     theirs = {k: v for k, v in reference.state_dict().items() if k.startswith("features.")}
     assert ours.keys() == theirs.keys()
@@ -80,18 +81,18 @@ def test_torchvision_classifier_loads_into_the_same_maps(tmp_path: Path) -> None
 
 def test_position_embedding_is_resampled(tmp_path: Path) -> None:
     path = _save(tmp_path / "w.safetensors", _full("test_vit").state_dict())
-    net = build_backbone("test_vit", 3, path, (64, 96))
+    net: Any = build_backbone("test_vit", 3, path, (64, 96))
     transformer = net.net.model
     assert transformer.pos_embed.shape[1] - transformer.num_prefix_tokens == 4 * 6
     assert net(torch.rand(1, 3, 64, 96))[0].shape == (1, 64, 4, 6)
 
 
 @pytest.mark.parametrize("wrap", ["module.", "backbone.net.", "model.encoder."])
-def test_prefixes_and_half_precision(tmp_path: Path, resnet: nn.Module, wrap: str) -> None:
+def test_prefixes_and_half_precision(tmp_path: Path, resnet: Any, wrap: str) -> None:
     state = {wrap + k: v.half() if v.is_floating_point() else v for k, v in resnet.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")
     assert torch.float16 not in {v.dtype for v in load_weights(tmp_path / "w.pth").values()}
-    net = build_backbone("resnet18", 3, tmp_path / "w.pth").net
+    net: Any = build_backbone("resnet18", 3, tmp_path / "w.pth").net
     assert torch.equal(net.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight.half().float())
 
 
@@ -125,7 +126,7 @@ def test_own_backbone_loads_a_path_and_knows_no_download(tmp_path: Path) -> None
     ],
 )
 def test_weights_of_another_network(
-    tmp_path: Path, resnet: nn.Module, name: str, in_channels: int, change: dict, message: str
+    tmp_path: Path, resnet: Any, name: str, in_channels: int, change: dict, message: str
 ) -> None:
     state = {k: v for k, v in {**resnet.state_dict(), **change}.items() if v is not None}
     path = _save(tmp_path / "w.safetensors", state)
@@ -135,22 +136,22 @@ def test_weights_of_another_network(
     assert "\n" not in str(caught.value)
 
 
-def test_the_counter_of_old_batch_norms_may_be_absent(tmp_path: Path, resnet: nn.Module) -> None:
+def test_the_counter_of_old_batch_norms_may_be_absent(tmp_path: Path, resnet: Any) -> None:
     state = {k: v for k, v in resnet.state_dict().items() if "num_batches" not in k}
-    net = build_backbone("resnet18", 3, _save(tmp_path / "w.pth", state)).net
+    net: Any = build_backbone("resnet18", 3, _save(tmp_path / "w.pth", state)).net
     assert torch.equal(net.bn1.running_var, resnet.bn1.running_var)
 
 
-def test_timm_download(monkeypatch, resnet: nn.Module) -> None:
+def test_timm_download(monkeypatch: pytest.MonkeyPatch, resnet: Any) -> None:
     monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", lambda *_, **__: resnet.state_dict())
-    net = build_backbone("resnet18", 3, True).net
+    net: Any = build_backbone("resnet18", 3, True).net
     assert torch.equal(net.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
 
 
-def test_torchvision_download(monkeypatch) -> None:
+def test_torchvision_download(monkeypatch: pytest.MonkeyPatch) -> None:
     full = torchvision.models.squeezenet1_1()
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: full.state_dict())
-    net = build_backbone("torchvision/squeezenet1_1", 3, True).net
+    net: Any = build_backbone("torchvision/squeezenet1_1", 3, True).net
     assert torch.equal(net.features[0].weight, full.features[0].weight)
 
 
@@ -161,7 +162,7 @@ def test_torchvision_download(monkeypatch) -> None:
         ("torchvision/alexnet", torchvision.models._api, "load_state_dict_from_url"),
     ],
 )
-def test_failing_download(monkeypatch, name: str, module: object, function: str) -> None:
+def test_failing_download(monkeypatch: pytest.MonkeyPatch, name: str, module: object, function: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no route to host\nand more")
 
@@ -197,7 +198,7 @@ def test_a_pickle_that_would_run_code(tmp_path: Path, protocol: int | None) -> N
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("keep", [0.0, 0.0001, 0.5, 0.999])
-def test_truncated_files(tmp_path: Path, resnet: nn.Module, suffix: str, keep: float) -> None:
+def test_truncated_files(tmp_path: Path, resnet: Any, suffix: str, keep: float) -> None:
     path = _save(tmp_path / f"w{suffix}", {"conv1.weight": resnet.conv1.weight.detach()})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])

@@ -33,12 +33,12 @@ def read(text: str) -> Any:
 
 
 def marked(values: Any, command: str = "train") -> bool:
-    """Does the schema refuse it?"""
+    """Whether the schema refuses it."""
     return not VALIDATORS[command].is_valid(values)
 
 
 def refused(values: Any, command: str = "train") -> bool:
-    """Does kpnet? A config that is built as far as its parts' options and its transforms."""
+    """Whether kpnet refuses it: the config is built as far as its parts' options and its transforms."""
     from kpnet.core.skeleton import Skeleton
     from kpnet.data.transforms.augment import Augment
     from kpnet.models.build import build_model
@@ -156,7 +156,8 @@ def test_a_pretraining() -> None:
     values = {"model": {"backbone": "mlp", "input_size": 16}, "data": {"images": "faces.npz", "val": None}}
     assert not refused(values, "pretrain")
     VALIDATORS["pretrain"].validate(values)
-    for wrong in ({"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}):
+    bad: list[dict[str, Any]] = [{"train": {"maks": {}}}, {"train": {"mask": {"patch": 3}}}, {"data": {"root": "."}}]
+    for wrong in bad:
         assert refused({**values, **wrong}, "pretrain")
         assert marked({**values, **wrong}, "pretrain")
 

@@ -1,4 +1,4 @@
-"""Pictures, recipes and networks at the command line."""
+"""Images, recipes and networks at the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Tree = Callable[[Path], dict[str, bytes | None]]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder of four pictures of different sizes, the second of which is none."""
+    """A folder of four images of different sizes, the second of which is none."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -223,7 +223,7 @@ def test_wrong_values_name_the_users_key(override: str, message: str) -> None:
         ({}, '"model" is missing'),
         ({"model": {"head": "x"}}, '"model.backbone" is missing'),
         ({"model": None}, "model: "),
-        ({**BASE, 1: 2}, 'unknown key "1"'),
+        (dict([*BASE.items(), (1, 2)]), 'unknown key "1"'),
     ],
 )
 def test_bad_mappings(source: Any, message: str) -> None:

@@ -1,15 +1,78 @@
-"""Writing files."""
+"""Files that are whole or not there, and JSON without NaN."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
+from typing import Any
 
-from kpnet.core.files import write_json
+import pytest
+
+from kpnet.core.files import plain, replacing, write_atomic, write_json
 
 
-def test_json_has_no_nan(tmp_path: Path) -> None:
+def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for data in (b"first", b""):
+        write_atomic(path, data)
+        assert path.read_bytes() == data
+        assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_a_full_disk_leaves_the_old_file_alone_and_is_named(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+
+    def full(target: Any, *_: Any) -> None:
+        with Path(target).open("wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if step == "write_bytes" else os, step, full)
+        with pytest.raises(OSError, match="No space") as caught:
+            write_atomic(path, b"new")
+    assert caught.value.filename == str(path), "and not the file beside it"
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_piece_by_piece_beside_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_text("old")
+    with replacing(path) as beside:
+        assert beside.suffix == ".mp4", "by which OpenCV knows the format"
+        assert beside.parent == tmp_path
+        beside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_fails_in_between_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as beside:
+        raise ZeroDivisionError(beside.write_text("half"))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match=r"a\.mp4"), replacing(path):
+        pass  # nothing was written
+    assert path.read_text() == "old"
+
+
+def test_json_has_no_nan() -> None:
+    value = {"a": math.nan, "b": [1.5, -math.inf, {"c": math.inf}], "d": None, "e": "nan", "f": 3, "g": True}
+    text = json.dumps(plain(value), allow_nan=False)
+    assert json.loads(text) == {"a": None, "b": [1.5, None, {"c": None}], "d": None, "e": "nan", "f": 3, "g": True}
+
+
+def test_a_json_file_has_no_nan(tmp_path: Path) -> None:
     path = tmp_path / "measures.json"
     write_json(path, {"nme": math.nan, "scores": [1.5, math.inf], "kept": {"epoch": 3}})
     assert json.loads(path.read_text()) == {"nme": None, "scores": [1.5, None], "kept": {"epoch": 3}}

@@ -156,7 +156,9 @@ def test_other_names_are_no_shipped_skeleton() -> None:
 def test_cocos_sigmas_are_the_published_ones() -> None:
     from pycocotools.cocoeval import Params
 
-    assert np.allclose(Skeleton.load("coco17").sigmas, Params("keypoints").kpt_oks_sigmas)
+    sigmas = Skeleton.load("coco17").sigmas
+    assert sigmas is not None
+    assert np.allclose(sigmas, Params("keypoints").kpt_oks_sigmas)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """What every dataset gives, whatever its format."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from support.course import evaluate_model
 from support.paths import SHARED
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kpnet import coordinates
@@ -23,32 +27,32 @@ real_data = pytest.mark.skipif(not FACES.is_dir(), reason=f"no real faces at {FA
 class Given(KeypointDataset):
     """One image and its points, `n` times."""
 
-    def __init__(self, image, xy, n=4, **options):
+    def __init__(self, image: np.ndarray, xy: Any, n: int = 4, **options: Any) -> None:
         super().__init__(**options)
         self.image, self.xy, self.n = image, np.asarray(xy, np.float64), n
         self.skeleton = Skeleton(tuple(f"p{k}" for k in range(len(xy))))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.image.copy(), self.xy.copy()
 
 
-def blob(size, xy, channels=None):
+def blob(size: tuple[int, int], xy: Any, channels: int | None = None) -> np.ndarray:
     rows, columns = np.indices(size)
     image = 250 * np.exp(-((columns - xy[0]) ** 2 + (rows - xy[1]) ** 2) / (2 * 4.0**2))
     image = image.round().astype(np.uint8)
     return image if channels is None else np.repeat(image[..., None], channels, axis=2)
 
 
-def centroid(image):
+def centroid(image: np.ndarray) -> np.ndarray:
     rows, columns = np.indices(image.shape)
     return np.array([(columns * image).sum(), (rows * image).sum()]) / image.sum()
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3])
-def test_dtypes_and_shapes(channels):
+def test_dtypes_and_shapes(channels: int | None) -> None:
     item = Given(blob((40, 60), (20, 30), channels), [[20, 30], [np.nan, np.nan]])[2]
     assert set(item) == {"image", "keypoints", "visible", "weight", "index", "matrix"}
     assert {key: value.dtype for key, value in item.items() if key != "index"} == {
@@ -61,7 +65,7 @@ def test_dtypes_and_shapes(channels):
     assert item["index"] == 2
 
 
-def test_missing_points_are_zero_and_weigh_nothing():
+def test_missing_points_are_zero_and_weigh_nothing() -> None:
     item = Given(blob((8, 8), (4, 4)), [[3, 1], [np.nan, np.nan], [5, np.nan]])[0]
     assert item["visible"].tolist() == [True, False, False]
     assert item["weight"].tolist() == [1, 0, 0]
@@ -70,7 +74,7 @@ def test_missing_points_are_zero_and_weigh_nothing():
 
 @pytest.mark.parametrize("source", [(40, 60), (60, 40), (50, 50), (37, 91)])
 @pytest.mark.parametrize("target", [(96, 96), (64, 128), (33, 47), (24, 24)])
-def test_the_letterbox_moves_points_with_the_picture(source, target):
+def test_the_letterbox_moves_points_with_the_picture(source: tuple[int, int], target: tuple[int, int]) -> None:
     point = np.array([0.4 * source[1], 0.55 * source[0]])
     data = Given(blob(source, point), [point], image_size=target)
     image, xy, matrix = data.sample_pixels(0)
@@ -88,7 +92,7 @@ def test_the_letterbox_moves_points_with_the_picture(source, target):
     assert right - left == pytest.approx(target[1]) or bottom - top == pytest.approx(target[0])
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is():
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     image = blob((30, 50), (20, 10))
     data = Given(image, [[20, 10]], image_size=(30, 50))
     pixels, xy, matrix = data.sample_pixels(0)
@@ -97,7 +101,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
     assert np.array_equal(matrix, np.eye(2, 3))
 
 
-def test_grey_and_colour():
+def test_grey_and_colour() -> None:
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
     grey = Given(colour, [[0, 0]], in_channels=1)[0]["image"]
@@ -110,13 +114,13 @@ def test_grey_and_colour():
         Given(np.zeros((6, 5, 4), np.uint8), [[0, 0]], in_channels=3)[0]
 
 
-def shift(image, points, seed):
+def shift(image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     moved = np.random.default_rng(seed).integers(-3, 4, 2)
     return np.roll(image, moved[::-1], (0, 1)), points + np.array([*moved, 0])
 
 
-def test_augmentation_draws_from_seed_epoch_and_index():
-    def draws(seed, epoch):
+def test_augmentation_draws_from_seed_epoch_and_index() -> None:
+    def draws(seed: int, epoch: int) -> Tensor:
         data = Given(blob((20, 20), (10, 10)), [[10, 10]], n=8, transform=shift, seed=seed)
         data.set_epoch(epoch)
         return torch.stack([data[i]["keypoints"] for i in range(8)])
@@ -128,7 +132,7 @@ def test_augmentation_draws_from_seed_epoch_and_index():
     assert len(torch.unique(first, dim=0)) > 3
 
 
-def test_workers_that_live_on_see_the_new_epoch():
+def test_workers_that_live_on_see_the_new_epoch() -> None:
     data = Given(blob((20, 20), (10, 10)), [[10, 10]], n=4, transform=shift)
     loader = DataLoader(data, batch_size=4, num_workers=1, persistent_workers=True)
     for epoch in (0, 5):
@@ -138,7 +142,7 @@ def test_workers_that_live_on_see_the_new_epoch():
         assert batch["index"].tolist() == [0, 1, 2, 3]
 
 
-def test_points_that_a_transform_moves_off_the_image_are_not_visible():
+def test_points_that_a_transform_moves_off_the_image_are_not_visible() -> None:
     right = np.array([0.2, 0, 0])
     data = Given(
         blob((20, 20), (5, 5)), [[5, 5], [19.4, 3]], transform=lambda image, points, seed: (image, points + right)
@@ -148,15 +152,15 @@ def test_points_that_a_transform_moves_off_the_image_are_not_visible():
 
 
 class Constant(nn.Module):
-    def __init__(self, xy):
+    def __init__(self, xy: Tensor) -> None:
         super().__init__()
         self.xy = xy
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.xy.expand(len(images), 15, 2).reshape(len(images), 30)
 
 
-def check_course_score(dataset):
+def check_course_score(dataset: KeypointDataset) -> float:
     truth = torch.stack([dataset[i]["keypoints"] for i in range(len(dataset))]).double()
     mean = truth.mean(0)
     score = evaluate_model(Constant(mean.float()), dataset)
@@ -164,17 +168,17 @@ def check_course_score(dataset):
     return score
 
 
-def test_the_courses_evaluation_loop_on_synthetic_faces():
+def test_the_courses_evaluation_loop_on_synthetic_faces() -> None:
     assert check_course_score(SyntheticFaces(20, seed=0)) > 1
 
 
 @real_data
-def test_the_courses_evaluation_loop_on_the_courses_file():
+def test_the_courses_evaluation_loop_on_the_courses_file() -> None:
     score = check_course_score(KaggleCSV(FACES / "val.csv"))
     assert 18 < score < 25  # the mean face; with the file's own mean a little better than with training's 21
 
 
-def test_what_a_format_does_not_say_of_a_sample():
+def test_what_a_format_does_not_say_of_a_sample() -> None:
     data = Given(blob((8, 8), (4, 4)), [[3, 1], [np.nan, np.nan]])
     assert data.box(0) is None
     assert data.instance(0) == 0
@@ -184,31 +188,35 @@ def test_what_a_format_does_not_say_of_a_sample():
 class Boxed(Given):
     """Two samples an image, each with a box; the second point is hidden."""
 
-    def image_name(self, index):
+    def image_name(self, index: int) -> str:
         return f"image {index // 2}"
 
-    def instance(self, index):
+    def instance(self, index: int) -> int:
         return index % 2
 
-    def box(self, index):
+    def box(self, index: int) -> np.ndarray | None:
         return np.array([index, 0, index + 3, 5.0])
 
-    def visibility(self, index):
+    def visibility(self, index: int) -> np.ndarray:
         return np.array([2, 1], np.uint8)
 
 
-def test_boxes_instances_and_visibility_come_through_joining_and_folds():
+def test_boxes_instances_and_visibility_come_through_joining_and_folds() -> None:
     boxed = Boxed(blob((8, 8), (4, 4)), [[3, 1], [4, 2]])
     plain = Given(blob((8, 8), (4, 4)), [[3, 1], [4, 2]], n=2)
     skeleton = Skeleton(("p1", "p0"))
     joined = ConcatDataset(skeleton, [ConcatPart("plain", plain), ConcatPart("boxed", boxed)])
     assert joined.box(0) is None
-    assert joined.box(4).tolist() == [2, 0, 5, 5]
+    box = joined.box(4)
+    assert box is not None
+    assert box.tolist() == [2, 0, 5, 5]
     assert [joined.instance(i) for i in range(6)] == [0, 0, 0, 1, 0, 1]
     assert joined.image_name(2) == joined.image_name(3) != joined.image_name(4)
     assert [joined.visibility(i).tolist() for i in (0, 4)] == [[2, 2], [1, 2]]
     fold = Subset(joined, np.array([5, 1]))
-    assert fold.box(0).tolist() == [3, 0, 6, 5]
+    box = fold.box(0)
+    assert box is not None
+    assert box.tolist() == [3, 0, 6, 5]
     assert fold.box(1) is None
     assert fold.instance(0) == 1
     assert fold.visibility(0).tolist() == [1, 2]

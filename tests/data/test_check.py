@@ -15,7 +15,7 @@ from support.paths import SHARED
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import COCO, DeepLabCut, PointsCSV, SyntheticFaces
+from kpnet.data import COCO, DeepLabCut, SyntheticFaces
 from kpnet.data.build import open_dataset
 from kpnet.data.check import check_data, find_swapped_sides
 
@@ -95,7 +95,7 @@ def test_sides_where_nothing_can_be_said() -> None:
 
 @pytest.mark.skipif(not MICE.is_dir(), reason=f"no {MICE} (set KPNET_SHARED)")
 def test_the_one_mouse_whose_ears_are_swapped() -> None:
-    """Frame 102 of DeepLabCut's open field example, as the picture shows."""
+    """Frame 102 of DeepLabCut's open field example, as the image shows."""
     data = DeepLabCut(MICE)
     xy = np.stack([data.keypoints(index) for index in range(len(data))])
     found = find_swapped_sides(xy, data.skeleton)
@@ -155,22 +155,3 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(KpnetError, match="neither labels nor images"):
         open_dataset(tmp_path / "none")
-
-
-def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:
-    """On a picture enlarged by matplotlib the marks' centroid is the dot's."""
-    from kpnet.plot import draw_contact_sheet, save_figure
-
-    image = np.zeros((40, 40, 3), np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), image)
-    (tmp_path / "p.csv").write_text("image,left_x,left_y\na.png,30,10\n")
-    figure = draw_contact_sheet(PointsCSV(tmp_path / "p.csv"), [0])
-    save_figure(figure, tmp_path / "sheet.png")
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    rows, columns = np.nonzero((sheet < 30).all(-1))
-    low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
-    rows, columns = np.nonzero(np.abs(sheet.astype(int) - 242).max(-1) < 10)
-    inside = (columns > low[0]) & (columns < high[0]) & (rows > low[1]) & (rows < high[1])
-    mark = np.array([np.median(columns[inside]), np.median(rows[inside])])
-    shown = (mark - low + 0.5) / (high - low + 1) * 40 - 0.5
-    assert np.abs(shown - [30, 10]).max() < 2

@@ -1,4 +1,4 @@
-"""From format to format and back: points, names, visibility, boxes and pictures are what they were."""
+"""From format to format and back: points, names, visibility, boxes and images are what they were."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tree = Callable[[Path], dict[str, bytes | None]]
 
 
 def samples(data: KeypointDataset) -> dict[tuple[str, int], dict[str, Any]]:
-    """By picture and instance, whatever the order and the folders."""
+    """By image and instance, whatever the order and the folders."""
     found = {}
     for index in range(len(data)):
         image, xy = data.read(index)
@@ -94,7 +94,7 @@ def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], st
 
 
 def one_size(folder: Path, side: int = 40) -> PointsCSV:
-    """Three grey square pictures with a box and hidden points."""
+    """Three grey square images with a box and hidden points."""
     folder.mkdir()
     rng, rows = np.random.default_rng(0), []
     for number in range(3):
@@ -157,7 +157,7 @@ def test_pictures_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
 
 
 def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
-    """Where a number behind a name is another picture's name, and where two pictures have one stem."""
+    """Where a number behind a name is another image's name, and where two images have one stem."""
     points = {"img.png": [(5, 6), (30, 20)], "img_1.png": [(12, 9)], "c.png": [(25, 7)], "c.bmp": [(8, 25)]}
     rows = []
     for name, xy in points.items():
@@ -171,8 +171,8 @@ def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
     found = sorted(data.read(i)[1][0].tolist() for i in range(len(data)))
     assert found == sorted(list(map(float, xy)) for each in points.values() for xy in each)
     for i in range(len(data)):
-        image, xy = data.read(i)
-        assert np.abs(brightest(image, xy[0]) - xy[0]).max() < 0.1
+        image, (point, *_) = data.read(i)
+        assert np.abs(brightest(image, point) - point).max() < 0.1
 
 
 def test_pictures_that_would_fall_together_are_refused(tmp_path: Path, tree: Tree) -> None:
@@ -242,7 +242,7 @@ def test_the_command(kpnet: Run, tmp_path: Path) -> None:
     done = kpnet("data", "convert", "faces", "out", "--from", "{name: pts, index_base: 0}", "--to", "coco")
     assert done.code == 0
     assert done.out == "3 samples: out\n"
-    assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], [[20.25, 12.5], [50, 14], [14, 40]])
+    assert np.allclose(open_dataset(tmp_path / "out").read(0)[1], np.array([[20.25, 12.5], [50, 14], [14, 40]]))
     done = kpnet("data", "convert", "out", "back", "--to", "pts")
     assert done.code == 0
     kpnet("data", "convert", "out", "back", "--to", "pts").refused("back: it exists already")

@@ -1,4 +1,4 @@
-"""Top-down crops: the picture is the oracle, and the way back is exact."""
+"""Top-down crops: the image is the oracle, and the way back is exact."""
 
 from __future__ import annotations
 

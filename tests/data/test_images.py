@@ -1,8 +1,9 @@
-"""Picture files of every kind, each against what it was written from."""
+"""Image files of every kind, each against what it was written from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,12 +65,13 @@ def test_the_size_is_that_of_the_picture_as_it_is_read(
 ) -> None:
     path, given = tmp_path / f"a.{suffix}", Image.Exif()
     given[ORIENTATION] = tag or 1
-    Image.fromarray(picture()).save(path, **({} if tag is None else {"exif": given}))
+    options: dict[str, Any] = {} if tag is None else {"exif": given}
+    Image.fromarray(picture()).save(path, **options)
     assert read_image_size(path, exif=exif) == read_image(path, exif=exif).shape[:2]
 
 
 def test_a_good_header_is_enough_for_the_size(tmp_path: Path) -> None:
-    """So a hundred thousand pictures are not decoded."""
+    """So a hundred thousand images are not decoded."""
     for suffix in ("jpg", "png", "bmp"):
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(picture()).save(path)
@@ -103,7 +105,7 @@ def test_cmyk(tmp_path: Path, suffix: str) -> None:
 def test_alpha_is_dropped(tmp_path: Path, suffix: str) -> None:
     alpha = np.full((24, 40), 0, np.uint8)
     alpha[:, ::2] = 255
-    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == "webp" else {}
     Image.fromarray(np.dstack([picture(), alpha])).save(tmp_path / f"a.{suffix}", **options)
     assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), picture())
 

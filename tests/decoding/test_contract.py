@@ -30,7 +30,7 @@ def test_a_wrong_rank_is_refused(decode: Decoder) -> None:
 @every_decoder
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (2, 5), (3, 3), (1, 130)])
 def test_thin_maps(decode: Decoder, size: tuple[int, int]) -> None:
-    """A sure cell is found wherever it is, and no batch is an answer too."""
+    """A sure cell is found wherever it is, and an empty batch gives an empty result."""
     cells = size[0] * size[1]
     for background in (-30.0, -math.inf):
         maps = torch.full((cells, cells), background).fill_diagonal_(0).view(cells, 1, *size)
@@ -91,7 +91,7 @@ def test_mirror_equivariance(decode: Decoder, seed: int, size: tuple[int, int]) 
 @given(st.integers(0, 2**32), st.integers(0, 12), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_shift_equivariance(decode: Decoder, seed: int, right: int, down: int) -> None:
-    """Of what lies well inside: each decoder's window, and the blur, stay on the map."""
+    """Points lie well inside: each decoder's window, and the blur, stay on the map."""
     size = (24, 27)
     maps = torch.full((1, 2, *size), -60.0, dtype=torch.float64)
     maps[..., 5:10, 5:10] = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -91,7 +91,12 @@ def test_the_gradient_is_that_of_the_parts(dtype: torch.dtype, retain: bool, mon
 def test_the_gradient_keeps_the_probabilities_alone_and_takes_their_place() -> None:
     logits = torch.randn(4, 5, 24, 16, requires_grad=True)
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         xy = decoding.soft_argmax2d(logits)
     assert sum(t.nbytes for t in kept) <= logits.nbytes + xy.nbytes
     places = {t.data_ptr() for t in kept}

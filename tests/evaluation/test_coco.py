@@ -67,6 +67,7 @@ def test_ap_is_pycocotools_and_agrees_with_ours(
 ) -> None:
     pytest.importorskip("pycocotools")
     skeleton = Skeleton.load("coco17")
+    assert skeleton.sigmas is not None
     given = answers(people, off)
     source = write_results(given, people, SIZE, tmp_path / "results.json")
     measures = coco_measures(source, tmp_path / "results.json", skeleton)

@@ -27,7 +27,7 @@ class Images(KeypointDataset):
     """Images of different sizes, with two points and a box each."""
 
     skeleton = SKELETON
-    sizes = ((40, 60), (96, 96), (150, 70), (33, 31))
+    sizes: tuple[tuple[int, int], ...] = ((40, 60), (96, 96), (150, 70), (33, 31))
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -1,8 +1,10 @@
-"""Reliability of answers whose errors are drawn from what they say."""
+"""Reliability of predictions whose errors are drawn from their own covariances."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from kpnet.uncertainty import probability_within
 SIZE = (96, 96)
 
 
-def measured(factor: float, count: int = 3000, dof: float = 5.0):
-    """Answers that say what their errors are, and errors `factor` times as large."""
+def measured(factor: float, count: int = 3000, dof: float = 5.0) -> dict[str, Any]:
+    """The reliability of predictions whose errors are `factor` times as large as they predict."""
     answer, covariance = answers(count)
     confidence = probability_within(covariance, 0.05, SIZE, dof)
     answer = dataclasses.replace(answer, confidence=confidence, dof=dof)
@@ -54,7 +56,7 @@ def test_the_interval_is_of_images_and_not_of_points() -> None:
     assert share["high"] - share["low"] == pytest.approx(2 * 1.96 * (0.5 * 0.5 / 200) ** 0.5, rel=0.2)
 
 
-def test_absent_points_count_for_nothing_and_the_picture_is_drawn(tmp_path) -> None:
+def test_absent_points_count_for_nothing_and_the_picture_is_drawn(tmp_path: Path) -> None:
     answer, covariance = answers(50)
     target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 50.0)
     visible = torch.ones(50, 4, dtype=torch.bool)

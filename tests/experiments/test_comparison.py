@@ -21,22 +21,9 @@ from support.console import Run
 from kpnet import KpnetError
 from kpnet.config.loading import load_config
 from kpnet.experiments import runner
-from kpnet.experiments.plan import fingerprint, plan
+from kpnet.experiments.plan import plan
 
 TIMES = ("peak_bytes", "train_images_per_second", "train_seconds", "latency_1", "latency_64")
-
-
-@pytest.fixture
-def config(tmp_path: Path, tiny: dict[str, Any]) -> Callable[..., Path]:
-    """`config("name", "key=value", …)`: the tiny config's file of that name."""
-
-    def write(name: str, *overrides: str) -> Path:
-        values = load_config(tiny, [*overrides, f"name={name}"]).model_dump(mode="json")
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
 
 
 @pytest.fixture
@@ -118,14 +105,6 @@ def test_a_config_that_fails_is_a_row_that_says_why(
     assert "the loss is not finite" in (out / "comparison.md").read_text()
 
 
-def test_a_config_with_seeds_of_its_own(config: Callable[..., Path]) -> None:
-    three, one = plan([f"{config('a')}:3", config("b", "train.epochs=3")], [], 1, None)
-    assert [trial.config.train.seed for trial in three.trials] == [0, 1, 2]
-    assert [trial.config.train.seed for trial in one.trials] == [0]
-    (absent,) = [row for row in plan([config("c"), "nothing.yaml:0"], [], 1, None) if row.problem]
-    assert "nothing.yaml:0" in str(absent.problem)
-
-
 def test_what_was_trained_before_has_no_peak_memory(
     config: Callable[..., Path], here: list[str], kpnet: Run, tmp_path: Path
 ) -> None:
@@ -188,17 +167,6 @@ def test_folds_hold_each_sample_out_once(
     assert len(held) == 8, "each of the 8 training samples is held out in one fold"
 
 
-def test_what_a_run_is_known_by(config: Callable[..., Path], data: Path) -> None:
-    def key(*overrides: str) -> str:
-        return fingerprint(load_config(config("a"), overrides))
-
-    first = key()
-    assert key("name=b", "data.workers=1") == first
-    assert len({first, key("train.seed=1"), key("train.epochs=3"), key("trainer={}")}) == 4
-    (data / "val.csv").write_text((data / "train.csv").read_text())
-    assert key() != first
-
-
 def test_a_run_is_found_by_its_key_whatever_its_name(
     kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path, data: Path
 ) -> None:
@@ -211,28 +179,6 @@ def test_a_run_is_found_by_its_key_whatever_its_name(
     assert list(records(tmp_path / "out")) == ["b"]
 
 
-def test_weights_and_skeleton_are_known_by_what_is_in_them(
-    config: Callable[..., Path], trained: Path, tmp_path: Path
-) -> None:
-    import shutil
-
-    shutil.copytree(trained, tmp_path / "source")
-    skeleton = tmp_path / "skeleton.yaml"
-    skeleton.write_text("names: [left_eye, right_eye, nose]")
-
-    def key() -> str:
-        return fingerprint(
-            load_config(config("a"), [f"model.pretrained={tmp_path / 'source'}", f"data.skeleton={skeleton}"])
-        )
-
-    first = key()
-    skeleton.write_text("names: [left_eye, right_eye, nose]\npairs: [[left_eye, right_eye]]")
-    second = key()
-    weights = tmp_path / "source" / "final" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert len({first, second, key()}) == 3
-
-
 def test_nothing_finished_is_an_error(kpnet: Run, config: Callable[..., Path], here: list[str], tmp_path: Path) -> None:
     bad = config("bad", "train.optimizer={name: sgd, lr: 1.0e+30}", "model.head=regression")
     done = kpnet("compare", bad, "--seeds", 1, "--out", tmp_path / "out")
@@ -243,12 +189,6 @@ def test_nothing_finished_is_an_error(kpnet: Run, config: Callable[..., Path], h
 
 def test_several_devices_are_refused(kpnet: Run, config: Callable[..., Path]) -> None:
     kpnet("compare", config("a"), "trainer.devices=2", "--out", "out").refused("trainer.devices", "found 2")
-
-
-def test_names_that_two_configs_share(config: Callable[..., Path], tmp_path: Path) -> None:
-    config("a")
-    (tmp_path / "b.yaml").write_text((tmp_path / "a.yaml").read_text().replace("epochs: 2", "epochs: 3"))
-    assert [row.name for row in plan([tmp_path / "a.yaml", tmp_path / "b.yaml"], [], 1, None)] == ["a", "a (2)"]
 
 
 def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> None:

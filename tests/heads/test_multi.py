@@ -9,6 +9,7 @@ import torch
 from support.small_heads import build, features
 
 from kpnet.core.errors import KpnetError
+from kpnet.heads import Head
 from kpnet.heads.multi import MultiHead, MultiOutput
 
 
@@ -21,7 +22,9 @@ def test_the_prediction_of_several_heads() -> None:
         assert isinstance(output, MultiOutput)
         own = output.parts[primary or "fine"]
         assert torch.equal(output.xy, own.xy)
-        expected = head.heads[primary or "fine"].infer(own)
+        part = head.heads[primary or "fine"]
+        assert isinstance(part, Head)
+        expected = part.infer(own)
         torch.testing.assert_close(head.infer(output).covariance, expected.covariance)
 
 
@@ -31,7 +34,8 @@ def test_fused_is_the_mean_by_inverse_variance() -> None:
     assert isinstance(head, MultiHead)
     output = head(features())
     assert isinstance(output, MultiOutput)
-    a, b = (head.heads[name].infer(output.parts[name]) for name in "ab")
+    parts: dict[str, Any] = dict(head.heads.items())
+    a, b = (parts[name].infer(output.parts[name]) for name in "ab")
     va, vb = (torch.diagonal(x.covariance, dim1=-2, dim2=-1).sum(-1)[..., None] for x in (a, b))
     torch.testing.assert_close(output.xy, (a.keypoints * vb + b.keypoints * va) / (va + vb))
     assert torch.equal(head.infer(output).keypoints, output.xy)

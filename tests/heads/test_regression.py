@@ -38,7 +38,7 @@ def test_regression_is_the_courses_network() -> None:
 def test_the_case_studys_layers() -> None:
     """FC, LeakyReLU, dropout 0.2, twice (I2DL, exercise 8), initialised for that slope."""
     spec = {"name": "regression", "hidden": [400, 300], "hidden_activation": "leaky_relu", "dropout": 0.2}
-    head = build(spec, 15).eval()
+    head: Any = build(spec, 15).eval()
     kinds = [type(m).__name__ for m in head.layers]
     assert kinds == ["Linear", "LeakyReLU", "Dropout", "Linear", "LeakyReLU", "Dropout", "Linear", "Tanh"]
     assert [m.p for m in head.layers if isinstance(m, nn.Dropout)] == [0.2, 0.2]
@@ -53,7 +53,7 @@ def test_the_case_studys_layers() -> None:
 
 @pytest.mark.parametrize("name", ["rle", "gaussian_nll", "laplace_nll"])
 def test_every_regression_head_has_the_hidden_activation(name: str) -> None:
-    head = build({"name": name, "hidden_activation": "leaky_relu"})
+    head: Any = build({"name": name, "hidden_activation": "leaky_relu"})
     assert [type(m) for m in head.layers][:2] == [nn.Linear, nn.LeakyReLU]
 
 

@@ -1,4 +1,4 @@
-"""Predictor: the picture is the oracle. A blob that the model sees must come back as its place in the file."""
+"""Predictor: the image is the oracle. A blob that the model sees must come back as its place in the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def centroid(images: Tensor) -> Tensor:
 
 
 def blob_finder(size: Any = (32, 32), channels: int = 1) -> KeypointModel:
-    """A model that answers with the blob's centre and a point beside it."""
+    """A model that predicts the blob's centre and a point beside it."""
     model = build_model(
         backbone={"name": "conv_sandwich", "channels": [4]},
         head={"name": "heatmap", "stride": 2},
@@ -204,7 +204,12 @@ def test_channels_are_red_green_blue(tmp_path: Path) -> None:
     seen = []
     model = blob_finder((60, 80), channels=3)
     infer = model.infer
-    model.infer = lambda images, views: (seen.append(images), infer(images))[1]  # type: ignore[method-assign]
+
+    def watch(images: Tensor, test_time: object = None) -> Keypoints:
+        seen.append(images)
+        return infer(images)
+
+    model.infer = watch  # type: ignore[method-assign]
     places = [(20, 20), (40, 40), (60, 20)]
     Image.fromarray(np.stack([picture((60, 80), p, sigma=3) for p in places], -1)).save(tmp_path / "rgb.png")
     Predictor(model, device="cpu")(tmp_path / "rgb.png")
@@ -243,7 +248,7 @@ def test_kinds_of_files(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(orientation: int, tmp_path: Path) -> None:
-    """Coordinates are those of the picture as a viewer shows it."""
+    """Coordinates are those of the image as a viewer shows it."""
     stored = Image.fromarray(picture((60, 90), (21.0, 17.0)))
     exif = Image.Exif()
     exif[0x0112] = orientation

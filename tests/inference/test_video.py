@@ -1,4 +1,4 @@
-"""Videos at the command line: the same points as in pictures of the frames, and nothing that is half there."""
+"""Videos at the command line: the same points as in images of the frames, and nothing that is half there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cut(path: Path, share: float) -> Path:
 
 @pytest.fixture
 def seeing(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run whose model answers with the centre of the light, sooner than a training would."""
+    """A run whose model predicts the centre of the light, sooner than a training would."""
 
     def infer(self: KeypointModel, images: Tensor, test_time: object = None) -> Keypoints:
         light, (height, width) = images.sum(1), images.shape[-2:]
@@ -251,49 +251,6 @@ def test_a_head_without_confidence_leaves_it_empty(tmp_path: Path) -> None:
     figure = plot.draw_tracks(bare.names, RATE, xy, nothing, bare.std)
     assert len(figure.axes) == 2
     assert not figure.axes[0].collections
-
-
-def test_tracks_are_written_in_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = np.random.default_rng(0)
-    some = tracks.Tracks(
-        ("a", "b"), RATE, draw.normal(size=(10, 2, 2)), draw.random((10, 2)), draw.random((10, 2, 2)), 9
-    )
-    written = []
-    for size in (1024, 3):
-        monkeypatch.setattr(tracks, "CHUNK", size)
-        tracks.write_tables(some, tmp_path / "long.csv", tmp_path / "wide.csv")
-        written.append(((tmp_path / "long.csv").read_text(), (tmp_path / "wide.csv").read_text()))
-    assert written[0] == written[1]
-
-
-def test_the_picture_of_the_tracks() -> None:
-    time = np.arange(50)
-    xy = np.stack([np.stack([time + 5.0 * k, time**2 / 9 + k], -1) for k in range(3)], axis=1)
-    spread = np.broadcast_to([2.0, 3.0], (50, 3, 2))
-    figure = plot.draw_tracks(("a", "b", "c"), 10.0, xy, np.full((50, 3), 0.7), spread, 2.0)
-    across, down, sure = figure.axes
-    for axis, axes in enumerate((across, down)):
-        for k, line in enumerate(axes.get_lines()):
-            np.testing.assert_allclose(line.get_xdata(), time / 10)
-            np.testing.assert_allclose(line.get_ydata(), xy[:, k, axis])
-        band = axes.collections[1].get_paths()[0].get_extents()
-        reach = 2 * (2, 3)[axis]
-        assert band.y0 == pytest.approx(xy[:, 1, axis].min() - reach)
-        assert band.y1 == pytest.approx(xy[:, 1, axis].max() + reach)
-    assert down.yaxis_inverted()
-    assert [line.get_ydata()[0] for line in sure.get_lines()] == [0.7] * 3  # type: ignore[index]
-
-
-def test_a_long_track_is_drawn_by_means() -> None:
-    values = np.random.default_rng(0).normal(size=(9000, 1, 2))
-    values[4000] = np.nan
-    line = plot.draw_tracks(("a",), 30.0, values).axes[0].get_lines()[0]
-    drawn = np.asarray(line.get_ydata())
-    assert len(drawn) == 2000
-    assert np.isfinite(drawn).all()
-    assert drawn.mean() == pytest.approx(np.nanmean(values[:, 0, 0]), abs=0.01)
-    assert drawn.std() == pytest.approx(1 / np.sqrt(4.5), rel=0.05)
-    assert np.asarray(line.get_xdata())[-1] == pytest.approx(300, abs=0.2)
 
 
 def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_at_test_time_the_running_statistics_normalise() -> None:
 def test_spatial_dropout_drops_whole_maps_and_scales_the_others(p: float) -> None:
     torch.manual_seed(0)
     net = build_backbone({"name": "conv_sandwich", "channels": [512], "dropout": p}, 1)
-    nn.init.constant_(net.blocks[0][0].bias, 10.0)  # type: ignore[index,arg-type]  # no value is 0 before it
+    nn.init.constant_(net.get_parameter("blocks.0.0.bias"), 10.0)  # no value is 0 before it
     images = torch.rand(4, 1, 16, 16)
     whole = net.eval()(images)[0]
     assert whole.ne(0).all()
@@ -102,8 +102,8 @@ def test_the_gradient_of_a_plain_rnn_over_time(batch_first: bool) -> None:
     rnn = nn.RNN(1, 1, batch_first=batch_first).double()
     found = input_gradients(rnn, steps=12, seed=3)
     x = torch.randn(12, generator=torch.Generator().manual_seed(3), dtype=torch.float64).tolist()
-    v, w = rnn.weight_ih_l0.item(), rnn.weight_hh_l0.item()
-    bias = rnn.bias_ih_l0.item() + rnn.bias_hh_l0.item()
+    v, w = (rnn.get_parameter(f"weight_{name}_l0").item() for name in ("ih", "hh"))
+    bias = sum(rnn.get_parameter(f"bias_{name}_l0").item() for name in ("ih", "hh"))
     states = [0.0]
     for value in x:
         states.append(np.tanh(w * states[-1] + v * value + bias))
@@ -116,8 +116,8 @@ def test_an_lstm_keeps_what_a_plain_rnn_loses() -> None:
     torch.manual_seed(0)
     layers = {"RNN": nn.RNN(4, 16), "LSTM": nn.LSTM(4, 16)}
     with torch.no_grad():
-        for bias in (layers["LSTM"].bias_ih_l0, layers["LSTM"].bias_hh_l0):
-            bias[16:32] = 2.0  # type: ignore[index]  # the forget gate's
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            layers["LSTM"].get_parameter(name)[16:32] = 2.0  # the forget gate's
     figure = draw_gradients(layers, steps=40, draws=3)
     rnn, lstm = (np.asarray(line.get_ydata()) for line in figure.axes[0].get_lines())
     np.testing.assert_allclose(rnn, input_gradients(layers["RNN"], 40, 3).numpy())

@@ -16,7 +16,7 @@ FACES = SHARED / "data" / "faces15"
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_recipe_builds_and_explains_itself(name):
+def test_recipe_builds_and_explains_itself(name: str) -> None:
     model = build_model(name, pretrained=False)  # there is no network
     summary = summarize(model, (model.config.in_channels, *model.config.input_size))
     assert summary.parameters == sum(p.numel() for p in model.parameters())
@@ -29,7 +29,7 @@ def test_recipe_builds_and_explains_itself(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", TRAINED)
-def test_recipe_memorises_one_image(name, seed):
+def test_recipe_memorises_one_image(name: str, seed: int) -> None:
     """The slides' sanity check; on a real face where there is one."""
     overrides = [f"train.seed={seed}", "model.pretrained=false"]
     if name != "demo":
@@ -39,7 +39,7 @@ def test_recipe_memorises_one_image(name, seed):
     assert error < TARGET_PX, f"{error:.3f} px after {steps} steps"
 
 
-def test_channels_for_an_rgb_task_are_one_override_away():
+def test_channels_for_an_rgb_task_are_one_override_away() -> None:
     model = build_model("facial_heatmap", in_channels=3, num_keypoints=5, input_size=(64, 128))
     assert model.config.num_keypoints == 5
     assert len(model.skeleton) == 5

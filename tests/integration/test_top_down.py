@@ -30,7 +30,8 @@ def people(tmp_path: Path) -> Path:
     """COCO JSON of two images with two and one instances, of two points each."""
     folder = tmp_path / "people"
     (folder / "sub").mkdir(parents=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, name in enumerate(("a.png", "sub/b.png")):
         pixels = np.zeros((60, 90), np.uint8)
         images.append({"id": number + 1, "file_name": name, "width": 90, "height": 60})
@@ -78,7 +79,8 @@ def test_boxes_there_and_back(run: Path, people: Path, kpnet: Run, tmp_path: Pat
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(table.groupby("image", sort=False).instance.nunique()) == [2, 1]
     assert list(table.name.unique()) == ["left_end", "right_end"]
-    for (image, instance), rows in table.groupby(["image", "instance"]):
+    for _, rows in table.groupby(["image", "instance"]):
+        image, instance = (rows[column].iloc[0] for column in ("image", "instance"))
         x, y = [place for name, place in PEOPLE if image.endswith(f":{name}")][instance]
         assert (rows.x - x).abs().max() < 13, "within its crop"
         assert (rows.y - y).abs().max() < 13

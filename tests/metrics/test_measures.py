@@ -62,7 +62,8 @@ def test_the_score_is_the_courses() -> None:
     dataset = [{"image": i, "keypoints": k} for i, k in zip(images, target, strict=True)]
     model.eval()
     criterion = torch.nn.MSELoss()
-    dataloader = DataLoader(dataset, batch_size=1, shuffle=False)  # type: ignore[arg-type]
+    data: Any = dataset
+    dataloader: DataLoader[Any] = DataLoader(data, batch_size=1, shuffle=False)
     loss = 0.0
     for batch in dataloader:
         image, keypoints = batch["image"], batch["keypoints"]
@@ -177,7 +178,7 @@ def test_wrong_shapes_are_told(wrong: str) -> None:
 
 def numbers(measures: dict[str, Any]) -> dict[str, float]:
     """All of them, nested ones too, by path."""
-    flat = {}
+    flat: dict[str, float] = {}
     for key, value in measures.items():
         inner = dict(enumerate(value)) if isinstance(value, list) else value
         if isinstance(inner, dict):
@@ -205,9 +206,10 @@ def test_scaling_image_and_points_moves_pixels_alone(seed: int, scale: float, by
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, st.randoms(use_true_random=False))
 def test_the_order_of_images_changes_nothing(seed: int, random: Any) -> None:
-    parts = example(9, seed)
+    predicted, target, visible = example(9, seed)
     order = random.sample(range(9), 9)
     boxes = torch.rand(9, 4, generator=torch.Generator().manual_seed(seed)) + torch.tensor([0, 0, 1, 1])
-    before = numbers(evaluate_points(*parts, PAIR, SIZE, nme="box", boxes=boxes))
-    after = numbers(evaluate_points(*(x[order] for x in parts), PAIR, SIZE, nme="box", boxes=boxes[order]))
+    before = numbers(evaluate_points(predicted, target, visible, PAIR, SIZE, nme="box", boxes=boxes))
+    mixed = (predicted[order], target[order], visible[order])
+    after = numbers(evaluate_points(*mixed, PAIR, SIZE, nme="box", boxes=boxes[order]))
     assert after == pytest.approx(before, rel=1e-9, nan_ok=True)

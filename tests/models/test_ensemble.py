@@ -72,7 +72,7 @@ def test_a_predictor_of_runs(tmp_path: Path) -> None:
     for seed in (0, 1):
         model(seed).save(tmp_path / str(seed))
     image = np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8)
-    runs = [tmp_path / "0", str(tmp_path / "1")]
+    runs: list[KeypointModel | str | Path] = [tmp_path / "0", str(tmp_path / "1")]
     single = [Predictor(run)(image).keypoints for run in runs]
     np.testing.assert_allclose(Predictor(runs)(image).keypoints, (single[0] + single[1]) / 2, atol=1e-4)
     assert isinstance(load_ensemble(runs[0]), KeypointModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -26,7 +27,13 @@ def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of_file(path: Path, channels: int) -> kpnet.KeypointModel:
     head = {"name": "regression", "pool": "avg"}
-    values = {"head": head, "num_keypoints": 4, "in_channels": channels, "input_size": 64, "pretrained": str(path)}
+    values: dict[str, Any] = {
+        "head": head,
+        "num_keypoints": 4,
+        "in_channels": channels,
+        "input_size": 64,
+        "pretrained": str(path),
+    }
     return build_model(backbone="resnet18", **values).eval()
 
 
@@ -38,7 +45,7 @@ def test_grey_into_a_pretrained_rgb_stem_is_the_image_repeated(resnet_file: Path
     assert torch.equal(grey(images), colour(repeated))
 
     # timm itself, fed as its documentation says.
-    reference = timm.create_model("resnet18", features_only=True, num_classes=10).eval()
+    reference: Any = timm.create_model("resnet18", features_only=True, num_classes=10).eval()
     reference.load_state_dict({k: v for k, v in load_file(resnet_file).items() if not k.startswith("fc.")})
     mean, std = (torch.tensor(reference.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     wanted = reference((repeated - mean) / std)

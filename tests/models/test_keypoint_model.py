@@ -1,4 +1,4 @@
-"""KeypointModel: building, the prediction's form, freezing."""
+"""KeypointModel: building, the form of its output, freezing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 import kpnet
 from kpnet import KpnetError, build_model
+from kpnet.heads.heatmap import HeatmapOutput
 
 # Building
 
@@ -113,6 +114,7 @@ def test_points_follow_the_image_axes() -> None:
     """A bright column in a wide map moves x alone: H and W are not swapped anywhere."""
     model = small(input_size=(32, 64), head={"name": "heatmap", "stride": 2})
     output = model.output(torch.rand(1, 1, 32, 64))
+    assert isinstance(output, HeatmapOutput)
     assert output.logits is not None
     assert output.logits.shape == (1, 3, 16, 32)
 

@@ -1,4 +1,6 @@
-"""kpnet.plot: the picture is the oracle."""
+"""kpnet.plot: the image is the oracle."""
+
+from __future__ import annotations
 
 import io
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.pixels import read_bgr
 from torch import Tensor, nn
 
 from kpnet import plot
@@ -22,7 +25,9 @@ def centroid(weights: np.ndarray) -> np.ndarray:
 
 def rendered(figure: plot.Figure) -> np.ndarray:
     data = np.frombuffer(figure._repr_png_(), np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB).astype(float)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return image.astype(float)
 
 
 def colour_of(picture: np.ndarray, channel: int) -> np.ndarray:
@@ -92,11 +97,11 @@ def normalized(x: float, y: float, size: tuple[int, int] = (64, 96)) -> Tensor:
 @pytest.mark.parametrize("name", ["true", "predicted"])
 def test_points_of_a_figure_lie_on_what_they_mark(name: str) -> None:
     x, y = 30.3, 41.7
-    nothing = torch.full((1, 2), 9.0)
-    points = {"truth": nothing, "predicted": nothing, {"true": "truth"}.get(name, name): normalized(x, y)}
+    there, nothing = normalized(x, y), torch.full((1, 2), 9.0)
+    true, predicted = (there, nothing) if name == "true" else (nothing, there)
     pictures = []
     for image in (blob(x, y), torch.zeros(1, 64, 96)):
-        figure = plot.draw_predictions([image], titles=[""], **{k: [v] for k, v in points.items()})
+        figure = plot.draw_predictions([image], [true], [predicted], titles=[""])
         pictures.append(rendered(figure)[: -int(0.35 * figure.dpi)])  # without the legend
     with_blob, without = pictures
     bright = np.clip(with_blob.min(-1) - without.min(-1), 0, None)
@@ -193,14 +198,14 @@ def test_curves(
     assert len(figure.axes) == panels
     assert any("pass mark 100" in str(line.get_label()) for axes in figure.axes for line in axes.get_lines()) is marked
     plot.save_figure(figure, tmp_path / "curves.png")
-    assert cv2.imread(str(tmp_path / "curves.png")).std() > 5
+    assert read_bgr(tmp_path / "curves.png").std() > 5
 
 
 def test_figures_are_saved_whole_and_closed(tmp_path: Path) -> None:
     figure = plot.draw_predictions([blob(20, 30)], [normalized(20, 30)], [normalized(21, 30)])
     plot.save_figure(figure, tmp_path / "new" / "faces.png")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["faces.png"]
-    assert min(cv2.imread(str(tmp_path / "new" / "faces.png")).shape[:2]) > 200
+    assert min(read_bgr(tmp_path / "new" / "faces.png").shape[:2]) > 200
     assert not figure.axes
     plot.save_figure(plot.draw_curves(history(3)), tmp_path / "curves.svg")
     assert "<svg" in (tmp_path / "curves.svg").read_text()
@@ -242,7 +247,7 @@ def test_a_mosaic_has_each_image_in_its_place(channels: int, tmp_path: Path) -> 
             assert np.array_equal(tile, np.broadcast_to(expected, tile.shape))
     plot.save_figure(figure, tmp_path / "mosaic.png")
     plot.save_figure(plot.draw_mosaic(images), tmp_path / "bare.png")
-    assert all(cv2.imread(str(tmp_path / name)) is not None for name in ("mosaic.png", "bare.png"))
+    assert all(read_bgr(tmp_path / name).size for name in ("mosaic.png", "bare.png"))
 
 
 def test_a_notebook_shows_a_figure_by_itself() -> None:

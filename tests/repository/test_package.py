@@ -24,7 +24,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_both_archives_hold_the_recipes(built):
+def test_both_archives_hold_the_recipes(built: Path) -> None:
     recipes = {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     wheel = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
     assert {f"kpnet/{recipe}" for recipe in recipes} <= wheel
@@ -37,7 +37,7 @@ def test_both_archives_hold_the_recipes(built):
 
 
 @pytest.mark.slow
-def test_a_pip_user_without_the_checkout_gets_every_recipe(built, tmp_path):
+def test_a_pip_user_without_the_checkout_gets_every_recipe(built: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     wheel = str(next(built.glob("*.whl")))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), wheel]
@@ -45,7 +45,7 @@ def test_a_pip_user_without_the_checkout_gets_every_recipe(built, tmp_path):
     # Before the environment's own kpnet, and far from the checkout.
     script = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import kpnet; assert {str(site)!r} in kpnet.__file__;"
-        "from kpnet.config import list_configs, config_text;"
+        "from kpnet.config.loading import list_configs, config_text;"
         "print(list_configs()); print(config_text('facial_heatmap'), end='')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)

@@ -107,7 +107,7 @@ def callables() -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("place", "thing"), [pytest.param(*each, id=each[0]) for each in callables()])
 def test_public_names_say_what_they_take_and_give(place: str, thing: Any) -> None:
     """Args names every parameter, Returns is there where something is returned; an inherited docstring counts."""
-    owner = (inspect.isclass(thing) and thing.__init__) or thing
+    owner = thing.__init__ if inspect.isclass(thing) else thing
     text = inspect.getdoc(thing) or ""
     if inspect.isclass(thing) and "Args:" not in text and "Attributes:" not in text:
         text += "\n" + (inspect.getdoc(thing.__init__) or "")

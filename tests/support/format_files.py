@@ -1,4 +1,4 @@
-"""Pictures with known points, written in each of the formats that others use, without kpnet's own writers."""
+"""Images with known points, written in each of the formats that others use, without kpnet's own writers."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def every_instance() -> list[tuple[str, np.ndarray]]:
 
 
 def coco_values() -> dict[str, Any]:
-    """The picture file's order is not the annotations'; ids are no indices. A box is drawn about the points."""
-    images, annotations = [], []
+    """The image file's order is not the annotations'; ids are no indices. A box is drawn about the points."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (name, (height, width), instances) in enumerate(PICTURES):
         images.insert(0, {"id": 100 + number, "file_name": name, "height": height, "width": width})
         for xy in instances:
@@ -75,7 +76,7 @@ def write_coco(folder: Path, values: dict[str, Any] | None = None) -> Path:
 
 
 def write_pts(folder: Path, *, index_base: int = 1, braces: bool = True) -> Path:
-    """One instance a picture: the index_base."""
+    """One instance a image: the index_base."""
     write_pictures(folder)
     for name, _, instances in PICTURES:
         lines = [f"{x:.4f} {y:.4f}" for x, y in (np.array(instances[0]) + index_base).tolist()]

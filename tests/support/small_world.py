@@ -1,4 +1,4 @@
-"""A folder as the README and the docs take it for granted: faces, pictures and a trained run, all of them small."""
+"""A folder as the README and the docs take it for granted: faces, images and a trained run, all of them small."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def no_trial(trial: Trial, out: Path, *_: Any) -> runner.Outcome:
 def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) -> tuple[Path, Any, dict[str, Any]]:
     """In place of `kpnet.training.pretraining.pretrain`."""
     folder = out or Path("runs") / config.name
-    train, _ = build_images(config)
+    images = build_images(config)[0]
     model = Autoencoder(config.model)
-    model(torch.stack([train[index]["image"] for index in range(2)])).square().mean().backward()
+    model(torch.stack([images[index]["image"] for index in range(2)])).square().mean().backward()
     model.save(folder / "final")
     return folder, model, {}

@@ -22,7 +22,7 @@ def sample(covariance: Tensor, dof: float, count: int = 200_000) -> Tensor:
 
 
 def answers(count: int, points: int = 4, seed: int = 0) -> tuple[Keypoints, Tensor]:
-    """Answers with covariances of many sizes and shapes, and errors whose covariance is theirs^exponent x factor."""
+    """Predictions with covariances of many sizes and shapes, and those covariances."""
     g = torch.Generator().manual_seed(seed)
     roots = 0.02 * torch.randn(count, points, 2, 2, generator=g, dtype=torch.float64)
     covariance = roots @ roots.mT + 1e-5 * torch.eye(2, dtype=torch.float64)

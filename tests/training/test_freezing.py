@@ -1,4 +1,4 @@
-"""Frozen means frozen, what thaws learns at its own rate, and neither resume nor two processes change that."""
+"""Frozen means frozen, what is unfrozen learns at its own rate, and neither resume nor two processes change that."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_no_gradient_and_no_optimizer_group(pretrained: Path) -> None:
     model = build_model(config, num_keypoints=15)
     module = KeypointModule(model, config.train)
     held = {p for part in module.learning_parts() for group in part.groups(0.1, 0.01) for p in group["params"]}
-    resting = {p for block in model.backbone.blocks[:2] for p in block.parameters()}  # type: ignore[union-attr,index]
+    resting = {p for block in model.backbone.blocks[:2] for p in block.parameters()}  # type: ignore[index]
     assert held == set(model.parameters()) - resting
     model.train()
     torch.stack(list(model(torch.rand(2, 1, 32, 32)).flatten())).sum().backward()
@@ -307,7 +307,7 @@ def test_more_stages_than_there_are() -> None:
 
 
 def test_the_report_of_what_was_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a whole classifier and from a run: what fits, what is left out, what is new."""
+    """From a whole classifier and from a run: what fits, what is skipped, what is new."""
     import torchvision
 
     torch.manual_seed(0)

@@ -114,7 +114,7 @@ def test_resume_ends_with_the_weights_of_the_uninterrupted_run(
     run(config, tmp_path / "cut", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     tables = [pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds") for name in ("whole", "cut")]
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(tables[0], tables[1])
 
 
 def test_same_seed_same_weights_and_force(values: dict[str, Any], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: P
 
 
 def test_measured_by_hand() -> None:
-    """Of two flat images, 0.2 and 0.6, given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
+    """Two flat images, 0.2 and 0.6, are given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
     model = Autoencoder(AutoencoderConfig(backbone=CONV, in_channels=1, input_size=(SIDE, SIDE)))
     model.forward = lambda images: torch.full_like(images, 0.5)  # type: ignore[method-assign]
     dataset = [{"image": torch.full((1, SIDE, SIDE), grey)} for grey in (0.2, 0.6)]

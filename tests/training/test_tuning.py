@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from support.console import Run
+from support.pixels import read_bgr
 
 from kpnet import plot
 from kpnet.config.loading import load_config
@@ -146,7 +146,7 @@ def test_tune_gives_lines_for_train_and_writes_a_picture_alone(
     after = tree(tmp_path)
     assert after.keys() - before.keys() == {"tuning", "tuning/learning_rate.png"}
     assert all(after[path] == content for path, content in before.items())
-    assert cv2.imread(str(tmp_path / "tuning" / "learning_rate.png")).std() > 5
+    assert read_bgr(tmp_path / "tuning" / "learning_rate.png").std() > 5
 
 
 def test_tune_says_whose_rate_it_is(kpnet: Run, recipe: Path) -> None:
@@ -204,7 +204,8 @@ def test_tune_refuses(kpnet: Run, recipe: Path, tmp_path: Path, tree: Tree, monk
 
 
 def test_a_divergence_ends_the_test(kpnet: Run, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss, calls = HeatmapHead.loss, []
+    loss = HeatmapHead.loss
+    calls: list[None] = []
 
     def explode(self: Any, *arguments: Any) -> Any:
         calls.append(None)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO as Published
 from support.format_files import NAMES, coco_values, write_coco
 from support.paths import SHARED
+from support.pixels import read_bgr
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
@@ -35,7 +35,9 @@ def test_names_edges_pairs_boxes_visibility(tmp_path: Path) -> None:
     assert data.visibility(0).tolist() == [2, 2, 1]
     assert data.visibility(3).tolist() == [2, 0, 1]
     # The box was drawn 3 px about the points, in pixels whose centres are whole numbers.
-    assert np.allclose(data.box(0), [14 - 3, 12.5 - 3, 50 + 3, 40 + 3])
+    box = data.box(0)
+    assert box is not None
+    assert np.allclose(box, [14 - 3, 12.5 - 3, 50 + 3, 40 + 3])
     assert data.image_ids.tolist() == [100, 100, 101, 102]
     assert data.areas[0] == pytest.approx(42 * 33.5 / 2)
 
@@ -115,7 +117,7 @@ def test_where_pictures_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("said", ["stored", "shown", "neither"])
 def test_the_size_in_the_file_tells_which_way_up_points_are(tmp_path: Path, exif: bool | None, said: str) -> None:
     path = write_coco(tmp_path)
-    picture = cv2.imread(str(tmp_path / "images" / "a.png"))[..., ::-1]
+    picture = read_bgr(tmp_path / "images" / "a.png")[..., ::-1]
     tag = Image.Exif()
     tag[0x112] = 6
     Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / "images" / "a.png", exif=tag)

@@ -31,7 +31,7 @@ SKELETON = Skeleton.load(list(NAMES))
 
 
 def npz(folder: Path) -> NPZ:
-    """Of one size, so not the pictures of the others."""
+    """An npz holds images of one size, so these are not the images of the other formats."""
     from support.format_files import dots
 
     folder.mkdir()

@@ -1,4 +1,9 @@
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,13 +25,15 @@ PIXELS = "0 1 2 3 4 5 6 7 255"  # 3 x 3
 ROW = f"1.5,2,{PIXELS}"
 
 
-def write(tmp_path, *lines, name="faces.csv", newline="\n"):
+def write(tmp_path: Path, *lines: str, name: str = "faces.csv", newline: str = "\n") -> Path:
     path = tmp_path / name
     path.write_bytes(newline.join([*lines, ""]).encode())
     return path
 
 
-def random_table(rng, names, rows, side):
+def random_table(
+    rng: np.random.Generator, names: Sequence[str], rows: int, side: int
+) -> tuple[pd.DataFrame, np.ndarray]:
     frame = pd.DataFrame({f"{n}_{a}": rng.uniform(0, side, rows).round(4) for n in names for a in "xy"})
     images = rng.integers(0, 256, (rows, side, side))
     frame["Image"] = [" ".join(map(str, image.ravel())) for image in images]
@@ -35,7 +42,9 @@ def random_table(rng, names, rows, side):
 
 @pytest.mark.parametrize(("quoting", "newline"), [(0, "\n"), (1, "\n"), (0, "\r\n")])
 @pytest.mark.parametrize("chunk", [1, 700, 1 << 20])
-def test_reads_what_was_written(tmp_path, monkeypatch, rng_seed, quoting, newline, chunk):
+def test_reads_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng_seed: int, quoting: Literal[0, 1], newline: str, chunk: int
+) -> None:
     monkeypatch.setattr(pixel_csv, "_CHUNK", chunk)
     frame, images = random_table(np.random.default_rng(rng_seed), ["b_left", "a", "b_right"], 20, 7)
     frame = frame.sample(frac=1, axis=1, random_state=rng_seed)  # columns in any order, Image anywhere
@@ -52,24 +61,25 @@ def test_reads_what_was_written(tmp_path, monkeypatch, rng_seed, quoting, newlin
 
 
 @pytest.fixture(params=[0, 1, 2])
-def rng_seed(request):
-    return request.param
+def rng_seed(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
-def test_every_number_of_a_pixel(tmp_path):
+def test_every_number_of_a_pixel(tmp_path: Path) -> None:
     path = write(tmp_path, "Image", " ".join(map(str, range(256))), "  ".join(f"{v:03d}" for v in range(256)) + " ")
     for image in KaggleCSV(path).images:
         assert np.array_equal(image.ravel(), np.arange(256))
 
 
-def test_missing_points_and_complete_only(tmp_path):
+def test_missing_points_and_complete_only(tmp_path: Path) -> None:
     header = "a_x,a_y,b_x,b_y,Image"
     path = write(
         tmp_path, header, f"1,2,,,{PIXELS}", f"1,,3,4,{PIXELS}", "", f"5,6,7,8,{PIXELS}", f",,nan,NaN,{PIXELS}"
     )
     data = KaggleCSV(path)
     nan = [np.nan, np.nan]
-    assert np.array_equal(data.keypoints, [[[1, 2], nan], [nan, [3, 4]], [[5, 6], [7, 8]], [nan, nan]], equal_nan=True)
+    expected = np.array([[[1, 2], nan], [nan, [3, 4]], [[5, 6], [7, 8]], [nan, nan]])
+    assert np.array_equal(data.keypoints, expected, equal_nan=True)
     assert data[1]["visible"].tolist() == [False, True]
     complete = KaggleCSV(path, complete_only=True)
     assert len(complete) == 1
@@ -79,7 +89,7 @@ def test_missing_points_and_complete_only(tmp_path):
     assert [only_b.image_name(i) for i in range(len(only_b))] == ["1", "2"]
 
 
-def test_weights(tmp_path):
+def test_weights(tmp_path: Path) -> None:
     header = "a_x,a_y,a_weight,b_weight,b_x,b_y,c_x,c_y,Image"
     rows = ["1,1,0,0.3,3,3,,", "1,1,0.5,2,3,3,4,4", "1,1,,nan,3,3,4,4", "1,1,1,1,,,4,4"]
     path = write(tmp_path, header, *(f"{row},{PIXELS}" for row in rows))
@@ -92,7 +102,7 @@ def test_weights(tmp_path):
     assert [complete[i]["weight"].tolist() for i in range(len(complete))] == [[0.5, 2, 1], [1, 1, 1]]
 
 
-def test_skeleton_gives_the_order_and_may_leave_points_out(tmp_path):
+def test_skeleton_gives_the_order_and_may_leave_points_out(tmp_path: Path) -> None:
     path = write(tmp_path, "a_x,a_y,b_x,b_y,c_x,c_y,Image", f"1,2,3,4,5,6,{PIXELS}")
     data = KaggleCSV(path, skeleton=Skeleton(("c", "a")))
     assert data.keypoints.tolist() == [[[5, 6], [1, 2]]]
@@ -100,7 +110,7 @@ def test_skeleton_gives_the_order_and_may_leave_points_out(tmp_path):
         KaggleCSV(path, skeleton=Skeleton(("a", "bb")))
 
 
-def test_facial15_by_its_names_in_any_order(tmp_path):
+def test_facial15_by_its_names_in_any_order(tmp_path: Path) -> None:
     frame, _ = random_table(np.random.default_rng(0), FACIAL15.names[::-1], 2, 4)
     frame.to_csv(tmp_path / "faces.csv", index=False)
     data = KaggleCSV(tmp_path / "faces.csv")
@@ -108,7 +118,7 @@ def test_facial15_by_its_names_in_any_order(tmp_path):
     assert np.array_equal(data.keypoints[:, 0, 0], frame["left_eye_center_x"])
 
 
-def test_without_labels(tmp_path):
+def test_without_labels(tmp_path: Path) -> None:
     path = write(tmp_path, "ImageId,Image", f"7,{PIXELS}", f'"x,y",{PIXELS}')
     data = KaggleCSV(path)
     assert not data.labelled
@@ -122,7 +132,7 @@ def test_without_labels(tmp_path):
     assert KaggleCSV(write(tmp_path, HEADER, ROW)).labelled
 
 
-def test_read_gives_copies(tmp_path):
+def test_read_gives_copies(tmp_path: Path) -> None:
     data = KaggleCSV(write(tmp_path, HEADER, ROW))
     for array in data.read(0):
         array[:] = 99
@@ -130,14 +140,14 @@ def test_read_gives_copies(tmp_path):
     assert data.keypoints[0, 0, 0] == 1.5
 
 
-def test_open_from_a_config(tmp_path):
+def test_open_from_a_config(tmp_path: Path) -> None:
     write(tmp_path, HEADER, ROW, f",,{PIXELS}")
     config = DataConfig(root=str(tmp_path), complete_only=True)
     data = DATASETS.find("kaggle_csv").open(config, "faces.csv", None, seed=3)
     assert (len(data), data.seed) == (1, 3)
 
 
-BAD = {
+BAD: dict[str, tuple[list[str], str]] = {
     "empty file": ([], r"faces\.csv: empty; expected a header"),
     "header only": ([HEADER], "a header but no rows"),
     "no Image": (["eye_x,eye_y,image", ROW], r'no Image column .*\(did you mean "image"\?\)'),
@@ -182,7 +192,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_bad_input(tmp_path, monkeypatch, case, chunk):
+def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, chunk: int) -> None:
     monkeypatch.setattr(pixel_csv, "_CHUNK", chunk)
     lines, message = BAD[case]
     path = write(tmp_path, *lines) if lines else tmp_path / "faces.csv"
@@ -193,7 +203,7 @@ def test_bad_input(tmp_path, monkeypatch, case, chunk):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match=re.escape(f"{tmp_path / 'none.csv'}: no such file")):
         KaggleCSV(tmp_path / "none.csv")
     with pytest.raises(KpnetError, match="a folder"):
@@ -202,7 +212,7 @@ def test_missing_file_and_folder(tmp_path):
 
 @real_data
 @pytest.mark.parametrize(("name", "rows", "points"), [("val.csv", 200, 15), ("partial.csv", 340, 4)])
-def test_real_files_as_pandas_reads_them(name, rows, points):
+def test_real_files_as_pandas_reads_them(name: str, rows: int, points: int) -> None:
     data = KaggleCSV(FACES / name)
     frame = pd.read_csv(FACES / name)
     assert data.skeleton == FACIAL15

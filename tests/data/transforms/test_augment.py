@@ -1,4 +1,4 @@
-"""The picture is the oracle: a blob and its keypoint go through together and must stay together."""
+"""The image is the oracle: a blob and its keypoint go through together and must stay together."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def blobs(size: tuple[int, int], xy: np.ndarray, peaks: Any = 255.0, sigma: floa
 
 
 def centroid(image: np.ndarray, near: np.ndarray) -> np.ndarray | None:
-    """Of the blob nearest to a point (a reflecting border shows copies); None if the image's edge cuts it."""
+    """Centroid of the blob nearest to a point (a reflecting border shows copies); None if the image's edge cuts it."""
     count, labels, boxes, centers = cv2.connectedComponentsWithStats((image >= 3).astype(np.uint8))
     if count == 1:
         return None
@@ -89,7 +89,7 @@ def worst_error(transforms: list[Any], size: tuple[int, int], draws: int = 40) -
         image, moved = augment(blobs(size, xy), xy, seed)
         assert image.shape == size
         if (found := centroid(image, moved[0])) is not None:
-            errors.append(np.linalg.norm(found - moved[0]))
+            errors.append(float(np.linalg.norm(found - moved[0])))
     assert len(errors) >= draws / 5, "the test's arguments move too many blobs out"
     return max(errors)
 
@@ -126,12 +126,13 @@ def test_chains_and_groups_keep_the_blob(transforms: list[Any], size: tuple[int,
 @pytest.mark.parametrize("transforms", [[always(name, {})] for name in MIRRORS] + CHAINS[1:])
 @pytest.mark.parametrize("size", SIZES[:2])
 def test_a_mirrored_picture_swaps_left_and_right(transforms: list[Any], size: tuple[int, int]) -> None:
-    """Brightness says which blob is where: left 250, right 160, nose 90. The picture says if it was mirrored."""
+    """Brightness says which blob is where: left 250, right 160, nose 90. The image says if it was mirrored."""
     xy = np.array([[0.6, 0.45], [0.4, 0.4], [0.5, 0.6]]) * (size[1], size[0])
     augment, image, mirrored = Augment(transforms, FACE), blobs(size, xy, (250, 160, 90), sigma=3), 0
     for seed in range(30):
         after, moved = augment(image, xy, seed)
-        brightness = cv2.remap(after, *moved.astype(np.float32).T[:, :, None], cv2.INTER_LINEAR)[:, 0]
+        columns, rows = moved.astype(np.float32).T[:, :, None]
+        brightness = cv2.remap(after, columns, rows, cv2.INTER_LINEAR)[:, 0]
         bright, dim, nose = moved[np.argsort(brightness)[::-1]]
         assert (np.abs(np.sort(brightness)[::-1] - (250, 160, 90)) < 30).all(), "a point lies on no blob"
         is_mirrored = np.linalg.det([dim - bright, nose - bright]) * np.linalg.det([xy[1] - xy[0], xy[2] - xy[0]]) < 0

@@ -233,7 +233,7 @@ def test_a_point_that_a_skeleton_tells_as_the_mean_of_others(folder: Path) -> No
 def test_some_of_a_files_points(names: list[str], folder: Path) -> None:
     """The first, the last, any: as many as were asked for, and those."""
     own = KaggleCSV(folder / "full.csv")
-    joined = ConcatDataset(Skeleton(names=names), [ConcatPart("full.csv", own)])
+    joined = ConcatDataset(Skeleton(tuple(names)), [ConcatPart("full.csv", own)])
     places = [own.skeleton.names.index(name) for name in names]
     np.testing.assert_array_equal(joined.read(0)[1], own.read(0)[1][places])
     np.testing.assert_array_equal(joined.labels(), own.labels()[:, places])
@@ -243,7 +243,7 @@ def test_some_of_a_files_points(names: list[str], folder: Path) -> None:
 
 def test_an_image_of_another_type_is_refused() -> None:
     class Floats(KeypointDataset):
-        skeleton = Skeleton(names=["nose"])
+        skeleton = Skeleton(("nose",))
 
         def __len__(self) -> int:
             return 1

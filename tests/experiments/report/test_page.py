@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the pat
 
 @pytest.fixture(scope="module")
 def page_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
+    """The page of two rows: the tiny run, and a worse one: its first epoch's weights turned to noise."""
     import torch
 
     from kpnet.models.build import load_model

@@ -1,0 +1,92 @@
+"""Loaders and samplers: which samples, in which order, in which epoch."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kpnet.config.loading import load_config
+from kpnet.core.skeleton import Skeleton
+from kpnet.data import KeypointDataset
+from kpnet.training.loaders import EpochSampler, Loaders, UnpaddedDistributedSampler
+
+
+class Numbers(KeypointDataset):
+    """`count` images of 2x2 whose grey value is ten times the epoch, plus the index."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.skeleton, self.count = Skeleton(("a",)), count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((2, 2), 10 * int(self._epoch) + index, np.uint8), np.zeros((1, 2))
+
+
+def loaders(count: int, epoch: int = 0, ranks: int = 1, rank: int = 0, val: int | None = None, **train: Any) -> Loaders:
+    """As in a training that has come to `epoch`, on one of several ranks."""
+    model = {"backbone": "conv_sandwich", "head": "heatmap"}
+    config = load_config({"model": model, "train": {"batch_size": 4, **train}, "data": {"workers": 0}})
+    made = Loaders(Numbers(count), None if val is None else Numbers(val), config)
+    progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
+    trainer: Any = SimpleNamespace(
+        world_size=ranks, global_rank=rank, fit_loop=SimpleNamespace(epoch_progress=progress)
+    )
+    made.trainer = trainer
+    return made
+
+
+def order(batches: Any) -> list[int]:
+    return [int(index) for batch in batches for index in batch["index"]]
+
+
+def test_an_epoch_has_every_sample_once_in_an_order_of_seed_and_epoch() -> None:
+    first = order(loaders(10).train_dataloader())
+    assert sorted(first) == list(range(10))
+    assert first != sorted(first)
+    assert order(loaders(10).train_dataloader()) == first
+    assert order(loaders(10, epoch=1).train_dataloader()) != first
+    assert order(loaders(10, seed=1).train_dataloader()) != first
+
+
+def test_batches_are_of_the_configs_size_and_the_last_is_smaller() -> None:
+    sizes = [len(batch["index"]) for batch in loaders(10).train_dataloader()]
+    assert sizes == [4, 4, 2]
+
+
+def test_a_resumed_training_begins_in_its_own_epoch() -> None:
+    """The loader's first epoch is that of the training, for the order and for the dataset."""
+    whole = loaders(10).train_dataloader()
+    assert isinstance(whole.sampler, EpochSampler)
+    whole.sampler.set_epoch(3)
+    expected = [(batch["index"].tolist(), batch["image"].flatten().tolist()) for batch in whole]
+    resumed = [(b["index"].tolist(), b["image"].flatten().tolist()) for b in loaders(10, epoch=3).train_dataloader()]
+    assert resumed == expected
+    index, image = resumed[0]
+    assert image[0] == pytest.approx((30 + index[0]) / 255)
+
+
+def test_ranks_share_the_samples_of_an_epoch() -> None:
+    seen = [order(loaders(9, ranks=2, rank=rank).train_dataloader()) for rank in range(2)]
+    assert [len(each) for each in seen] == [5, 5], "equal numbers: a rank that waits for ever would hang"
+    assert set(seen[0]) | set(seen[1]) == set(range(9))
+    held = [order(loaders(9, ranks=2, rank=rank, val=5).val_dataloader()) for rank in range(2)]
+    assert held == [[0, 2, 4], [1, 3]]
+
+
+def test_validation_counts_each_sample_once_over_ranks() -> None:
+    for length in (1, 5, 6, 7):
+        seen = [i for rank in range(3) for i in UnpaddedDistributedSampler(length, 3, rank)]
+        assert sorted(seen) == list(range(length))
+
+
+def test_without_validation_data_there_is_no_loader() -> None:
+    assert loaders(3).val_dataloader() == []
+    val = loaders(3, val=5).val_dataloader()
+    assert order(val) == [0, 1, 2, 3, 4]
+    assert [len(batch["index"]) for batch in val] == [4, 1]
