@@ -63,11 +63,13 @@ def test_npz_with_all_it_may_have(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 def test_npz_points_that_are_told_to_be_absent(tmp_path: Path) -> None:
     given: dict[str, Any] = {"visibility": np.array([[0, 1], [2, 3], [np.nan, 2]])}
     points = np.arange(12.0).reshape(3, 2, 2)
-    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 9), np.uint8), keypoints=points, names=NAMES[:2], **given)
+    images = np.repeat(np.arange(3, dtype=np.uint8), 8 * 9).reshape(3, 8, 9)
+    np.savez(tmp_path / "a.npz", images=images, keypoints=points, names=NAMES[:2], **given)
     data = NPZ(tmp_path / "a.npz")
     assert data.skipped.messages == ["row 1: left_ear has visibility 3; expected 0, 1 or 2"]
     assert [data.visibility(i).tolist() for i in range(2)] == [[0, 1], [2, 2]]
     assert np.array_equal(data.read(0)[1], np.array([[np.nan, np.nan], [2, 3]]), equal_nan=True)
+    assert [int(data.read(i)[0].max()) for i in range(2)] == [0, 2], "the images of the samples that are kept"
     with pytest.raises(KpnetError, match="row 1: left_ear has visibility 3"):
         NPZ(tmp_path / "a.npz", strict=True)
 
