@@ -7,7 +7,7 @@ LOWEST ?= .venv-lowest
 
 # TORCH=cpu takes PyTorch's CPU build from PyTorch's own index, which is some 5 GB smaller on Linux. Not run yet.
 ifeq ($(TORCH),cpu)
-CPU_BUILD = $(PIP) --index-url https://download.pytorch.org/whl/cpu torch torchvision
+CPU_BUILD = $(PIP) --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision
 endif
 
 .PHONY: demo test test-fast test-lowest lint docs format install

@@ -9,7 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kpnet import data, decoding, losses, metrics, oks, plot, rendering
+    from kpnet import (
+        coordinates,
+        data,
+        decoding,
+        losses,
+        metrics,
+        oks,
+        plot,
+        rendering,
+        smoothing,
+        uncertainty,
+    )
     from kpnet.backbones import list_backbones
     from kpnet.config.loading import load_config
     from kpnet.core.errors import KpnetError
@@ -38,7 +49,10 @@ _HOME = {
     "load_model": "kpnet.models",
     "train": "kpnet.training.supervised",
 }
-_MODULES = ("data", "decoding", "losses", "metrics", "oks", "plot", "rendering")
+_MODULES = (
+    *("coordinates", "data", "decoding", "losses", "metrics", "oks", "plot", "rendering", "smoothing"),
+    "uncertainty",
+)
 
 __all__ = [
     "KeypointModel",
@@ -47,6 +61,7 @@ __all__ = [
     "Skeleton",
     "TestTime",
     "build_model",
+    "coordinates",
     "data",
     "decoding",
     "evaluate",
@@ -59,7 +74,9 @@ __all__ = [
     "oks",
     "plot",
     "rendering",
+    "smoothing",
     "train",
+    "uncertainty",
 ]
 
 

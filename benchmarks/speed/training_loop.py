@@ -21,7 +21,7 @@ import torch
 from kpnet.config.loading import load_config
 from kpnet.models.build import build_model
 from kpnet.training import supervised as training
-from kpnet.training.freezing import parts
+from kpnet.training.freezing import parameter_groups
 from kpnet.training.optim import build_optimizer
 
 
@@ -30,7 +30,7 @@ class BareSteps(pl.Callback):
 
     def __init__(self, config: Any) -> None:
         self.model = build_model(config).train()
-        self.optimizer = build_optimizer(parts(self.model, config.train), config.train.optimizer)
+        self.optimizer = build_optimizer(parameter_groups(self.model, config.train), config.train.optimizer)
         size, points = config.model.input_size, self.model.config.num_keypoints
         batch = config.train.batch_size
         self.images = torch.rand(batch, config.model.in_channels, *size)

@@ -8,17 +8,17 @@ from typing import Any
 import yaml
 
 from kpnet.backbones import BACKBONES, Backbone
-from kpnet.cli.json_schema import RECIPES, Json, described, json_schema
+from kpnet.cli.json_schema import RECIPES, Json, description, json_schema
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.heads import HEADS, Head
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import Decoder
 
-PARTS: dict[str, tuple[str, Mapping[str, type], type]] = {
-    "head": ("Heads", HEADS, Head),
-    "decoder": ("Decoders", DECODERS, Decoder),
-    "backbone": ("Backbones", BACKBONES, Backbone),
-    "format": ("Data formats", DATASETS, KeypointDataset),
+PARTS: dict[str, tuple[str, Mapping[str, type]]] = {
+    "head": ("Heads", HEADS),
+    "decoder": ("Decoders", DECODERS),
+    "backbone": ("Backbones", BACKBONES),
+    "format": ("Data formats", DATASETS),
 }
 TITLES = {"train": "Training", "pretrain": "Pretraining", "sweep": "Sweeps"}
 
@@ -36,13 +36,11 @@ def config_reference() -> str:
         for title, section in sections:
             lines += ["", f"### {title}", ""] if title else []
             lines += [section.get("description", ""), "", *_table(section, links)]
-    for kind, (title, registry, base) in PARTS.items():
+    for kind, (title, registry) in PARTS.items():
         lines += ["", f"## {title}"]
         for name, cls in sorted(registry.items()):
             options = schemas["train"]["$defs"][f"{kind}.{name}"]
-            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", ""]
-            for text in described(cls, base):
-                lines += [text, ""]
+            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", description(cls), ""]
             lines += _table(options, links, names=False)
     return "\n".join(lines) + "\n"
 

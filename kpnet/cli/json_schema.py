@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from kpnet.backbones import BACKBONES, Backbone
+from kpnet.backbones import BACKBONES
 from kpnet.config.fields import Recipe
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
@@ -17,12 +17,11 @@ from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import load_plugins
 from kpnet.core.skeleton import SkeletonFile
 from kpnet.core.validation import options_model
-from kpnet.data import DATASETS, KeypointDataset
+from kpnet.data import DATASETS
 from kpnet.data.base import COMMON_ARGUMENTS
 from kpnet.data.transforms.augment import GROUPS, supported
-from kpnet.heads import HEADS, Head
+from kpnet.heads import HEADS
 from kpnet.heads.decoders import DECODERS
-from kpnet.heads.decoders.base import Decoder
 
 Json = dict[str, Any]
 RECIPES: dict[str, type[Recipe]] = {recipe.command: recipe for recipe in (Config, PretrainConfig, SweepConfig)}
@@ -59,10 +58,10 @@ def json_schema(command: str = "train") -> Json:
     schema = RECIPES[command].model_json_schema()
     models: dict[str, Json] = schema["$defs"]
     if command in ("train", "pretrain"):
-        models |= _parts("backbone", BACKBONES, Backbone, libraries=True) | {"transform": _transform()}
+        models |= _parts("backbone", BACKBONES, libraries=True) | {"transform": _transform()}
     if command == "train":
-        models |= _parts("decoder", DECODERS, Decoder) | _parts("head", HEADS, Head) | {"skeleton": _skeleton()}
-        models |= _parts("format", DATASETS, KeypointDataset, excluded=COMMON_ARGUMENTS)
+        models |= _parts("decoder", DECODERS) | _parts("head", HEADS) | {"skeleton": _skeleton()}
+        models |= _parts("format", DATASETS, excluded=COMMON_ARGUMENTS)
         formats, skeletons = _ref("format"), [_TEXT, _list(_TEXT), _ref("skeleton")]
         _narrow(models["ModelConfig"], backbone=_ref("backbone"), head=_ref("head"), heads=_mapping(_ref("head")))
         _narrow(
@@ -84,11 +83,9 @@ def schema_text(command: str = "train") -> str:
     return json.dumps(json_schema(command), indent=1, ensure_ascii=False) + "\n"
 
 
-def described(cls: type, base: type) -> Iterator[str]:
-    """Yield the prose of the docstrings of `cls` and of the classes between it and `base`, sections left out."""
-    for each in cls.__mro__[: cls.__mro__.index(base)]:
-        if each.__doc__ and issubclass(each, base):
-            yield _SECTION.split(inspect.cleandoc(each.__doc__), maxsplit=1)[0].strip()
+def description(cls: type) -> str:
+    """Return the prose of a class's own docstring, without its sections."""
+    return _SECTION.split(inspect.cleandoc(cls.__doc__ or ""), maxsplit=1)[0].strip()
 
 
 def option_texts(cls: type) -> dict[str, str]:
@@ -126,7 +123,6 @@ def _narrow(model: Json, **properties: Json) -> None:
 def _parts(
     kind: str,
     registry: Mapping[str, type],
-    base: type,
     *,
     libraries: bool = False,
     excluded: frozenset[str] = frozenset(),
@@ -136,11 +132,10 @@ def _parts(
     Args:
         kind: Which kind of part, such as "head".
         registry: The parts by name.
-        base: Their common base class.
         libraries: Whether names from timm and torchvision, with options that those check, are allowed too.
         excluded: Keyword-only parameters that are no options.
     """
-    found = {f"{kind}.{name}": _options(name, cls, base, excluded) for name, cls in sorted(registry.items())}
+    found = {f"{kind}.{name}": _options(name, cls, excluded) for name, cls in sorted(registry.items())}
     alone = [name for name in sorted(registry) if found[f"{kind}.{name}"]["required"] == ["name"]]
     choices: list[Json] = [{"enum": alone}, *map(_ref, found)]
     if libraries:
@@ -149,10 +144,10 @@ def _parts(
     return {kind: {"anyOf": choices}, **found}
 
 
-def _options(name: str, cls: type, base: type, excluded: frozenset[str]) -> Json:
+def _options(name: str, cls: type, excluded: frozenset[str]) -> Json:
     """Return the mapping of a part: its name, and its keyword-only parameters with their texts under `Args:`."""
     options = options_model(cls, excluded).model_json_schema()
-    options["description"] = " ".join(next(described(cls, base), "").split())
+    options["description"] = " ".join(description(cls).split())
     options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
     options["required"] = ["name", *options.get("required", ())]
     properties, loss_terms = options["properties"], getattr(cls, "loss_terms", ())

@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from kpnet.config.schema import TrainConfig
-from kpnet.metrics import PASS_MARK
+from kpnet.metrics import PASS_MARKS
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.freezing import frozen_stages, parameter_groups, parts
-
-COURSE_SKELETON = "facial15"  # the pass mark is that of the course's task on these points
+from kpnet.training.freezing import count_learning_groups, frozen_stages, parameter_groups
 
 
 def render_parameter_groups(model: KeypointModel, config: TrainConfig) -> Table:
     """Return a table of the model's parts: parameters, learning rate, and when each of them is trained."""
-    order, stages = parts(model, config), len(model.backbone.strides)
-    trained = [parameter_groups(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)]
+    order, stages = parameter_groups(model, config), len(model.backbone.strides)
+    trained = [
+        count_learning_groups(order, model, frozen_stages(config.freeze, stages, e)) for e in range(config.epochs)
+    ]
     table = Table(box=box.HORIZONTALS, padding=(0, 1))
     for title in ("part", "parameters", "learning rate", "trained"):
         table.add_column(title, justify="left" if title in ("part", "trained") else "right", no_wrap=True)
@@ -41,8 +41,9 @@ def print_measures(console: Console, measures: dict[str, Any], what: str, *, ske
         skeleton: Name of the model's skeleton; for `facial15`, the score is compared with the course's pass mark.
     """
     verdict = ""
-    if skeleton == COURSE_SKELETON:
-        verdict = f"; {'passes' if measures['score'] >= PASS_MARK else 'below'} the course's {PASS_MARK:.0f}"
+    pass_mark = PASS_MARKS.get(str(skeleton))
+    if pass_mark is not None:
+        verdict = f"; {'passes' if measures['score'] >= pass_mark else 'below'} the course's {pass_mark:.0f}"
     size = "x".join(map(str, measures["input_size"]))
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
     failure = 100 * measures["failure_threshold"]

@@ -72,7 +72,7 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, overrides: Sequ
 def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrides: Sequence[str] = ()) -> S:
     """Load a config of any schema, as `load_config` does."""
     if isinstance(source, BaseModel):
-        where, values = "config", source.model_dump(exclude_unset=True)  # what is left out stays so
+        where, values = "config", source.model_dump()
     elif isinstance(source, Mapping):
         where, values = "config", _plain(source)
     else:

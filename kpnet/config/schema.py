@@ -192,6 +192,11 @@ class Freeze(StrictModel):
             raise PydanticCustomError("no_end", "every needs until, the epochs before the first stage is unfrozen")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Write what was set: a `warmup` that nobody gave is none beside `schedule: plateau`, in the run's YAML too."""
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
 
 class LRScale(StrictModel):
     """Learning-rate multipliers per part."""

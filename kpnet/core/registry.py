@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, first_line
 from kpnet.core.validation import check_options
 
 GROUP = "kpnet.plugins"
@@ -27,7 +27,7 @@ def load_plugins() -> None:
             entry.load()
         except Exception as error:
             package = entry.dist.name if entry.dist is not None else entry.name
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = first_line(error, with_type=True)
             raise KpnetError(f"{package}: its parts for kpnet ({entry.value}) cannot be loaded: {reason}") from None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kpnet.core.skeleton import Skeleton
-from kpnet.metrics import _check, evaluate_points
+from kpnet.metrics import check_points, evaluate_points
 
 
 class KeypointMetrics(Metric):
@@ -28,7 +28,7 @@ class KeypointMetrics(Metric):
 
     def update(self, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
         """Add predicted and true points (B, K, 2), normalised, and which are visible, bool (B, K)."""
-        _check(predicted, target, visible)
+        check_points(predicted, target, visible)
         self.predicted.append(predicted.detach().float())
         self.target.append(target)
         self.visible.append(visible)

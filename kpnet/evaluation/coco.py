@@ -96,7 +96,7 @@ def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[
         KpnetError: pycocotools is not installed, or the skeleton has no sigmas.
     """
     if skeleton.sigmas is None:
-        raise KpnetError("COCO's AP needs the skeleton's sigmas: see kpnet/skeletons/coco17.yaml")
+        raise KpnetError("COCO's AP needs the skeleton's `sigmas`, as `skeleton: coco17` has them")
     try:
         from pycocotools.coco import COCO as Truth
         from pycocotools.cocoeval import COCOeval

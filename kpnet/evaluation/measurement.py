@@ -81,7 +81,7 @@ def evaluate(
     batch_size: int = 64,
     test_time: TestTime | None = None,
     nme: str | tuple[str, str] | None = None,
-    failure: float = FAILURE_THRESHOLD,
+    failure_threshold: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """Measure a model on labelled data, in pixels of the model's input.
@@ -93,7 +93,7 @@ def evaluate(
         batch_size: Images per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
         nme: What the NME divides by; see `kpnet.metrics.normalizers`.
-        failure: NME above which an image counts as failed.
+        failure_threshold: NME above which an image counts as failed.
         min_confidence: Also measure the points of at least this confidence on their own.
 
     Returns:
@@ -115,23 +115,23 @@ def evaluate(
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
     predictions = predict_dataset(model, data, batch_size, test_time)
-    return evaluate_predictions(predictions, model, nme, failure, min_confidence)
+    return evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
 
 
 def evaluate_predictions(
     result: Predictions,
     model: KeypointModel | Ensemble,
     nme: str | tuple[str, str] | None = None,
-    failure: float = FAILURE_THRESHOLD,
+    failure_threshold: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
 ) -> dict[str, Any]:
     """Measure predictions as `evaluate` does, with the same options."""
     size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
-    measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure=failure)
+    measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure_threshold=failure_threshold)
     confidence, confident = result.predicted.confidence, None
     if min_confidence is not None:
         if confidence is None:
-            raise KpnetError("--min-confidence: this head gives no confidence; see kpnet calibrate")
+            raise KpnetError("min_confidence: this head gives no confidence; see kpnet calibrate")
         confident = confidence >= min_confidence
     if confident is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
         measures["image_pixels"] = evaluate_in_image_pixels(*points, model.skeleton, size, result.matrix, confident)

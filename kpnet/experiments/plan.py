@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # A run's place and name do not change its result; the data in `data.root` is hashed itself.
 PLACES = (("name",), ("data", "root"), ("data", "workers"))
+
+
+ShouldContinue = Callable[[int, float], bool]  # given the epoch and its validation score
+
+
+class TrialStopped(Exception):
+    """Raised when a trial is pruned."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from typing import Any, Literal, TextIO, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import KpnetError, NotFiniteError, first_line
 from kpnet.core.files import write_json
-from kpnet.experiments.plan import Row, Trial
+from kpnet.experiments.plan import Row, ShouldContinue, Trial, TrialStopped
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
-from kpnet.experiments.watcher import ShouldContinue, TrialStopped
 
 MARK = "comparison.json"  # the file that identifies a comparison's folder
 PATIENCE = 30.0  # seconds that a killed comparison's training has to notice and end
@@ -208,7 +207,7 @@ def attempt(trial: Trial, folder: Path, console: Console, watch: ShouldContinue 
     except KpnetError as error:
         return "failed", str(error)
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+        return "failed", first_line(error, with_type=True)
     return "done", ""
 
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import lightning.pytorch as pl
 
-ShouldContinue = Callable[[int, float], bool]  # given the epoch and its validation score
-
-
-class TrialStopped(Exception):
-    """Raised when a trial is pruned."""
+from kpnet.experiments.plan import ShouldContinue, TrialStopped
 
 
 class PruningCallback(pl.Callback):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.data.images import to_channels
 from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Table(Protocol):
@@ -39,6 +41,8 @@ class PredictionTable:
 
     def save(self, folder: Path) -> Path:
         """Write the file; a CSV has four decimals."""
+        import pandas as pd
+
         table = pd.concat(self.frames, ignore_index=True)
         path = folder / ("predictions.json" if self.as_json else "predictions.csv")
         if self.as_json:
@@ -83,6 +87,8 @@ class LabelTable:
     def save(self, folder: Path) -> Path:
         """Write the file; labels keep all their digits."""
         path = folder / "labels.csv"
+        import pandas as pd
+
         write_atomic(path, pd.DataFrame(self.rows).to_csv(index=False).encode())
         return path
 

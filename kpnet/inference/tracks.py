@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from kpnet import plot
 from kpnet.core.files import replacing
@@ -19,6 +18,9 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.video import Video, write_video
 from kpnet.smoothing import Smoother
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK = 1024  # frames whose numbers are in memory at once
 HELD = 1_000_000  # points over all frames that are smoothed at once: 16 MB
@@ -100,6 +102,8 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
         deeplabcut: File with a row for each frame under three header rows (scorer, bodyparts, coords), as DeepLabCut
             writes its analyses; x and y are the smoothed ones if there are any.
     """
+    import pandas as pd
+
     with replacing(table) as beside, beside.open("w", newline="") as file:
         for start in range(0, len(tracks), CHUNK):
             rows = _long_rows(tracks, slice(start, start + CHUNK))
@@ -127,6 +131,8 @@ def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path
 
 
 def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
+    import pandas as pd
+
     xy, confidence = tracks.xy[at], tracks.confidence[at]
     frames = np.repeat(np.arange(at.start, at.start + len(xy)), len(tracks.names))
     smooth = () if tracks.smooth is None else (("x_smooth", 0), ("y_smooth", 1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
@@ -17,6 +18,7 @@ from kpnet.config.fields import StrictModel
 from kpnet.config.pretraining import AutoencoderConfig, Mask
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
+from kpnet.core.validation import explain_validation_error
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.models.files import write_model
 from kpnet.models.normalization import register_statistics
@@ -129,8 +131,12 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
         KpnetError: A file is missing or damaged, or the weights do not fit the config.
     """
     folder = model_folder(path)
+    values: Any = None
     try:
-        saved = _Saved.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        saved = _Saved.model_validate(values)
+    except ValidationError as error:
+        raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {first_line(error)}") from None
     statistics = {"mean": saved.input.mean, "std": saved.input.std}

@@ -14,6 +14,7 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.stages import Stages, find_stages
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_mode
 from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
@@ -161,7 +162,7 @@ class KeypointModel(nn.Module):
         predicted = self.head.infer(self.output(images))
         not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
         if not_finite.any():
-            name = self.config.head if isinstance(self.config.head, str) else self.config.head.get("name")
+            name = split_spec(self.config.head, "head")[0]
             raise NotFiniteError(
                 f'head "{name}": the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: '
                 "look for NaN in the images and in the weights"

@@ -126,6 +126,8 @@ def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:
     """Write the names beside their points (N, K, 2), as markers: the glyphs are drawn once and not N times."""
     few = len(skeleton) <= _NAMED
     for k, (name, colour) in enumerate(zip(skeleton.names, _colours(skeleton), strict=True)):
+        if few and not name.strip():
+            continue  # a name without glyphs has no path
         text = TextPath((2, 2) if few else (1, 1), name if few else str(k), size=4.5)
         size = 2 * np.abs(text.vertices).max()  # matplotlib scales a marker's path to this
         axes.plot(*places[:, k].T, marker=text, markersize=size, linestyle="none", color=colour, markeredgewidth=0)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.images import model_inputs, read_image
 from kpnet.heads import Keypoints
@@ -161,8 +162,7 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
     view = _view(model, image)
     predicted = model.infer(view.images)
     if predicted.heatmaps is None:
-        head = model.config.head if isinstance(model.config.head, str) else model.config.head.get("name")
-        raise NothingToDraw(f'no heatmaps: the head "{head}" gives none')
+        raise NothingToDraw(f'no heatmaps: the head "{split_spec(model.config.head, "head")[0]}" gives none')
     maps, points = predicted.heatmaps[0].float().cpu().numpy(), view.points(predicted)
     (left, top), (right, bottom) = coordinates.transform(
         np.array([(-0.5, -0.5), (view.size[1] - 0.5, view.size[0] - 0.5)]), view.inverse

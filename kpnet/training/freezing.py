@@ -29,7 +29,7 @@ class ParameterGroup:
         return [{**group, "lr": lr * self.scale, "part": self.name} for group in groups if group["params"]]
 
 
-def parts(model: KeypointModel, config: TrainConfig) -> list[ParameterGroup]:
+def parameter_groups(model: KeypointModel, config: TrainConfig) -> list[ParameterGroup]:
     """Return the groups in the order in which they are unfrozen: the head, then the backbone or its stages, last first.
 
     There is one group if all parameters learn alike. The rate of stage i of n (from 0) is multiplied by
@@ -62,7 +62,7 @@ def frozen_stages(freeze: Freeze | None, stages: int, epoch: int) -> int:
     return max(0, first - 1 - (epoch - freeze.until) // freeze.every)
 
 
-def parameter_groups(order: list[ParameterGroup], model: KeypointModel, frozen: int) -> int:
+def count_learning_groups(order: list[ParameterGroup], model: KeypointModel, frozen: int) -> int:
     """Return how many of the groups, in their order, learn while the first `frozen` stages are frozen."""
     if len(order) <= 2:
         return len(order) if frozen == 0 else 1

@@ -15,7 +15,7 @@ from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import NotFiniteError
 from kpnet.evaluation.accumulators import KeypointMetrics
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.freezing import ParameterGroup, frozen_stages, parameter_groups, parts
+from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
 from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
 
 Batch = dict[str, Any]
@@ -58,7 +58,7 @@ class KeypointModule(pl.LightningModule):
         self.val_loss = MeanMetric()
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
-        self.parts = parts(model, config)
+        self.groups = parameter_groups(model, config)
         self._freeze_for(0)
 
     def _freeze_for(self, epoch: int) -> None:
@@ -66,16 +66,16 @@ class KeypointModule(pl.LightningModule):
         if frozen != self.model.frozen_stages:
             self.model.freeze_backbone(frozen)
 
-    def learning_parts(self) -> list[ParameterGroup]:
-        return self.parts[: parameter_groups(self.parts, self.model, self.model.frozen_stages)]
+    def learning_groups(self) -> list[ParameterGroup]:
+        return self.groups[: count_learning_groups(self.groups, self.model, self.model.frozen_stages)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._freeze_for(checkpoint["epoch"])  # the optimizer's groups are those of the epoch that was saved
 
     def on_train_epoch_start(self) -> None:
-        before = len(self.learning_parts())
+        before = len(self.learning_groups())
         self._freeze_for(self.current_epoch)
-        unfrozen = self.learning_parts()[before:]
+        unfrozen = self.learning_groups()[before:]
         for part in unfrozen:
             self._add(part)
         if unfrozen and isinstance(self.trainer.strategy, DDPStrategy):
@@ -89,7 +89,7 @@ class KeypointModule(pl.LightningModule):
         if isinstance(scheduler, GroupSchedule):
             return scheduler.add(part, settings.weight_decay, settings.lr)
         for optimizer in self.trainer.optimizers:  # a plateau may have lowered the rates
-            fallen = optimizer.param_groups[0]["lr"] / (settings.lr * self.parts[0].scale)
+            fallen = optimizer.param_groups[0]["lr"] / (settings.lr * self.groups[0].scale)
             for group in part.groups(settings.weight_decay, settings.lr * fallen):
                 optimizer.add_param_group(group)
 
@@ -141,7 +141,7 @@ class KeypointModule(pl.LightningModule):
         self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.learning_parts(), self.config.optimizer)
+        optimizer = build_optimizer(self.learning_groups(), self.config.optimizer)
         steps, freeze = steps_per_epoch(self.trainer, self.config.batch_size), self.config.freeze
         warmup, epochs = steps * freeze.warmup if freeze else 0.0, self.config.epochs
         schedule = build_schedule(optimizer, self.config.schedule, steps * epochs, epochs, warmup)

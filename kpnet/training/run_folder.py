@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kpnet.config.loading import flatten, load_as, to_yaml
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
 
 
@@ -69,8 +69,7 @@ def _check_checkpoint(path: Path) -> None:
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from None
+        raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {first_line(error)}") from None
 
 
 def create_run_folder(folder: Path, config: Config | PretrainConfig, force: bool) -> None:

@@ -17,7 +17,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
-from kpnet.metrics import PASS_MARK
+from kpnet.metrics import PASS_MARKS
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
@@ -123,7 +123,7 @@ def _finish(
     figure = draw_samples(module.model, val)
     if figure is not None:
         plot.save_figure(figure, folder / "predictions.png")
-    pass_mark = PASS_MARK if module.model.skeleton.name == "facial15" else None  # the course's, of its own points
+    pass_mark = PASS_MARKS.get(str(module.model.skeleton.name))
     plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history), pass_mark), folder / "curves.png")
     return measures
 

@@ -82,7 +82,7 @@ class RangeTest(KeypointModule):
 
     def configure_optimizers(self) -> Any:
         # Built at rate 1, each group's rate is its own scale, which the schedule keeps.
-        optimizer = build_optimizer(self.learning_parts(), self.config.optimizer.model_copy(update={"lr": 1.0}))
+        optimizer = build_optimizer(self.learning_groups(), self.config.optimizer.model_copy(update={"lr": 1.0}))
         schedule = LambdaLR(optimizer, lambda step: float(self.rates[min(step, len(self.rates) - 1)]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -118,7 +118,7 @@ def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LR
     curve = suggest_lr(module.rates, means)
     size = config.train.batch_size
     lines = [f"learning rate {curve.suggestion:.1e}: where the loss falls fastest, at batch size {size}"]
-    first, *others = module.learning_parts()
+    first, *others = module.learning_groups()
     if others:
         scales = ", ".join(f"{part.name} {part.scale:g}" for part in others)
         lines.append(f"it is the {first.name}'s; other parts learned at their own multiple of it: {scales}")

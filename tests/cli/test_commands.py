@@ -153,7 +153,7 @@ def test_force_deletes_no_folder_that_is_no_run(kpnet: Run, recipe: Path, tmp_pa
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     before = tree(tmp_path)
-    kpnet("train", recipe, "--force", "--out", "thesis").refused("thesis", "no run", "--out")
+    kpnet("train", recipe, "--force", "--out", "thesis").refused("thesis", "not a run folder", "--out")
     assert tree(tmp_path) == before
 
 

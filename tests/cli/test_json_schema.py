@@ -13,7 +13,7 @@ from support.console import Run
 from support.paths import ROOT
 from support.recipes import TRAINED, loader
 
-from kpnet.cli.json_schema import RECIPES, described, json_schema, option_texts, schema_text
+from kpnet.cli.json_schema import RECIPES, description, json_schema, option_texts, schema_text
 from kpnet.config.loading import _Loader, config_text, list_configs, load_as
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.errors import KpnetError
@@ -241,5 +241,5 @@ def test_options_are_described_by_the_args_of_the_docstrings() -> None:
     texts = {"stride": "Pixels per cell: 4 of the input's.", "width": "Channels.", "loss": "Weight of each loss term."}
     texts["stride"] += " A second paragraph."
     assert option_texts(Part) == texts
-    assert list(described(Part, Base)) == ["A part of one's own.\n\nIt has two paragraphs."]
+    assert description(Part) == "A part of one's own.\n\nIt has two paragraphs."
     assert option_texts(int) == {}

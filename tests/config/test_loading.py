@@ -12,8 +12,8 @@ from support.paths import ROOT
 from support.recipes import loader
 
 from kpnet.config.loading import config_text, list_configs, load_config, to_yaml
-from kpnet.config.optim import Adam, AdamW
-from kpnet.config.schema import Config, TrainFile
+from kpnet.config.optim import SGD, SWA, Adam, AdamW, Cosine
+from kpnet.config.schema import Config, TrainConfig, TrainFile
 from kpnet.core.errors import KpnetError
 
 FULL = """
@@ -80,6 +80,25 @@ def test_yaml_round_trip_of_everything(tmp_path: Path) -> None:
     assert config.name == "1e5"
     second.write_text(to_yaml(config))
     assert load_config(second) == config
+
+
+def test_a_typed_config_keeps_its_parts_and_what_was_set_in_it() -> None:
+    train = TrainConfig(optimizer=SGD(lr=0.1), schedule=Cosine(), average=SWA())
+    config = load_config(BASE).model_copy(update={"train": train})
+    config.data.root = "elsewhere"
+    for loaded in (load_config(config), load_config(config, ["name=other"])):
+        assert loaded.train == train
+        assert loaded.data.root == "elsewhere"
+
+
+def test_a_freeze_beside_plateau_survives_its_yaml(tmp_path: Path) -> None:
+    """`warmup`, which plateau does not take, is none that a run's own config would give."""
+    config = load_config(BASE, ["train.freeze={until: 2}", "train.schedule=plateau"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    again = load_config(tmp_path / "config.yaml")
+    assert again == config
+    assert again.train.freeze is not None
+    assert "warmup" not in again.train.freeze.model_fields_set
 
 
 def test_a_config_and_a_mapping_are_left_alone() -> None:

@@ -98,7 +98,7 @@ def test_a_head_without_confidence_has_none_to_cut_off() -> None:
     model = build_model(backbone="conv_sandwich", head="regression", num_keypoints=2, in_channels=1, input_size=32)
     data = Images(image_size=(32, 32))
     model.skeleton = SKELETON
-    with pytest.raises(KpnetError, match="--min-confidence: this head gives no confidence"):
+    with pytest.raises(KpnetError, match="min_confidence: this head gives no confidence"):
         evaluate(model, data, min_confidence=0.5)
 
 

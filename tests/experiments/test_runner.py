@@ -17,9 +17,8 @@ from rich.console import Console
 
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.experiments import runner
-from kpnet.experiments.plan import Row, Trial, plan
+from kpnet.experiments.plan import Row, Trial, TrialStopped, plan
 from kpnet.experiments.result import Result
-from kpnet.experiments.watcher import TrialStopped
 
 QUIET = Console(quiet=True)
 

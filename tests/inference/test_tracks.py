@@ -150,7 +150,7 @@ def test_the_annotated_copy_has_the_best_points(tmp_path: Path, monkeypatch: pyt
         drawn.append((int(frame[0, 0, 0]), xy.tolist(), confidence is None, list(edges)))
         return frame
 
-    monkeypatch.setattr(tracks, "draw_points", draw)
+    monkeypatch.setattr("kpnet.plot.points.draw_points", draw)
     clip: Any = Clip(3)
     given = some(3, smooth=np.arange(12.0).reshape(3, 2, 2))
     skeleton = Skeleton(NAMES, edges=(("b", "a"),))

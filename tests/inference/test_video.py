@@ -218,7 +218,7 @@ def test_nothing_is_left_half_written(
             raise KpnetError("no more")
         return np.zeros((96, 96, 3), np.uint8)
 
-    monkeypatch.setattr(tracks, "draw_points", fail)
+    monkeypatch.setattr("kpnet.plot.points.draw_points", fail)
     kpnet("predict", trained, "clip.avi").refused("no more")
     left = {path.name for path in (tmp_path / "predictions").iterdir()}
     assert left == {"clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}

@@ -39,7 +39,7 @@ def test_auc_of_one_value_is_a_rectangle() -> None:
 @pytest.mark.parametrize("failure", [0.1, 0.3])
 def test_areas_and_curves_against_counting(failure: float) -> None:
     predicted, target, visible = example(40)
-    found = evaluate_points(predicted, target, visible, PAIR, SIZE, failure=failure)
+    found = evaluate_points(predicted, target, visible, PAIR, SIZE, failure_threshold=failure)
     scale = np.array(SIZE[::-1]) / 2
     errors = np.linalg.norm((predicted - target).double().numpy() * scale, axis=-1)
     shown = visible.numpy()

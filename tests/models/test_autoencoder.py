@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from support.stripes import CONV, MLP, SIDE
 
 from kpnet.config.pretraining import AutoencoderConfig, Mask
 from kpnet.core.errors import KpnetError
-from kpnet.models.autoencoder import Autoencoder, corrupt
+from kpnet.models.autoencoder import Autoencoder, corrupt, load_autoencoder
 
 
 def test_every_weight_learns_and_the_finer_maps_are_not_seen() -> None:
@@ -94,3 +95,11 @@ def test_noise_is_normal_and_of_its_sigma() -> None:
     assert noise.std().item() == pytest.approx(0.2, rel=0.02)
     assert (noise.abs() < 0.2).float().mean().item() == pytest.approx(0.683, abs=0.01)
     assert torch.equal(corrupt(images, 0.0, None, torch.zeros(1)), images)
+
+
+def test_an_autoencoder_of_an_older_kpnet_is_refused_with_the_new_key(tmp_path: Path) -> None:
+    Autoencoder(AutoencoderConfig(backbone="conv_sandwich", in_channels=1)).save(tmp_path)
+    path = tmp_path / "model.yaml"
+    path.write_text(path.read_text().replace("input:", "stem:"))
+    with pytest.raises(KpnetError, match=r'model\.yaml: unknown key "stem": it is called "input" now$'):
+        load_autoencoder(tmp_path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from support.pixels import read_bgr
 
@@ -51,67 +55,111 @@ class Samples(KeypointDataset):
 POINTS = np.array([[70.0, 10], [5, 10], [40, 50]])
 
 
-def marks(axes: Axes) -> list[tuple[tuple[float, float], str, bool]]:
-    """Place, colour and whether it is hollow, of each mark."""
-    found = []
-    for line in axes.get_lines():
-        if line.get_marker() == "o":
-            x, y = (float(np.asarray(values).item()) for values in line.get_data())
-            hollow = line.get_markerfacecolor() == "none"
-            found.append(((x, y), to_hex(line.get_markeredgecolor()), hollow))
-    return found
+@dataclass
+class Tile:
+    """What is drawn of a sample, in its image's pixels."""
+
+    image: AxesImage
+    edges: LineCollection
+    marks: PathCollection
+
+    def pixels(self, places: Any) -> np.ndarray:
+        left, right, bottom, top = self.image.get_extent()
+        height, width = np.shape(self.image.get_array())[:2]
+        return (np.asarray(places) - (left, top)) / (right - left, bottom - top) * (width, height) - 0.5
+
+    @property
+    def view(self) -> np.ndarray:
+        """Edges x0, y0, x1, y1 of what is shown."""
+        clip, axes = self.image.get_clip_box(), self.image.axes
+        assert clip is not None
+        assert axes is not None
+        return self.pixels(axes.transData.inverted().transform(clip.get_points())).ravel()
 
 
-def test_a_panel_a_sample_with_its_points_sides_and_edges() -> None:
+def tiles(figure: Figure) -> list[Tile]:
+    (axes,) = figure.axes
+    lines = [each for each in axes.collections if isinstance(each, LineCollection)]
+    marks = [each for each in axes.collections if isinstance(each, PathCollection)]
+    return [Tile(*parts) for parts in zip(axes.images, lines, marks, strict=True)]
+
+
+def titles(figure: Figure) -> dict[str, str]:
+    return {text.get_text(): to_hex(text.get_color()) for text in figure.axes[0].texts}
+
+
+def test_a_tile_a_sample_with_its_points_sides_and_edges() -> None:
     figure = draw_contact_sheet(Samples(POINTS), [0, 1, 2, 4], {1: "swapped"})
-    assert [axes.get_title() for axes in figure.axes] == ["image 0", "image 1\nswapped", "image 4 #1"]
-    assert [to_hex(axes.title.get_color()) for axes in figure.axes] == ["#000000", "#ff0000", "#000000"]
-    for axes, index in zip(figure.axes, (0, 1, 4), strict=True):
-        assert (np.asarray(axes.images[0].get_array()) == index).all()
-    axes = figure.axes[0]
-    places, colours, hollow = zip(*marks(axes), strict=True)
-    assert list(places) == [tuple(point) for point in POINTS.tolist()]
+    assert titles(figure) == {"image 0": "#000000", "image 1\nswapped": "#ff0000", "image 4 #1": "#000000"}
+    drawn = tiles(figure)
+    for tile, index in zip(drawn, (0, 1, 4), strict=True):
+        assert (np.asarray(tile.image.get_array()) == index).all()
+        np.testing.assert_allclose(tile.pixels(tile.marks.get_offsets()), POINTS, atol=1e-9)
+        (edge,) = tile.edges.get_segments()
+        np.testing.assert_allclose(tile.pixels(edge), [[70, 10], [40, 50]], atol=1e-9)
+        view = np.sort(tile.view.reshape(2, 2), axis=0).ravel()
+        np.testing.assert_allclose(view, [-0.5, -0.5, 79.5, 59.5], atol=1e-6, err_msg="the whole image")
+    colours = [to_hex(colour) for colour in np.asarray(drawn[0].marks.get_edgecolor())]
     assert len(set(colours)) == 3, "left, right, and neither"
-    assert list(hollow) == [False, True, False], "what is hidden"
-    assert [text.get_text() for text in axes.texts] == list(EYES.names)
-    (edge,) = [line for line in axes.get_lines() if line.get_marker() != "o"]
-    assert np.column_stack([np.asarray(v) for v in edge.get_data()]).tolist() == [[70, 10], [40, 50]]
-    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 79.5), (59.5, -0.5)), "the whole image"
+    hollow = [colour[3] == 0 for colour in np.asarray(drawn[0].marks.get_facecolor())]
+    assert hollow == [False, True, False], "what is hidden"
 
 
-def test_missing_points_have_no_mark_and_many_have_numbers() -> None:
+def test_tiles_do_not_overlap_and_pixels_are_square() -> None:
+    axes = (figure := draw_contact_sheet(Samples(POINTS), [0, 1, 3, 4])).axes[0]
+    boxes = [image.get_window_extent() for image in axes.images]
+    for box in boxes:
+        assert box.width / box.height == pytest.approx(80 / 60)
+        assert sum(box.overlaps(other) for other in boxes) == 1, "itself alone"
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+
+
+def test_names_stand_at_their_points_and_missing_points_have_none() -> None:
     xy = POINTS.copy()
     xy[0] = np.nan
-    axes = draw_contact_sheet(Samples(xy), [0]).axes[0]
-    assert len(marks(axes)) == 2
-    many = Skeleton(tuple(f"point {k}" for k in range(30)))
-    axes = draw_contact_sheet(Samples(np.tile([9.0, 9], (30, 1)), skeleton=many), [0]).axes[0]
-    assert [text.get_text() for text in axes.texts] == [str(k) for k in range(30)]
+    figure = draw_contact_sheet(Samples(xy), [0, 1])
+    drawn = tiles(figure)
+    assert [len(np.asarray(tile.marks.get_offsets())) for tile in drawn] == [2, 2]
+    names = figure.axes[0].get_lines()
+    assert len(names) == len(EYES)
+    for k, line in enumerate(names):
+        places = np.asarray(line.get_xydata(), float)
+        for tile, place in zip(drawn, places, strict=True):
+            np.testing.assert_allclose(tile.pixels(place), xy[k], atol=1e-9)
+
+
+def test_a_name_without_glyphs_is_drawn_as_none() -> None:
+    skeleton = Skeleton(("left_eye", " ", "nose"))
+    figure = draw_contact_sheet(Samples(POINTS, skeleton=skeleton), [0])
+    assert len(figure.axes[0].get_lines()) == 2
 
 
 def test_a_small_sample_is_shown_with_its_surroundings_and_its_box() -> None:
     box = np.array([20.0, 10, 30, 25])
     xy = np.array([[22.0, 12], [28, 12], [25, 24]])
-    axes = draw_contact_sheet(Samples(xy, box), [0]).axes[0]
-    (patch,) = axes.patches
+    figure = draw_contact_sheet(Samples(xy, box), [0])
+    (tile,) = tiles(figure)
+    (patch,) = figure.axes[0].patches
     assert isinstance(patch, Rectangle)
-    assert (*patch.get_xy(), patch.get_width(), patch.get_height()) == (20, 10, 10, 15)
-    low, high = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    assert high - low == bottom - top == 24, "half as much again as 16 pixels, or as the larger side"
-    assert ((low + high) / 2, (top + bottom) / 2) == (25, 17.5)
+    corners = patch.get_xy(), (patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height())
+    np.testing.assert_allclose(tile.pixels(corners).ravel(), box, atol=1e-9)
+    low, high = np.sort(tile.view.reshape(2, 2), axis=0)
+    np.testing.assert_allclose(high - low, 24, err_msg="half as much again as 16 pixels, or as the larger side")
+    np.testing.assert_allclose((low + high) / 2, (25, 17.5))
 
 
 def test_a_point_beyond_the_image_is_shown() -> None:
     xy = POINTS.copy()
     xy[0] = [95, -20]
-    axes = draw_contact_sheet(Samples(xy), [0]).axes[0]
-    assert axes.get_xlim()[1] >= 95
-    assert axes.get_ylim()[1] <= -20
+    (tile,) = tiles(draw_contact_sheet(Samples(xy), [0]))
+    low, high = np.sort(tile.view.reshape(2, 2), axis=0)
+    assert high[0] >= 95
+    assert low[1] <= -20
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    (title,) = [axes.get_title() for axes in draw_contact_sheet(Samples(POINTS), [3]).axes]
+    (title,) = titles(draw_contact_sheet(Samples(POINTS), [3]))
     assert title.endswith("a/b.png")
     assert len(title) < 40
 

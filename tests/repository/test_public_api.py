@@ -76,6 +76,19 @@ def test_building_and_predicting_import_only_what_they_need() -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("kpnet.cli.data_report", {"torchmetrics", "torchvision", "timm", "albumentations", "lightning", "pandas"}),
+        ("kpnet.data.convert", {"torchmetrics", "torchvision", "timm", "albumentations", "lightning", "matplotlib"}),
+        ("kpnet.inference.pipeline", {"torchmetrics", "torchvision", "timm", "lightning", "matplotlib", "pandas"}),
+        ("kpnet.experiments.comparison", {"lightning"}),
+    ],
+)
+def test_commands_import_only_what_they_use(module: str, heavy: set[str]) -> None:
+    assert not heavy & modules_after(f"import {module}")
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "build_model",

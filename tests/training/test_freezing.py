@@ -133,7 +133,7 @@ def test_no_gradient_and_no_optimizer_group(pretrained: Path) -> None:
     config = small(pretrained, "train.freeze={stages: 2}")
     model = build_model(config, num_keypoints=15)
     module = KeypointModule(model, config.train)
-    held = {p for part in module.learning_parts() for group in part.groups(0.1, 0.01) for p in group["params"]}
+    held = {p for part in module.learning_groups() for group in part.groups(0.1, 0.01) for p in group["params"]}
     resting = {p for block in model.backbone.blocks[:2] for p in block.parameters()}  # type: ignore[index]
     assert held == set(model.parameters()) - resting
     model.train()

@@ -20,7 +20,7 @@ def parse_numbers(cells: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, np.nda
     values, wrong = np.full(len(cells), np.nan), np.zeros(len(cells), bool)
     for row, cell in enumerate(cells):
         try:
-            values[row] = float(cell or "nan")
-        except ValueError:
+            values[row] = float("nan" if cell is None or cell == "" else cell)
+        except (TypeError, ValueError):
             wrong[row] = True
     return values, wrong

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 
 
 def read_h5(path: Path) -> list[list[str]]:
@@ -33,7 +33,7 @@ def read_h5(path: Path) -> list[list[str]]:
         with _plain_pickles():
             frame = pd.read_hdf(path)
     except Exception as error:  # PyTables and pandas raise all kinds of errors for a damaged file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise KpnetError(f"{path}: not a readable HDF5 table of labels: {reason}") from None
     return list(csv.reader(frame.to_csv().splitlines()))
 

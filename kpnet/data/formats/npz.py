@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, first_line
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
@@ -111,7 +111,7 @@ def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
     except KpnetError:
         raise
     except Exception as error:  # a damaged archive can raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise KpnetError(f"{path}: not a readable npz file of plain arrays: {reason}") from None
 
 

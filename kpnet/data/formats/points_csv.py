@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, did_you_mean, shorten
+from kpnet.core.errors import KpnetError, did_you_mean, first_line, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
@@ -138,7 +138,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
             f"{path}: reading Parquet needs pyarrow: pip install kpnet[formats]; or save it as CSV"
         ) from None
     except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
-        raise KpnetError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise KpnetError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     _check_header(path, list(columns))
     columns["image"] = np.array(["" if pd.isna(name) else str(name) for name in columns["image"]], dtype=str)
