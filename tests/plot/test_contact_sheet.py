@@ -65,7 +65,7 @@ class Tile:
 
     def pixels(self, places: Any) -> np.ndarray:
         left, right, bottom, top = self.image.get_extent()
-        height, width = np.shape(self.image.get_array())[:2]
+        height, width = np.asarray(self.image.get_array()).shape[:2]
         return (np.asarray(places) - (left, top)) / (right - left, bottom - top) * (width, height) - 0.5
 
     @property
