@@ -241,8 +241,9 @@ def evaluate_points(
         - pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %), of the image's longer side;
         - nme, the mean over the `nme_images` images with a known length, which nme_by names;
         - failure_rate, the fraction of images above failure_threshold, and ced_curve and ced_auc up to there;
-        - input_size and images, the number of images;
-        - per_point, and per_group for the skeleton's groups: the same for their points.
+        - points, the number of visible points, and images, the number of images; input_size, the given size;
+        - per_point: for each name rmse_px, mre_px, pck@5% and points;
+        - per_group: the same for each of the skeleton's groups, and its nme.
 
     Raises:
         KpnetError: If `nme` is unknown, see `normalizers`.

@@ -18,7 +18,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LibraryBackbone(Backbone):
-    """What both libraries share: checks, input statistics, and the check that every map covers the image."""
+    """Base class that checks the options, sets the input statistics, and checks that every map covers the image."""
 
     name: str
     net: Any

@@ -34,6 +34,9 @@ def find_stages(backbone: Backbone, in_channels: int, size: tuple[int, int]) -> 
         backbone: The network; it is left as it was.
         in_channels: Channels of the blank image that is passed through it.
         size: Height and width of that image.
+
+    Returns:
+        The stage of every parameter and of every module.
     """
     stages = _parameter_stages(backbone, in_channels, size)
     modules = {}

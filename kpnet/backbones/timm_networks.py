@@ -31,6 +31,18 @@ class TimmBackbone(LibraryBackbone):
 
     A transformer is built for `input_size`; where timm allows it, position embeddings are resampled for other sizes.
     The last of several maps of one stride is kept. Options go to `timm.create_model` (`drop_path_rate`, …).
+
+    Args:
+        name: A name of `timm_names`, or one with a tag of its weights (`NAME.TAG`).
+        in_channels: Channels of the images.
+        pretrained: True loads timm's published weights, a path those of a weight file, a run or a pretraining; False
+            starts from random ones.
+        input_size: Height and width of the images. None: those that timm states for the network.
+        options: Keyword arguments of `timm.create_model`.
+
+    Raises:
+        KpnetError: The network cannot be built, an option is unknown or set by kpnet, the weights cannot be loaded, or
+            the maps do not cover an image of this size.
     """
 
     def __init__(
@@ -78,16 +90,26 @@ class TimmBackbone(LibraryBackbone):
 
 
 def is_timm(name: str) -> bool:
+    """Return whether timm has a network of this name, with or without a tag of its weights."""
     return bool(timm.is_model(name))
 
 
 def timm_names(pretrained: bool = False) -> list[str]:
-    """timm's plain names. Nearly all give features; the few that don't say so when built."""
+    """Return the plain names of timm's networks.
+
+    Nearly all return feature maps; the few that do not raise an error when they are built.
+
+    Args:
+        pretrained: Only networks with published weights.
+
+    Returns:
+        The names, in timm's order.
+    """
     return [name for name in timm.list_models() if not pretrained or timm.models.is_model_pretrained(name)]
 
 
 def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: Mapping[str, Any]) -> Any:
-    """`timm.create_model`, with the transformers' size options where the model has them."""
+    """Build a network with `timm.create_model`, with the size options of transformers where it takes them."""
     extra: dict[str, Any] = {"dynamic_img_size": True, "img_size": size}
     reserved = {"pretrained", "features_only", "in_chans", "out_indices", *extra} & set(options)
     if reserved:
@@ -124,5 +146,5 @@ def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str)
 
 
 def _last_of_each(strides: list[int]) -> list[int]:
-    """The last index of each stride, finest first."""
+    """Return the index of the last map of each stride, finest first."""
     return [i for _, i in sorted({stride: i for i, stride in enumerate(strides)}.items())]

@@ -21,6 +21,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
     A pickle is opened with `weights_only=True`: one that holds anything but weights is refused, not run.
 
+    Args:
+        path: The file.
+
     Returns:
         Names to tensors on the CPU; half precision becomes float32.
 
@@ -71,6 +74,9 @@ def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source
         state: Names to tensors.
         source: Where the weights came from, for messages.
 
+    Returns:
+        How many tensors were loaded, and the names of those in the file that were not.
+
     Raises:
         MismatchError: A shape differs, a parameter is missing, or the file has more layers inside one of the module's
             own. Nothing is loaded then.
@@ -106,7 +112,7 @@ def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source
         # `key` lacks the file's prefix and dots; the name's last len(key) characters lack the prefix alone.
         if key not in used and key.endswith("_weight") and name[-len(key) :].startswith(stages):
             raise MismatchError(
-                f'{source}: holds layers that the model has not, first "{name}": weights of another network'
+                f'{source}: holds layers that the model does not have, first "{name}": weights of another network'
             )
 
 

@@ -10,7 +10,11 @@ import typer
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders; runs that differ by seed alone share a row.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Run folders; runs that differ only in train.seed, data.fold or data.root share a row.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:

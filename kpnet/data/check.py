@@ -32,7 +32,7 @@ class Findings:
         hidden: Number of samples in which each keypoint is hidden, int (K,).
         outside: Number of samples in which each keypoint lies outside the image, int (K,).
         outside_samples: Indices of samples with keypoints outside the image.
-        left_out: For each instance that the format skipped one line with the reason.
+        skipped: For each instance that the format skipped one line with the reason.
         failed: For each image that could not be read one line with the reason.
         duplicates: Groups of images with the same pixels, by name.
         same_names: Groups of image paths with the same file name.
@@ -49,7 +49,7 @@ class Findings:
     hidden: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     outside_samples: list[int] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     same_names: list[list[str]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Findings:
     @property
     def unusable(self) -> int:
         """Number of skipped instances and of images that could not be read."""
-        return len(self.left_out) + len(self.failed)
+        return len(self.skipped) + len(self.failed)
 
 
 def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) -> Findings:
@@ -78,7 +78,7 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     count, points = len(dataset), len(dataset.skeleton)
     found = Findings(dataset.skeleton.names, missing=np.zeros(points, int))
     found.hidden, found.outside = np.zeros(points, int), np.zeros(points, int)
-    found.left_out = list(dataset.skipped.messages) if isinstance(dataset, InstanceDataset) else []
+    found.skipped = list(dataset.skipped.messages) if isinstance(dataset, InstanceDataset) else []
     every = np.full((count, points, 2), np.nan)
     sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)

@@ -68,7 +68,7 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
     """Build the datasets of a pretraining.
 
     Args:
-        config: The pretraining's config. Its `data.val` is a file, or a share of the images that its seed selects.
+        config: The pretraining's config. Its `data.val` is a file, or a fraction of the images, selected by the seed.
 
     Returns:
         Training images with augmentation, and validation images without, or None where `data.val` is null.

@@ -46,13 +46,16 @@ def predict_dataset(
     batch_size: int = 64,
     test_time: TestTime | None = None,
 ) -> Predictions:
-    """Predict every sample of a dataset, and return the predictions beside the truth.
+    """Predict every sample of a dataset.
 
     Args:
         model: The model; it stays on its device.
         dataset: The samples.
         batch_size: Images per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
+
+    Returns:
+        The predictions and the truth, in the dataset's order.
 
     Raises:
         KpnetError: No point of the data is labelled.

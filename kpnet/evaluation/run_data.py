@@ -29,6 +29,9 @@ def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel
             if none is detected. None: the run's validation data.
         model: The model to evaluate.
 
+    Returns:
+        The dataset, without augmentation.
+
     Raises:
         KpnetError: The data cannot be read, or the run has no validation data.
     """

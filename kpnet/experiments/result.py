@@ -83,6 +83,12 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
     Args:
         run: The run folder.
         peak_bytes: Peak memory of its training, if known.
+
+    Returns:
+        The predictions, the measures, the costs of training and prediction, and the versions of the libraries.
+
+    Raises:
+        KpnetError: The model cannot be loaded, or the run has no validation data.
     """
     model = load_model(run).to(best_device())
     dataset = evaluation_dataset(run, None, model)

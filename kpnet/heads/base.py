@@ -164,7 +164,7 @@ class Head(nn.Module):
             Name to term, a scalar tensor. The terms are weighted already: their sum is the loss.
 
         Raises:
-            KpnetError: The shapes do not match.
+            ValueError: The shapes do not match.
         """
         raise NotImplementedError
 

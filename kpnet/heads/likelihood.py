@@ -31,8 +31,7 @@ class LikelihoodHead(Regressor):
     """Base class of heads that regress coordinates and the scale of their errors, trained by the likelihood.
 
     The scale is at most 1, half the image, by a sigmoid, as in Li et al. 2021, Human Pose Regression with Residual
-    Log-likelihood Estimation. A subclass sets `name` and `unit_variance`, and implements `nll`. Takes the options of
-    `Regressor` too.
+    Log-likelihood Estimation. A subclass sets `name` and `unit_variance`, and implements `nll`.
 
     Args:
         loss: Weights of the terms: `nll`, the negative log-likelihood, and `l1`, `smooth_l1`, `mse` and `wing` of the
@@ -80,10 +79,7 @@ class LikelihoodHead(Regressor):
 
 @HEADS.register("gaussian_nll")
 class GaussianHead(LikelihoodHead):
-    """Coordinates with normally distributed errors; the predicted scale is their standard deviation.
-
-    Takes the options of `LikelihoodHead` and `Regressor`.
-    """
+    """Coordinates with normally distributed errors; the predicted scale is their standard deviation."""
 
     name, unit_variance = "gaussian_nll", 1.0
 
@@ -93,10 +89,7 @@ class GaussianHead(LikelihoodHead):
 
 @HEADS.register("laplace_nll")
 class LaplaceHead(LikelihoodHead):
-    """Coordinates with Laplace distributed errors; the predicted scale is their mean absolute value.
-
-    Takes the options of `LikelihoodHead` and `Regressor`.
-    """
+    """Coordinates with Laplace distributed errors; the predicted scale is their mean absolute value."""
 
     name, unit_variance = "laplace_nll", 2.0
 

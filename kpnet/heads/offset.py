@@ -135,6 +135,12 @@ def vote_error(votes: Tensor, target: Tensor, weight: Tensor, radius: float, red
         weight: Weights (B, K); 0 for an absent point.
         radius: Distance from the target up to which a cell is near, in cells.
         reduce: From errors (B, K) and weights (B, K) to a scalar.
+
+    Returns:
+        The error in normalised coordinates, a scalar.
+
+    Raises:
+        ValueError: The shapes do not match.
     """
     check_shapes(votes, target, weight)
     target = torch.where((weight > 0)[..., None], target, 0)[:, :, None, None]

@@ -97,8 +97,6 @@ class Regressor(Head):
 class RegressionHead(Regressor):
     """Coordinates by fully connected layers on the coarsest map, as in the course's exercise (I2DL, exercise 9).
 
-    Takes the options of `Regressor` too.
-
     Args:
         activation: Activation of the result: `tanh` keeps the points in [-1, 1], `none` does not.
         loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the normalised coordinates. Null: `mse`

@@ -18,7 +18,7 @@ class RLEHead(LikelihoodHead):
     """Coordinates whose error density is learned: a Laplace density, times a normalising flow that corrects it.
 
     The predicted scale is that of the Laplace density; the flow is shared by all points. Li et al. 2021, Human Pose
-    Regression with Residual Log-likelihood Estimation. Takes the options of `LikelihoodHead` and `Regressor`.
+    Regression with Residual Log-likelihood Estimation.
     """
 
     name = "rle"

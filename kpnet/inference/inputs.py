@@ -50,6 +50,9 @@ def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes
         trained: The `data` section of the model's run. Its format's options are used for inputs of the same format.
         boxes: Use the boxes of inputs that have some.
 
+    Returns:
+        The images in the order of the inputs, each with a target of its own.
+
     Raises:
         KpnetError: An input does not exist or holds no image.
     """
@@ -76,6 +79,9 @@ def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool
         called: Beginning of the images' names.
         stem: Beginning of their targets.
         boxes: Use the boxes of the instances of an image that has some; its instances without a box are skipped.
+
+    Returns:
+        The images in the order of the dataset, each with a target of its own.
     """
     groups: list[tuple[str, list[int]]] = []  # the instances of each image
     last: dict[str, list[int]] = {}
@@ -136,8 +142,12 @@ def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
 def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
     """Separate the videos from the other inputs.
 
-    Returns the other inputs, and the videos among the files and in the folders, each under a unique name. A folder with
-    videos but no image is not among the other inputs.
+    Args:
+        inputs: Files and folders.
+
+    Returns:
+        The other inputs, without folders that hold videos but no image; and the videos among the files and in the
+        folders, by unique names.
     """
     others: list[Path] = []
     found: list[Path] = []

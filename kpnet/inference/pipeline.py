@@ -23,13 +23,26 @@ from kpnet.inference.video import Video
 from kpnet.smoothing import parse_smoother
 from kpnet.uncertainty import ellipse_radius
 
+BAND = 0.9  # probability of the ellipses that the plot of a video's tracks shows as bands
+
 
 def predict_images(
     predictor: Predictor, images: list[InputImage], table: Table, out: Path, draw: bool
 ) -> tuple[Path, int, list[str]]:
-    """Predict images, and write their points with `table` and, if `draw`, drawn copies into `out`.
+    """Predict images, and write a table of their points.
 
-    Returns the file of the table, the number of images in it, and a line for each image that failed.
+    Args:
+        predictor: The predictor.
+        images: The images.
+        table: The table that the predictions are written with.
+        out: The folder to write into.
+        draw: Also write the images with their points.
+
+    Returns:
+        The file of the table, the number of images in it, and a line for each image that failed.
+
+    Raises:
+        KpnetError: No image could be read.
     """
     failures: list[str] = []
     loaded: deque[tuple[InputImage, np.ndarray]] = deque()  # one batch at most
@@ -77,16 +90,16 @@ def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton,
     write_atomic(target, data.tobytes())
 
 
-BAND = 0.9  # probability of the ellipses that the plot of a video's tracks shows as bands
-
-
 def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth: str | None) -> None:
-    """Raise for options that do not fit the inputs, before anything is read.
+    """Check options that may not fit the inputs, before anything is read.
 
     Args:
         videos: The videos among the inputs.
         image_only_option: Whether an image-only option was given.
         smooth: The value of `--smooth`.
+
+    Raises:
+        KpnetError: An option does not fit the inputs, or the filter is unknown.
     """
     if videos and image_only_option:
         first = next(iter(videos.values()))
@@ -158,9 +171,21 @@ def collect_failures(failures: list[str]) -> Iterator[None]:
 def predict_video(
     predictor: Predictor, path: Path, target: Path, draw: bool, smooth: str | None, failures: list[str]
 ) -> str:
-    """Write a video's tables, a plot of its tracks and, if `draw`, an annotated copy; their names begin with `target`.
+    """Predict a video, and write tables and a plot of its tracks.
 
-    Returns a line that names them; a line for a video that ends early goes to `failures`.
+    Args:
+        predictor: The predictor.
+        path: The video.
+        target: What the paths of the written files begin with.
+        draw: Also write a copy of the video with the points.
+        smooth: A filter, as `kpnet.smoothing.parse_smoother` reads it, or None.
+        failures: Gets a line if the video ends early.
+
+    Returns:
+        A line that names the written files.
+
+    Raises:
+        KpnetError: The video cannot be decoded, or the filter is unknown.
     """
     video = Video(path)
     table, deeplabcut, plotted, annotated = (

@@ -137,7 +137,7 @@ def infer_views(
     """
     permutation = skeleton.flip_permutation
     if settings.flip and not skeleton.can_mirror:
-        what = f'"{skeleton.unpaired_sides[0]}" stands in no left/right pair' if skeleton.unpaired_sides else "no pairs"
+        what = f'"{skeleton.unpaired_sides[0]}" is in no left/right pair' if skeleton.unpaired_sides else "no pairs"
         raise KpnetError(f"flip test: the skeleton cannot be mirrored ({what}): give it `pairs`")
     height, width = images.shape[-2:]
     if settings.shift >= min(height, width) / 2:

@@ -151,8 +151,8 @@ def draw_points(
             ends = (_fixed(points[a]), _fixed(points[b]))
             cv2.line(canvas, *ends, (255, 225, 90), max(1, round(unit)), cv2.LINE_AA, _SHIFT)
     for k in np.flatnonzero(drawn):
-        sure = 0.0 if confidence is None else float(np.clip(np.nan_to_num(confidence[k]), 0, 1))
-        colour = (round(255 * min(1, 2 - 2 * sure)), round(230 * min(1, 2 * sure)), 40)
+        value = 0.0 if confidence is None else float(np.clip(np.nan_to_num(confidence[k]), 0, 1))
+        colour = (round(255 * min(1, 2 - 2 * value)), round(230 * min(1, 2 * value)), 40)
         for radius, paint in ((4.4 * unit, (20, 20, 20)), (3.2 * unit, colour)):
             cv2.circle(canvas, _fixed(points[k]), round(radius * 2**_SHIFT), paint, -1, cv2.LINE_AA, _SHIFT)
     return canvas

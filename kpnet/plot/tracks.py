@@ -19,7 +19,7 @@ def draw_tracks(
     fps: float,
     xy: np.ndarray,
     confidence: np.ndarray | None = None,
-    spread: np.ndarray | None = None,
+    std: np.ndarray | None = None,
     radius: float = 1.0,
     raw: np.ndarray | None = None,
     title: str = "",
@@ -34,7 +34,7 @@ def draw_tracks(
         fps: Frames per second.
         xy: Points (T, K, 2) in pixels.
         confidence: Confidence of each point (T, K) in [0, 1].
-        spread: Standard deviations (T, K, 2) of x and y in pixels, drawn as bands around the lines.
+        std: Standard deviations (T, K, 2) of x and y in pixels, drawn as bands around the lines.
         radius: Half width of the bands, in standard deviations.
         raw: Points (T, K, 2) before smoothing, drawn pale.
         title: Title of the figure.
@@ -57,8 +57,8 @@ def draw_tracks(
             if raw is not None:
                 axes.plot(time, _means(raw[:, k, axis], starts), color=colour, linewidth=0.6, alpha=0.45)
             axes.plot(time, line, color=colour, linewidth=0.9, label=name)
-            if spread is not None and np.isfinite(spread[:1, k]).any():
-                half = radius * _means(spread[:, k, axis], starts)
+            if std is not None and np.isfinite(std[:1, k]).any():
+                half = radius * _means(std[:, k, axis], starts)
                 axes.fill_between(time, line - half, line + half, color=colour, alpha=0.18, linewidth=0)
         if confidence is not None and with_confidence:
             panels[2].plot(time, _means(confidence[:, k], starts), color=colour, linewidth=0.8)

@@ -120,7 +120,7 @@ def test_timms_tag_of_published_weights_is_no_other_backbone(tmp_path: Path) -> 
     [
         ({"channels": [4, 9]}, ["[4, 8]", "[4, 9]", "blocks.1.0.weight"]),
         ({"channels": [4, 8, 8]}, ["[4, 8]", "[4, 8, 8]", "not in the file"]),
-        ({"channels": [4]}, ["[4, 8]", "[4]", "layers that the model has not"]),
+        ({"channels": [4]}, ["[4, 8]", "[4]", "layers that the model does not have"]),
         ({"norm": "none"}, ["norm: batch", "norm: none"]),
         ({"residual": 1}, ["asks for conv_sandwich {channels: [4, 8], norm: batch, residual: 1}", "not in the file"]),
     ],

@@ -104,7 +104,7 @@ def test_own_backbone_loads_a_path_and_knows_no_download(tmp_path: Path) -> None
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in source.state_dict().items())
     with pytest.raises(KpnetError, match=r"w.safetensors: .*blocks.1.0.weight.*\(8, 4, 3, 3\).*expects \(9, 4, 3, 3\)"):
         build_backbone({**spec, "channels": [4, 9]}, 1, path)
-    with pytest.raises(KpnetError, match="holds layers that the model has not"):
+    with pytest.raises(KpnetError, match="holds layers that the model does not have"):
         build_backbone({**spec, "channels": [4]}, 1, path)
     with pytest.raises(KpnetError, match="no published weights"):
         build_backbone(spec, 1, True)
@@ -119,7 +119,7 @@ def test_own_backbone_loads_a_path_and_knows_no_download(tmp_path: Path) -> None
             "resnet18",
             3,
             {"layer1.2.conv1.weight": torch.zeros(1)},
-            "layers that the model has not, .*layer1.2.conv1",
+            "layers that the model does not have, .*layer1.2.conv1",
         ),
         ("resnet10t", 3, {}, "does not fit|not in the file"),
         ("convnext_atto", 3, {}, "not in the file"),

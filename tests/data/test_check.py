@@ -53,8 +53,8 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     found = check_data(COCO(path))
     assert found.outside.tolist() == [1, 0, 0]
     assert len(found.outside_samples) == 1
-    assert len(found.left_out) == 1
-    assert "annotation 99" in found.left_out[0]
+    assert len(found.skipped) == 1
+    assert "annotation 99" in found.skipped[0]
     assert len(found.failed) == 1
     assert "broken.png" in found.failed[0]
     assert found.duplicates == [["a.png", "copies/a.png"]]

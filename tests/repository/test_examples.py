@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 DATA = SHARED / "data"
 CASES = {
     "facial68": ("helen68", r"NME [\d.]+ % of the distance from .* to .*, AUC@0.08 [\d.]+; runs/facial68"),
-    "mouse": ("deeplabcut", r"test error [\d.]+ px, of the \d+ sure points (?:[\d.]+|nan) px; runs/mouse"),
+    "mouse": ("deeplabcut", r"test error [\d.]+ px, of the \d+ confident points (?:[\d.]+|nan) px; runs/mouse"),
     "people": ("coco_mini", r"AP [\d.]+, AR [\d.]+; runs/people/results.json"),
 }
 SMALL = ("train.epochs=1", "model.input_size=[32,32]", "trainer.limit_train_batches=1", "data.workers=0")

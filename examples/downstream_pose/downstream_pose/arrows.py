@@ -14,7 +14,16 @@ from kpnet.data import DATASETS, KeypointDataset
 
 @DATASETS.register("arrows")
 class Arrows(KeypointDataset):
-    """So many arrows, drawn from the seed. side: pixels of the square images."""
+    """Drawn arrows on grey images, each with its tail and its tip.
+
+    An arrow is drawn when it is needed, from the seed and its index alone.
+
+    Args:
+        count: Number of arrows.
+        side: Height and width of the images in pixels.
+        seed: Seed of the arrows, and of the augmentation.
+        **common: `image_size`, `in_channels` and `transform` of `KeypointDataset`.
+    """
 
     skeleton = Skeleton(("tail", "tip"), edges=(("tail", "tip"),))
 

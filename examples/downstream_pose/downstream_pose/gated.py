@@ -12,7 +12,8 @@ from kpnet.losses import COORDINATE_LOSSES
 class GatedHead(Head):
     """The coarsest map times a learned gate, flattened, and one linear layer to 2 K coordinates.
 
-    smooth: smooth L1 instead of L1.
+    Args:
+        smooth: Train with smooth L1 instead of L1.
     """
 
     predicts_covariance = False

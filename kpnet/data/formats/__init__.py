@@ -2,7 +2,8 @@
 
 `coco`, `deeplabcut`, `folder`, `kaggle_csv`, `npz`, `points_csv` and `pts` are the formats; each opens with a
 description of its layout. The other files are what they share: `instances` and `image_files` are base classes, and
-`detect` finds the format of a file. Imports core, config and the files of `kpnet.data`, but none of its other folders.
+`detect` finds the format of a file. Imports core, config, `kpnet.coordinates` and the files of `kpnet.data`, but none
+of its other folders.
 
 To add a format, write a file here whose class has `@DATASETS.register("name")`, and import it in
 `kpnet/data/__init__.py`; if it can be written, add its function to `WRITERS` in `kpnet/data/convert.py`; and test it in

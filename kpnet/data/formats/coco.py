@@ -52,12 +52,12 @@ class COCO(ImageFileDataset):
 
     Args:
         path: The JSON file.
-        images: Folder of the images, relative to the file's folder. None: the file's folder or `images/` in it,
+        images: Folder of the images, relative to the file's folder; null for the file's folder or `images/` in it,
             whichever has more of the images.
         category: Name of the category to use, if several have keypoints.
         empty: Also use instances without a labelled keypoint.
-        exif: True applies the EXIF rotation, as an image viewer does; False reads pixels as they are stored. None
-            takes whichever has the width and height that the file states, and the stored pixels where both have, as
+        exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored, and null takes
+            whichever has the width and height that the file states, and the stored pixels where both have, as
             pycocotools does.
         skeleton: Skeleton to use if its keypoint names are the file's. None: the file's own.
         strict: Raise an error at the first instance that cannot be used, instead of skipping it with a warning.

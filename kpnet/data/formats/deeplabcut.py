@@ -51,8 +51,8 @@ class DeepLabCut(ImageFileDataset):
 
     Args:
         path: The project's folder, or its config.yaml.
-        videos: Names of the folders in `labeled-data` to use. None: all of them.
-        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        videos: Names of the folders in `labeled-data` to use; null for all of them.
+        exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
         skeleton: Skeleton to use if its keypoint names are the project's. None: the project's own.
         strict: Raise an error at the first label that cannot be used, instead of skipping it with a warning.
         **options: `complete_only` and the arguments of `KeypointDataset`.

@@ -25,7 +25,7 @@ def read_h5(path: Path) -> list[list[str]]:
         import tables  # noqa: F401
     except ImportError:
         raise KpnetError(
-            f"{path}: reading HDF5 needs PyTables: pip install kpnet[formats]; or export the labels as CSV"
+            f"{path}: reading HDF5 needs PyTables: pip install tables; or export the labels as CSV"
         ) from None
     import pandas as pd
 

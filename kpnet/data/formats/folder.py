@@ -26,7 +26,7 @@ class ImageFolder(ImageFileDataset):
 
     Args:
         path: The folder.
-        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
         skeleton: Names of the missing keypoints. None: one keypoint called `point`.
         strict: Raise an error at the first damaged image, instead of skipping it with a warning.
         **options: `complete_only` and the arguments of `KeypointDataset`.

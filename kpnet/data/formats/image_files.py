@@ -23,8 +23,8 @@ class ImageFileDataset(InstanceDataset):
         folder: The folder to which the images' names are relative.
         instances: What the file of labels holds.
         skipped: Collects the reasons why instances are skipped.
-        exif: True applies the EXIF rotation, as an image viewer does; False reads pixels as they are stored; None
-            takes whichever has the image size that the file of labels states.
+        exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored, and null takes
+            whichever has the image size that the file of labels states.
         **options: Arguments of `InstanceDataset`.
     """
 

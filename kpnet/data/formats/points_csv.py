@@ -47,9 +47,9 @@ class PointsCSV(ImageFileDataset):
 
     Args:
         path: The file. Parquet needs pyarrow.
-        images: Folder of the images, relative to the file's folder. None: the file's folder or `images/` in it,
+        images: Folder of the images, relative to the file's folder; null for the file's folder or `images/` in it,
             whichever has more of the images.
-        exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored.
+        exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
         skeleton: Skeleton to use if its keypoint names are the file's, or if the file has as many numbered keypoints.
             None: the file's names; numbered keypoints are called 0, 1, 2, …
         strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
@@ -134,9 +134,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     try:
         frame = pd.read_parquet(path)
     except ImportError:
-        raise KpnetError(
-            f"{path}: reading Parquet needs pyarrow: pip install kpnet[formats]; or save it as CSV"
-        ) from None
+        raise KpnetError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow; or save it as CSV") from None
     except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
         raise KpnetError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
@@ -226,4 +224,4 @@ def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = 
     try:
         pd.DataFrame(rows, columns=header).to_parquet(folder / "points.parquet", index=False)
     except ImportError:
-        raise KpnetError("writing Parquet needs pyarrow: pip install kpnet[formats]; or write CSV") from None
+        raise KpnetError("writing Parquet needs pyarrow: pip install pyarrow; or write CSV") from None

@@ -46,7 +46,7 @@ class PTS(ImageFileDataset):
     Args:
         path: The folder.
         index_base: Coordinate of the centre of the upper left pixel: 1, as 300-W publishes its files, or 0.
-        exif: Whether keypoints were placed on the image as an image viewer rotates it. False: on the stored pixels, as
+        exif: Whether keypoints were placed on the image as an image viewer rotates it; false for the stored pixels, as
             MATLAB and PIL read them.
         skeleton: Skeleton to use if it has as many keypoints as the files. Otherwise 68 keypoints are `ibug68`, and
             others are called 0, 1, 2, …

@@ -46,6 +46,9 @@ def doublings(coarse: int, fine: int, what: str) -> int:
         fine: Stride that is wanted.
         what: What needs it, for the message.
 
+    Returns:
+        Number of doublings; 0 for equal strides.
+
     Raises:
         KpnetError: Doubling does not lead from one to the other.
     """

@@ -63,7 +63,5 @@ def test_without_pytables_one_line_says_what_to_do(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "tables", None)
     table = write_dlc(tmp_path) / TABLE
     table.rename(table.with_suffix(".h5"))
-    with pytest.raises(
-        KpnetError, match=r"CollectedData_me\.h5: reading HDF5 needs PyTables: pip install kpnet\[formats\]"
-    ):
+    with pytest.raises(KpnetError, match=r"CollectedData_me\.h5: reading HDF5 needs PyTables: pip install tables"):
         DeepLabCut(tmp_path)

@@ -95,7 +95,7 @@ def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(pd, "read_parquet", absent)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install kpnet\[formats\]"):
+    with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
         PointsCSV(tmp_path / "a.parquet")
 
 
