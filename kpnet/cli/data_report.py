@@ -38,7 +38,8 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(_table(dataset, found))
     if found.samples:
-        save_figure(draw_contact_sheet(dataset, _choose(found, len(dataset), count), found.suspicious), sheet)
+        figure = draw_contact_sheet(dataset, _choose(found, len(dataset), count), found.suspicious)
+        save_figure(figure, sheet, png_compression=1)
         console.print(f"contact sheet: {sheet}", highlight=False, soft_wrap=True)
     return bool(found.unusable)
 

@@ -18,7 +18,7 @@ from kpnet.data.base import KeypointDataset
 from kpnet.plot.figure import Figure
 
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
-TILE, TITLE, GAP = 3.1, 0.11, 0.02  # inches a tile; its title and the edge around it, in tiles
+TILE, TITLE, GAP = 2.7, 0.125, 0.02  # inches a tile; its title and the edge around it, in tiles
 _NAMED = 20  # more points than this are numbered instead of named
 
 
@@ -118,7 +118,7 @@ def _draw_points(axes: Axes, points: np.ndarray, hidden: np.ndarray, skeleton: S
         s=(3.4 if len(skeleton) <= _NAMED else 2.0) ** 2,
         facecolors=["none" if hidden[k] else colours[k] for k in there],
         edgecolors=[colours[k] for k in there],
-        linewidths=0.7,
+        linewidths=1.0,
     )
 
 

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib import figure as mpl
@@ -18,7 +19,7 @@ class Figure(mpl.Figure):
     """A matplotlib figure that needs neither a display nor pyplot, and that a notebook shows by itself."""
 
     def _repr_png_(self) -> bytes:
-        return _png(self)
+        return _encoded(self)
 
 
 def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Figure:
@@ -48,7 +49,7 @@ def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str]
     return figure
 
 
-def save_figure(figure: mpl.Figure, path: str | Path) -> None:
+def save_figure(figure: mpl.Figure, path: str | Path, *, png_compression: int = 6) -> None:
     """Save a figure and close it.
 
     The file is written under another name and then renamed: a crash leaves no incomplete file.
@@ -56,9 +57,10 @@ def save_figure(figure: mpl.Figure, path: str | Path) -> None:
     Args:
         figure: The figure, which is empty afterwards.
         path: The file; its suffix sets the format (`.png`, `.svg`, `.pdf`). Missing folders are created.
+        png_compression: 0 to 9. Photographs take half the time at 1, and a quarter more space.
     """
     path = Path(path)
-    data = _png(figure, path.suffix[1:] or "png")
+    data = _encoded(figure, path.suffix[1:] or "png", png_compression)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
     if "matplotlib.pyplot" in sys.modules:  # pyplot keeps its figures for ever
@@ -66,7 +68,8 @@ def save_figure(figure: mpl.Figure, path: str | Path) -> None:
     figure.clear()
 
 
-def _png(figure: mpl.Figure, kind: str = "png") -> bytes:
+def _encoded(figure: mpl.Figure, kind: str = "png", compression: int = 6) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
+    options: dict[str, Any] = {"pil_kwargs": {"compress_level": compression}} if kind == "png" else {}
+    figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

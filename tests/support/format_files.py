@@ -76,7 +76,7 @@ def write_coco(folder: Path, values: dict[str, Any] | None = None) -> Path:
 
 
 def write_pts(folder: Path, *, index_base: int = 1, braces: bool = True) -> Path:
-    """One instance a image: the index_base."""
+    """Write one instance for each image: the first."""
     write_pictures(folder)
     for name, _, instances in PICTURES:
         lines = [f"{x:.4f} {y:.4f}" for x, y in (np.array(instances[0]) + index_base).tolist()]
