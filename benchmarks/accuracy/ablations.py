@@ -108,11 +108,11 @@ def ablations() -> None:
     table = pd.read_csv(TABLE)
     names = table.row.str.extract(r"(?P<name>\S+) seed (?P<seed>\d)")
     table = table.join(names).dropna(subset="name").set_index(["name", "seed"])
-    print("| change | score | difference | with flip test |\n| --- | --- | --- | --- |")
+    print("| change | score, seeds 0 / 1 | difference | difference with flip test |\n| --- | --- | --- | --- |")
     for name in ABLATIONS:
         if name not in table.index.get_level_values("name"):
             continue
-        rows = table.loc[[name]]
+        rows = table.loc[[name]].sort_index()
         cells = [" / ".join(f"{score:.0f}" for score in rows.score)]
         for column in ("score", "score_flip"):
             default = table.loc["default", column].reindex(rows.index.get_level_values("seed")).to_numpy()

@@ -1,18 +1,18 @@
 """Measure transfer learning on faces15: train and evaluate the rows that `transfer.csv` does not have yet.
 
-    python benchmarks/accuracy/transfer.py shared=../shared [--threads 1] [--list] [ROW ...]
+    python benchmarks/accuracy/transfer.py shared=FOLDER [--threads 1] [--list] [ROW ...]
     python benchmarks/accuracy/transfer.py --plot docs/images/label_efficiency.png
 
-`shared` holds data/faces15, data/faces_unlabelled and weights/squeezenet1_0_imagenet_fp16.safetensors. A row is one
-training (the autoencoder's rows begin with the pretraining, which runs once) and its measures on val.csv, of the model
-at the end of its training, plain and with the flip test; the error of each point goes to `transfer_points.csv`. Both
-files are in `benchmarks/results`. ROW is a name, or the beginning of one up to a space; without it, all rows are run.
+`shared` is a folder with data/faces15, data/faces_unlabelled and weights/squeezenet1_0_imagenet_fp16.safetensors. A row
+is one training (the autoencoder's rows begin with the pretraining, which runs once) and its measures on val.csv, of the
+model at the end of its training, plain and with the flip test; the error of each point goes to `transfer_points.csv`.
+Both files are in `benchmarks/results`. ROW is a name, or the beginning of one up to a space; without it, all rows are
+run.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +124,8 @@ def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[
     plain, flipped = (
         json.loads(kpnet("evaluate", str(folder), *o, "--json", threads=threads)) for o in ((), ("--flip-test",))
     )
-    with POINTS.open("a", newline="") as file:
-        for point, values in plain["per_point"].items():
-            csv.writer(file, lineterminator="\n").writerow([name, seed, point, round(values["rmse_px"], 3)])
+    for point, values in plain["per_point"].items():
+        append_row(POINTS, {"row": name, "seed": seed, "point": point, "error_px": round(values["rmse_px"], 3)})
     history = pd.read_csv(folder / "metrics.csv")
     return {
         "row": name,

@@ -132,9 +132,9 @@ def _commands(commands: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _shown(parameter: Any) -> str:
-    """Return an option's name, or an argument as the usage line has it: `RUN`, `[DATA]`, `INPUT…`."""
+    """Return an option's names, the negative one included, or an argument as the usage line has it: `RUN`, `[DATA]`, `INPUT…`."""
     if parameter.param_type_name == "option":
-        return str(parameter.opts[0])
+        return "/".join(parameter.opts + parameter.secondary_opts)
     name = (parameter.metavar or parameter.name.upper()) + "…" * (parameter.nargs == -1)
     return name if parameter.required else f"[{name}]"
 
