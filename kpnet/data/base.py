@@ -154,7 +154,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             index: Index of the sample.
 
         Returns:
-            Uint8 (K,): 0 for absent, 1 for labelled but hidden, 2 for visible. A format that does not distinguish
+            Uint8 (K,), 0 for absent, 1 for labelled but hidden, 2 for visible. A format that does not distinguish
             hidden from visible keypoints gives 2 for both.
         """
         return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
