@@ -115,7 +115,7 @@ def local_soft_argmax2d(logits: Tensor, radius: int, temperature: float | Tensor
 def argmax2d(maps: Tensor) -> Tensor:
     """Return the centre of each map's highest cell, which is right to half a cell.
 
-    Of equal cells it is the first, row by row. Not differentiable.
+    If cells are equal, the first one is used, row by row. Not differentiable.
 
     Args:
         maps: Maps (B, K, h, w).

@@ -51,16 +51,16 @@ class LoadReport:
     Attributes:
         source: Where the weights came from, for messages.
         tensors: How many tensors were loaded.
-        left_out: Names of the file's tensors that the module has no place for.
+        unused: Names of the file's tensors that the module has no place for.
     """
 
     source: str
     tensors: int
-    left_out: list[str]
+    unused: list[str]
 
     def __str__(self) -> str:
-        parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.left_out))
-        return f"{self.source}: {self.tensors} tensors" + (f"; left out: {parts}" if parts else "")
+        parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.unused))
+        return f"{self.source}: {self.tensors} tensors" + (f"; not used: {parts}" if parts else "")
 
 
 def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:

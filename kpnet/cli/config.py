@@ -8,7 +8,7 @@ import typer
 
 
 def config(
-    name: Annotated[str | None, typer.Argument(help="Name of a recipe; without it, list all recipes.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of a recipe; by default, list all.")] = None,
     schema: Annotated[
         bool,
         typer.Option(

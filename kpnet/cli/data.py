@@ -47,13 +47,14 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="A", help="A file or folder of labels.")],
-    target: Annotated[Path, typer.Argument(metavar="B", help="A new folder, or a new file: .npz or .csv.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A file or folder of labels.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new folder, or a new file: .npz or .csv.")],
     form: Annotated[
-        str | None, typer.Option("--from", metavar="FORMAT", help="Format of A, as for check; detected by default.")
+        str | None,
+        typer.Option("--from", metavar="FORMAT", help="Format of SOURCE; detected by default."),
     ] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Format of B, e.g. coco or '{name: pts, index_base: 0}'.")
+        str | None, typer.Option(metavar="FORMAT", help="Format of TARGET, e.g. coco or '{name: pts, index_base: 0}'.")
     ] = None,
     skeleton: SkeletonOption = None,
     strict: Annotated[

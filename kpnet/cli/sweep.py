@@ -11,7 +11,7 @@ from kpnet.cli.options import OverridesArg
 
 
 def sweep(
-    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a shipped sweep.")],
+    source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML file, or the shipped sweep i2dl_grid.")],
     overrides: OverridesArg = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings to run at the same time.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the study and the runs; by default runs/NAME.")] = None,

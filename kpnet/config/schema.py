@@ -69,7 +69,7 @@ class ModelConfig(StrictModel):
 
 
 class TrainFile(StrictModel):
-    """One training file. Options left out default to those of `data`."""
+    """One training file. Options not given default to those of `data`."""
 
     file: str | int
     """File or folder under `data.root`; for `synthetic`, a number of samples."""
@@ -227,7 +227,7 @@ class TrainConfig(StrictModel):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning-rate decay per backbone stage, counted from the head; 1: none."""
     average: Average | None = None
-    """Weight averaging (default `ema`); the saved model uses the average. null: none."""
+    """Weight averaging, which the saved model uses; `ema` if no name is given. null (the default): none."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None

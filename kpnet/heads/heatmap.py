@@ -58,13 +58,13 @@ class HeatmapHead(Head):
     Args:
         decoder: Map decoder: its name, or a mapping with its options.
         stride: Input pixels per cell of the maps.
-        stages: Times that maps are predicted. Each further stage refines the features and is supervised as well.
+        stages: Number of times the maps are predicted. Each further stage refines the features and is supervised too.
         temperature: Divides the logits before the softmax; `learned` starts at 1.
         sigma: Standard deviation of the Gaussians that the losses compare maps with, in input pixels.
         loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the soft-argmax, in normalised coordinates;
             `cross_entropy`, `kl`, `js` and `variance` of the softmax; `map_mse` and `adaptive_wing` of the logits, as
             maps of peak 1.
-        hardest: Points of each image that count, those with the largest errors; null for all.
+        hardest: Number of points per image that count, those with the largest errors; null for all.
         decoding: How `infer` reads the maps, independent of training: `soft_argmax`; `local`, the soft-argmax of the
             cells near the peak; `dark`; `blend`, the midpoint of soft-argmax and DARK; `quarter`; `argmax`. See
             `kpnet.decoding`.

@@ -34,8 +34,8 @@ class MultiHead(Head):
     """Several heads on one backbone, trained together.
 
     Args:
-        heads: Name to head, each a name or a mapping with its options.
-        weights: Name to the weight of that head's loss; 1 where none is given.
+        heads: Heads by name, each a name or a mapping with its options.
+        weights: Weight of each head's loss, by name; 1 by default.
         primary: The head whose prediction is the model's; null for the last one. `fused`: the mean of all, weighted by
             their inverse variances.
     """

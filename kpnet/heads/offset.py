@@ -46,7 +46,7 @@ class OffsetHead(Head):
         radius: Distance from the true point within which the votes of cells are trained by `offset`, in input pixels.
         loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the mean vote, in normalised coordinates;
             `cross_entropy`, `kl`, `js` and `variance` of the map's softmax; `offset`, the mean L1 error of the votes.
-        hardest: Points of each image that count, those with the largest errors; null for all.
+        hardest: Number of points per image that count, those with the largest errors; null for all.
         decoding: How `infer` predicts: `mean`, the mean vote under the map's softmax, or `argmax`, the vote of the
             map's highest cell.
     """

@@ -28,7 +28,7 @@ class Regressor(Head):
         dropout: Dropout probability after each hidden layer.
         loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the normalised coordinates. Null: the head's
             default.
-        hardest: Points of each image that count, those with the largest errors; null for all.
+        hardest: Number of points per image that count, those with the largest errors; null for all.
     """
 
     name: ClassVar[str]

@@ -50,7 +50,7 @@ class SimCCHead(Head):
         sigma: Standard deviation of the Gaussian that smooths the labels, in input pixels.
         loss: Weights of the terms: `kl` and `cross_entropy` of the distributions; `l1`, `smooth_l1`, `mse` and `wing`
             of their mean, in normalised coordinates.
-        hardest: Points of each image that count, those with the largest errors; null for all.
+        hardest: Number of points per image that count, those with the largest errors; null for all.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = (*AXIS_LOSSES, *COORDINATE_LOSSES)

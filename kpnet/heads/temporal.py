@@ -69,7 +69,7 @@ class TemporalHead(Head):
         appearance: Width of a linear layer on the mean of the coarsest map; 0 to leave the map out.
         loss: Weights of the terms: `l1`, `smooth_l1`, `mse` and `wing` of the corrected points, in normalised
             coordinates.
-        hardest: Points of each image that count, those with the largest errors; null for all.
+        hardest: Number of points per image that count, those with the largest errors; null for all.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = tuple(COORDINATE_LOSSES)

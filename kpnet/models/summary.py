@@ -196,7 +196,7 @@ def _sizes(module: nn.Module, before: torch.Size, after: torch.Size) -> tuple[st
     parts = [f"{' and '.join(lost)} lost"] if lost else []
     parts += [f"last window {' and '.join(outside)} outside"] if outside else []
     if not parts and any(r is not None for r in rests):
-        parts = ["only padding is left out"]
+        parts = ["only padding is skipped"]
     return formula, f"stride does not divide: {', '.join(parts)}" if parts else ""
 
 
@@ -244,7 +244,7 @@ def render(summary: Summary) -> Table:
     for title in ("params", "MACs", "memory", "sees px", "jump"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in summary.layers:
-        colour = "dim" if layer.warning.endswith("only padding is left out") else "yellow"
+        colour = "dim" if layer.warning.endswith("only padding is skipped") else "yellow"
         table.add_row(
             layer.name,
             layer.type,

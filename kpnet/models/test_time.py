@@ -21,12 +21,12 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, combine_dof, mixture, probabili
 
 @dataclass(frozen=True)
 class TestTime:
-    """Which views of an image are averaged at test time: all combinations of the three options.
+    """Views of an image to average at test time: all combinations of the three options.
 
     Args:
         flip: Predict the mirrored image too, and swap left and right keypoints back.
         scales: Predict the image scaled by each of these factors, about its centre.
-        shift: Predict the image shifted by so many input pixels to the left, right, up and down too.
+        shift: Predict the image shifted by this many input pixels to the left, right, up and down too.
 
     Raises:
         KpnetError: A scale is not positive, or the shift is negative or not finite.

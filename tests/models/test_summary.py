@@ -66,7 +66,7 @@ def test_alexnet_as_on_the_slide() -> None:
             "H: (7 − 2)/2 + 1 = 3.5 → 4; W: (6 − 2)/2 + 1 = 3",
             "1 row outside",
         ),
-        (nn.Conv2d(1, 1, 3, 2, 1), (1, 8, 8), "(8 − 3 + 2·1)/2 + 1 = 4.5 → 4", "only padding is left out"),
+        (nn.Conv2d(1, 1, 3, 2, 1), (1, 8, 8), "(8 − 3 + 2·1)/2 + 1 = 4.5 → 4", "only padding is skipped"),
     ],
 )
 def test_a_stride_that_does_not_divide_is_warned_of(

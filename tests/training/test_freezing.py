@@ -318,8 +318,8 @@ def test_the_report_of_what_was_loaded(tmp_path: Path, capsys: pytest.CaptureFix
     told = capsys.readouterr().out
     tensors = sum(name.startswith("features.") for name in classifier)
     head = sum(name.startswith("head.") for name in load_file(tmp_path / "a" / "final" / "model.safetensors"))
-    assert f"classifier.pth: {tensors} tensors; left out: classifier; new: the head's {head}" in told
+    assert f"classifier.pth: {tensors} tensors; not used: classifier; new: the head's {head}" in told
     training.train(load_config(SMALL, [*new, f"model.pretrained={tmp_path / 'a'}"]), out=tmp_path / "b")
-    assert f"{tmp_path / 'a'}: {tensors} tensors; left out: head; new: the head's {head}" in capsys.readouterr().out
+    assert f"{tmp_path / 'a'}: {tensors} tensors; not used: head; new: the head's {head}" in capsys.readouterr().out
     training.train(load_config(SMALL, ["train.epochs=1"]), out=tmp_path / "c")
     assert "pretrained:" not in capsys.readouterr().out

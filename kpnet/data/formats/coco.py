@@ -40,7 +40,7 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_images
 
 Json = dict[str, Any]
-_MAX_SIDE = 2**31  # no image has a side of so many pixels
+_MAX_SIDE = 2**31  # no image has so long a side, in pixels
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 
