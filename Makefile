@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 LOWEST ?= .venv-lowest
 
 # TORCH=cpu takes PyTorch's CPU build from PyTorch's own index, which is some 5 GB smaller on Linux. Not run yet.
@@ -23,7 +23,7 @@ test-fast: install
 
 # With the lowest version of each dependency that pyproject.toml allows.
 test-lowest: $(LOWEST)/.installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
