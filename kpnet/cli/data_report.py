@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from kpnet.core.progress import progress
 from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.check import Findings, check_data
@@ -28,9 +28,7 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
         dataset = open_dataset(data, form, skeleton)
     finally:
         log.setLevel(level)
-    bar = Console(stderr=True)
-    indices = track(range(len(dataset)), "samples", console=bar, transient=True, disable=not bar.is_terminal)
-    found = check_data(dataset, indices)
+    found = check_data(dataset, progress(range(len(dataset)), "samples"))
     console = Console()
     console = console if console.is_terminal else Console(width=200)
     console.print(f"{data}: {type(dataset).__name__}", highlight=False, soft_wrap=True)

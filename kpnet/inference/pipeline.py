@@ -13,6 +13,7 @@ import numpy as np
 from kpnet import plot
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
+from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box
 from kpnet.inference.inputs import InputImage
@@ -62,11 +63,7 @@ def _load(
     images: list[InputImage], failures: list[str], loaded: deque[tuple[InputImage, np.ndarray]]
 ) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
     """Yield (name, pixels, boxes) of each image that can be read; the errors of the others go to `failures`."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    for image in track(images, "images", console=console, transient=True, disable=not console.is_terminal):
+    for image in progress(images, "images"):
         try:
             pixels = image.load()
         except KpnetError as error:

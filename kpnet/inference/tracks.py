@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from kpnet import plot
 from kpnet.core.files import replacing
+from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.video import Video, write_video
@@ -71,7 +72,7 @@ def predict_tracks(
     names = predictor.model.skeleton.names
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
         count, dof = 0, float("inf")
-        for prediction in predictor.track(_progress(video.frames(), "frames", video.declared_frames)):
+        for prediction in predictor.track(progress(video.frames(), "frames", video.declared_frames or None)):
             file.write(_numbers(prediction).tobytes())
             count, dof = count + 1, prediction.dof
         rows = _mapped(file, (count, len(names), 5))
@@ -125,7 +126,7 @@ def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path
     """Write a copy of the video with points and edges, from red (confidence 0) to green (confidence 1)."""
     edges = skeleton.edge_indices
     with write_video(path, video.fps) as add:
-        frames = _progress(video.frames(), "drawing", len(tracks))
+        frames = progress(video.frames(), "drawing", len(tracks))
         for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
             add(plot.draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
 
@@ -165,12 +166,3 @@ def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
     """Map the float64 numbers of a file into memory; changes to the array go to the file."""
     file.flush()
     return np.memmap(file, np.float64, "r+", shape=shape)
-
-
-def _progress(items: Iterable[T], what: str, count: int) -> Iterable[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    options: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    return track(items, what, total=count or None, **options)

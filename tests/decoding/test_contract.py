@@ -130,6 +130,10 @@ def test_compiles_into_one_graph(decode: Decoder) -> None:
         torch.testing.assert_close(torch.autograd.grad(compiled(maps).sum(), maps)[0], expected)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11),
+    reason="torch.export of 2.6 fixes the batch; 2.11 does not",
+)
 @every_decoder
 def test_exports_with_any_batch(decode: Decoder) -> None:
     class Decode(torch.nn.Module):
