@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CHUNK = 1024  # frames whose numbers are in memory at once
 HELD = 1_000_000  # points over all frames that are smoothed at once: 16 MB
 SCORER = "kpnet"  # the labeller's name in DeepLabCut's header
-T = TypeVar("T")
 
 
 @dataclass
