@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import BatchOption, FlipOption, RunArg, parse_test_time
+from kpnet.core.console import PlainConsole
 
 
 def calibrate(
@@ -36,7 +36,7 @@ def calibrate(
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
-    console = Console()
+    console = PlainConsole()
     for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if predicted.covariance is not None:
             console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from kpnet.core.console import PlainConsole
+from kpnet.core.display import display_name, one_line
 from kpnet.core.progress import progress
 from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
@@ -29,8 +30,8 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
     finally:
         log.setLevel(level)
     found = check_data(dataset, progress(range(len(dataset)), "samples"))
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
+    console = PlainConsole()
+    console = console if console.is_terminal else PlainConsole(width=200)
     console.print(f"{data}: {type(dataset).__name__}", highlight=False, soft_wrap=True)
     for line in _lines(dataset, found):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -79,7 +80,7 @@ def _several(what: str, items: list[str]) -> list[str]:
     if not items:
         return []
     more = [f"    … {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
-    return [f"  {len(items)} {what}:", *(f"    {line}" for line in items[:_SHOWN]), *more]
+    return [f"  {len(items)} {what}:", *(f"    {one_line(item)}" for item in items[:_SHOWN]), *more]
 
 
 def _table(dataset: KeypointDataset, found: Findings) -> Table:
@@ -88,5 +89,5 @@ def _table(dataset: KeypointDataset, found: Findings) -> Table:
         table.add_column(title, justify="left" if title == "point" else "right")
     for k, name in enumerate(found.names):
         counts = (found.samples - found.missing[k], found.missing[k], found.hidden[k], found.outside[k])
-        table.add_row(name, *map(str, counts))
+        table.add_row(display_name(name), *map(str, counts))
     return table

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import (
     BatchOption,
@@ -20,6 +19,7 @@ from kpnet.cli.options import (
     WithOption,
     parse_test_time,
 )
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 
 
@@ -92,7 +92,7 @@ def evaluate(
     if as_json:
         print(json.dumps(plain(measures), indent=2))
         return
-    console = Console()
+    console = PlainConsole()
     print_measures(console, measures, str(data or "validation data"), skeleton=model.skeleton.name)
     if reliability is not None:
         print_reliability(console, reliability)

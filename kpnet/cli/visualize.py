@@ -11,6 +11,7 @@ import typer
 
 from kpnet.cli.errors import exit_with_failures
 from kpnet.cli.options import RunArg
+from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def visualize(
     lines, failures = draw_images(model, images[:limit], out)
     if len(images) > limit:
         lines.append(f"the first {limit} of {len(images)} images; --limit takes more")
-    print("\n".join(lines))
+    echo("\n".join(lines))
     exit_with_failures(failures)
 
 

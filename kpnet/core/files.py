@@ -11,6 +11,21 @@ from pathlib import Path
 from typing import Any
 
 
+def expand_path(path: str | Path) -> Path:
+    """Replace `~` and environment variables (`$VAR`) at the start and within a path.
+
+    Args:
+        path: The path. One that exists as it is written stays, and so does a variable that is not set.
+
+    Returns:
+        The path.
+    """
+    text = str(path)
+    if os.path.lexists(text) or "://" in text:
+        return Path(path)
+    return Path(os.path.expanduser(os.path.expandvars(text)))
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file beside `path`, then rename it, so that `path` is never half-written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")

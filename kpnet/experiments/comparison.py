@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic, write_json
 from kpnet.experiments.plan import Row, plan, split_seeds
@@ -48,7 +49,7 @@ def compare(
     Raises:
         KpnetError: If nothing can be trained, a config is given twice, no run finishes, or `out` holds something else.
     """
-    console, out = console or Console(), Path(out or default_folder(sources))
+    console, out = console or PlainConsole(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
     with locked_folder(out, MARK), resumable():
         outcomes: list[Outcome] = []
@@ -106,7 +107,7 @@ def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[
 def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
     """Print a table of accuracy and one of costs, as a single one is too wide for most terminals; then the notes."""
     # Piped tables are not cut to the terminal's width.
-    console = console if console.is_terminal else Console(file=console.file, width=200)
+    console = console if console.is_terminal else PlainConsole(file=console.file, width=200)
     texts = [cells(record) for record in records]
     place = HEADINGS.index("parameters")
     accuracy = [0, *range(2, place), HEADINGS.index("score − first"), HEADINGS.index("p")]

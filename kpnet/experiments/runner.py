@@ -19,7 +19,8 @@ from typing import Any, Literal, TextIO, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from kpnet.core.errors import KpnetError, NotFiniteError, first_line
+from kpnet.core.console import PlainConsole
+from kpnet.core.errors import KpnetError, NotFiniteError, UserInterruptError, first_line
 from kpnet.core.files import write_json
 from kpnet.experiments.plan import Row, ShouldContinue, Trial, TrialStopped
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
@@ -51,8 +52,8 @@ class Output:
 
     def console(self) -> Console:
         if self.workers == 1:
-            return Console(force_terminal=self.terminal or None)
-        return Console(file=cast(TextIO, self), force_terminal=False, width=200)
+            return PlainConsole(force_terminal=self.terminal or None)
+        return PlainConsole(file=cast(TextIO, self), force_terminal=False, width=200)
 
     def write(self, text: str) -> None:
         sys.stdout.write("".join(f"{self.title}: {line}" for line in text.splitlines(keepends=True)))
@@ -90,7 +91,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command continues where it stopped") from None
+        raise UserInterruptError("interrupted; the same command continues where it stopped") from None
 
 
 def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> Iterator[Outcome]:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from kpnet.config.schema import Config
 from kpnet.config.sweep import Range, SweepConfig
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
 from kpnet.experiments.runner import exit_with_parent, locked_folder, resumable, run_trial
@@ -171,7 +172,7 @@ def sweep(
         raise KpnetError(
             f"--storage {storage}: a file cannot be shared by machines; leave it out, or give a server's URL"
         )
-    console, out = console or Console(), Path(out or Path("runs") / settings.name)
+    console, out = console or PlainConsole(), Path(out or Path("runs") / settings.name)
     config = on_one_device(config)
     with locked_folder(out, MARK), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
@@ -199,7 +200,7 @@ def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """Work on the study in a process that ends with its parent."""
     exit_with_parent(parent)
     multiprocessing.set_start_method(method, force=True)
-    study.work(Console(), workers)
+    study.work(PlainConsole(), workers)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

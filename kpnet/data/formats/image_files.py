@@ -90,16 +90,6 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
     return max(candidates, key=lambda folder: sum(_exists(folder, names)))
 
 
-def read_text(path: Path, expected: str) -> str:
-    """Read a text file, or raise KpnetError if it is missing or no text; the error says what was `expected`."""
-    if not path.is_file():
-        raise KpnetError(f"{path}: no such file; expected {expected}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise KpnetError(f"{path}: not a text file; expected {expected}") from None
-
-
 def _image_problems(folder: Path, names: np.ndarray) -> Iterator[str | None]:
     for name, there in zip(names, _exists(folder, names), strict=True):
         yield image_problem(folder / name) if there else f"no image {folder / name}"

@@ -74,7 +74,7 @@ def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], o
         versions=_versions(rows),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, text.encode())
+    write_atomic(out, text.encode(errors="backslashreplace"))
     return out
 
 
