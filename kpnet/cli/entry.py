@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -37,11 +38,19 @@ app.add_typer(data_app, name="data")
 def main() -> None:
     """Run the command line. A `KpnetError` is printed as one line on stderr, with exit code 2."""
     try:
+        _check_empty(sys.argv[1:])
         app()
     except KpnetError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder that cannot be written
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _check_empty(arguments: Sequence[str]) -> None:
+    """Raise for an empty argument, such as a variable that is not set: as a path it would mean the working folder."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            raise KpnetError(f'argument {number} is empty ("{argument}"); is a variable of your shell not set?')
 
 
 def _fail(message: str) -> None:
