@@ -22,6 +22,7 @@ def calibrate(
     """Calibrate a model's confidence on held-out data, and save the calibration with the model."""
     from kpnet.cli.printing import print_reliability
     from kpnet.core.model_folder import model_folder
+    from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.reliability import measure_reliability
@@ -29,6 +30,8 @@ def calibrate(
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
 
+    folder = model_folder(run)
+    check_writable(folder)
     model = load_model(run).to(best_device())
     check_unseen(run, data)
     model.calibration = None
@@ -41,6 +44,5 @@ def calibrate(
         if predicted.covariance is not None:
             console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)
             print_reliability(console, measure_reliability(predicted, result.target, result.visible, size))
-    folder = model_folder(run)
     model.save(folder)
     console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kpnet.core.console import PlainConsole
 from kpnet.core.display import display_name, one_line
+from kpnet.core.outputs import output_file
 from kpnet.core.progress import progress
 from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
@@ -29,6 +30,12 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
         dataset = open_dataset(data, form, skeleton)
     finally:
         log.setLevel(level)
+    images = (dataset.image_file(index) for index in range(len(dataset)))
+    with output_file(sheet, "--sheet", [data, *(path for path in images if path is not None)]):
+        return _report(data, dataset, sheet, count)
+
+
+def _report(data: Path, dataset: KeypointDataset, sheet: Path, count: int) -> bool:
     found = check_data(dataset, progress(range(len(dataset)), "samples"))
     console = PlainConsole()
     console = console if console.is_terminal else PlainConsole(width=200)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -66,6 +67,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        _check_empty(sys.argv[1:])
         code = app(args=[_expand(argument) for argument in sys.argv[1:]], prog_name="kpnet", standalone_mode=False)
         sys.stdout.flush()
     except UserInterruptError as error:
@@ -106,3 +108,10 @@ def _expand(argument: str) -> str:
     """Expand `~` and `$VAR` in a path, and in the path that is given to an option as in `--out=~/run`."""
     option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return f"{option}{sign}{expand_path(value)}" if value.startswith(("~", "$")) or "/$" in value else argument
+
+
+def _check_empty(arguments: Sequence[str]) -> None:
+    """Raise for an empty argument, such as a variable that is not set: as a path it would mean the working folder."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            raise KpnetError(f'argument {number} is empty ("{argument}"); is a variable of your shell not set?')

@@ -74,6 +74,6 @@ def predict(
             error=True,
         )
     table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth)
+    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
     echo("\n".join(lines))
     exit_with_failures(failures)

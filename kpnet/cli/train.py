@@ -48,11 +48,14 @@ def demo(
 ) -> None:
     """Train and evaluate a small model on synthetic faces; needs no data."""
     from kpnet.config.loading import load_config
+    from kpnet.core.outputs import is_occupied
+    from kpnet.training.run_folder import is_demo
 
     config = load_config("demo", overrides or ())
-    saved = out / "config.yaml"
-    replace = saved.is_file() and load_config(saved).name == config.name  # no run but an earlier demo is deleted
-    folder = run_training(config, out, resume=False, force=replace)
+    earlier = is_occupied(out)
+    if earlier and not is_demo(out, config):
+        raise KpnetError(f"{out}: exists, and is no earlier demo; give another --out")
+    folder = run_training(config, out, resume=False, force=earlier)
     echo(f"images: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:  {folder / 'final'}")
     echo(f"next:   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 

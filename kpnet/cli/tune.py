@@ -33,12 +33,15 @@ def tune(
 ) -> None:
     """Find a learning rate and the largest batch that fits; print them as KEY=VALUE for kpnet train."""
     from kpnet.config.loading import load_config
+    from kpnet.core.outputs import output_files
 
     if not lr and not batch_size:
         raise KpnetError("--no-lr without --batch-size: nothing to find")
     if max_batch_size is not None and not batch_size:
         raise KpnetError("--max-batch-size goes with --batch-size")
-    found, notes = run_tuning(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
+    loaded = load_config(config, overrides or ())
+    with output_files(out, ["learning_rate.png"] if lr else [], "--out"):
+        found, notes = run_tuning(loaded, out, lr, batch_size, max_batch_size, steps)
     echo("\n".join(found))  # nothing else on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
     echo("\n".join(notes), error=True)
 

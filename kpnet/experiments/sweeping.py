@@ -26,7 +26,6 @@ from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
-MARK = "sweep.json"  # the file that identifies a sweep's folder
 CELL = "cell"  # attribute of a grid's trial: the values that were enqueued, not drawn by a sampler
 
 
@@ -174,7 +173,7 @@ def sweep(
         )
     console, out = console or PlainConsole(), Path(out or Path("runs") / settings.name)
     config = on_one_device(config)
-    with locked_folder(out, MARK), resumable():
+    with locked_folder(out, "sweep"), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()
         if workers == 1:

@@ -41,6 +41,9 @@ class ImageFileDataset(InstanceDataset):
         """Return the sample's image file."""
         return self.folder / self.image_name(index)
 
+    def image_file(self, index: int) -> Path | None:
+        return self.path(index)
+
     def image(self, index: int) -> np.ndarray:
         """Read the image of a sample, RGB uint8 (H, W, 3).
 
