@@ -189,7 +189,9 @@ def test_what_occupies_a_folder(tmp_path: Path) -> None:
     assert is_occupied(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "a\0b", "\ud800", "read_only/new", "dangling/new"])
+@pytest.mark.parametrize(
+    "name", ["file", "file/below", "x" * 300, "a\0b", "\ud800", "read_only/new", "dangling/new", "gone/../read_only"]
+)
 def test_a_folder_that_cannot_be_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "read_only").mkdir()
