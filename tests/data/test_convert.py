@@ -264,7 +264,7 @@ def test_ids_that_repeat_stay_apart(tmp_path: Path, source: str, form: str, capl
             lines.append(",".join([name, *map(str, xy.ravel()), " ".join(map(str, image.ravel()))]))
         (tmp_path / source).write_text("\n".join(lines))
     first = open_dataset(tmp_path / source)
-    assert 'told apart by a number: "1" as "1_2", "2" as "2_2"' in caplog.text
+    assert 'kept apart by a number: "1" as "1_2", "2" as "2_2"' in caplog.text
     assert [first.image_name(i) for i in range(5)] == ["1", "2", "1_2", "2_2", "1"]
     assert [first.instance(i) for i in range(5)] == [0, 0, 0, 0, 1]
     target = tmp_path / f"b{WRITERS[form].suffix}"

@@ -188,7 +188,7 @@ def tell_apart(names: Sequence[str], images: np.ndarray, skipped: Skipped) -> li
         own[row] = known[key]
     if changed:
         few = ", ".join(changed[:3]) + (f", … {len(changed)} in all" if len(changed) > 3 else "")
-        skipped.note(f"names that stand for several images are told apart by a number: {few}")
+        skipped.note(f"names that stand for several images are kept apart by a number: {few}")
     return own
 
 

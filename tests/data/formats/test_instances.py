@@ -147,7 +147,7 @@ def test_one_name_of_several_images_is_told_apart() -> None:
     skipped = Skipped(SOURCE)
     names = tell_apart(["a", "a", "a", "b", "a", "a_2"], pixels, skipped)
     assert names == ["a", "a_3", "a", "b", "a_3", "a_2"]
-    assert skipped.notes == ['names that stand for several images are told apart by a number: "a" as "a_3"']
+    assert skipped.notes == ['names that stand for several images are kept apart by a number: "a" as "a_3"']
     assert tell_apart(["a", "b"], pixels[:2], Skipped(SOURCE)) == ["a", "b"]
 
 
