@@ -95,7 +95,7 @@ def _read_back(dataset: KeypointDataset, path: Path, name: str, options: dict[st
     labels = detect_format(path)[0] if path.is_dir() and name != "pts" else path
     own = {key: value for key, value in options.items() if key == "index_base"} | _READ_ALL.get(name, {})
     with silenced():
-        written = DATASETS.find(name).open(DataConfig(format=name, root=""), str(labels), dataset.skeleton, **own)
+        written = DATASETS.find(name).open(DataConfig(format=name, root="."), str(labels), dataset.skeleton, **own)
     if name != "pts" and written.skeleton.names != dataset.skeleton.names:
         lost = next((point for point in dataset.skeleton.names if point not in written.skeleton.names), "")
         raise KpnetError(f'there is no point "{shorten(lost)}" in its place; give it another name')
