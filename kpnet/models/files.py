@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kpnet import __version__
 from kpnet.backbones.pretrained import InputSpec
 from kpnet.config.loading import to_yaml
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
 from kpnet.core.model_folder import CONFIG, WEIGHTS
 from kpnet.core.outputs import check_writable
@@ -51,11 +51,17 @@ def _is_own(weights: Path) -> bool:
 
 
 def load_extra_state(module: nn.Module, file: Path) -> None:
-    """Give the modules what they gave to `get_extra_state` when the weight file was written."""
+    """Give the modules what they gave to `get_extra_state` when the weight file was written.
+
+    Raises:
+        KpnetError: It is damaged, or a module does not take it.
+    """
     with safe_open(file, framework="pt") as weights:
         text = (weights.metadata() or {}).get(EXTRA_STATE)
-    if text is not None:
-        module.load_state_dict(json.loads(text), strict=False)
+    try:
+        module.load_state_dict(json.loads(text or "{}"), strict=False)
+    except Exception as error:  # what modules raise for values that they do not know
+        raise KpnetError(f"{file}: the state of its modules: {first_line(error, with_type=True)}") from None
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Tensor], str]:
