@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
-from kpnet.config.fields import Part, Positive, Rate, StrictModel
+from kpnet.config.fields import Number, Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
@@ -29,7 +29,7 @@ class InputSpec(StrictModel):
 
     channels: Positive
     """Channels of the images."""
-    mean: list[float]
+    mean: list[Number]
     """Mean of images in [0, 1]: one value, or one for each channel."""
     std: list[Rate]
     """Standard deviation of images in [0, 1]: one value, or one for each channel."""

@@ -18,8 +18,9 @@ PROBES = 8  # training samples that are read before anything is written
 
 def probe(dataset: KeypointDataset) -> None:
     """Read the first samples: a transform that fails raises here, and not inside a worker."""
-    for index in range(min(PROBES, len(dataset))):
-        dataset[index]
+    with torch.random.fork_rng(devices=[]):  # no other training follows from it
+        for index in range(min(PROBES, len(dataset))):
+            dataset[index]
 
 
 class EpochSampler(DistributedSampler[Any]):

@@ -19,6 +19,7 @@ from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
+from kpnet.models.activations import check_memory
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
@@ -94,6 +95,7 @@ def train(
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
+    check_memory(model, config.train.batch_size)
     probe(train_set)
     bar = console.is_terminal
     callback = RunFolderCallback(folder, val_set, console, bar)

@@ -25,7 +25,7 @@ class Numbers(KeypointDataset):
         return self.count
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.full((2, 2), 10 * int(self._epoch) + index, np.uint8), np.zeros((1, 2))
+        return np.full((2, 2), 10 * max(int(self._epoch), 0) + index, np.uint8), np.zeros((1, 2))
 
 
 def loaders(count: int, epoch: int = 0, ranks: int = 1, rank: int = 0, val: int | None = None, **train: Any) -> Loaders:
