@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 
 from kpnet import plot
@@ -147,6 +148,13 @@ class RunFolderCallback(MetricsLogger):
                 style="yellow",
                 soft_wrap=True,
             )
+
+
+class StopEarly(EarlyStopping):
+    """Ends a training without a better score; a training that it has ended stays so where it is resumed."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.wait_count >= self.patience
 
 
 def read_metrics(path: Path, epochs: int) -> list[dict[str, float]]:

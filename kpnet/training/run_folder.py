@@ -62,7 +62,7 @@ def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, fo
         if not (folder / "last.ckpt").is_file():
             raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
         _check_same(load_as(type(config), saved), config, saved)
-        _check_checkpoint(folder / "last.ckpt")
+        _check_length(folder / "last.ckpt", config)
         return
     if not is_occupied(folder):
         return
@@ -100,16 +100,29 @@ def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, wher
 
 
 def _is_place(key: str) -> bool:
-    """Return whether a resumed run may change the key: the data's folder, the machine, what was filled in."""
-    return key in ("name", "data.root", "data.workers", "model.num_keypoints") or key.startswith("trainer.")
+    """Return whether a resumed run may change the key: the data's folder, the machine, the end, what was filled in."""
+    places = ("name", "data.root", "data.workers", "model.num_keypoints", "train.epochs")
+    return key in places or key.startswith(("trainer.", "train.early_stopping"))
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Raise if the checkpoint cannot be loaded without executing code from it."""
+def _check_length(path: Path, config: Config | PretrainConfig) -> None:
+    """Raise if the run was trained for more epochs than the config has."""
+    trained = trained_epochs(path)
+    if trained > config.train.epochs:
+        raise KpnetError(
+            f"{path}: the run was trained for {trained} epochs, and train.epochs is {config.train.epochs}: "
+            "give at least as many, or --force to start again"
+        )
+
+
+def trained_epochs(path: Path) -> int:
+    """Return how many epochs a checkpoint has; raise if it cannot be loaded without executing code from it."""
     try:
-        torch.load(path, map_location="meta", weights_only=True)
+        return int(torch.load(path, map_location="meta", weights_only=True)["epoch"]) + 1
     except Exception as error:
-        raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {first_line(error)}") from None
+        raise KpnetError(
+            f"{path}: not a checkpoint that can be loaded safely: {first_line(error)}; --force starts again"
+        ) from None
 
 
 def create_run_folder(folder: Path, config: Config | PretrainConfig, force: bool) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 
 from kpnet import plot
@@ -21,7 +20,7 @@ from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
+from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe
 from kpnet.training.module import KeypointModule
@@ -88,8 +87,7 @@ def train(
     _warn_unlabelled(points_without_labels(train_set), console)
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
-        new = len(model.head.state_dict())
-        console.print(f"pretrained: {model.backbone.loaded}; new: the head's {new}", highlight=False, soft_wrap=True)
+        console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
     warning = check_freeze(model, config.train)
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
@@ -104,6 +102,14 @@ def train(
     train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
     measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
     return TrainedRun(folder, module.model.eval(), measures)
+
+
+def _loaded(model: KeypointModel) -> str:
+    """Return what was taken from pretrained weights, and what is new."""
+    taken = model.head.loaded
+    if taken is None or not taken.tensors:
+        return f"{model.backbone.loaded}; new: the head's {len(model.head.state_dict())}"
+    return f"{model.backbone.loaded}; {taken}"
 
 
 def _warn_unlabelled(names: list[str], console: Console) -> None:
@@ -140,5 +146,5 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
-        callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
+        callbacks.append(StopEarly("val_score", mode="max", patience=config.train.early_stopping.patience))
     return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

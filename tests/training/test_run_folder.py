@@ -189,7 +189,10 @@ def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "same"),
     [
-        ("train.epochs=4", False),
+        ("train.batch_size=4", False),
+        ("train.epochs=4", True),
+        ("train.epochs=1", False),
+        ("train.early_stopping={patience: 3}", True),
         ("model.head={name: heatmap, stride: 2}", False),
         ("name=other", True),
         ("data.root=elsewhere", True),
