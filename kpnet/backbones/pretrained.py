@@ -51,7 +51,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class PretrainedSource:
-    """What is in a folder that kpnet wrote; `path` is as the user gave it. A pretraining has no head and no skeleton."""
+    """What a folder of kpnet holds; `path` is as the user gave it. A pretraining has no head and no skeleton."""
 
     path: str
     spec: Part
@@ -99,9 +99,7 @@ def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
     model = found.model
-    return PretrainedSource(
-        str(pretrained), model.backbone, model.input_size, found.input, model.head, found.skeleton
-    )
+    return PretrainedSource(str(pretrained), model.backbone, model.input_size, found.input, model.head, found.skeleton)
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpnet.core.errors import shorten
 from kpnet.heads.base import Head, PointBlock
@@ -81,7 +81,9 @@ def load_head(
 
 def _matches(points: Sequence[str], trained: Sequence[str]) -> list[tuple[int, int]]:
     """Return index pairs of points of the same name. Points without names are the same only if their number is."""
-    if list(points) != list(trained) and any(list(each) == [str(i) for i in range(len(each))] for each in (points, trained)):
+    if list(points) != list(trained) and any(
+        list(each) == [str(i) for i in range(len(each))] for each in (points, trained)
+    ):
         return []
     return [(i, trained.index(name)) for i, name in enumerate(points) if name in trained]
 
@@ -109,7 +111,9 @@ def _copy(
             rows += range(block.start + i * block.each, block.start + (i + 1) * block.each)
             trained_rows += range(source.start + j * source.each, source.start + (j + 1) * source.each)
     index = torch.tensor(rows, dtype=torch.long, device=to.device)
-    to.index_copy_(axis, index, trained.to(to).index_select(axis, torch.tensor(trained_rows, dtype=torch.long).to(to.device)))
+    to.index_copy_(
+        axis, index, trained.to(to).index_select(axis, torch.tensor(trained_rows, dtype=torch.long).to(to.device))
+    )
     return True
 
 

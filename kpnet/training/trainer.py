@@ -53,10 +53,9 @@ def train_in_folder(
     folder: Path,
     *,
     resume: bool,
-    force: bool,
 ) -> None:
     """Create the run folder with its config, and fit."""
-    create_run_folder(folder, config, force)
+    create_run_folder(folder, config, resume)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))
     with warnings.catch_warnings():

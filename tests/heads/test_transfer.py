@@ -79,9 +79,7 @@ def test_new_points_start_anew_and_the_others_go_on(spec: Any) -> None:
 def test_every_weight_that_depends_on_the_points_is_said_to(spec: Any) -> None:
     """Another number of points changes the shape of exactly those tensors, by as many rows as they say."""
     small, large = build(spec, 5), build(spec, 7)
-    changed = {
-        name for name, tensor in small.state_dict().items() if tensor.shape != large.state_dict()[name].shape
-    }
+    changed = {name for name, tensor in small.state_dict().items() if tensor.shape != large.state_dict()[name].shape}
     assert set(small.point_blocks()) == set(large.point_blocks()) == changed
     for name, blocks in large.point_blocks().items():
         axis = blocks[0].axis
@@ -149,5 +147,7 @@ def test_what_is_reported_is_bounded() -> None:
     names = [f"point_{i}" for i in range(50)]
     old = trained({"name": "regression"})
     _, report = continued({"name": "regression"}, old, [*OLD, *names])
-    assert str(report).startswith(f"{len(old.state_dict())} tensors of the head, with 5 of 55 points by name; new points: ")
+    assert str(report).startswith(
+        f"{len(old.state_dict())} tensors of the head, with 5 of 55 points by name; new points: "
+    )
     assert str(report).endswith("point_7 and 42 more")
