@@ -10,7 +10,7 @@ WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 
 
 def model_folder(path: str | Path) -> Path:
-    """Return the folder with the model's files: `path` itself, `path/final` of a run, or the folder of one of the files."""
+    """Return the folder with the model's files: `path` itself, `path/final` of a run, or the folder of a file."""
     path = Path(path)
     if path.is_file():
         return _folder_of_file(path)

@@ -124,7 +124,7 @@ def folder_kind(folder: Path) -> str | None:
 
 
 def is_occupied(folder: Path) -> bool:
-    """Return whether a path is a file, or a folder with something in it other than a lock or what a killed process left."""
+    """Return whether a path is a file, or a folder that holds more than a lock and what a killed process left."""
     if folder.is_dir():
         return any(path.name != LOCK and not path.name.startswith(PARTIAL) for path in folder.iterdir())
     return os.path.lexists(folder)

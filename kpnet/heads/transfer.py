@@ -69,21 +69,22 @@ def load_head(
     blocks, trained_blocks = head.point_blocks(), trained.point_blocks()
     movable = bool(blocks) or list(points) == list(trained_points)
     kinds, trained_kinds = ({name: type(module) for name, module in each.named_modules()} for each in (head, trained))
-    taken, new = [], []
+    taken: list[str] = []
+    new: list[str] = []
     for name, tensor in head.state_dict().items():
         owners = [name[:i] for i, letter in enumerate(name) if letter == "."] + [""]
         known = movable and name in state and all(kinds[o] is trained_kinds.get(o) for o in owners)
         pairs = (blocks.get(name, []), trained_blocks.get(name, []))
         (taken if known and _copy(tensor, state[name], *pairs, places) else new).append(name)
-    found = [points[i] for i, _ in places] if any(name in blocks for name in taken) or (taken and not blocks) else []
+    has_points = any(name in blocks for name in taken) if blocks else bool(taken)
+    found = [points[i] for i, _ in places] if has_points else []
     return HeadReport(len(taken), found, [name for name in points if name not in found], new)
 
 
 def _matches(points: Sequence[str], trained: Sequence[str]) -> list[tuple[int, int]]:
     """Return index pairs of points of the same name. Points without names are the same only if their number is."""
-    if list(points) != list(trained) and any(
-        list(each) == [str(i) for i in range(len(each))] for each in (points, trained)
-    ):
+    numbered = any(list(each) == [str(i) for i in range(len(each))] for each in (points, trained))
+    if numbered and list(points) != list(trained):
         return []
     return [(i, trained.index(name)) for i, name in enumerate(points) if name in trained]
 
@@ -110,10 +111,8 @@ def _copy(
         for i, j in places:
             rows += range(block.start + i * block.each, block.start + (i + 1) * block.each)
             trained_rows += range(source.start + j * source.each, source.start + (j + 1) * source.each)
-    index = torch.tensor(rows, dtype=torch.long, device=to.device)
-    to.index_copy_(
-        axis, index, trained.to(to).index_select(axis, torch.tensor(trained_rows, dtype=torch.long).to(to.device))
-    )
+    index, source_index = (torch.tensor(each, dtype=torch.long, device=to.device) for each in (rows, trained_rows))
+    to.index_copy_(axis, index, trained.to(to).index_select(axis, source_index))
     return True
 
 

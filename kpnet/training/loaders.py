@@ -54,8 +54,8 @@ def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int) ->
         return None
     free = shutil.disk_usage(SHARED_MEMORY).free / 1e6
     return (
-        f"data.workers: the {free:.0f} MB that are free in {SHARED_MEMORY} have room for the batches of {fitting} workers, "
-        f"not of {workers}, so {fitting} are used: give a container more (docker run --shm-size=1g), or lower "
+        f"data.workers: the {free:.0f} MB that are free in {SHARED_MEMORY} have room for the batches of {fitting} "
+        f"workers, not of {workers}, so {fitting} are used: give a container more (docker run --shm-size=1g), or lower "
         "train.batch_size"
     )
 

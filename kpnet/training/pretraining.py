@@ -116,9 +116,9 @@ def pretrain(
 ) -> tuple[Path, Autoencoder, dict[str, float]]:
     """Train an autoencoder on images without labels, and write a run folder.
 
-    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. A training whose data or
-    model cannot be built leaves nothing. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting and
-    composing robust features with denoising autoencoders).
+    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. A training whose data or model
+    cannot be built leaves nothing. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting
+    and composing robust features with denoising autoencoders).
 
     Args:
         config: The config, as `kpnet.config.pretraining.load_pretrain_config` reads it.

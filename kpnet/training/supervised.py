@@ -55,9 +55,10 @@ def train(
 ) -> TrainedRun:
     """Train a model on labelled images, and write a run folder.
 
-    A training whose data or model cannot be built leaves nothing, and no other process can train in the folder. The folder holds the config (`config.yaml`), the
-    measures of each epoch (`metrics.csv`, TensorBoard), the best and the final model (`best/`, `final/`), the last
-    checkpoint, and figures of the curves and of a few predictions.
+    A training whose data or model cannot be built leaves nothing, and no other process can train in the folder
+    meanwhile. The folder holds the config (`config.yaml`), the measures of each epoch (`metrics.csv`, TensorBoard), the
+    best and the final model (`best/`, `final/`), the last checkpoint, and figures of the curves and of a few
+    predictions.
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.

@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_no_failure_for_ever(
     checkpoint: bytes, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is what a training has left that ended before its first checkpoint: it starts again."""
-    started = {}
+    started: dict[str, bool] = {}
 
     def train(config: Config, *, out: Path, resume: bool, force: bool, **_: Any) -> None:
         check_folder(out, config, resume, force)

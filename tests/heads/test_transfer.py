@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
 from kpnet.heads.decoders import DECODERS
+from kpnet.heads.decoders.top_down import TopDown
 from kpnet.heads.transfer import load_head
 
 OLD = ["eye_left", "eye_right", "nose", "ear_left", "ear_right"]
@@ -111,7 +112,7 @@ def test_another_decoder_or_width_starts_anew() -> None:
 
 
 def test_a_part_of_another_type_starts_anew_where_its_weights_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Twin(DECODERS["top_down"]):  # type: ignore[misc]
+    class Twin(TopDown):
         pass
 
     monkeypatch.setitem(DECODERS, "twin", Twin)

@@ -66,10 +66,9 @@ def test_a_full_disk_is_named_whatever_torch_makes_of_it(last: Path, monkeypatch
     """torch raises a RuntimeError about positions in the file while it handles the OSError."""
 
     def write(*_: Any) -> None:
-        try:
-            raise OSError(28, "No space left on device")
-        except OSError:
-            raise RuntimeError("unexpected pos 704 vs 598")
+        error = RuntimeError("unexpected pos 704 vs 598")
+        error.__context__ = OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(torch, "save", write)
     with pytest.raises(OSError, match="No space left"):
