@@ -53,7 +53,7 @@ class ModelConfig(StrictModel):
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""
     pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
-    """true: the library's published weights; or the path of a weight file, a run or a pretraining."""
+    """true: published weights; or the path of a weight file, a pretraining, or a run, whose head is taken too."""
     crop: Literal["box", "points"] | None = None
     """Region the model was trained on: boxes or points; null for whole images. Set from `data.crop`."""
     box_scale: Rate = 1.25
