@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import math
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from kpnet.config.schema import ModelConfig
 from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, resize_matrix
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import PARTIAL
 from kpnet.core.outputs import MARKER, written_files
+from kpnet.data.image_header import check_pixels, max_pixels, read_header
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".heic", ".heif"),
+    *(".apng", ".dib", ".jpe", ".jfif", ".jp2", ".j2k", ".pgm", ".ppm", ".pbm", ".pnm"),
+)
+# Images that cannot be read, and that would be missed if nothing said so.
+FOREIGN_SUFFIXES = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),  # raw files of cameras
+    *(".jxl", ".jxr", ".exr", ".hdr", ".pfm", ".psd", ".xcf", ".tga", ".dds", ".ico", ".pcx", ".svg", ".eps"),
+    *(".dcm", ".czi", ".lif", ".nd2", ".svs", ".ndpi", ".fits"),  # medicine, microscopes and telescopes
+)
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts", ".m2ts", ".h264"),
+    *(".264", ".h265", ".265", ".hevc", ".asf", ".flv", ".ogv", ".vob", ".3gp", ".mxf", ".dv", ".m2v", ".mjpeg"),
+    *(".mjpg", ".ivf", ".obu", ".y4m"),
+)
 
+PILLOW_KINDS = ("GIF", "AVIF", "HEIF", "DIB")  # the others are OpenCV's
+STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"GIF8")
+DAMAGED = "the image is cut short, damaged, or neither 8- nor 16-bit; save it again"
+MOST_BYTES = 8  # of a file for each pixel: 16 bits and alpha
+
+Region = tuple[int, int, int, int]
 Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
 
 _warn_once = functools.cache(logging.getLogger("kpnet").warning)
@@ -38,11 +62,12 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         suffixes: Suffixes in lower case and with the dot. The case of a file's suffix does not matter.
 
     Returns:
-        The files, whose paths begin with `folder`; an empty list if there are none. What kpnet wrote there, such as a
-        contact sheet or an earlier prediction's drawings, is not among them; a warning says so.
+        The files, whose paths begin with `folder`; an empty list if there are none. Pipes and devices are among them,
+        and what reads them refuses them. What kpnet wrote there, such as a contact sheet or an earlier prediction's
+        drawings, is not among them; a warning says so.
     """
     every = [path for path in folder.rglob("*") if not path.name.startswith(PARTIAL)]
-    found = {path for path in every if path.suffix.lower() in suffixes and path.is_file()}
+    found = {path for path in every if path.suffix.lower() in suffixes and not path.is_dir()}
     written = {file for path in every if path.name == MARKER for file in written_files(path.parent, found)}
     if written and found - written:
         _warn_once("%s: %d file(s) that kpnet wrote into it are not read as data", folder, len(written))
@@ -56,67 +81,150 @@ def find_image_files(folder: Path) -> list[Path]:
         folder: The folder.
 
     Returns:
-        The files whose suffix is one of `IMAGE_SUFFIXES`. They are not opened.
+        The files whose suffix is one of `IMAGE_SUFFIXES` or `FOREIGN_SUFFIXES`, so that reading them tells which of
+        them cannot be read. They are not opened.
 
     Raises:
         KpnetError: The folder does not exist, or there is no image in it.
     """
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected a folder of images")
-    paths = find_files(folder, IMAGE_SUFFIXES)
+    paths = find_files(folder, IMAGE_SUFFIXES + FOREIGN_SUFFIXES)
     if not paths:
         own = "; those that kpnet wrote there are not data" if os.path.lexists(folder / MARKER) else ""
-        raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)}){own}")
+        raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES[:7])}, …){own}")
     return paths
 
 
-def read_image(path: str | Path, *, exif: bool = True) -> np.ndarray:
+def read_image(path: str | Path, *, exif: bool = True, bits: int = 16) -> np.ndarray:
     """Read an image file.
 
-    16-bit images keep their upper 8 bits, CMYK becomes RGB, and alpha is dropped without blending.
+    CMYK becomes RGB, alpha is dropped without blending, and a 16-bit image keeps the upper 8 of its `bits`.
 
     Args:
         path: The file.
         exif: Apply the EXIF rotation, as an image viewer does. False: pixels as they are stored, as MATLAB, PIL and
             pycocotools read them.
+        bits: Bits, from 8 to 16, that the values of a 16-bit image fill: 12 for a camera of 12 bits. Larger values
+            become white. 8-bit images do not change.
 
     Returns:
         RGB uint8 (H, W, 3).
 
     Raises:
-        KpnetError: The file does not exist, is no image, or is damaged or cut short.
+        KpnetError: The file does not exist, is no regular file or no image, holds several images, is damaged or cut
+            short, or has more pixels than the environment variable KPNET_MAX_IMAGE_PIXELS allows (default
+            178,956,970).
     """
-    path = Path(path)
+    check_bits(bits)
+    image = _decode(Path(path), exif)
+    return image if image.dtype == np.uint8 else np.minimum(image >> (bits - 8), 255).astype(np.uint8)
+
+
+def check_bits(bits: int) -> None:
+    """Raise KpnetError unless `bits` is a whole number from 8 to 16."""
+    if bits not in range(8, 17):
+        raise KpnetError(f"bits: expected 8 to 16, the bits that the values of 16-bit images fill, found {bits}")
+
+
+def filled_bits(path: Path) -> int | None:
+    """Return how many bits the largest value of a 16-bit image takes; None if the image has 8 bits."""
+    image = _decode(path, exif=False)
+    return None if image.dtype == np.uint8 else int(image.max()).bit_length()
+
+
+def _decode(path: Path, exif: bool) -> np.ndarray:
+    """Read an image file as RGB, uint8 or uint16 (H, W, 3)."""
+    _check_suffix(path)
+    with _opened(path) as file:
+        header = read_header(path, file)
+        file.seek(0)
+        data = np.frombuffer(file.read(), np.uint8)
+    if header is None:
+        if any(data[: len(start)].tobytes() == start for start in STARTS):
+            raise KpnetError(f"{path}: {DAMAGED}")
+        raise KpnetError(f"{path}: not a readable image (expected one of {', '.join(IMAGE_SUFFIXES[:7])}, …)")
+    image = _with_pillow(data) if header.kind in PILLOW_KINDS else _with_opencv(data)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        raise KpnetError(f"{path}: {DAMAGED}")
+    if header.kind == "TIFF":  # OpenCV has turned it, whatever its flags say
+        return image if exif else _turned(image, {6: 8, 8: 6}.get(header.orientation, header.orientation))
+    return _turned(image, header.orientation) if exif else image
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() in FOREIGN_SUFFIXES:  # of a raw file, the thumbnail could be read
+        raise KpnetError(f"{path}: {path.suffix} images cannot be read; convert it to PNG or JPEG")
+
+
+def _with_opencv(data: np.ndarray) -> np.ndarray | None:
+    level = _set_log_level(0)  # the caller says what is wrong
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        # Not IMREAD_COLOR_RGB, with which OpenCV 5.0 garbles colour TIFFs of 16 bits.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    except cv2.error:
+        return None
+    finally:
+        _set_log_level(level)
+
+
+def _with_pillow(data: np.ndarray) -> np.ndarray | None:
+    try:
+        return np.array(Image.open(io.BytesIO(data.data)).convert("RGB"))
+    except Exception:  # whatever damaged data lead to
+        return None
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror stored pixels as EXIF's orientation says. OpenCV does so for some kinds of files alone."""
+    if orientation == 1:
+        return image
+    image = image.transpose(1, 0, 2) if orientation >= 5 else image
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(image[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; a pipe would wait for ever, and a device may have no end."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise KpnetError(f"{path}: Is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise KpnetError(f"{path}: not a regular file, but a pipe, a socket or a device")
+        if status.st_size > MOST_BYTES * max_pixels():
+            raise KpnetError(f"{path}: {status.st_size} bytes, more than an image of {max_pixels()} pixels takes")
+        with path.open("rb") as file:
+            yield file
+    except KpnetError:
+        raise
     except (FileNotFoundError, ValueError):  # ValueError: a name with a NUL
         raise KpnetError(f"{path}: no such file") from None
     except OSError as error:
         raise KpnetError(f"{path}: {error.strerror}") from None
-    flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
-    level = _set_log_level(0)  # what is wrong is said below
-    try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    finally:
-        _set_log_level(level)
-    if image is None and data.size and cv2.haveImageReader(str(path)):
-        raise KpnetError(f"{path}: the image is cut short, damaged, or neither 8- nor 16-bit; save it again")
-    if image is None:
-        raise KpnetError(f"{path}: not a readable image (expected one of {', '.join(IMAGE_SUFFIXES)})")
-    return image
 
 
 def read_image_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
-    """Return the height and width that `read_image` gives, from the file's header where EXIF does not rotate it."""
+    """Return the height and width that `read_image` gives, from the file's header alone."""
+    with _opened(path) as file:
+        header = read_header(path, file)
+    if header is None:
+        return read_image(path, exif=exif).shape[:2]  # raises
+    turned = exif and header.orientation >= 5
+    return (header.width, header.height) if turned else (header.height, header.width)
+
+
+def header_problem(path: Path) -> str | None:
+    """Return why a file is no image by its first bytes, as one line that names it; None if it seems to be one."""
     try:
-        with Image.open(path) as image:
-            rotated = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            if not rotated and image.format != "TIFF":  # TIFF has its tags outside of an EXIF block
-                return image.height, image.width
-    except Exception:  # PIL reads other files than OpenCV, which decides
-        pass
-    height, width = read_image(path, exif=exif).shape[:2]
-    return height, width
+        _check_suffix(path)
+        with _opened(path) as file:
+            known = read_header(path, file) is not None
+    except KpnetError as error:
+        return str(error)
+    return None if known else f"{path}: not a readable image"
 
 
 def image_problem(path: Path) -> str | None:
@@ -131,20 +239,21 @@ def image_problem(path: Path) -> str | None:
         One line that names the file and its problem; None if there is none.
     """
     try:
-        file = os.open(path, os.O_RDONLY)
-        try:
-            size = os.fstat(file).st_size
-            head, tail = os.pread(file, 12, 0), os.pread(file, 16, max(0, size - 16))
-        finally:
-            os.close(file)
-    except OSError as error:
-        return f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
-    whole = (
-        (head.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in tail)
-        or (head.startswith(b"\x89PNG\r\n") and b"IEND" in tail)
-        or (head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 <= size)
-    )
-    try:
+        _check_suffix(path)
+        with _opened(path) as file:
+            head, size = file.read(64), os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - 16))
+            tail = file.read()
+            if head[37:41] == b"acTL" or head[12:16] == b"VP8X":  # an animation, in a PNG or perhaps in a WebP
+                file.seek(0)
+                read_header(path, file)
+        if head.startswith(b"\x89PNG"):
+            check_pixels(path, int.from_bytes(head[16:20]) * int.from_bytes(head[20:24]))
+        whole = (
+            (head.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in tail)
+            or (head.startswith(b"\x89PNG\r\n") and b"IEND" in tail)
+            or (head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 <= size)
+        )
         if not whole:
             read_image(path)
     except KpnetError as error:
@@ -177,7 +286,7 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     raise KpnetError(f"an image has {found} channels, expected {channels}: set model.in_channels to {found}")
 
 
-def crop(image: np.ndarray, region: tuple[int, int, int, int], size: Size) -> tuple[np.ndarray, np.ndarray]:
+def crop(image: np.ndarray, region: Region, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Crop an image and resize the crop.
 
     Args:
@@ -245,18 +354,39 @@ def model_inputs(
     Raises:
         KpnetError: The image or a box is not as described.
     """
+    regions = check_model_input(image, boxes, config)
+    image = to_channels(image, config.in_channels)
+    if boxes is None:
+        return [letterbox(image, config.input_size)]
+    return [crop(image, region, config.input_size) for region in regions]
+
+
+def check_model_input(image: np.ndarray, boxes: Sequence[Box] | None, config: ModelConfig) -> list[Region]:
+    """Check what `model_inputs` is given, without preparing it.
+
+    Args:
+        image: As in `model_inputs`.
+        boxes: As in `model_inputs`.
+        config: As in `model_inputs`.
+
+    Returns:
+        The region of the image around each box: its pixels left, top, right and bottom, the last two exclusive.
+
+    Raises:
+        KpnetError: The image or a box is not as described.
+    """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise KpnetError(f"expected an image uint8 (H, W) or RGB (H, W, 3), got {image.dtype} {image.shape}")
-    image = to_channels(image, config.in_channels)
-    size, source = config.input_size, (image.shape[0], image.shape[1])
-    if boxes is None:
-        return [letterbox(image, size)]
-    views = []
-    for box in boxes:
+    to_channels(image[:1, :1], config.in_channels)
+    regions = []
+    for box in boxes or ():
         if len(box) != 4 or not all(math.isfinite(value) for value in box):
             raise KpnetError(f"box {list(box)}: expected four finite numbers x0, y0, x1, y1")
         try:
-            views.append(crop(image, crop_region(box, config.box_scale, source, size), size))
+            region = crop_region(box, config.box_scale, (image.shape[0], image.shape[1]), config.input_size)
         except ValueError as error:
             raise KpnetError(str(error)) from None
-    return views
+        if (region[2] - region[0]) * (region[3] - region[1]) > max_pixels():
+            raise KpnetError(f"box {list(box)}: the region around it has more than {max_pixels()} pixels")
+        regions.append(region)
+    return regions

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from kpnet.config.pretraining import PretrainConfig
@@ -15,7 +14,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import find_image_files, read_image
+from kpnet.data.images import find_image_files, header_problem, read_image
 
 
 class Images(Protocol):
@@ -114,9 +113,7 @@ def open_images(path: Path) -> Images:
 def _of_folder(path: Path) -> ImageFiles:
     paths = find_image_files(path)
     # The first bytes show what is no image at all, before a training begins.
-    wrong = [f for f in paths if not cv2.haveImageReader(str(f))]
-    if wrong:
-        raise KpnetError(
-            f"{wrong[0]}: not a readable image ({len(wrong)} of {len(paths)} in {path}); replace or remove it"
-        )
+    problems = [problem for file in paths if (problem := header_problem(file)) is not None]
+    if problems:
+        raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {path}); replace or remove it")
     return ImageFiles(paths)

@@ -170,7 +170,7 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
     )
     columns = min(len(maps), 5)
     rows = math.ceil(len(maps) / columns)
-    tall = 2 * view.pixels.shape[0] / view.pixels.shape[1] + 0.25
+    tall = 2 * min(max(view.pixels.shape[0] / view.pixels.shape[1], 0.1), 10) + 0.25
     figure = Figure(figsize=(2 * columns, tall * rows), dpi=130)
     # By hand: the constrained layout takes seconds for many points.
     grid = figure.add_gridspec(
@@ -210,7 +210,7 @@ def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -
     points = view.points(predicted)
     height, width = view.pixels.shape[:2]
     scale = 6 / max(height, width)
-    figure = Figure(figsize=(max(4.2, scale * width), scale * height + 0.3), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(4.2, scale * width), max(1, scale * height) + 0.3), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     view.show(axes)
     title = "no uncertainty: the head has no covariance, and the model is not calibrated"
@@ -238,7 +238,8 @@ def _view(model: KeypointModel, image: Image) -> _View:
     original = image if isinstance(image, np.ndarray) else read_image(image)
     ((taken, matrix),) = model_inputs(original, None, model.config)
     planes = torch.from_numpy(taken if taken.ndim == 3 else taken[..., None]).permute(2, 0, 1)
-    return _View(original.squeeze() / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
+    shown = original[..., 0] if original.shape[2:] == (1,) else original
+    return _View(shown / 255, planes[None].to(device).float() / 255, coordinates.invert(matrix))
 
 
 def _first_filters(model: KeypointModel) -> tuple[str, np.ndarray]:

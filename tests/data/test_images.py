@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,16 @@ import pytest
 from PIL import Image
 
 from kpnet.core.errors import KpnetError
-from kpnet.data.images import image_problem, read_image, read_image_size
+from kpnet.data.images import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    filled_bits,
+    find_image_files,
+    header_problem,
+    image_problem,
+    read_image,
+    read_image_size,
+)
 
 ORIENTATION = 0x112
 # Tag to what a viewer does with the stored pixels
@@ -40,14 +52,15 @@ def picture() -> np.ndarray:
 
 
 @pytest.mark.parametrize("tag", SHOWN)
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 def test_exif_rotation(tmp_path: Path, suffix: str, tag: int) -> None:
     path, exif = tmp_path / f"a.{suffix}", Image.Exif()
     exif[ORIENTATION] = tag
     Image.fromarray(picture()).save(path, exif=exif, quality=95)
     assert close(read_image(path), SHOWN[tag](picture()))
     assert close(read_image(path, exif=False), picture())
-    assert close(read_image(path, exif=False), np.asarray(Image.open(path)))  # what PIL sees
+    if suffix != "tif":  # PIL turns it by itself
+        assert close(read_image(path, exif=False), np.asarray(Image.open(path)))  # what PIL sees
 
 
 def close(image: np.ndarray, expected: np.ndarray) -> bool:
@@ -57,8 +70,8 @@ def close(image: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.median(np.abs(image.astype(int) - expected)) <= 2)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp"])
-@pytest.mark.parametrize("tag", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp", "avif"])
+@pytest.mark.parametrize("tag", [None, 1, 3, 5, 6, 8])
 @pytest.mark.parametrize("exif", [True, False])
 def test_the_size_is_that_of_the_picture_as_it_is_read(
     tmp_path: Path, suffix: str, tag: int | None, exif: bool
@@ -161,11 +174,92 @@ def test_no_picture(tmp_path: Path, name: str, content: bytes | None, message: s
     assert message in str(image_problem(path))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        *[(".jpg", {}), (".jfif", {"format": "JPEG"}), (".png", {}), (".bmp", {}), (".tif", {}), (".webp", {})],
+        *[(".gif", {}), (".avif", {"quality": 95}), (".jp2", {}), (".ppm", {}), (".dib", {}), (".mpo", {})],
+    ],
+)
+def test_every_kind_is_read_as_pillow_reads_it(tmp_path: Path, suffix: str, options: dict[str, Any]) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture()).save(path, **options)
+    assert suffix in IMAGE_SUFFIXES or suffix == ".mpo"
+    assert close(read_image(path), np.asarray(Image.open(path).convert("RGB")))
+    assert close(read_image(path), picture())
+    assert read_image_size(path) == (24, 40)
+    assert image_problem(path) is None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "LAB"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3)])
+def test_pixels_of_any_kind_become_rgb(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "LAB") else "a.png")
+    Image.new(mode, size).save(path)
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((size[1], size[0], 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_bits_in_sixteen(tmp_path: Path, suffix: str, colour: bool, bits: int) -> None:
+    path = tmp_path / f"a.{suffix}"
+    values = np.random.default_rng(0).integers(0, 1 << bits, (16, 24, 3) if colour else (16, 24), dtype=np.uint16)
+    values[0, 0] = (1 << bits) - 1
+    cv2.imwrite(str(path), values)
+    expected = values[..., ::-1] if colour else np.repeat(values[..., None], 3, axis=-1)
+    assert np.array_equal(read_image(path, bits=bits), expected >> (bits - 8))
+    assert np.array_equal(read_image(path), expected >> 8)
+    assert filled_bits(path) == bits
+    assert np.array_equal(read_image(path, bits=8), np.minimum(expected, 255))
+
+
+def test_bits_change_no_image_of_eight_and_have_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture()).save(path)
+    assert np.array_equal(read_image(path, bits=10), picture())
+    assert filled_bits(path) is None
+    for bits in (7, 17, -1):
+        with pytest.raises(KpnetError, match=f"bits: expected 8 to 16, .*found {bits}"):
+            read_image(path, bits=bits)
+
+
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match=f"{tmp_path.name}: Is a directory"):
         read_image(tmp_path)
     with pytest.raises(KpnetError, match="no such file"):
         read_image("a\0b.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tmp_path):
+        server.bind("socket.png")
+        for name in ("pipe.png", "device.png", "socket.png"):
+            for function in (read_image, read_image_size):
+                with pytest.raises(KpnetError, match=f"{name}: not a regular file"):
+                    function(Path(name))
+            assert "not a regular file" in str(image_problem(Path(name)))
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.png", "[x] $y$ 'z'.png", "\u202e.png"])
+def test_any_name_is_opened(tmp_path: Path, name: str) -> None:
+    """OpenCV, given a name that is not UTF-8, ends the process."""
+    Image.fromarray(picture()).save(tmp_path / name)
+    assert np.array_equal(read_image(tmp_path / name), picture())
+    (tmp_path / name).write_text("no image")
+    with pytest.raises(KpnetError, match="not a readable image"):
+        read_image(tmp_path / name)
+    assert header_problem(tmp_path / name) is not None
+
+
+@pytest.mark.parametrize("suffix", FOREIGN_SUFFIXES)
+def test_images_that_cannot_be_read_are_found_and_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture()).save(path, format="TIFF")  # as raw files begin
+    assert find_image_files(tmp_path) == [path]
+    for problem in (image_problem(path), header_problem(path)):
+        assert problem is not None
+        assert f"{suffix} images cannot be read; convert it to PNG or JPEG" in problem
 
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:

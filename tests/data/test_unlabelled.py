@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], str
 def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path / "pictures", pixels(1, 64, 64))
     path = tmp_path / "pictures" / "000.png"
-    path.write_bytes(path.read_bytes()[:40])
+    path.write_bytes(path.read_bytes()[:-100])
     images = open_images(tmp_path / "pictures")
     with pytest.raises(KpnetError, match=r"000\.png: the image is cut short"):
         images[0]

@@ -13,7 +13,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.image_names import ImageFinder
-from kpnet.data.images import image_problem, read_image, read_image_size
+from kpnet.data.images import check_bits, image_problem, read_image, read_image_size
 
 
 class ImageFileDataset(InstanceDataset):
@@ -27,22 +27,33 @@ class ImageFileDataset(InstanceDataset):
         skipped: Collects the reasons why instances are skipped.
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored, and null takes
             whichever has the image size that the file of labels states.
+        bits: Bits, from 8 to 16, that the values of 16-bit images fill, such as 12 for a camera of 12 bits. All images
+            are scaled alike.
         **options: Arguments of `InstanceDataset`.
 
     Attributes:
         folder: The folder.
         exif: The argument.
+        bits: The argument.
     """
 
     def __init__(
-        self, folder: Path, instances: Instances, skipped: Skipped, *, exif: bool | None = True, **options: Any
+        self,
+        folder: Path,
+        instances: Instances,
+        skipped: Skipped,
+        *,
+        exif: bool | None = True,
+        bits: int = 16,
+        **options: Any,
     ) -> None:
+        check_bits(bits)
         finder = ImageFinder(folder)
         instances, problems = _find_images(finder, instances)
         sizes = _sizes_of_boxed_images(folder, instances, problems, bool(exif))
         super().__init__(replace(instances, sizes=sizes), skipped, problems, **options)
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
-        self.folder, self.exif, self._finder = folder, exif, finder
+        self.folder, self.exif, self.bits, self._finder = folder, exif, bits, finder
 
     def path(self, index: int) -> Path:
         """Return the sample's image file."""
@@ -58,11 +69,11 @@ class ImageFileDataset(InstanceDataset):
             KpnetError: It cannot be read, or has another size than the file of labels states.
         """
         path = self.path(index)
-        image = read_image(path, exif=bool(self.exif))
+        image = read_image(path, exif=bool(self.exif), bits=self.bits)
         height, width = (0, 0) if self._sizes is None else self._sizes[self._image_index[index]]
         if not height or not width or image.shape[:2] == (height, width):
             return image
-        turned = read_image(path, exif=not self.exif)
+        turned = read_image(path, exif=not self.exif, bits=self.bits)
         if turned.shape[:2] != (height, width):
             raise KpnetError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels, and {self.skipped.source} says {width}x{height}: "
