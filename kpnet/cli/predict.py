@@ -51,7 +51,7 @@ def predict(
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images, find_videos
-    from kpnet.inference.pipeline import check_video_options, predict_inputs
+    from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
     from kpnet.inference.predictor import Predictor
     from kpnet.inference.tables import LabelTable, PredictionTable
     from kpnet.models.ensemble import load_ensemble
@@ -66,7 +66,10 @@ def predict(
     predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size)
     model = predictor.model
     crops = model.config.crop is not None
-    images = find_images(others, None if trained is None else trained.data, boxes=crops)
+    failures: list[str] = []
+    images = find_images(others, failures, None if trained is None else trained.data, boxes=crops)
+    if not images and not videos:
+        raise KpnetError(first_of(failures))
     whole = len(videos) + sum(image.boxes is None for image in images)
     if crops and whole:
         echo(
@@ -75,6 +78,6 @@ def predict(
             error=True,
         )
     table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
-    echo("\n".join(lines))
-    exit_with_failures(failures)
+    outcome = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
+    echo("\n".join(outcome.written))
+    exit_with_failures(failures + outcome.failures)

@@ -34,8 +34,9 @@ def visualize(
     from kpnet.models.build import load_model
 
     model = load_model(run).to(best_device())
-    images = find_images(inputs) if inputs else validation_images(run, model)
-    lines, failures = draw_images(model, images[:limit], out, inputs or ())
+    failures: list[str] = []
+    images = find_images(inputs, failures) if inputs else validation_images(run, model)
+    lines = draw_images(model, images[:limit], out, failures, inputs or ())
     if len(images) > limit:
         lines.append(f"the first {limit} of {len(images)} images; --limit takes more")
     echo("\n".join(lines))
@@ -56,24 +57,35 @@ def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
 
 
 def draw_images(
-    model: KeypointModel, images: list[InputImage], out: Path, inputs: Sequence[Path] = ()
-) -> tuple[list[str], list[str]]:
+    model: KeypointModel, images: list[InputImage], out: Path, failures: list[str], inputs: Sequence[Path] = ()
+) -> list[str]:
     """Draw what the network sees in each image into a folder of its own below `out`, and the network's filters.
 
+    Args:
+        model: The model.
+        images: The images.
+        out: The folder.
+        failures: Gets a line for each image that cannot be read.
+        inputs: Files that are read beside the images, such as files of labels.
+
     Returns:
-        Lines that say what was drawn and what could not be drawn, and lines on images that could not be read.
+        Lines that say what was drawn and what could not be drawn.
 
     Raises:
         KpnetError: If no image could be read, or a figure would be written over an input or a file of the user's.
     """
     from kpnet import plot
     from kpnet.core.outputs import output_files
+    from kpnet.inference.pipeline import first_of
+
+    if not images:
+        raise KpnetError(first_of(failures))
 
     kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "uncertainty": plot.draw_uncertainty}
     names = ["filters.png", *(str(_figure(image, kind)) for image in images for kind in kinds)]
     files = [image.file for image in images if image.file is not None]
     with output_files(out, names, "--out", [*inputs, *files]):
-        return _draw(model, images, out, kinds)
+        return _draw(model, images, out, kinds, failures)
 
 
 def _figure(image: InputImage, kind: str) -> Path:
@@ -82,13 +94,17 @@ def _figure(image: InputImage, kind: str) -> Path:
 
 
 def _draw(
-    model: KeypointModel, images: list[InputImage], out: Path, kinds: Mapping[str, Callable[..., Any]]
-) -> tuple[list[str], list[str]]:
+    model: KeypointModel,
+    images: list[InputImage],
+    out: Path,
+    kinds: Mapping[str, Callable[..., Any]],
+    failures: list[str],
+) -> list[str]:
     from kpnet import plot
+    from kpnet.inference.pipeline import first_of
 
     drawn: dict[str, None] = {}  # file names, each once and in order
     missing: dict[str, None] = {}  # reasons, likewise
-    failures: list[str] = []
 
     def save(draw: Callable[[], Any], target: Path) -> None:
         try:
@@ -97,20 +113,20 @@ def _draw(
         except plot.NothingToDraw as reason:
             missing[str(reason)] = None
 
+    count = 0
     for image in images:
         try:
             pixels = image.load()
+            for name, draw in kinds.items():
+                save(partial(draw, model, pixels), out / _figure(image, name))
+            count += 1
         except KpnetError as error:
             failures.append(str(error))
-            continue
-        for name, draw in kinds.items():
-            save(partial(draw, model, pixels), out / _figure(image, name))
-    count = len(images) - len(failures)
     if not count:
-        raise KpnetError(failures[0])
+        raise KpnetError(first_of(failures))
     lines = [f"{count} image(s) in {out}, a folder each: {', '.join(drawn)}"]
     filters = out / "filters.png"
     save(partial(plot.draw_filters, model), filters)
     if filters.name in drawn:
         lines.append(f"the first layer: {filters}")
-    return [*lines, *missing], failures
+    return [*lines, *missing]

@@ -18,12 +18,20 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.points_csv import PARQUET
-from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Box, find_files, find_image_files, read_image
+from kpnet.data.images import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Box,
+    find_files,
+    find_image_files,
+    read_image,
+)
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputImage:
     """An image to predict, not read yet.
 
@@ -46,33 +54,52 @@ class InputImage:
     file: Path | None = None
 
 
-def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[InputImage]:
+def find_images(
+    inputs: Sequence[Path], failures: list[str], trained: DataConfig | None = None, boxes: bool = False
+) -> list[InputImage]:
     """Find the images of the inputs, without reading them.
 
     Args:
         inputs: Image files, folders of images, and files of labels.
-        trained: The `data` section of the model's run. Its format's options are used for inputs of the same format.
+        failures: Gets a line for each input that cannot be used.
+        trained: The `data` section of the model's run. Its format's options are used for inputs of the same format, and
+            its `bits` for image files.
         boxes: Use the boxes of inputs that have some.
 
     Returns:
         The images in the order of the inputs, each with a target of its own.
 
     Raises:
-        KpnetError: An input does not exist or holds no image.
+        KpnetError: An input does not exist.
     """
     images: list[InputImage] = []
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
-        # The points of a file of labels may be others than the model's.
-        if path.suffix.lower() in TABLES:
-            given, name = detect_format(path)
-            same = trained is not None and split_spec(trained.format, "data.format")[0] == name
-            data = open_dataset(given, trained.format if trained is not None and same else name)
-            images += dataset_images(data, str(path), path.stem, boxes)
-        else:
-            images += _from_files(path)
+    for path in inputs:
+        try:
+            images += _images_of(path, trained, boxes)
+        except KpnetError as error:
+            failures.append(str(error))
     return _with_unique_targets(images)
+
+
+def _images_of(path: Path, trained: DataConfig | None, boxes: bool) -> list[InputImage]:
+    name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
+    # The points of a file of labels may be others than the model's.
+    if path.suffix.lower() in TABLES and path.is_file():
+        given, detected = detect_format(path)
+        data = open_dataset(given, trained.format if trained is not None and name == detected else detected)
+        return dataset_images(data, str(path), path.stem, boxes)
+    read = partial(read_image, bits=options.get("bits", 16))
+    if not path.is_dir():
+        return [InputImage(str(path), Path(file_name(path.stem, ".png")), partial(read, path), file=path)]
+    return [
+        InputImage(
+            str(file), file.relative_to(path).with_name(file_name(file.stem, ".png")), partial(read, file), file=file
+        )
+        for file in find_image_files(path)
+    ]
 
 
 def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[InputImage]:
@@ -132,13 +159,6 @@ def _alike(path: str | Path) -> str:
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def _from_files(path: Path) -> list[InputImage]:
-    if not path.is_dir():
-        return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path), file=path)]
-    files = find_image_files(path)
-    return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f), file=f) for f in files]
-
-
 def _read(dataset: KeypointDataset, index: int) -> np.ndarray:
     return dataset.read(index)[0]
 
@@ -165,16 +185,17 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
         if path.is_dir():
             inside = find_files(path, VIDEO_SUFFIXES)
             found += inside
-            others += [path] if not inside or find_files(path, IMAGE_SUFFIXES) else []
+            others += [path] if not inside or find_files(path, IMAGE_SUFFIXES + FOREIGN_SUFFIXES) else []
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             found.append(path)
         else:
             others.append(path)
     named: dict[str, tuple[str, Path]] = {}
     for path in found:
-        name, count = path.stem, 1
+        name = first = file_name(path.stem)
+        count = 1
         while _alike(name) in named:
             count += 1
-            name = f"{path.stem}_{count}"
+            name = f"{first}_{count}"
         named[_alike(name)] = name, path
     return others, dict(named.values())

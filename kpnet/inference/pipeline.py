@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from kpnet import plot
+from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.outputs import output_files
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.images import Box
+from kpnet.data.images import Box, check_model_input
 from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction, Predictor
 from kpnet.inference.tables import Table
@@ -28,10 +30,54 @@ from kpnet.uncertainty import ellipse_radius
 BAND = 0.9  # probability of the ellipses that the plot of a video's tracks shows as bands
 
 
+@dataclass
+class Outcome:
+    """What a call of `kpnet predict` has done.
+
+    Attributes:
+        written: Lines that say what was written, one for all images and one for each video.
+        failures: Lines on inputs that failed.
+        stopped: Whether Ctrl-C or a full disk ended the call before all inputs were predicted.
+    """
+
+    written: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Collect what went wrong with one input, so that the others are still predicted; a full disk ends the call."""
+        try:
+            yield
+        except KpnetError as error:
+            self.failures.append(str(error))
+        except OSError as error:
+            self.failures.append(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            self.stopped = True
+
+    def interrupt(self, done: str) -> None:
+        """Report what was done by the time of Ctrl-C."""
+        self.failures.append(f"interrupted after {done}")
+        self.stopped = True
+
+
+class _NothingPredicted(Exception):
+    """Raised so that no empty table is written."""
+
+
+def first_of(failures: Sequence[str]) -> str:
+    """Return the first of several lines, and how many more there are."""
+    more = len(failures) - 1
+    return failures[0] + (f" ({more} more input(s) failed)" if more else "")
+
+
 def predict_images(
-    predictor: Predictor, images: list[InputImage], table: Table, out: Path, draw: bool
-) -> tuple[Path, int, list[str]]:
-    """Predict images, and write a table of their points.
+    predictor: Predictor, images: list[InputImage], table: Table, out: Path, draw: bool, outcome: Outcome
+) -> None:
+    """Predict images, and write a table of their points as they are predicted.
+
+    An image that cannot be predicted costs no other one. If Ctrl-C, a full disk or any other error ends the prediction,
+    the table keeps what is in it by then.
 
     Args:
         predictor: The predictor.
@@ -39,29 +85,40 @@ def predict_images(
         table: The table that the predictions are written with.
         out: The folder to write into.
         draw: Also write the images with their points.
+        outcome: Gets lines on what was written and on images that failed.
 
-    Returns:
-        The file of the table, the number of images in it, and a line for each image that failed.
-
-    Raises:
-        KpnetError: No image could be read.
     """
-    failures: list[str] = []
-    loaded: deque[tuple[InputImage, np.ndarray]] = deque()  # one batch at most
-    count = 0
-    for prediction in predictor.stream(_load(images, failures, loaded)):
-        count += 1
-        source, pixels = loaded.popleft()
-        table.add(prediction, source, pixels)
-        if draw:
-            write_drawing(prediction, pixels, predictor.model.skeleton, out / source.target)
+    count, failures = 0, outcome.failures
+    error: BaseException | None = None
+    with suppress(_NothingPredicted), table.writing(out) as target:
+        try:
+            loaded: deque[tuple[InputImage, np.ndarray]] = deque()  # one batch at most
+            for prediction in predictor.stream(_load(images, predictor.model.config, failures, loaded)):
+                source, pixels = loaded.popleft()
+                with outcome.collect():
+                    table.add(prediction, source, pixels)
+                    count += 1
+                    if draw:
+                        write_drawing(prediction, pixels, predictor.model.skeleton, out / source.target)
+                if outcome.stopped:
+                    break
+        except BaseException as raised:
+            if not count:
+                raise
+            error = raised
+        if not count:
+            raise _NothingPredicted
     if not count:
-        raise KpnetError(failures[0])
-    return table.save(out), count, failures
+        return
+    outcome.written.append(f"{count} image(s): {target}" + (f", drawings in {out}" if draw else ""))
+    if isinstance(error, KeyboardInterrupt):
+        outcome.interrupt(f"{count} of {len(images)} images")
+    elif error is not None:
+        raise error
 
 
 def _load(
-    images: list[InputImage], failures: list[str], loaded: deque[tuple[InputImage, np.ndarray]]
+    images: list[InputImage], config: ModelConfig, failures: list[str], loaded: deque[tuple[InputImage, np.ndarray]]
 ) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
     """Yield (name, pixels, boxes) of each image that can be read; the errors of the others go to `failures`."""
     for image in progress(images, "images"):
@@ -69,6 +126,11 @@ def _load(
             pixels = image.load()
         except KpnetError as error:
             failures.append(str(error))
+            continue
+        try:
+            check_model_input(pixels, image.boxes, config)
+        except KpnetError as error:
+            failures.append(f"{image.name}: {error}")
             continue
         failures += [image.warning] if image.warning else []
         loaded.append((image, pixels))
@@ -119,7 +181,7 @@ def predict_inputs(
     draw: bool | None,
     smooth: str | None = None,
     inputs: Sequence[Path] = (),
-) -> tuple[list[str], list[str]]:
+) -> Outcome:
     """Predict images and videos, and write the results into a folder.
 
     A file that is there already is replaced only if kpnet wrote it and nobody changed it.
@@ -135,37 +197,26 @@ def predict_inputs(
         inputs: Files that are read beside the images and videos, such as files of labels.
 
     Returns:
-        Lines that say what was written, one for all images and one for each video, and lines for inputs that failed.
+        What was written and what failed.
 
     Raises:
-        KpnetError: No input could be read, or a file would be written over an input or over a file of the user's.
+        KpnetError: No input could be predicted, or a file would be written over an input or a file of the user's.
     """
-    written: list[str] = []
-    failures: list[str] = []
+    outcome = Outcome()
     names = [table.file_name, *(str(image.target) for image in images if draw)] if images else []
     names += [path.name for name in videos for path in video_outputs(out / name, draw is not False)]
     files = [image.file for image in images if image.file is not None]
     with output_files(out, names, "--out", [*inputs, *videos.values(), *files]):
         if images:
-            with collect_failures(failures):
-                target, count, unread = predict_images(predictor, images, table, out, bool(draw))
-                written.append(f"{count} image(s): {target}" + (f", drawings in {out}" if draw else ""))
-                failures += unread
+            with outcome.collect():
+                predict_images(predictor, images, table, out, bool(draw), outcome)
         for name, path in videos.items():
-            with collect_failures(failures):
-                written.append(predict_video(predictor, path, out / name, draw is not False, smooth, failures))
-        if not written:
-            raise KpnetError(failures[0])
-    return written, failures
-
-
-@contextmanager
-def collect_failures(failures: list[str]) -> Iterator[None]:
-    """Collect the message of a KpnetError, so that the other inputs are still predicted."""
-    try:
-        yield
-    except KpnetError as error:
-        failures.append(str(error))
+            if not outcome.stopped:
+                with outcome.collect():
+                    predict_video(predictor, path, out / name, draw is not False, smooth, outcome)
+        if not outcome.written:
+            raise KpnetError(first_of(outcome.failures))
+    return outcome
 
 
 def video_outputs(target: Path, draw: bool = True) -> tuple[Path, ...]:
@@ -175,8 +226,8 @@ def video_outputs(target: Path, draw: bool = True) -> tuple[Path, ...]:
 
 
 def predict_video(
-    predictor: Predictor, path: Path, target: Path, draw: bool, smooth: str | None, failures: list[str]
-) -> str:
+    predictor: Predictor, path: Path, target: Path, draw: bool, smooth: str | None, outcome: Outcome
+) -> None:
     """Predict a video, and write tables and a plot of its tracks.
 
     Args:
@@ -185,10 +236,7 @@ def predict_video(
         target: What the paths of the written files begin with.
         draw: Also write a copy of the video with the points.
         smooth: A filter, as `kpnet.smoothing.parse_smoother` reads it, or None.
-        failures: Gets a line if the video ends early.
-
-    Returns:
-        A line that names the written files.
+        outcome: Gets a line that names the written files, and one if the video is damaged or ends early.
 
     Raises:
         KpnetError: The video cannot be decoded, or the filter is unknown.
@@ -202,12 +250,21 @@ def predict_video(
         title = f"{path.name}; bands: the points' {100 * BAND:g} % ellipses" * bool(np.isfinite(tracks.std[0]).any())
         raw = None if tracks.smooth is None else tracks.xy
         figure = plot.draw_tracks(
-            tracks.names, tracks.fps, tracks.best, tracks.confidence, tracks.std, radius, raw, title or path.name
+            tracks.names, tracks.time, tracks.best, tracks.confidence, tracks.std, radius, raw, title or path.name
         )
         plot.save_figure(figure, plotted)
-        if draw:
-            write_annotated(tracks, video, predictor.model.skeleton, annotated)
         early = video.missing_frames_message(len(tracks))
-        failures += [early] if early else []
-        others = [file.name for file in (deeplabcut, plotted, *([annotated] if draw else []))]
-        return f"{path}, {len(tracks)} frame(s): {table}, {', '.join(others)}"
+        written = f"{path}, {len(tracks)} frame(s): {table}, {deeplabcut.name}, {plotted.name}"
+        if tracks.interrupted:
+            outcome.written.append(written)
+            outcome.interrupt(f"{len(tracks)} frames of {path}")
+            return
+        outcome.failures += [early] if early else []
+        try:
+            if draw:
+                write_annotated(tracks, video, predictor.model.skeleton, annotated)
+                written += f", {annotated.name}"
+        except KeyboardInterrupt:
+            outcome.interrupt(f"the tables of {path}; there is no {annotated.name}")
+        finally:
+            outcome.written.append(written)

@@ -1,76 +1,137 @@
-"""Tables that `kpnet predict` writes: a row for each point, or a file to train on."""
+"""Tables that `kpnet predict` writes as it predicts: a row for each point, or a file to train on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, TextIO
 
 import numpy as np
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import write_atomic
+from kpnet.core.files import replacing
 from kpnet.data.images import to_channels
 from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction
 
-if TYPE_CHECKING:
-    import pandas as pd
+COLUMNS = ("image", "instance", "name", "x", "y", "confidence")
+# How a table is opened. A file name that is not UTF-8 keeps its bytes, so that the file can be found again.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-class Table(Protocol):
-    """Collects predictions one by one and writes them."""
+def encodable(text: str) -> str:
+    """Return a text that can be written with `TEXT`: half of a surrogate pair becomes its number."""
+    try:
+        text.encode(TEXT["encoding"], TEXT["errors"])
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+class Table(ABC):
+    """A file of predictions. Each row is on the disk once it is added.
+
+    Attributes:
+        file_name: Name of the file.
+
+    Example:
+        ```python
+        with PredictionTable(as_json=False).writing(folder) as path:
+            table.add(prediction, source, pixels)
+        ```
+    """
 
     file_name: str
+    _file: TextIO
+
+    @contextmanager
+    def writing(self, folder: Path) -> Iterator[Path]:
+        """Open the table in a folder, beside the path that is yielded; it is renamed to that path at the end.
+
+        An error within leaves no file.
+        """
+        path = folder / self.file_name
+        with replacing(path) as beside, beside.open("w", **TEXT) as self._file:
+            self._begin()
+            yield path
+            self._end()
 
     def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
-        """Add the prediction of an image with these pixels."""
+        """Add the prediction of an image with these pixels.
 
-    def save(self, folder: Path) -> Path:
-        """Write the table into a folder; return the file's path."""
+        Raises:
+            KpnetError: The table cannot hold it. Nothing is added.
+        """
+        self._write(prediction, source, pixels)
+        self._file.flush()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None: ...
+
+    def _end(self) -> None:
+        return
+
+    def _row(self, values: Sequence[Any]) -> None:
+        csv.writer(self._file, lineterminator="\n").writerow(values)
 
 
-class PredictionTable:
-    """`predictions.csv` or `predictions.json`: image, instance, name, x, y, confidence."""
+class PredictionTable(Table):
+    """`predictions.csv` or `predictions.json`: image, instance, name, x, y, confidence. A CSV has four decimals."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.file_name = "predictions.json" if as_json else "predictions.csv"
-        self.frames: list[pd.DataFrame] = []
 
-    def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
-        """Add a row for each point."""
-        self.frames.append(prediction.to_frame())
+    def _begin(self) -> None:
+        self._separator = "[\n"
+        if not self.as_json:
+            self._row(COLUMNS)
 
-    def save(self, folder: Path) -> Path:
-        """Write the file; a CSV has four decimals."""
-        import pandas as pd
+    def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
+        confidence = prediction.confidence
+        for instance, points in enumerate(prediction.keypoints.tolist()):
+            for k, (name, (x, y)) in enumerate(zip(prediction.names, points, strict=True)):
+                sure = math.nan if confidence is None else float(confidence[instance, k])
+                if self.as_json:
+                    numbers = [number if math.isfinite(number) else None for number in (x, y, sure)]
+                    record = dict(zip(COLUMNS, (prediction.image, instance, name, *numbers), strict=True))
+                    self._file.write(f"{self._separator} {json.dumps(record)}")
+                    self._separator = ",\n"
+                else:
+                    cells = ["" if math.isnan(number) else f"{number:.4f}" for number in (x, y, sure)]
+                    self._row([encodable(prediction.image), instance, encodable(name), *cells])
 
-        table = pd.concat(self.frames, ignore_index=True)
-        path = folder / self.file_name
+    def _end(self) -> None:
         if self.as_json:
-            text = table.to_json(orient="records", indent=1)
-        else:
-            text = table.to_csv(index=False, float_format="%.4f")
-        write_atomic(path, text.encode())
-        return path
+            self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
 
 
-class LabelTable:
+class LabelTable(Table):
     """`labels.csv`, which `data.train` reads: NAME_x, NAME_y, NAME_weight of the model's points, and Image.
 
-    Labels that an image came with are kept, weight included. The others are predicted, in pixels of the original image,
-    with the confidence as their weight, both to four decimals.
+    Labels that an image came with are kept, weight included and with all their digits. The others are predicted, in
+    pixels of the original image, with the confidence as their weight, both to four decimals.
     """
 
     file_name = "labels.csv"
 
     def __init__(self, names: Sequence[str], in_channels: int) -> None:
         self.names, self.in_channels = names, in_channels
-        self.rows: list[dict[str, Any]] = []
         self.size: tuple[int, ...] | None = None
 
-    def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
+    def _begin(self) -> None:
+        columns = [f"{name}_{column}" for name in self.names for column in ("x", "y", "weight")]
+        self._row(["ImageId", *map(encodable, columns), "Image"])
+
+    def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
         """Add an image; raise for one that the layout (grey square images of one size) cannot hold."""
         self._check(source.name, pixels)
         if len(prediction.keypoints) != 1:
@@ -83,25 +144,16 @@ class LabelTable:
             )
         predicted = np.column_stack([prediction.keypoints[0], prediction.confidence[0].astype(float)]).round(4)
         points = dict(zip(self.names, predicted.tolist(), strict=True)) | dict(source.labels())
-        row: dict[str, Any] = {"ImageId": source.target.with_suffix("").as_posix()}
-        for name in self.names:
-            row |= zip((f"{name}_x", f"{name}_y", f"{name}_weight"), points[name], strict=True)
-        values = to_channels(pixels, 1).ravel().tolist()
-        self.rows.append(row | {"Image": " ".join(map(str, values))})
-
-    def save(self, folder: Path) -> Path:
-        """Write the file; labels keep all their digits."""
-        path = folder / self.file_name
-        import pandas as pd
-
-        write_atomic(path, pd.DataFrame(self.rows).to_csv(index=False).encode())
-        return path
+        self.size = (pixels.shape[0], pixels.shape[1])
+        values = [value for name in self.names for value in points[name]]
+        grey = " ".join(map(str, to_channels(pixels, 1).ravel().tolist()))
+        self._row([encodable(source.target.with_suffix("").as_posix()), *values, grey])
 
     def _check(self, name: str, pixels: np.ndarray) -> None:
         height, width = pixels.shape[:2]
-        self.size = self.size or (height, width)
-        if height != width or self.size != (height, width):
-            first = "" if self.size == (height, width) else f", as the first is {self.size[1]}x{self.size[0]}"
+        size = self.size or (height, width)
+        if height != width or size != (height, width):
+            first = "" if size == (height, width) else f", as the first is {size[1]}x{size[0]}"
             raise KpnetError(
                 f"{name}: {width}x{height} pixels; --pseudo-labels writes square images of one size{first}: "
                 "crop or resize the images first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kpnet.core.files import replacing
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.tables import TEXT, encodable
 from kpnet.inference.video import Video, write_video
 from kpnet.smoothing import Smoother
 
@@ -34,21 +36,23 @@ class Tracks:
 
     Attributes:
         names: Names of the K points.
-        fps: Frames per second.
+        time: Times (T,) of the frames in seconds, from the first one.
         xy: Predicted points (T, K, 2).
         confidence: Confidence (T, K), NaN if the model predicts none.
         std: Standard deviations (T, K, 2) along x and y, NaN if the model predicts none.
         dof: Degrees of freedom of the errors' Student t distribution, as in `Keypoints`.
         smooth: Smoothed points (T, K, 2), if requested.
+        interrupted: Whether Ctrl-C ended the prediction before the video did.
     """
 
     names: Sequence[str]
-    fps: float
+    time: np.ndarray
     xy: np.ndarray
     confidence: np.ndarray
     std: np.ndarray
     dof: float
     smooth: np.ndarray | None = None
+    interrupted: bool = False
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -66,16 +70,29 @@ def predict_tracks(
     """Predict the tracks of a video.
 
     They lie in temporary files in `folder` that are mapped into memory, so that a long video needs no more memory than
-    a short one. The files are deleted afterwards.
+    a short one. The files are deleted afterwards. Ctrl-C keeps the frames that are predicted by then.
     """
     names = predictor.model.skeleton.names
+    times = array("d")
+
+    def frames() -> Iterator[np.ndarray]:
+        for time, frame in progress(video.timed_frames(), "frames", video.declared_frames or None):
+            times.append(time)
+            yield frame
+
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as second:
-        count, dof = 0, float("inf")
-        for prediction in predictor.track(progress(video.frames(), "frames", video.declared_frames or None)):
-            file.write(_numbers(prediction).tobytes())
-            count, dof = count + 1, prediction.dof
+        count, dof, interrupted = 0, float("inf"), False
+        try:
+            for prediction in predictor.track(frames()):
+                file.write(_numbers(prediction).tobytes())
+                count, dof = count + 1, prediction.dof
+        except KeyboardInterrupt:
+            if not count:
+                raise
+            interrupted = True
         rows = _mapped(file, (count, len(names), 5))
-        tracks = Tracks(names, video.fps, rows[..., :2], rows[..., 2], rows[..., 3:], dof)
+        time = np.array(times[:count])
+        tracks = Tracks(names, time, rows[..., :2], rows[..., 2], rows[..., 3:], dof, interrupted=interrupted)
         if smoother is not None:
             second.truncate(count * len(names) * 2 * np.dtype(np.float64).itemsize)
             tracks.smooth = _mapped(second, (count, len(names), 2))
@@ -104,15 +121,15 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
     """
     import pandas as pd
 
-    with replacing(table) as beside, beside.open("w", newline="") as file:
+    with replacing(table) as beside, beside.open("w", **TEXT) as file:
         for start in range(0, len(tracks), CHUNK):
             rows = _long_rows(tracks, slice(start, start + CHUNK))
             rows.to_csv(file, index=False, header=not start, float_format="%.4f", lineterminator="\n")
-    with replacing(deeplabcut) as beside, beside.open("w", newline="") as file:
+    with replacing(deeplabcut) as beside, beside.open("w", **TEXT) as file:
         header = csv.writer(file, lineterminator="\n")
         count = 3 * len(tracks.names)
         header.writerow(["scorer", *[SCORER] * count])
-        header.writerow(["bodyparts", *np.repeat(tracks.names, 3)])
+        header.writerow(["bodyparts", *np.repeat([encodable(name) for name in tracks.names], 3)])
         header.writerow(["coords", *["x", "y", "likelihood"] * len(tracks.names)])
         for start in range(0, len(tracks), CHUNK):
             at = slice(start, start + CHUNK)
@@ -124,10 +141,10 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
 def write_annotated(tracks: Tracks, video: Video, skeleton: Skeleton, path: Path) -> None:
     """Write a copy of the video with points and edges, from red (confidence 0) to green (confidence 1)."""
     edges = skeleton.edge_indices
-    with write_video(path, video.fps) as add:
-        frames = progress(video.frames(), "drawing", len(tracks))
-        for frame, xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
-            add(plot.draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges))
+    with write_video(path, video.fps, video.time_base) as add:
+        frames = progress(video.timed_frames(), "drawing", len(tracks))
+        for (time, frame), xy, confidence in zip(frames, tracks.best, tracks.confidence, strict=False):
+            add(plot.draw_points(frame, xy, None if np.isnan(confidence).all() else confidence, edges), time)
 
 
 def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
@@ -139,9 +156,9 @@ def _long_rows(tracks: Tracks, at: slice) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "frame": frames,
-            "time": frames / tracks.fps,
+            "time": np.repeat(tracks.time[at], len(tracks.names)),
             "instance": 0,
-            "name": list(tracks.names) * len(xy),
+            "name": [encodable(name) for name in tracks.names] * len(xy),
             "x": xy[..., 0].ravel(),
             "y": xy[..., 1].ravel(),
             "confidence": confidence.ravel(),

@@ -17,7 +17,7 @@ NAMED = 24  # points that a legend has room for
 
 def draw_tracks(
     names: Sequence[str],
-    fps: float,
+    time: np.ndarray,
     xy: np.ndarray,
     confidence: np.ndarray | None = None,
     std: np.ndarray | None = None,
@@ -32,7 +32,7 @@ def draw_tracks(
 
     Args:
         names: Names of the K points.
-        fps: Frames per second.
+        time: Times (T,) of the frames in seconds.
         xy: Points (T, K, 2) in pixels.
         confidence: Confidence of each point (T, K) in [0, 1].
         std: Standard deviations (T, K, 2) of x and y in pixels, drawn as bands around the lines.
@@ -49,7 +49,7 @@ def draw_tracks(
     panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     ends = np.linspace(0, len(xy), min(len(xy), MOST) + 1).astype(int)
     starts = ends[:-1]
-    time = (starts + ends[1:] - 1) / 2 / fps
+    time = _means(time, starts)
     colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "turbo"]
     for k, name in enumerate(names):
         colour = colours(k if len(names) <= 10 else k / (len(names) - 1))

@@ -38,22 +38,22 @@ def rows(path: Path) -> list[dict[str, str]]:
 GREY = np.arange(9, dtype=np.uint8).reshape(3, 3)
 
 
-@pytest.fixture
-def two() -> Callable[[Table], Table]:
-    """A table with an image of two instances and one of a head that has no confidence."""
-
-    def fill(table: Table) -> Table:
-        table.add(
-            predicted("x,1", [[[1, 2], [3, 4]], [[5, 6], [7.123456, 8]]], [[0.5, 1], [0.25, 0]]), *given("x", GREY)
-        )
-        table.add(predicted("y", [[[-1, 0], [0, 1e-9]]]), *given("y", GREY))
-        return table
-
-    return fill
+# An image of two instances, and one of a head that has no confidence
+TWO = (
+    (predicted("x,1", [[[1, 2], [3, 4]], [[5, 6], [7.123456, 8]]], [[0.5, 1], [0.25, 0]]), *given("x", GREY)),
+    (predicted("y", [[[-1, 0], [0, 1e-9]]]), *given("y", GREY)),
+)
 
 
-def test_a_row_a_point_in_csv(two: Callable[[Table], Table], tmp_path: Path) -> None:
-    path = two(PredictionTable(as_json=False)).save(tmp_path)
+def written(table: Table, folder: Path, *entries: tuple[Prediction, InputImage, np.ndarray]) -> Path:
+    with table.writing(folder) as path:
+        for entry in entries:
+            table.add(*entry)
+    return path
+
+
+def test_a_row_a_point_in_csv(tmp_path: Path) -> None:
+    path = written(PredictionTable(as_json=False), tmp_path, *TWO)
     assert path == tmp_path / "predictions.csv"
     found = rows(path)
     assert list(found[0]) == ["image", "instance", "name", "x", "y", "confidence"]
@@ -66,8 +66,8 @@ def test_a_row_a_point_in_csv(two: Callable[[Table], Table], tmp_path: Path) -> 
     assert [row["confidence"] for row in found] == ["0.5000", "1.0000", "0.2500", "0.0000", "", ""]
 
 
-def test_the_same_rows_in_json(two: Callable[[Table], Table], tmp_path: Path) -> None:
-    path = two(PredictionTable(as_json=True)).save(tmp_path)
+def test_the_same_rows_in_json(tmp_path: Path) -> None:
+    path = written(PredictionTable(as_json=True), tmp_path, *TWO)
     assert path == tmp_path / "predictions.json"
     found = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found[3] == {"image": "x,1", "instance": 1, "name": "b", "x": 7.123456, "y": 8.0, "confidence": 0.0}
@@ -78,8 +78,8 @@ def test_the_same_rows_in_json(two: Callable[[Table], Table], tmp_path: Path) ->
 def test_labels_stay_and_the_rest_is_predicted(tmp_path: Path) -> None:
     table = LabelTable(NAMES, 1)
     labels = {"b": [1.123456789, 2.5, 0.75], "another": [0.0, 0.0, 1.0]}
-    table.add(predicted("x", [[[1.00004, 2], [9, 9]]], [[0.87654, 0.1]]), *given("x", GREY, lambda: labels))
-    path = table.save(tmp_path)
+    entry = (predicted("x", [[[1.00004, 2], [9, 9]]], [[0.87654, 0.1]]), *given("x", GREY, lambda: labels))
+    path = written(table, tmp_path, entry)
     assert path == tmp_path / "labels.csv"
     (row,) = rows(path)
     assert row == {
@@ -94,28 +94,63 @@ def test_a_colour_image_is_written_as_the_grey_that_a_grey_model_saw(tmp_path: P
     table = LabelTable(NAMES, 1)
     colour = np.zeros((1, 1, 3), np.uint8)
     colour[0, 0] = (200, 100, 50)
-    table.add(predicted("x", [[[0, 0], [0, 0]]], [[1, 1]]), *given("x", colour))
-    (row,) = rows(table.save(tmp_path))
+    (row,) = rows(written(table, tmp_path, (predicted("x", [[[0, 0], [0, 0]]], [[1, 1]]), *given("x", colour))))
     assert int(row["Image"]) == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
 
 
-def test_what_the_layout_cannot_hold_is_refused_by_the_images_name() -> None:
+def test_what_the_layout_cannot_hold_is_refused_by_the_images_name(tmp_path: Path) -> None:
     fine = predicted("x", [[[0, 0], [0, 0]]], [[1, 1]])
     square = given("x", GREY)
-    table = LabelTable(NAMES, 3)
-    table.add(fine, *square)
     colour = np.zeros((3, 3, 3), np.uint8)
-    table.add(fine, *given("grey in three channels", colour))
     coloured = colour.copy()
     coloured[0, 0, 0] = 1
-    for prediction, (image, pixels), parts in (
-        (fine, given("oblong", GREY[:2]), ("oblong", "3x2")),
-        (fine, given("smaller", GREY[:2, :2]), ("smaller", "2x2", "3x3")),
-        (fine, given("coloured", coloured), ("coloured",)),
-        (predicted("x", np.zeros((2, 2, 2)), np.ones((2, 2))), given("several", GREY), ("several", "2 instances")),
-        (predicted("x", [[[0, 0], [0, 0]]]), square, ("--pseudo-labels", "kpnet calibrate")),
-    ):
-        with pytest.raises(KpnetError) as caught:
-            table.add(prediction, image, pixels)
-        assert all(part in str(caught.value) for part in parts), caught.value
-    LabelTable(NAMES, 1).add(fine, *given("coloured", coloured))
+    table = LabelTable(NAMES, 3)
+    with table.writing(tmp_path) as path:
+        table.add(fine, *square)
+        table.add(fine, *given("grey in three channels", colour))
+        for prediction, (image, pixels), parts in (
+            (fine, given("oblong", GREY[:2]), ("oblong", "3x2")),
+            (fine, given("smaller", GREY[:2, :2]), ("smaller", "2x2", "3x3")),
+            (fine, given("coloured", coloured), ("coloured",)),
+            (predicted("x", np.zeros((2, 2, 2)), np.ones((2, 2))), given("several", GREY), ("several", "2 instances")),
+            (predicted("x", [[[0, 0], [0, 0]]]), square, ("--pseudo-labels", "kpnet calibrate")),
+        ):
+            with pytest.raises(KpnetError) as caught:
+                table.add(prediction, image, pixels)
+            assert all(part in str(caught.value) for part in parts), caught.value
+    assert len(rows(path)) == 2
+    written(LabelTable(NAMES, 1), tmp_path, (fine, *given("coloured", coloured)))
+
+
+@pytest.mark.parametrize("table", [PredictionTable(False), PredictionTable(True), LabelTable(NAMES, 1)])
+def test_rows_are_on_the_disk_as_they_come_and_an_error_leaves_no_table(table: Table, tmp_path: Path) -> None:
+    sizes = []
+
+    def write() -> None:
+        with table.writing(tmp_path):
+            for name in "xyz":
+                table.add(predicted(name, [[[0, 0], [0, 0]]], [[1, 1]]), *given(name, GREY))
+                (beside,) = tmp_path.iterdir()
+                sizes.append(beside.stat().st_size)
+            raise KpnetError("no more")
+
+    with pytest.raises(KpnetError, match="no more"):
+        write()
+    assert sizes == sorted(set(sizes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.png", "\ud800.png", "a\0b.png", 'a "b",\nc.png', "[x]$y$.png"])
+def test_any_name_can_be_written(name: str, tmp_path: Path) -> None:
+    entry = (predicted(name, [[[1, 2], [3, 4]]], [[1, 1]]), *given("x", GREY))
+    with written(PredictionTable(False), tmp_path, entry).open(newline="", errors="surrogateescape") as file:
+        found = [row["image"] for row in csv.DictReader(file)]
+    assert found == [name.replace("\ud800", "\\ud800")] * 2  # half a pair is no byte of a file's name
+    assert [row["image"] for row in json.loads(written(PredictionTable(True), tmp_path, entry).read_text())] == [
+        name
+    ] * 2
+
+
+def test_a_table_without_rows_is_one(tmp_path: Path) -> None:
+    assert json.loads(written(PredictionTable(True), tmp_path).read_text()) == []
+    assert rows(written(PredictionTable(False), tmp_path)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ class Clip:
 
     def __init__(self, count: int) -> None:
         self.count = self.declared_frames = count
-        self.fps = RATE
+        self.fps, self.time_base = RATE, Fraction(1, 20)
 
-    def frames(self) -> Iterator[np.ndarray]:
+    def timed_frames(self) -> Iterator[tuple[float, np.ndarray]]:
         for number in range(self.count):
-            yield np.full((32, 40, 3), number, np.uint8)
+            yield number / RATE, np.full((32, 40, 3), number, np.uint8)
 
 
 class Follower:
@@ -52,9 +53,8 @@ class Follower:
 
 def some(count: int = 10, **values: Any) -> Tracks:
     draw = np.random.default_rng(0)
-    return Tracks(
-        NAMES, RATE, draw.normal(size=(count, 2, 2)), draw.random((count, 2)), draw.random((count, 2, 2)), 9, **values
-    )
+    time, xy = np.arange(count) / RATE, draw.normal(size=(count, 2, 2))
+    return Tracks(NAMES, time, xy, draw.random((count, 2)), draw.random((count, 2, 2)), 9, **values)
 
 
 def test_every_frame_is_kept_and_the_folder_is_left_empty(tmp_path: Path) -> None:
@@ -62,7 +62,8 @@ def test_every_frame_is_kept_and_the_folder_is_left_empty(tmp_path: Path) -> Non
     follower: Any = Follower()
     with predict_tracks(follower, clip, tmp_path) as found:
         assert len(found) == 5
-        assert (found.names, found.fps, found.dof) == (NAMES, RATE, 7.0)
+        assert (found.names, found.dof, found.interrupted) == (NAMES, 7.0, False)
+        assert found.time.tolist() == [0, 0.05, 0.1, 0.15, 0.2]
         assert found.xy[:, 0].tolist() == [[t, 0] for t in range(5)]
         assert found.xy[:, 1].tolist() == [[t, 1] for t in range(5)]
         assert found.confidence[:, 0].tolist() == [t / 10 for t in range(5)]
@@ -73,6 +74,26 @@ def test_every_frame_is_kept_and_the_folder_is_left_empty(tmp_path: Path) -> Non
     with predict_tracks(Follower(sure=False), clip, tmp_path) as bare:  # type: ignore[arg-type]
         assert np.isnan(bare.confidence).all()
         assert np.isfinite(bare.xy).all()
+
+
+def test_ctrl_c_keeps_the_frames_that_are_predicted(tmp_path: Path) -> None:
+    class Interrupted(Follower):
+        def track(self, frames: Any) -> Iterator[Prediction]:
+            for number, prediction in enumerate(super().track(frames)):
+                if number == self.after:
+                    raise KeyboardInterrupt
+                yield prediction
+
+        after = 3
+
+    clip: Any = Clip(5)
+    follower: Any = Interrupted()
+    with predict_tracks(follower, clip, tmp_path) as found:
+        assert (len(found), len(found.time), found.interrupted) == (3, 3, True)
+    follower.after = 0
+    with pytest.raises(KeyboardInterrupt), predict_tracks(follower, clip, tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_smoothed_tracks_are_beside_the_raw_ones(tmp_path: Path) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
+import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
@@ -219,36 +226,229 @@ def test_nothing_is_left_half_written(
         return np.zeros((96, 96, 3), np.uint8)
 
     monkeypatch.setattr("kpnet.plot.points.draw_points", fail)
-    kpnet("predict", trained, "clip.avi").refused("no more")
+    done = kpnet("predict", trained, "clip.avi")
+    assert (done.code, done.err) == (1, "kpnet: no more\n")
+    assert done.out.startswith("clip.avi, 5 frame(s): predictions/clip_tracks.csv")
     left = {path.name for path in (tmp_path / "predictions").iterdir()}
     assert left == {".kpnet", "clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
 
 
-def test_a_disk_that_is_full_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV drops frames without a word."""
+# Each kind of video, against the numbers that are painted on its frames
 
+BITS = 5
+KINDS: dict[str, tuple[str, dict[str, str]]] = {  # file: codec and its options
+    "b_frames.mp4": ("libx264", {"bf": "3"}),
+    "interlaced.mp4": ("libx264", {"flags": "+ildct+ilme", "x264-params": "tff=1"}),
+    "interlaced.mpg": ("mpeg2video", {"flags": "+ildct+ilme", "bf": "2"}),
+    "camera.mts": ("libx264", {"bf": "2"}),
+    "stream.ts": ("mpeg2video", {}),
+    "bare.h264": ("libx264", {"bf": "2"}),
+    "bare.hevc": ("libx265", {"x265-params": "log-level=none"}),
+    "new.mp4": ("libsvtav1", {"preset": "10", "crf": "20"}),
+    "page.webm": ("libvpx-vp9", {"cpu-used": "8", "deadline": "realtime"}),
+    "no_loss.mkv": ("ffv1", {}),
+    "old.avi": ("mpeg4", {"bf": "2"}),
+    "windows.wmv": ("wmv2", {}),
+    "apple.mov": ("prores", {}),
+    "flash.flv": ("flv", {}),
+}
+
+
+def numbered(path: Path, codec: str, options: dict[str, str], times: list[float], **container_options: str) -> Path:
+    """Noisy frames of 160x128, the number of each painted as dark and bright stripes."""
+    size, unit = (128, 32 * BITS), Fraction(1, 1000)
+    draw = np.random.default_rng(0)
+    form = "mpegts" if path.suffix == ".mts" else None
+    with av.open(str(path), "w", format=form, options=container_options) as container:
+        stream: Any = container.add_stream(codec, rate=10, options=options)
+        stream.height, stream.width = size
+        stream.pix_fmt = {"prores": "yuv422p10le", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        if len(set(np.diff(times).round(6))) > 1:
+            stream.codec_context.time_base = unit
+        for number, time in enumerate(times):
+            stripes = np.repeat([200 * (number >> bit & 1) for bit in range(BITS)], 32)
+            noise = draw.integers(0, 40, (*size, 3))
+            frame = av.VideoFrame.from_ndarray((noise + stripes[:, None]).astype(np.uint8), format="rgb24")
+            frame.time_base = stream.codec_context.time_base or Fraction(1, 10)
+            frame.pts = round(time / frame.time_base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def number_of(frame: np.ndarray) -> int:
+    return sum(int(frame[20:-20, 32 * bit + 8 : 32 * bit + 24].mean() > 128) << bit for bit in range(BITS))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_frame_is_read_in_its_place_and_at_its_time(name: str, tmp_path: Path) -> None:
+    codec, options = KINDS[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    video = Video(numbered(tmp_path / name, codec, options, [number / 10 for number in range(20)]))
+    found = [(time, number_of(frame)) for time, frame in video.timed_frames()]
+    assert [number for _, number in found] == list(range(20))
+    if name.startswith("bare"):  # such a stream has frames and no times
+        assert np.ptp(np.diff([time for time, _ in found])) < 1e-6
+    else:
+        np.testing.assert_allclose([time for time, _ in found], np.arange(20) / 10, atol=2e-3)
+        assert video.fps == pytest.approx(10, rel=0.01)
+    assert video.missing_frames_message(20) is None
+
+
+@pytest.mark.parametrize("name", ["vary.mp4", "vary.mkv"])
+def test_the_time_is_the_frames_own(kpnet: Run, trained: Path, tmp_path: Path, name: str) -> None:
+    times = [0.0, 0.1, 0.2, 0.7, 0.8, 2.0, 2.1, 4.5]
+    numbered(tmp_path / name, "libx264", {}, times)
+    done = kpnet("predict", trained, name)
+    assert (done.code, done.err) == (0, "")
+    table = pd.read_csv(tmp_path / "predictions" / "vary_tracks.csv")
+    assert table.time.unique().tolist() == times
+    copy = Video(tmp_path / "predictions" / "vary_annotated.mp4")
+    np.testing.assert_allclose([time for time, _ in copy.timed_frames()], times, atol=1e-3)
+    assert copy.missing_frames_message(8) is None
+
+
+@pytest.mark.parametrize("rate", [66.667, 196.263, 239.763, 30000 / 1001, 1 / 7, 1000.0])
+def test_any_rate_can_be_written(tmp_path: Path, rate: float) -> None:
+    with write_video(tmp_path / "a.mp4", rate) as add:
+        for picture in frames(5):
+            add(picture)
+    video = Video(tmp_path / "a.mp4")
+    assert video.fps == pytest.approx(rate, rel=1e-4)
+    np.testing.assert_allclose([time for time, _ in video.timed_frames()], np.arange(5) / rate, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 48), (30, 47), (2, 600)])
+def test_an_odd_side_gets_one_more_and_another_size_fits_in(tmp_path: Path, size: tuple[int, int]) -> None:
+    with write_video(tmp_path / "a.mp4", 10.0) as add:
+        add(np.full((*size, 3), 200, np.uint8))
+        add(np.full((64, 64, 3), 200, np.uint8))
+    shown = list(Video(tmp_path / "a.mp4").frames())
+    assert [frame.shape[:2] for frame in shown] == [(size[0] + size[0] % 2, size[1] + size[1] % 2)] * 2
+    assert abs(shown[0].astype(int) - 200).max() < 8
+
+
+def matrix(video: bytes, values: tuple[int, int, int, int]) -> bytes:
+    """The bytes of an MP4 with another matrix (a, b, c, d) in its track header."""
+    at = video.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in values)
+    return video[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + video[at + 36 :]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1, 0, 0, 1), lambda image: image),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),  # a phone held upright: clockwise
+        ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
+        ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),  # a camera that mirrors
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+    ],
+)
+def test_frames_are_turned_as_the_file_says(
+    tmp_path: Path, values: tuple[int, int, int, int], expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    quarters = np.zeros((32, 48, 3), np.uint8)
+    quarters[:16, :24], quarters[:16, 24:], quarters[16:, :24] = 250, 170, 90
+    with write_video(tmp_path / "a.mp4", 10.0) as add:
+        add(quarters)
+    (tmp_path / "a.mp4").write_bytes(matrix((tmp_path / "a.mp4").read_bytes(), values))
+    (frame,) = Video(tmp_path / "a.mp4").frames()
+    wanted = expected(quarters)
+    assert frame.shape == wanted.shape
+    assert np.abs(frame.astype(int) - wanted).mean() < 6
+
+
+def test_a_part_cut_out_without_encoding_is_complete(tmp_path: Path) -> None:
+    """An edit list shows frames 3 to 14 of 20; the header still counts 20."""
+    numbered(tmp_path / "a.mp4", "libx264", {"bf": "0"}, [number / 10 for number in range(20)])
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    at, movie = data.index(b"elst") + 12, data.index(b"mvhd") + 20
+    unit = struct.unpack(">I", data[data.index(b"mdhd") + 16 :][:4])[0]
+    data[at : at + 8] = struct.pack(">Ii", 1200, 3 * unit // 10)
+    data[movie : movie + 4] = struct.pack(">I", 1200)
+    (tmp_path / "a.mp4").write_bytes(data)
+    video = Video(tmp_path / "a.mp4")
+    assert video.declared_frames == 20
+    found = [number_of(frame) for frame in video.frames()]
+    assert found == list(range(3, 15))
+    assert video.missing_frames_message(len(found)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "mpeg4"), ("a.mkv", "ffv1"), ("a.avi", "mjpeg"), ("a.flv", "flv")]
+)
+@pytest.mark.parametrize("share", [0.75, 0.95])
+def test_of_a_video_cut_short_what_is_there_is_read(tmp_path: Path, name: str, codec: str, share: float) -> None:
+    numbered(tmp_path / name, codec, {}, [number / 10 for number in range(20)], movflags="faststart")
+    whole = Video(tmp_path / name)
+    assert whole.missing_frames_message(len(list(whole.frames()))) is None
+    video = Video(cut(tmp_path / name, share))
+    found = [number_of(frame) for frame in video.frames()]
+    assert found == list(range(len(found)))
+    assert 0 < len(found) < 20
+    assert f"{name}: ends after {len(found)} " in str(video.missing_frames_message(len(found)))
+
+
+def test_what_other_files_a_playlist_names_is_not_read(tmp_path: Path) -> None:
+    with write_video(tmp_path / "secret.ts.mp4", 10.0) as add:
+        add(frames(1)[0])
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile secret.ts.mp4\n")
+    for name in ("list.mp4", "concat.mp4"):
+        with pytest.raises(KpnetError, match="not a video that can be decoded"):
+            Video(tmp_path / name)
+
+
+def test_a_video_of_too_many_pixels_a_pipe_and_a_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.avi", frames(1))
+    monkeypatch.setenv("KPNET_MAX_IMAGE_PIXELS", "3000")
+    with pytest.raises(KpnetError, match=r"a\.avi: 3072 pixels, expected at most 3000"):
+        Video(tmp_path / "a.avi")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", tmp_path):
+        with pytest.raises(KpnetError, match="not a regular file"):
+            Video(path)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.avi", frames(2))
+    source.rename(tmp_path / "caf\udce9 $x$ [b].avi")
+    assert len(list(Video(tmp_path / "caf\udce9 $x$ [b].avi").frames())) == 2
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
     def record() -> None:
         with write_video(tmp_path / "out.mp4", RATE) as add:
-            for i, frame in enumerate(frames(5)):
-                if i == 3:
-                    monkeypatch.setattr(cv2, "cvtColor", lambda *_: np.zeros((2, 2, 3), np.uint8))  # of a wrong size
+            for frame in frames(3):
                 add(frame)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))  # the encoder's end is written beyond it
 
-    with pytest.raises(KpnetError, match=r"out\.mp4: 3 of 5 frames could be written"):
-        record()
+    before, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            record()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert caught.value.filename == str(tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_head_without_confidence_leaves_it_empty(tmp_path: Path) -> None:
     xy = np.random.default_rng(0).normal(size=(3, 2, 2))
     nothing = np.full((3, 2), np.nan)
-    bare = tracks.Tracks(("a", "b, c"), RATE, xy, nothing, np.full((3, 2, 2), np.nan), np.inf)
+    bare = tracks.Tracks(("a", "b, c"), np.arange(3) / RATE, xy, nothing, np.full((3, 2, 2), np.nan), np.inf)
     tracks.write_tables(bare, tmp_path / "long.csv", tmp_path / "wide.csv")
     assert pd.read_csv(tmp_path / "long.csv").confidence.isna().all()
     wide = pd.read_csv(tmp_path / "wide.csv", header=[0, 1, 2], index_col=0)
     assert wide["kpnet"]["b, c"]["likelihood"].isna().all()
     np.testing.assert_allclose(wide["kpnet"]["b, c"][["x", "y"]], xy[:, 1], atol=1e-4)
-    figure = plot.draw_tracks(bare.names, RATE, xy, nothing, bare.std)
+    figure = plot.draw_tracks(bare.names, bare.time, xy, nothing, bare.std)
     assert len(figure.axes) == 2
     assert not figure.axes[0].collections
 

@@ -84,10 +84,11 @@ def test_a_point_of_no_confidence_is_a_missing_one(tmp_path: Path) -> None:
     table = LabelTable(("a", "b"), 1)
     points = np.array([[[1.00004, 2], [3, 4]]])
     prediction = Prediction("p", ("a", "b"), points, np.array([[0.00004, 0.87654]], np.float32), None)
-    table.add(
-        prediction, InputImage("p", Path("p.png"), lambda: np.zeros((4, 4), np.uint8)), np.zeros((4, 4), np.uint8)
-    )
-    data = KaggleCSV(table.save(tmp_path))
+    with table.writing(tmp_path) as path:
+        table.add(
+            prediction, InputImage("p", Path("p.png"), lambda: np.zeros((4, 4), np.uint8)), np.zeros((4, 4), np.uint8)
+        )
+    data = KaggleCSV(path)
     assert data.labels().tolist() == [[False, True]]
     assert data.weights.tolist() == [[0, 0.8765]]
 
@@ -115,22 +116,25 @@ def test_what_the_layout_cannot_hold_is_refused(trained: Path, partial: Path, tm
     assert "oblong.png: 40x30 pixels; --pseudo-labels writes square images of one size: crop" in refused(
         "predict", trained, oblong, *out
     )
-    message = refused("predict", trained, partial, small, *out)
-    assert (
-        f"small.png: 30x30 pixels; --pseudo-labels writes square images of one size, as the first is {SIDE}x{SIDE}"
-        in message
-    )
     assert "give one of them" in refused("predict", trained, partial, "--json", *out)
     assert not (tmp_path / "p").exists()
+    done = kpnet("predict", trained, partial, small, *out)
+    assert done.exit_code == 1
+    assert (
+        f"small.png: 30x30 pixels; --pseudo-labels writes square images of one size, as the first is {SIDE}x{SIDE}"
+        in done.stderr
+    )
+    assert len(KaggleCSV(tmp_path / "p" / "labels.csv")) == 4
 
 
-def test_colour_for_a_colour_model_is_refused_and_grey_is_not() -> None:
+def test_colour_for_a_colour_model_is_refused_and_grey_is_not(tmp_path: Path) -> None:
     table, image = LabelTable(("a",), 3), np.full((4, 4, 3), 7, np.uint8)
     prediction = Prediction("p", ("a",), np.zeros((1, 1, 2)), np.ones((1, 1)), None)
-    table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
-    image[2, 2, 1] = 8
-    with pytest.raises(KpnetError, match="p: a colour image for a model that uses colour"):
+    with table.writing(tmp_path):
         table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
+        image[2, 2, 1] = 8
+        with pytest.raises(KpnetError, match="p: a colour image for a model that uses colour"):
+            table.add(prediction, InputImage("p", Path("p.png"), lambda: image), image)
 
 
 def test_a_head_without_confidence_is_refused(tiny: dict[str, Any], data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ def test_lines_and_bands_are_the_points_and_their_deviations() -> None:
     time = np.arange(50)
     xy = np.stack([np.stack([time + 5.0 * k, time**2 / 9 + k], -1) for k in range(3)], axis=1)
     deviations = np.broadcast_to([2.0, 3.0], (50, 3, 2))
-    figure = plot.draw_tracks(("a", "b", "c"), 10.0, xy, np.full((50, 3), 0.7), deviations, 2.0)
+    figure = plot.draw_tracks(("a", "b", "c"), time / 10, xy, np.full((50, 3), 0.7), deviations, 2.0)
     across, down, sure = figure.axes
     for axis, axes in enumerate((across, down)):
         for k, line in enumerate(axes.get_lines()):
@@ -29,7 +29,7 @@ def test_lines_and_bands_are_the_points_and_their_deviations() -> None:
 def test_a_long_track_is_drawn_by_means() -> None:
     values = np.random.default_rng(0).normal(size=(9000, 1, 2))
     values[4000] = np.nan
-    line = plot.draw_tracks(("a",), 30.0, values).axes[0].get_lines()[0]
+    line = plot.draw_tracks(("a",), np.arange(9000) / 30, values).axes[0].get_lines()[0]
     drawn = np.asarray(line.get_ydata())
     assert len(drawn) == 2000
     assert np.isfinite(drawn).all()
@@ -40,7 +40,7 @@ def test_a_long_track_is_drawn_by_means() -> None:
 
 def test_raw_points_are_drawn_beneath_the_smoothed_ones() -> None:
     smooth, raw = np.zeros((20, 2, 2)), np.ones((20, 2, 2))
-    figure = plot.draw_tracks(("a", "b"), 10.0, smooth, raw=raw, title="clip")
+    figure = plot.draw_tracks(("a", "b"), np.arange(20) / 10, smooth, raw=raw, title="clip")
     across, down = figure.axes
     for axes in (across, down):
         drawn = [(set(np.asarray(line.get_ydata()).tolist()), line.get_alpha()) for line in axes.get_lines()]
@@ -54,7 +54,7 @@ def test_raw_points_are_drawn_beneath_the_smoothed_ones() -> None:
 def test_what_is_unknown_throughout_has_no_panel_and_many_points_no_legend() -> None:
     xy = np.zeros((3, 30, 2))
     names, nothing = [str(k) for k in range(30)], np.full(xy.shape, np.nan)
-    figure = plot.draw_tracks(names, 10.0, xy, nothing[..., 0], nothing)
+    figure = plot.draw_tracks(names, np.arange(3) / 10, xy, nothing[..., 0], nothing)
     assert len(figure.axes) == 2
     assert not figure.axes[0].collections
     assert not figure.legends

@@ -1,8 +1,8 @@
 """A folder of images without labels.
 
-Layout: a folder and its subfolders with images of any kind that is read; files that are no images are ignored. Each image is one
-sample, called by its path below the folder, and all its keypoints are missing. The format serves to predict labels
-for images, or to look at them with `kpnet data`. Damaged images are skipped.
+Layout: a folder and its subfolders with images of any kind that is read; files that are no images are ignored. Each
+image is one sample, called by its path below the folder, and all its keypoints are missing. The format serves to
+predict labels for images, or to look at them with `kpnet data`. Damaged images are skipped.
 """
 
 from __future__ import annotations

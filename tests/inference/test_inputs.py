@@ -1,0 +1,74 @@
+"""Which images and videos the inputs of a call are, and what their output files are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from kpnet.config.schema import DataConfig, TrainFile
+from kpnet.core.errors import KpnetError
+from kpnet.inference.inputs import find_images, find_videos
+
+
+def test_one_bad_input_costs_no_other(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.csv").write_text("no,labels\n1,2\n")
+    os.mkfifo(tmp_path / "d.csv")
+    failures: list[str] = []
+    inputs = [tmp_path / name for name in ("empty", "b.json", "a.png", "c.csv", "d.csv")]
+    images = find_images(inputs, failures)
+    assert [Path(image.name).name for image in images] == ["a.png", "d.csv"]
+    assert len(failures) == 3
+    for line, name in zip(failures, ("empty", "b.json", "c.csv"), strict=True):
+        assert line.startswith(str(tmp_path / name))
+        assert "\n" not in line
+    with pytest.raises(KpnetError, match=r"d\.csv: not a regular file"):
+        images[1].load()
+    with pytest.raises(KpnetError, match="gone: no such file or folder"):
+        find_images([tmp_path / "a.png", tmp_path / "gone"], [])
+
+
+def test_nothing_that_looks_like_an_image_or_a_video_is_left_out(tmp_path: Path) -> None:
+    kinds = (".avif", ".heic", ".pgm", ".ppm", ".jfif", ".jp2", ".gif", ".nef", ".svg", ".JPG")
+    clips = (".ts", ".mts", ".m2ts", ".h264", ".hevc", ".wmv", ".flv", ".MP4")
+    for suffix in (*kinds, *clips, ".txt", ".py"):
+        (tmp_path / f"a{suffix}").touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    others, videos = find_videos([tmp_path])
+    found = {Path(image.name).name for image in find_images(others, [])}
+    assert found == {f"a{suffix}" for suffix in kinds} | {"pipe.png"}
+    assert {path.suffix for path in videos.values()} == set(clips)
+    assert len(videos) == len(clips)
+
+
+def test_output_names_fit_every_file_system(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / f"{'ä' * 120}.png")
+    (tmp_path / f"{'x' * 250}.mp4").touch()
+    (image,) = find_images([tmp_path / f"{'ä' * 120}.png"], [])
+    assert len(os.fsencode(image.target.name)) <= 204
+    _, videos = find_videos([tmp_path])
+    assert all(len(name) <= 200 for name in videos)
+    names = np.array(["a\0b", "a/b", "\udcff", "\ud800", "n" * 300])
+    np.savez(tmp_path / "a.npz", images=np.zeros((5, 8, 8), np.uint8), keypoints=np.zeros((5, 1, 2)), image_names=names)
+    for image in find_images([tmp_path / "a.npz"], []):
+        (tmp_path / image.target).touch()
+        assert (tmp_path / image.target).parent == tmp_path
+
+
+def test_image_files_are_read_with_the_bits_of_the_training(tmp_path: Path) -> None:
+    values = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / "a.png"), values)
+    trained = DataConfig(format={"name": "points_csv", "bits": 12}, train=[TrainFile(file="a.csv")])
+    for given in (tmp_path, tmp_path / "a.png"):
+        (image,) = find_images([given], [], trained)
+        assert np.array_equal(image.load()[..., 0], values >> 4)
+        (bare,) = find_images([given], [])
+        assert np.array_equal(bare.load()[..., 0], values >> 8)
