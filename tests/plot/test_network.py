@@ -196,7 +196,7 @@ def test_visualize_the_runs_own_data(kpnet: Run, trained: Path, tmp_path: Path, 
     assert (done.code, done.err) == (0, "")
     assert "2 image(s) in visualizations, a folder each: features.png, heatmaps.png, uncertainty.png" in done.out
     assert "the first 2 of 5 images; --limit takes more" in done.out
-    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
     kinds = ("features", "heatmaps", "uncertainty")
     assert files == {
         "visualizations/filters.png",
@@ -212,7 +212,7 @@ def test_visualize_pictures_and_what_is_none(kpnet: Run, trained: Path, data: Pa
     done = kpnet("visualize", trained, "text.png", "wide.png", data / "val.csv", "--limit", "3", "--out", "seen")
     assert done.code == 1
     assert done.err.startswith("kpnet: text.png: not a readable image")
-    assert {path.name for path in (tmp_path / "seen").iterdir()} == {"filters.png", "wide", "val_0"}
+    assert {path.name for path in (tmp_path / "seen").glob("[!.]*")} == {"filters.png", "wide", "val_0"}
     assert "Traceback" not in done.err
 
 
