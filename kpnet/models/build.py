@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.module import wrap_module
 from kpnet.backbones.pretrained import InputSpec, read_source, required_channels
 from kpnet.backbones.weights import load_matching_weights, load_weights
-from kpnet.config.fields import StrictModel
+from kpnet.config.fields import Part, StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
@@ -150,7 +150,9 @@ def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skele
         model = KeypointModel(backbone, head, config, skeleton)
         _check_head(model)
     else:
-        model = KeypointModel(backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton)
+        model = KeypointModel(
+            backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton
+        )
     if any(side % model.head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
     return model
@@ -206,20 +208,25 @@ def _go_on(model: KeypointModel) -> None:
     source = read_source(model.config.pretrained)
     if source is None or source.head is None or source.skeleton is None:
         return
-    names = Skeleton.load(source.skeleton).names
+    used = ["mean.", "std."]  # the statistics come from the file beside the weights
+    if (trained := _trained_head(source.head, model, names := Skeleton.load(source.skeleton).names)) is not None:
+        weights = load_weights(weights_file(source.path))
+        state = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
+        model.head.loaded = load_head(model.head, trained, state, model.skeleton.names, names)
+        used += ["head."] if model.head.loaded.tensors else []
+    if model.backbone.loaded is not None:
+        unused = [name for name in model.backbone.loaded.unused if not f"{name}.".startswith(tuple(used))]
+        model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
+
+
+def _trained_head(spec: Part, model: KeypointModel, names: Sequence[str]) -> Head | None:
+    """Return a head like a trained one, without its weights; None where it is of another type than the model's."""
     try:
         with torch.device("meta"):
-            trained = HEADS.build(source.head, _pyramid(model.backbone, model.config), len(names))
+            head = HEADS.build(spec, _pyramid(model.backbone, model.config), len(names))
     except KpnetError:  # not one for this backbone's maps at this input size
-        return
-    if type(trained) is not type(model.head):
-        return
-    weights = load_weights(weights_file(source.path))
-    state = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
-    taken = model.head.loaded = load_head(model.head, trained, state, model.skeleton.names, names)
-    if model.backbone.loaded is not None and taken.tensors:
-        unused = [name for name in model.backbone.loaded.unused if not name.startswith("head.")]
-        model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
+        return None
+    return head if type(head) is type(model.head) else None
 
 
 def _pyramid(backbone: Backbone, config: ModelConfig) -> PyramidInfo:
