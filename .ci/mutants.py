@@ -95,11 +95,15 @@ def mutants(path: Path) -> list[tuple[str, str]]:
 
 
 def own_tests(path: Path) -> list[str]:
-    """The tests at the module's own path, else those of its package."""
+    """The tests at the module's own path, else those of its package that import it, else those of its package."""
     module = path.relative_to(ROOT / "kpnet").with_suffix("")
     here = ROOT / "tests" / module.parent
-    places = (here / f"test_{module.name}.py", here / module.name, here.with_name(f"test_{here.name}.py"), here)
-    return [str(next(each for each in places if each.exists()))]
+    own = [here / f"test_{module.name}.py", here / module.name]
+    importing = f"from kpnet.{'.'.join(module.parts)} import"
+    named = [each for each in here.glob("test_*.py") if importing in each.read_text()]
+    package = [here.with_name(f"test_{here.name}.py"), here]
+    found = [each for each in own if each.exists()] or named or [each for each in package if each.exists()][:1]
+    return sorted(map(str, found))
 
 
 def passes(path: Path, source: str, tests: list[str], seconds: float) -> bool:
