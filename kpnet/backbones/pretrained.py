@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
@@ -15,10 +14,11 @@ from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
 from kpnet.config.fields import Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
-from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import explain_validation_error
+from kpnet.core.yaml import read_yaml, write_yaml
 
 # Prefixes of a backbone's tensors in a kpnet file: a timm transformer, another library's network, one of kpnet's own.
 PREFIXES = ("backbone.net.model.", "backbone.net.", "backbone.")
@@ -90,12 +90,10 @@ def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
         return None
     values = None
     try:
-        values = yaml.safe_load(where.read_text(encoding="utf-8"))
+        values = read_yaml(where, "the config of a saved model")
         found = _File.model_validate(values)
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise KpnetError(f"{where}: not the config of a saved model: {first_line(error)}") from None
     return PretrainedSource(str(pretrained), found.model.backbone, found.model.input_size, found.input)
 
 
@@ -122,7 +120,7 @@ def required_channels(config: ModelConfig) -> int:
 def format_spec(spec: str | Mapping[str, Any]) -> str:
     """Return a backbone's name and options on one line."""
     name, options = split_spec(spec, "backbone")
-    return f"{name} {yaml.safe_dump(options, default_flow_style=True, width=1e9).strip()}" if options else name
+    return f"{name} {write_yaml(options, default_flow_style=True, width=1e9).strip()}" if options else name
 
 
 def _architecture(spec: str | Mapping[str, Any]) -> str:

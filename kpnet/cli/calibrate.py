@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import BatchOption, FlipOption, RunArg, parse_test_time
+from kpnet.core.console import PlainConsole
 
 
 def calibrate(
@@ -22,6 +22,7 @@ def calibrate(
     """Calibrate a model's confidence on held-out data, and save the calibration with the model."""
     from kpnet.cli.printing import print_reliability
     from kpnet.core.model_folder import model_folder
+    from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.reliability import measure_reliability
@@ -29,6 +30,8 @@ def calibrate(
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
 
+    folder = model_folder(run)
+    check_writable(folder)
     model = load_model(run).to(best_device())
     check_unseen(run, data)
     model.calibration = None
@@ -36,11 +39,10 @@ def calibrate(
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
-    console = Console()
+    console = PlainConsole()
     for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if predicted.covariance is not None:
             console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)
             print_reliability(console, measure_reliability(predicted, result.target, result.visible, size))
-    folder = model_folder(run)
     model.save(folder)
     console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
 
@@ -40,4 +41,4 @@ def compare(
     out = out or comparison.default_folder(sources)
     overrides = [text for text in configs if "=" in text]
     comparison.compare(sources, overrides, seeds=seeds, folds=folds, workers=workers, out=out)
-    print(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")
+    echo(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")

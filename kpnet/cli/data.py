@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.console import echo
+from kpnet.core.errors import KpnetError, shorten
 
 app = typer.Typer(help="Check and convert labelled data.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -67,16 +67,19 @@ def convert(
 
     dataset = open_dataset(source, parse_format(form, "--from"), skeleton, strict=strict)
     lost = convert_dataset(dataset, target, parse_format(to, "--to"))
-    print(f"{len(dataset)} samples: {target}")
+    echo(f"{len(dataset)} samples: {target}")
     if lost:
-        print(f"not written, as that format cannot store it: {', '.join(lost)}", file=sys.stderr)
+        echo(f"not written, as that format cannot store it: {', '.join(lost)}", error=True)
 
 
 def parse_format(text: str | None, option: str) -> Any:
     """Parse a format's name, or a mapping with its options, given as YAML to `option`."""
-    import yaml
+    from kpnet.core.yaml import parse_yaml
 
-    try:
-        return None if text is None else yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise KpnetError(f"{option}: not YAML: {text}; expected e.g. pts or '{{name: pts, index_base: 0}}'") from None
+    expected = "e.g. pts or '{name: pts, index_base: 0}'"
+    if text is None:
+        return None
+    form = parse_yaml(text, option, expected)
+    if not isinstance(form, (str, dict)):
+        raise KpnetError(f'{option}: expected {expected}, found "{shorten(text)}"')
+    return form

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from kpnet.core.console import PlainConsole
+from kpnet.core.display import display_name, one_line
+from kpnet.core.outputs import output_file
 from kpnet.core.progress import progress
 from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
@@ -28,9 +30,15 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
         dataset = open_dataset(data, form, skeleton)
     finally:
         log.setLevel(level)
+    images = (dataset.image_file(index) for index in range(len(dataset)))
+    with output_file(sheet, "--sheet", [data, *(path for path in images if path is not None)]):
+        return _report(data, dataset, sheet, count)
+
+
+def _report(data: Path, dataset: KeypointDataset, sheet: Path, count: int) -> bool:
     found = check_data(dataset, progress(range(len(dataset)), "samples"))
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
+    console = PlainConsole()
+    console = console if console.is_terminal else PlainConsole(width=200)
     console.print(f"{data}: {type(dataset).__name__}", highlight=False, soft_wrap=True)
     for line in _lines(dataset, found):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -79,7 +87,7 @@ def _several(what: str, items: list[str]) -> list[str]:
     if not items:
         return []
     more = [f"    … {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
-    return [f"  {len(items)} {what}:", *(f"    {line}" for line in items[:_SHOWN]), *more]
+    return [f"  {len(items)} {what}:", *(f"    {one_line(item)}" for item in items[:_SHOWN]), *more]
 
 
 def _table(dataset: KeypointDataset, found: Findings) -> Table:
@@ -88,5 +96,5 @@ def _table(dataset: KeypointDataset, found: Findings) -> Table:
         table.add_column(title, justify="left" if title == "point" else "right")
     for k, name in enumerate(found.names):
         counts = (found.samples - found.missing[k], found.missing[k], found.hidden[k], found.outside[k])
-        table.add_row(name, *map(str, counts))
+        table.add_row(display_name(name), *map(str, counts))
     return table

@@ -1,15 +1,29 @@
-"""How commands report what went wrong: one line for each problem, and an exit code."""
+"""How commands report what went wrong: one line for each problem, an exit code, and a report of a crash."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import platform
+import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import typer
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.console import echo
+from kpnet.core.display import redact
+from kpnet.core.errors import UserInterruptError, first_line
+
+_LIBRARIES = ("kpnet", "torch", "lightning", "numpy", "opencv-python-headless", "timm", "albumentations", "pydantic")
+_SHORTAGES = re.compile(  # torch on CPU and GPU, OpenCV
+    r"can.t allocate memory|out of memory|not enough memory|insufficient memory|failed to allocate", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -22,7 +36,9 @@ def training_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command with --resume continues after the last full epoch") from None
+        raise UserInterruptError(
+            "interrupted; the same command with --resume continues after the last full epoch"
+        ) from None
     except OSError as error:  # a full disk does not say which file, inside a checkpoint
         raise OSError(error.errno, error.strerror or str(error), str(error.filename or folder)) from None
 
@@ -30,6 +46,60 @@ def training_errors(folder: Path) -> Iterator[None]:
 def exit_with_failures(failures: Sequence[str]) -> None:
     """Print each failed input as a line on stderr, and exit with code 1 if there is one."""
     for message in failures:
-        print(f"kpnet: {message}", file=sys.stderr)
+        echo(f"kpnet: {message}", error=True)
     if failures:
         raise typer.Exit(1)
+
+
+def is_shortage_of_memory(error: Exception) -> bool:
+    """Return whether an exception of Python, numpy, torch or OpenCV says that memory could not be allocated."""
+    return isinstance(error, MemoryError) or bool(_SHORTAGES.search(str(error)))
+
+
+def describe_crash(error: Exception) -> str:
+    """Write a report of an exception that nobody foresaw, and return one line on both.
+
+    The report is a new file in the folder for temporary files, which only the user can read: the traceback, versions
+    and the command line, without passwords.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The line.
+    """
+    what = hide_secrets(first_line(error, with_type=True))
+    versions = {name: _version(name) for name in _LIBRARIES}
+    report = "\n".join(
+        [
+            f"command: {' '.join(sys.argv)}",
+            f"python {platform.python_version()} on {platform.platform()}",
+            *(f"{name} {version}" for name, version in versions.items()),
+            "",
+            *traceback.format_exception(error),
+        ]
+    )
+    try:
+        handle, path = tempfile.mkstemp(prefix="kpnet-crash-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(hide_secrets(report))
+    except OSError as problem:
+        return f"{what}; this is a bug in kpnet or a library; no report could be written: {problem}"
+    return f"{what}; this is a bug in kpnet or a library, please report it with {path}"
+
+
+def hide_secrets(text: str) -> str:
+    """Hide the passwords of addresses in a text, and what the command line gives to --storage."""
+    for option, value in pairwise([*sys.argv, ""]):
+        name, sign, held = option.partition("=")
+        if name == "--storage":
+            secret = held if sign else value
+            text = text.replace(secret, redact(secret) if "://" in secret else "***") if secret else text
+    return redact(text)
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import (
     BatchOption,
@@ -20,6 +20,7 @@ from kpnet.cli.options import (
     WithOption,
     parse_test_time,
 )
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 
 
@@ -63,6 +64,7 @@ def evaluate(
     """Measure a model on labelled data: score, RMSE, NME, PCK, calibration of the confidence, per-keypoint results."""
     from kpnet.cli.printing import print_groups, print_image_pixels, print_measures, print_points, print_reliability
     from kpnet.core.files import plain
+    from kpnet.core.outputs import output_file
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
     from kpnet.evaluation.run_data import evaluation_dataset
@@ -70,29 +72,37 @@ def evaluate(
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
+    if coco_results is not None and coco_results.suffix.lower() != ".json":
+        raise KpnetError(f"--coco-results: {coco_results}: expected a file that ends in .json")
     model = load_ensemble([run, *(also or [])], decoding=decoding).to(best_device())
     test_time = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
     dataset = evaluation_dataset(run, data, model)
-    predictions = predict_dataset(model, dataset, batch_size, test_time)
-    measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
-    if coco_results is not None:
-        from kpnet.evaluation.coco import coco_measures, write_results
+    read = [path for index in range(len(dataset)) if (path := dataset.image_file(index)) is not None]
+    read += [data] if data is not None else []
+    with ExitStack() as outputs:
+        for path, option in ((plot, "--plot"), (coco_results, "--coco-results")):
+            if path is not None:
+                outputs.enter_context(output_file(path, option, read))
+        predictions = predict_dataset(model, dataset, batch_size, test_time)
+        measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
+        if coco_results is not None:
+            from kpnet.evaluation.coco import coco_measures, write_results
 
-        annotations = write_results(predictions, dataset, model.config.input_size, coco_results)
-        measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
-    reliability = measures.get("reliability")
-    if plot is not None:
-        if reliability is None:
-            raise KpnetError(f"--plot: {run}: its head predicts no confidence; see kpnet calibrate")
-        from kpnet.plot import draw_reliability, save_figure
+            annotations = write_results(predictions, dataset, model.config.input_size, coco_results)
+            measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
+        reliability = measures.get("reliability")
+        if plot is not None:
+            if reliability is None:
+                raise KpnetError(f"--plot: {run}: its head predicts no confidence; see kpnet calibrate")
+            from kpnet.plot import draw_reliability, save_figure
 
-        save_figure(draw_reliability(reliability), plot)
+            save_figure(draw_reliability(reliability), plot)
     if as_json:
         print(json.dumps(plain(measures), indent=2))
         return
-    console = Console()
+    console = PlainConsole()
     print_measures(console, measures, str(data or "validation data"), skeleton=model.skeleton.name)
     if reliability is not None:
         print_reliability(console, reliability)

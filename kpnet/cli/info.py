@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import OverridesArg
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 
 
@@ -30,8 +30,10 @@ def info(
     else:
         config = load_config(source, overrides or ())
         model = build_model(config)
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)  # a piped table is not cut to the terminal's width
+    console = PlainConsole()
+    console = (
+        console if console.is_terminal else PlainConsole(width=200)
+    )  # a piped table is not cut to the terminal's width
     if config is not None:
         warning = check_freeze(model, config.train)
         if warning:

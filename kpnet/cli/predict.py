@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from kpnet.cli.options import (
     WithOption,
     parse_test_time,
 )
+from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
 
@@ -68,12 +68,12 @@ def predict(
     images = find_images(others, None if trained is None else trained.data, boxes=crops)
     whole = len(videos) + sum(image.boxes is None for image in images)
     if crops and whole:
-        print(
+        echo(
             f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {whole}; "
             "give a COCO file or a CSV with boxes",
-            file=sys.stderr,
+            error=True,
         )
     table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth)
-    print("\n".join(lines))
+    lines, failures = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
+    echo("\n".join(lines))
     exit_with_failures(failures)

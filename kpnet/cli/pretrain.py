@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from kpnet.cli.errors import training_errors
 from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption
+from kpnet.core.console import PlainConsole
 
 if TYPE_CHECKING:
     from kpnet.config.pretraining import PretrainConfig
@@ -32,7 +31,7 @@ def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, forc
     """Pretrain, then print the reconstruction errors and where the encoder is."""
     from kpnet.training import pretraining
 
-    console = Console()
+    console = PlainConsole()
     with training_errors(out or Path("runs") / config.name):
         folder, _, measures = pretraining.pretrain(config, out=out, resume=resume, force=force, console=console)
     if int(os.environ.get("LOCAL_RANK", "0")):

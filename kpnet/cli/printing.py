@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kpnet.config.schema import TrainConfig
+from kpnet.core.display import display_name
 from kpnet.metrics import PASS_MARKS
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.freezing import count_learning_groups, frozen_stages, parameter_groups
@@ -78,7 +79,10 @@ def print_image_pixels(console: Console, original: dict[str, Any]) -> None:
     )
     for name in original["per_point"]:
         rows = [held["per_point"][name] for _, held in lines]
-        table.add_row(name, *(c for r in rows for c in (f"{r['rmse_px']:.3f}", f"{r['mre_px']:.3f}", str(r["points"]))))
+        table.add_row(
+            display_name(name),
+            *(c for r in rows for c in (f"{r['rmse_px']:.3f}", f"{r['mre_px']:.3f}", str(r["points"]))),
+        )
     console.print(table)
 
 
@@ -86,7 +90,7 @@ def print_points(console: Console, per_point: dict[str, dict[str, Any]]) -> None
     """Print a table with a row per keypoint."""
     table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")
     for name, row in per_point.items():
-        table.add_row(name, *_cells(row))
+        table.add_row(display_name(name), *_cells(row))
     console.print(table)
 
 
@@ -94,7 +98,7 @@ def print_groups(console: Console, per_group: dict[str, dict[str, Any]]) -> None
     """Print a table with a row per group of the skeleton, if it has groups."""
     table = Table("group", "RMSE px", "MRE px", "PCK@5%", "points", "NME %")
     for name, row in per_group.items():
-        table.add_row(name, *_cells(row), f"{100 * row['nme']:.3f}")
+        table.add_row(display_name(name), *_cells(row), f"{100 * row['nme']:.3f}")
     if per_group:
         console.print(table)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kpnet.core.console import echo
+
 
 def report(
     runs: Annotated[
@@ -21,4 +23,4 @@ def report(
     """Build the comparison page from existing runs."""
     from kpnet.experiments.report.page import report_runs
 
-    print(report_runs(runs, out))
+    echo(str(report_runs(runs, out)))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kpnet.cli.options import OverridesArg
+from kpnet.core.console import echo
 
 
 def sweep(
@@ -29,5 +30,5 @@ def sweep(
     settings, config = load_sweep(source, overrides or ())
     out = out or Path("runs") / settings.name
     sweeping.sweep(settings, config, out=out, storage=storage, workers=workers)
-    print((out / "sweep.md").read_text(encoding="utf-8"))
-    print(f"{out}: the table in sweep.md and sweep.csv; the study; the runs in runs/")
+    echo((out / "sweep.md").read_text(encoding="utf-8"))
+    echo(f"{out}: the table in sweep.md and sweep.csv; the study; the runs in runs/")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.errors import training_errors
 from kpnet.cli.options import ConfigArg, ForceOption, OutOption, OverridesArg, ResumeOption
+from kpnet.core.console import PlainConsole, echo
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -48,13 +48,16 @@ def demo(
 ) -> None:
     """Train and evaluate a small model on synthetic faces; needs no data."""
     from kpnet.config.loading import load_config
+    from kpnet.core.outputs import is_occupied
+    from kpnet.training.run_folder import is_demo
 
     config = load_config("demo", overrides or ())
-    saved = out / "config.yaml"
-    replace = saved.is_file() and load_config(saved).name == config.name  # no run but an earlier demo is deleted
-    folder = run_training(config, out, resume=False, force=replace)
-    print(f"images: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:  {folder / 'final'}")
-    print(f"next:   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
+    earlier = is_occupied(out)
+    if earlier and not is_demo(out, config):
+        raise KpnetError(f"{out}: exists, and is no earlier demo; give another --out")
+    folder = run_training(config, out, resume=False, force=earlier)
+    echo(f"images: {folder / 'predictions.png'} and {folder / 'curves.png'}\nmodel:  {folder / 'final'}")
+    echo(f"next:   kpnet predict {folder} photo.jpg --draw   |   kpnet config facial_heatmap > my.yaml")
 
 
 def run_training(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
@@ -62,7 +65,7 @@ def run_training(config: Config, out: Path | None, resume: bool, force: bool) ->
     from kpnet.cli.printing import print_measures
     from kpnet.training import supervised
 
-    console = Console()
+    console = PlainConsole()
     with training_errors(out or Path("runs") / config.name):
         folder, model, measures = supervised.train(config, out=out, resume=resume, force=force, console=console)
     if measures:
@@ -78,7 +81,7 @@ def run_overfitting(config: Config, samples: int) -> None:
     """Overfit the first training samples, print whether that worked, and exit with code 1 if it did not."""
     from kpnet.training import overfitting
 
-    error, steps = overfitting.overfit(config, samples, Console())
+    error, steps = overfitting.overfit(config, samples, PlainConsole())
     passed = error < overfitting.TARGET_PX
     print(f"{'pass' if passed else 'FAIL'}: {error:.3f} px RMSE on {samples} sample(s) after {steps} steps", end="")
     expected = f"under {overfitting.TARGET_PX} px within {overfitting.STEPS}"

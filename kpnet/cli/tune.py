@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from kpnet.cli.options import ConfigArg, OverridesArg
+from kpnet.core.console import PlainConsole, echo
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -34,14 +33,17 @@ def tune(
 ) -> None:
     """Find a learning rate and the largest batch that fits; print them as KEY=VALUE for kpnet train."""
     from kpnet.config.loading import load_config
+    from kpnet.core.outputs import output_files
 
     if not lr and not batch_size:
         raise KpnetError("--no-lr without --batch-size: nothing to find")
     if max_batch_size is not None and not batch_size:
         raise KpnetError("--max-batch-size goes with --batch-size")
-    found, notes = run_tuning(load_config(config, overrides or ()), out, lr, batch_size, max_batch_size, steps)
-    print("\n".join(found))  # nothing else on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
-    print("\n".join(notes), file=sys.stderr)
+    loaded = load_config(config, overrides or ())
+    with output_files(out, ["learning_rate.png"] if lr else [], "--out"):
+        found, notes = run_tuning(loaded, out, lr, batch_size, max_batch_size, steps)
+    echo("\n".join(found))  # nothing else on stdout: kpnet train CONFIG $(kpnet tune CONFIG)
+    echo("\n".join(notes), error=True)
 
 
 def run_tuning(
@@ -57,7 +59,7 @@ def run_tuning(
     from kpnet.heads import window_of
     from kpnet.training.tuning import describe_batch_size, find_batch_size, find_lr
 
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     data = build_splits(config, window_of(config.model.head))[0]
     points_without_labels(data)  # raises KpnetError for a file without a label
     found, notes = [], []

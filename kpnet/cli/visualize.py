@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ import typer
 
 from kpnet.cli.errors import exit_with_failures
 from kpnet.cli.options import RunArg
+from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def visualize(
 
     model = load_model(run).to(best_device())
     images = find_images(inputs) if inputs else validation_images(run, model)
-    lines, failures = draw_images(model, images[:limit], out)
+    lines, failures = draw_images(model, images[:limit], out, inputs or ())
     if len(images) > limit:
         lines.append(f"the first {limit} of {len(images)} images; --limit takes more")
-    print("\n".join(lines))
+    echo("\n".join(lines))
     exit_with_failures(failures)
 
 
@@ -54,18 +55,37 @@ def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
     return dataset_images(dataset, "val", "val")
 
 
-def draw_images(model: KeypointModel, images: list[InputImage], out: Path) -> tuple[list[str], list[str]]:
+def draw_images(
+    model: KeypointModel, images: list[InputImage], out: Path, inputs: Sequence[Path] = ()
+) -> tuple[list[str], list[str]]:
     """Draw what the network sees in each image into a folder of its own below `out`, and the network's filters.
 
     Returns:
         Lines that say what was drawn and what could not be drawn, and lines on images that could not be read.
 
     Raises:
-        KpnetError: If no image could be read.
+        KpnetError: If no image could be read, or a figure would be written over an input or a file of the user's.
     """
     from kpnet import plot
+    from kpnet.core.outputs import output_files
 
     kinds = {"features": plot.draw_features, "heatmaps": plot.draw_heatmaps, "uncertainty": plot.draw_uncertainty}
+    names = ["filters.png", *(str(_figure(image, kind)) for image in images for kind in kinds)]
+    files = [image.file for image in images if image.file is not None]
+    with output_files(out, names, "--out", [*inputs, *files]):
+        return _draw(model, images, out, kinds)
+
+
+def _figure(image: InputImage, kind: str) -> Path:
+    """Return the path of an image's figure below the output folder."""
+    return image.target.with_suffix("") / f"{kind}.png"
+
+
+def _draw(
+    model: KeypointModel, images: list[InputImage], out: Path, kinds: Mapping[str, Callable[..., Any]]
+) -> tuple[list[str], list[str]]:
+    from kpnet import plot
+
     drawn: dict[str, None] = {}  # file names, each once and in order
     missing: dict[str, None] = {}  # reasons, likewise
     failures: list[str] = []
@@ -84,7 +104,7 @@ def draw_images(model: KeypointModel, images: list[InputImage], out: Path) -> tu
             failures.append(str(error))
             continue
         for name, draw in kinds.items():
-            save(partial(draw, model, pixels), out / image.target.with_suffix("") / f"{name}.png")
+            save(partial(draw, model, pixels), out / _figure(image, name))
     count = len(images) - len(failures)
     if not count:
         raise KpnetError(failures[0])

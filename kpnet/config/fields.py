@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
 Part = str | dict[str, Any]
+
+
+MAX_NAME = 150  # bytes; file systems take 255, and a comparison appends seed, fold and hash
+
+
+def _folder_name(value: str) -> str:
+    """Raise if a name cannot be that of one folder in `runs/`."""
+    odd = any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs") for c in value)
+    if odd or value in ("", ".", "..") or value != value.strip():
+        raise PydanticCustomError("folder_name", "expected the name of one folder, as the run goes to runs/NAME")
+    if len(value.encode()) > MAX_NAME:
+        raise PydanticCustomError("folder_name", "expected a name of at most {most} bytes", {"most": MAX_NAME})
+    return value
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+FilledText = Annotated[str, Field(min_length=1)]  # of a path: an empty one would mean the working folder
 
 
 def square(value: Any) -> Any:
@@ -59,7 +85,9 @@ class StrictModel(BaseModel):
     The string under a field is its description, in the JSON schema and in the reference.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Recipe(StrictModel):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kpnet.config.fields import Recipe
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, shorten, show
+from kpnet.core.files import expand_path
 from kpnet.core.resources import shipped_configs
 from kpnet.core.validation import explain_validation_error
+from kpnet.core.yaml import parse_yaml, read_yaml, write_yaml
 
 
 def run_config(run: Path) -> Config | None:
@@ -26,18 +26,7 @@ def run_config(run: Path) -> Config | None:
 S = TypeVar("S", bound=Recipe)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 loader for floats: PyYAML reads 1e-3 as a string (YAML 1.1)."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes what `_Loader` would take for a number."""
-
-
-for _yaml in (_Loader, _Dumper):
-    _yaml.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-    )
+_EXPECTED = "a YAML config"
 
 
 def list_configs() -> list[str]:
@@ -76,8 +65,7 @@ def load_as(schema: type[S], source: str | Path | Mapping[str, Any] | S, overrid
     elif isinstance(source, Mapping):
         where, values = "config", _plain(source)
     else:
-        where = str(source)
-        values = _parse(*_read(source))
+        values, where = _read(source)
     for text in overrides:
         _override(values, text)
     try:
@@ -102,31 +90,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
     """Return a config as YAML text, its keys in the schema's order."""
     plain = values.model_dump(mode="json") if isinstance(values, BaseModel) else dict(values)
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120, default_flow_style=None)
+    return write_yaml(plain, width=120, default_flow_style=None)
 
 
-def _read(source: str | Path) -> tuple[str, str]:
-    path = Path(source)
+def _read(source: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the values of a file or a shipped recipe, and its name for messages."""
+    path = expand_path(source)
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except UnicodeDecodeError:
-            raise KpnetError(f"{path}: not a text file; expected a YAML config") from None
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise KpnetError(f"{path}: no such config file; kpnet's own are: {', '.join(list_configs())}")
-    return config_text(str(source)), str(source)
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise KpnetError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+        values = read_yaml(path, _EXPECTED)
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
+        problem = "not a config file" if path.exists() else "no such config file"
+        raise KpnetError(f"{path}: {problem}; kpnet's own are: {', '.join(list_configs())}")
+    else:
+        values = parse_yaml(config_text(str(source)), str(source), _EXPECTED)
     if not isinstance(values, dict):
-        raise KpnetError(f"{where}: expected a mapping with model: and data:, found {type(values).__name__}")
-    return values
+        raise KpnetError(f"{path}: expected a mapping with model: and data:, found {type(values).__name__}")
+    return values, str(path)
 
 
 def _plain(values: Any) -> Any:
@@ -141,11 +120,8 @@ def _plain(values: Any) -> Any:
 def _override(values: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not all(key.split(".")):
-        raise KpnetError(f'override "{text}": expected key.path=value, e.g. train.epochs=10')
-    try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise KpnetError(f'override "{text}": the value is not YAML') from None
+        raise KpnetError(f'override "{shorten(text)}": expected key.path=value, e.g. train.epochs=10')
+    parsed = parse_yaml(value, f'override "{shorten(text)}"', "key.path=value, e.g. train.epochs=10")
     *path, last = key.split(".")
     place = values
     for part in path:
@@ -154,6 +130,6 @@ def _override(values: dict[str, Any], text: str) -> None:
             inner = {"file" if key.startswith("data.train.") else "name": inner}
         place[part] = inner = {} if inner is None else inner
         if not isinstance(inner, dict):
-            raise KpnetError(f'override "{text}": "{part}" holds {inner!r}, not a mapping')
+            raise KpnetError(f'override "{shorten(text)}": "{shorten(part)}" holds {show(inner)}, not a mapping')
         place = inner
     place[last] = parsed  # a mapping replaces what was there: another optimizer, head, … has other options

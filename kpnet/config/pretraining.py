@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from kpnet.config.fields import ImageSize, Part, Positive, Rate, Recipe, StrictModel
+from kpnet.config.fields import FilledText, FolderName, ImageSize, Part, Positive, Rate, Recipe, StrictModel
 from kpnet.config.loading import load_as
 from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
 
@@ -42,11 +42,11 @@ class AutoencoderConfig(StrictModel):
 class ImagesConfig(StrictModel):
     """Images without labels."""
 
-    root: str = "."
+    root: FilledText = "."
     """Folder of the images, relative to the working directory."""
-    images: str
+    images: FilledText
     """Under `root`: a folder of images, an npz with an array `images`, or a CSV with an Image column."""
-    val: Annotated[float, Field(gt=0, lt=1)] | str | None = 0.1
+    val: Annotated[float, Field(gt=0, lt=1)] | FilledText | None = 0.1
     """Fraction of the images to validate with, or other images under `root`; null: none."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order."""
@@ -87,7 +87,7 @@ class PretrainConfig(Recipe):
 
     command: ClassVar[str] = "pretrain"
 
-    name: str = "pretrain"
+    name: FolderName = "pretrain"
     """Name of the run, which is written to `runs/NAME`."""
     model: AutoencoderConfig
     """The autoencoder."""

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from kpnet.config.fields import Fraction, ImageSize, Part, Positive, Rate, Recipe, StrictModel
+from kpnet.config.fields import FilledText, FolderName, Fraction, ImageSize, Part, Positive, Rate, Recipe, StrictModel
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 
 
@@ -38,7 +38,7 @@ class ModelConfig(StrictModel):
     """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""
-    pretrained: Annotated[bool | str, BeforeValidator(_path)] = False
+    pretrained: Annotated[bool | FilledText, BeforeValidator(_path)] = False
     """true: the library's published weights; or the path of a weight file, a run or a pretraining."""
     crop: Literal["box", "points"] | None = None
     """Region the model was trained on: boxes or points; null for whole images. Set from `data.crop`."""
@@ -71,7 +71,7 @@ class ModelConfig(StrictModel):
 class TrainFile(StrictModel):
     """One training file. Options not given default to those of `data`."""
 
-    file: str | int
+    file: FilledText | int
     """File or folder under `data.root`; for `synthetic`, a number of samples."""
     weight: Rate = 1.0
     """Weight of the file's points in the loss."""
@@ -136,13 +136,13 @@ class DataConfig(StrictModel):
 
     format: Part = "kaggle_csv"
     """Data format: its name, or `{name: …}` with its options."""
-    root: str = "."
+    root: FilledText = "."
     """Folder of the files, relative to the working directory."""
     train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
         default_factory=list
     )
     """Training data: one file or a list of files, each a name or a mapping."""
-    val: str | int | None = None
+    val: FilledText | int | None = None
     """Validation file; for `synthetic`, a number of samples."""
     fold: Fold | None = None
     """One fold of a cross-validation on the training data, instead of `val`."""
@@ -243,7 +243,7 @@ class Config(Recipe):
 
     command: ClassVar[str] = "train"
 
-    name: str = "run"
+    name: FolderName = "run"
     """Name of the run, which is written to `runs/NAME`."""
     model: ModelConfig
     """The network: backbone, head and input."""

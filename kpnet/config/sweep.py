@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kpnet.config.fields import Positive, Recipe, StrictModel
+from kpnet.config.fields import FolderName, Positive, Recipe, StrictModel
 
 
 class Range(StrictModel):
@@ -41,7 +41,7 @@ class SweepConfig(Recipe):
 
     command: ClassVar[str] = "sweep"
 
-    name: str = "sweep"
+    name: FolderName = "sweep"
     """Name of the study, which is written to `runs/NAME`."""
     config: str
     """Config to vary: a YAML file or the name of a recipe."""

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+from kpnet.core.display import one_line
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 3, 60, 60, 40
+
+
+def show(value: Any) -> str:
+    """Return a value as it is written in Python, for a message: a long or deep one is cut."""
+    return _repr.repr(value)
 
 
 def shorten(text: str) -> str:
@@ -16,16 +28,27 @@ class KpnetError(ValueError):
 
     The message is one line: the file, row or key, what was found, what was expected and the nearest fix. The command
     line prints it and ends with exit code 2.
+
+    Args:
+        message: The message. It is put on one line, with control characters escaped, the passwords of addresses
+            hidden, and at most 2000 characters.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class NotFiniteError(KpnetError):
     """Raised when a loss or a prediction is not finite: a training that diverged, or NaN in an image."""
 
 
+class UserInterruptError(KpnetError):
+    """Raised when the user stops a command that can be continued; the command line ends with exit code 130."""
+
+
 def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """Return `' (did you mean "relu"?)'` for the closest of `choices`, or an empty string if none is close."""
-    match = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name)[:100], list(choices), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""
 
 

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import secrets
+import stat
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+PARTIAL = ".kpnet-"  # beginning of the names of files that are being written; a killed process leaves one behind
+_SHOWN = 40  # characters of the file's own name that are in it
+
+
+def expand_path(path: str | Path) -> Path:
+    """Replace `~` and environment variables (`$VAR`) at the start and within a path.
+
+    Args:
+        path: The path. One that exists as it is written stays, and so does a variable that is not set.
+
+    Returns:
+        The path.
+    """
+    text = str(path)
+    if os.path.lexists(text) or "://" in text:
+        return Path(path)
+    return Path(os.path.expanduser(os.path.expandvars(text)))
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file beside `path`, then rename it, so that `path` is never half-written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _beside(path, f"{path.name[:_SHOWN]}.part") as beside:
         beside.write_bytes(data)
-        os.replace(beside, path)
-    except OSError as error:  # a full disk does not say which file
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -31,14 +47,44 @@ def write_json(path: Path, values: Any) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file with the same suffix, and rename it to `path` unless an error was raised."""
-    beside = path.with_name(f".{os.getpid()}.part.{path.name}")
-    try:
+    with _beside(path, f"part.{path.name[-_SHOWN:]}") as beside:
         yield beside
+        if not beside.stat().st_size:
+            raise OSError(errno.EIO, "nothing was written")
+
+
+@contextmanager
+def _beside(path: Path, ending: str) -> Iterator[Path]:
+    """Yield a new, empty file in the folder of `path`, and rename it to `path`, on the disk, unless an error is raised.
+
+    It has the permissions of the file that it replaces.
+    """
+    beside = partial_path(path, ending)
+    try:
+        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # follows no link; umask applies
+        with suppress(FileNotFoundError):
+            old = path.lstat().st_mode
+            if stat.S_ISREG(old):
+                beside.chmod(stat.S_IMODE(old))
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut after the renaming could leave an empty file
         os.replace(beside, path)
     except OSError as error:  # a full disk does not say which file
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def partial_path(path: Path, ending: str = "part") -> Path:
+    """Return a path beside `path` for a file or folder that is being written, with a name that cannot be foreseen."""
+    return path.with_name(f"{PARTIAL}{secrets.token_hex(8)}.{ending}")
+
+
+def file_name(text: str, suffix: str = "") -> str:
+    """Return a file name made of any text: what no file system takes becomes `_`, and at most 200 bytes are kept."""
+    kept = "".join("_" if unicodedata.category(c) in ("Cc", "Cs") or c in "/\\" else c for c in text)
+    return kept.encode()[: 200 - len(suffix)].decode(errors="ignore") + suffix
 
 
 def plain(value: Any) -> Any:

@@ -10,10 +10,11 @@ T = TypeVar("T")
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Show a progress bar on stderr while items are iterated; return them as they are where that is no terminal."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    from kpnet.core.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:  # a disabled bar of older versions of rich still prints an empty line
         return items
     return track(items, description, total=total, console=console, transient=True)

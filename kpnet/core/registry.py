@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from kpnet.core.errors import KpnetError, did_you_mean, first_line
+from kpnet.core.errors import KpnetError, did_you_mean, first_line, show
 from kpnet.core.validation import check_options
 
 GROUP = "kpnet.plugins"
@@ -122,5 +122,5 @@ def split_spec(spec: str | Mapping[str, Any], kind: str) -> tuple[str, dict[str,
     options = dict(spec)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise KpnetError(f'{kind}: expected a name or a mapping with a "name", found {dict(spec)!r}')
+        raise KpnetError(f'{kind}: expected a name or a mapping with a "name", found {show(dict(spec))}')
     return name, options

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.files import expand_path
 from kpnet.core.resources import shipped_skeletons
 from kpnet.core.validation import explain_validation_error
+from kpnet.core.yaml import read_yaml
 
 NME_LENGTHS = ("box", "diagonal")  # what NME may divide by besides the distance of two points
 
@@ -210,21 +211,17 @@ class Skeleton:
             return cls.from_names([str(n) for n in spec])
         shipped = shipped_skeletons()
         if str(spec).endswith((".yaml", ".yml")):
-            if not Path(spec).is_file():
+            path = expand_path(spec)
+            if not path.exists():
                 raise KpnetError(f"{spec}: no such skeleton file")
-            text = Path(spec).read_text(encoding="utf-8")
         elif spec in shipped:
-            text = shipped[str(spec)].read_text(encoding="utf-8")
+            path = shipped[str(spec)]
         else:
             raise KpnetError(
                 f'unknown skeleton "{spec}"{did_you_mean(spec, shipped)}; shipped: {", ".join(shipped)}; '
                 "or give a .yaml file or a list of names"
             )
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise KpnetError(f"{spec}: not YAML; expected a skeleton with names") from None
-        return cls._from_mapping(values, Path(spec).stem)
+        return cls._from_mapping(read_yaml(path, "a skeleton with names"), Path(spec).stem)
 
     @classmethod
     def _from_mapping(cls, values: Any, name: str | None) -> Skeleton:

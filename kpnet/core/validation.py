@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, show
 
 # Old name to new name of keys that saved models and YAML files from before the first release may still hold.
 RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
@@ -23,6 +23,9 @@ RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
     first="index_base",
     share="ratio",
 )
+
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 @functools.cache
@@ -38,7 +41,7 @@ def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset())
                 fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
-    return create_model(part.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    return create_model(part.__name__, __config__=_STRICT, **fields)
 
 
 def check_options(
@@ -87,7 +90,7 @@ def explain_validation_error(error: ValidationError, where: str, model: type[Bas
     if first["type"] == "union_tag_invalid":
         tag, tags = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", ")
         return f'{where}: {key}.name: unknown "{tag}"{did_you_mean(tag, tags)}; there are: {", ".join(tags)}'
-    return f"{where}: {key or 'value'}: {first['msg']}, found {first['input']!r}"
+    return f"{where}: {key or 'value'}: {first['msg']}, found {show(first['input'])}"
 
 
 def _renamed(error: ErrorDetails, model: type[BaseModel], values: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import cv2
@@ -123,6 +124,17 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             The name, shared by all samples of one image.
         """
         return str(index)
+
+    def image_file(self, index: int) -> Path | None:
+        """Return the file of the sample's image.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The file; None where the image has none of its own.
+        """
+        return None
 
     def instance(self, index: int) -> int:
         """Return the sample's number among the samples of its image.

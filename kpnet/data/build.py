@@ -75,7 +75,7 @@ def open_dataset(
         KpnetError: It cannot be opened, or its format is unclear.
     """
     path, form = detect_format(path) if form is None else (path, form)
-    data = DataConfig(format=form, root="", strict=strict)
+    data = DataConfig(format=form, strict=strict)
     return _open(data, str(path), None if skeleton is None else Skeleton.load(skeleton), {})
 
 

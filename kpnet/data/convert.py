@@ -11,7 +11,8 @@ from typing import Any
 
 from kpnet.config.fields import Part
 from kpnet.core.errors import KpnetError, did_you_mean
-from kpnet.core.files import write_atomic
+from kpnet.core.files import partial_path, write_atomic
+from kpnet.core.outputs import check_writable
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
 from kpnet.data.base import KeypointDataset
@@ -45,10 +46,11 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         []
     """
     name, options, writer = _writer(target, form)
-    if target.exists():
+    if os.path.lexists(target):
         raise KpnetError(f"{target}: it exists already; give another name, or remove it first")
     if not target.parent.is_dir():
         raise KpnetError(f"{target}: there is no folder {target.parent}")
+    check_writable(target.parent)
     if writer.suffix and target.suffix.lower() != writer.suffix:
         raise KpnetError(f"{target}: {name} is a file; expected a name that ends in {writer.suffix}")
     if writer.suffix:
@@ -71,7 +73,7 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
 
 
 def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, options: dict[str, Any]) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    beside = partial_path(target)
     try:
         beside.mkdir()
         writer.write(dataset, beside, **options)

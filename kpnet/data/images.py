@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -14,11 +16,15 @@ from PIL import ExifTags, Image
 from kpnet.config.schema import ModelConfig
 from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, resize_matrix
 from kpnet.core.errors import KpnetError
+from kpnet.core.files import PARTIAL
+from kpnet.core.outputs import MARKER, written_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 Box = Sequence[float]  # edges x0, y0, x1, y1 in pixels of the image, which reaches from -0.5 to W - 0.5
+
+_warn_once = functools.cache(logging.getLogger("kpnet").warning)
 
 # OpenCV 5 has it in another place than OpenCV 4.
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
@@ -32,9 +38,15 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         suffixes: Suffixes in lower case and with the dot. The case of a file's suffix does not matter.
 
     Returns:
-        The files, whose paths begin with `folder`; an empty list if there are none.
+        The files, whose paths begin with `folder`; an empty list if there are none. What kpnet wrote there, such as a
+        contact sheet or an earlier prediction's drawings, is not among them; a warning says so.
     """
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    every = [path for path in folder.rglob("*") if not path.name.startswith(PARTIAL)]
+    found = {path for path in every if path.suffix.lower() in suffixes and path.is_file()}
+    written = {file for path in every if path.name == MARKER for file in written_files(path.parent, found)}
+    if written:
+        _warn_once("%s: %d file(s) that kpnet wrote into it are not read as data", folder, len(written))
+    return sorted(found - written)
 
 
 def find_image_files(folder: Path) -> list[Path]:

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import write_atomic, write_json
+from kpnet.core.files import file_name, write_atomic, write_json
 from kpnet.experiments.plan import Row, plan, split_seeds
 from kpnet.experiments.report.charts import ReportRow
 from kpnet.experiments.report.page import write_report
-from kpnet.experiments.runner import MARK, Outcome, locked_folder, resumable, run_trials
+from kpnet.experiments.runner import Outcome, locked_folder, resumable, run_trials
 from kpnet.experiments.table import HEADINGS, Group, cells, tabulate, to_csv, to_markdown
 
 
@@ -48,9 +49,9 @@ def compare(
     Raises:
         KpnetError: If nothing can be trained, a config is given twice, no run finishes, or `out` holds something else.
     """
-    console, out = console or Console(), Path(out or default_folder(sources))
+    console, out = console or PlainConsole(), Path(out or default_folder(sources))
     rows = plan(sources, overrides, seeds, folds)
-    with locked_folder(out, MARK), resumable():
+    with locked_folder(out, "comparison"), resumable():
         outcomes: list[Outcome] = []
         place = {trial.key: (seed, row) for row, each in enumerate(rows) for seed, trial in enumerate(each.trials)}
         for outcome in run_trials(rows, out, console, workers):
@@ -66,7 +67,7 @@ def compare(
 
 def default_folder(sources: Sequence[str | Path]) -> Path:
     """Return a folder named after the configs, so that comparing others does not overwrite this table."""
-    return Path("runs") / "_".join(["compare", *(Path(split_seeds(source)[0]).stem for source in sources)])[:100]
+    return Path("runs") / file_name("_".join(["compare", *(Path(split_seeds(source)[0]).stem for source in sources)]))
 
 
 def group_outcomes(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[Group]:
@@ -99,14 +100,14 @@ def _write(rows: Sequence[Row], outcomes: Sequence[Outcome], out: Path) -> list[
     runs = [{"row": o.trial.row, "run": str(o.folder.relative_to(out)), "problem": o.problem} for o in outcomes]
     write_atomic(out / "comparison.md", to_markdown(records).encode())
     write_atomic(out / "comparison.csv", to_csv(records).encode())
-    write_json(out / MARK, {"rows": records, "runs": runs})
+    write_json(out / "comparison.json", {"rows": records, "runs": runs})
     return records
 
 
 def print_table(console: Console, records: Sequence[dict[str, Any]]) -> None:
     """Print a table of accuracy and one of costs, as a single one is too wide for most terminals; then the notes."""
     # Piped tables are not cut to the terminal's width.
-    console = console if console.is_terminal else Console(file=console.file, width=200)
+    console = console if console.is_terminal else PlainConsole(file=console.file, width=200)
     texts = [cells(record) for record in records]
     place = HEADINGS.index("parameters")
     accuracy = [0, *range(2, place), HEADINGS.index("score − first"), HEADINGS.index("p")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import threading
 import time
@@ -19,12 +18,13 @@ from typing import Any, Literal, TextIO, cast
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from kpnet.core.errors import KpnetError, NotFiniteError, first_line
+from kpnet.core.console import PlainConsole
+from kpnet.core.errors import KpnetError, NotFiniteError, UserInterruptError, first_line
 from kpnet.core.files import write_json
+from kpnet.core.outputs import check_writable, folder_kind, is_occupied, mark_folder
 from kpnet.experiments.plan import Row, ShouldContinue, Trial, TrialStopped
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
 
-MARK = "comparison.json"  # the file that identifies a comparison's folder
 PATIENCE = 30.0  # seconds that a killed comparison's training has to notice and end
 
 State = Literal["done", "failed", "diverged", "stopped"]
@@ -51,8 +51,8 @@ class Output:
 
     def console(self) -> Console:
         if self.workers == 1:
-            return Console(force_terminal=self.terminal or None)
-        return Console(file=cast(TextIO, self), force_terminal=False, width=200)
+            return PlainConsole(force_terminal=self.terminal or None)
+        return PlainConsole(file=cast(TextIO, self), force_terminal=False, width=200)
 
     def write(self, text: str) -> None:
         sys.stdout.write("".join(f"{self.title}: {line}" for line in text.splitlines(keepends=True)))
@@ -62,21 +62,21 @@ class Output:
 
 
 @contextmanager
-def locked_folder(out: Path, mark: str) -> Iterator[None]:
+def locked_folder(out: Path, kind: str) -> Iterator[None]:
     """Create or reopen a folder, and lock it for this process.
 
     Args:
         out: The folder.
-        mark: Name of the file that identifies it, such as `comparison.json`.
+        kind: What its marker states, such as "comparison".
 
     Raises:
         KpnetError: If it holds something else, or another process works in it.
     """
-    if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
-        raise KpnetError(f"{out}: holds something else; give another --out")
+    check_writable(out)
+    if is_occupied(out) and folder_kind(out) != kind:
+        raise KpnetError(f"{out}: holds something else than a {kind}; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / mark).is_file():
-        write_json(out / mark, {})
+    mark_folder(out, kind)
     try:
         with FileLock(out / ".lock", timeout=0):
             yield
@@ -90,7 +90,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KpnetError("interrupted; the same command continues where it stopped") from None
+        raise UserInterruptError("interrupted; the same command continues where it stopped") from None
 
 
 def run_trials(rows: list[Row], out: Path, console: Console, workers: int) -> Iterator[Outcome]:
@@ -217,11 +217,10 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Shou
     from kpnet.training.trainer import on_gpu
 
     resume = (folder / "last.ckpt").is_file()
-    if folder.exists() and not resume:  # killed in its first epoch
-        shutil.rmtree(folder)
+    restart = is_occupied(folder) and not resume  # killed in its first epoch
     watchers = [] if watch is None else [PruningCallback(watch)]
     before = _epochs(folder)
-    train(trial.config, out=folder, resume=resume, console=console, callbacks=watchers)
+    train(trial.config, out=folder, resume=resume, force=restart, console=console, callbacks=watchers)
     write_json(folder / "trial.json", {"key": trial.key, "row": trial.row})
     trained = _epochs(folder) > before  # a run that is only measured does not show its training's memory
     measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer)) if trained else None).save(folder)

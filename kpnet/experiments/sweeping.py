@@ -18,6 +18,7 @@ from rich.console import Console
 
 from kpnet.config.schema import Config
 from kpnet.config.sweep import Range, SweepConfig
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
 from kpnet.experiments.runner import exit_with_parent, locked_folder, resumable, run_trial
@@ -25,7 +26,6 @@ from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
-MARK = "sweep.json"  # the file that identifies a sweep's folder
 CELL = "cell"  # attribute of a grid's trial: the values that were enqueued, not drawn by a sampler
 
 
@@ -171,9 +171,9 @@ def sweep(
         raise KpnetError(
             f"--storage {storage}: a file cannot be shared by machines; leave it out, or give a server's URL"
         )
-    console, out = console or Console(), Path(out or Path("runs") / settings.name)
+    console, out = console or PlainConsole(), Path(out or Path("runs") / settings.name)
     config = on_one_device(config)
-    with locked_folder(out, MARK), resumable():
+    with locked_folder(out, "sweep"), resumable():
         study = Study(settings, config, out, storage or f"sqlite:///{out.resolve() / 'study.db'}")
         study.prepare()
         if workers == 1:
@@ -199,7 +199,7 @@ def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """Work on the study in a process that ends with its parent."""
     exit_with_parent(parent)
     multiprocessing.set_start_method(method, force=True)
-    study.work(Console(), workers)
+    study.work(PlainConsole(), workers)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
+from kpnet.core.files import file_name
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
@@ -32,6 +34,7 @@ class InputImage:
         labels: Returns the points that the image came with: name to x and y in its pixels, and weight.
         boxes: Boxes of its instances. None: the whole image is one.
         warning: A line that says which instances are skipped, or None.
+    file: File that it is read from, if it has one of its own.
     """
 
     name: str
@@ -40,6 +43,7 @@ class InputImage:
     labels: Callable[[], Mapping[str, list[float]]] = dict
     boxes: tuple[Box, ...] | None = None
     warning: str | None = None
+    file: Path | None = None
 
 
 def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[InputImage]:
@@ -100,11 +104,12 @@ def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool
         images.append(
             InputImage(
                 f"{called}:{name}",
-                Path(f"{stem}_{name.replace('/', '_')}").with_suffix(".png"),
+                Path(file_name(str(Path(f"{stem}_{name.replace('/', '_')}").with_suffix("")), ".png")),
                 partial(_read, dataset, first),
                 partial(_labels, dataset, first),
                 tuple(box for _, box in around) if around else None,
                 warning if skipped else None,
+                dataset.image_file(first),
             )
         )
     return _with_unique_targets(images)
@@ -112,21 +117,26 @@ def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool
 
 def _with_unique_targets(images: Iterable[InputImage]) -> list[InputImage]:
     """Append a number to each target that another image already has."""
-    unique: dict[Path, InputImage] = {}
+    unique: dict[str, InputImage] = {}
     for image in images:
         target, count = image.target, 1
-        while target in unique:
+        while _alike(target) in unique:
             count += 1
             target = image.target.with_stem(f"{image.target.stem}_{count}")
-        unique[target] = replace(image, target=target)
+        unique[_alike(target)] = replace(image, target=target)
     return list(unique.values())
+
+
+def _alike(path: str | Path) -> str:
+    """Return what is the same for names that some file systems do not distinguish: A.png and a.png, é in two codes."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _from_files(path: Path) -> list[InputImage]:
     if not path.is_dir():
-        return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path))]
+        return [InputImage(str(path), Path(f"{path.stem}.png"), partial(read_image, path), file=path)]
     files = find_image_files(path)
-    return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f)) for f in files]
+    return [InputImage(str(f), f.relative_to(path).with_suffix(".png"), partial(read_image, f), file=f) for f in files]
 
 
 def _read(dataset: KeypointDataset, index: int) -> np.ndarray:
@@ -160,11 +170,11 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
             found.append(path)
         else:
             others.append(path)
-    named: dict[str, Path] = {}
+    named: dict[str, tuple[str, Path]] = {}
     for path in found:
         name, count = path.stem, 1
-        while name in named:
+        while _alike(name) in named:
             count += 1
             name = f"{path.stem}_{count}"
-        named[name] = path
-    return others, named
+        named[_alike(name)] = name, path
+    return others, dict(named.values())

@@ -13,6 +13,7 @@ import numpy as np
 from kpnet import plot
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
+from kpnet.core.outputs import output_files
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box
@@ -117,8 +118,11 @@ def predict_inputs(
     out: Path,
     draw: bool | None,
     smooth: str | None = None,
+    inputs: Sequence[Path] = (),
 ) -> tuple[list[str], list[str]]:
     """Predict images and videos, and write the results into a folder.
+
+    A file that is there already is replaced only if kpnet wrote it and nobody changed it.
 
     Args:
         predictor: The predictor.
@@ -128,18 +132,20 @@ def predict_inputs(
         out: The folder.
         draw: Write images and videos with their points. None: videos only.
         smooth: A filter for videos, as `kpnet.smoothing.parse_smoother` reads it.
+        inputs: Files that are read beside the images and videos, such as files of labels.
 
     Returns:
         Lines that say what was written, one for all images and one for each video, and lines for inputs that failed.
 
     Raises:
-        KpnetError: No input could be read.
+        KpnetError: No input could be read, or a file would be written over an input or over a file of the user's.
     """
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
     failures: list[str] = []
-    try:
+    names = [table.file_name, *(str(image.target) for image in images if draw)] if images else []
+    names += [path.name for name in videos for path in video_outputs(out / name, draw is not False)]
+    files = [image.file for image in images if image.file is not None]
+    with output_files(out, names, "--out", [*inputs, *videos.values(), *files]):
         if images:
             with collect_failures(failures):
                 target, count, unread = predict_images(predictor, images, table, out, bool(draw))
@@ -150,10 +156,7 @@ def predict_inputs(
                 written.append(predict_video(predictor, path, out / name, draw is not False, smooth, failures))
         if not written:
             raise KpnetError(failures[0])
-        return written, failures
-    finally:
-        if made and not any(out.iterdir()):
-            out.rmdir()
+    return written, failures
 
 
 @contextmanager
@@ -163,6 +166,12 @@ def collect_failures(failures: list[str]) -> Iterator[None]:
         yield
     except KpnetError as error:
         failures.append(str(error))
+
+
+def video_outputs(target: Path, draw: bool = True) -> tuple[Path, ...]:
+    """Return the files of a video: table, DeepLabCut's table, plot, and the annotated copy if it is drawn."""
+    endings = ("tracks.csv", "deeplabcut.csv", "tracks.png", *(("annotated.mp4",) if draw else ()))
+    return tuple(target.with_name(f"{target.name}_{ending}") for ending in endings)
 
 
 def predict_video(
@@ -185,10 +194,7 @@ def predict_video(
         KpnetError: The video cannot be decoded, or the filter is unknown.
     """
     video = Video(path)
-    table, deeplabcut, plotted, annotated = (
-        target.with_name(f"{target.name}_{ending}")
-        for ending in ("tracks.csv", "deeplabcut.csv", "tracks.png", "annotated.mp4")
-    )
+    table, deeplabcut, plotted, annotated = video_outputs(target)
     smoother = None if smooth is None else parse_smoother(smooth, video.fps)
     with predict_tracks(predictor, video, target.parent, smoother) as tracks:
         write_tables(tracks, table, deeplabcut)

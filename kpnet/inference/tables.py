@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Table(Protocol):
     """Collects predictions one by one and writes them."""
 
+    file_name: str
+
     def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
         """Add the prediction of an image with these pixels."""
 
@@ -33,6 +35,7 @@ class PredictionTable:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        self.file_name = "predictions.json" if as_json else "predictions.csv"
         self.frames: list[pd.DataFrame] = []
 
     def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
@@ -44,7 +47,7 @@ class PredictionTable:
         import pandas as pd
 
         table = pd.concat(self.frames, ignore_index=True)
-        path = folder / ("predictions.json" if self.as_json else "predictions.csv")
+        path = folder / self.file_name
         if self.as_json:
             text = table.to_json(orient="records", indent=1)
         else:
@@ -59,6 +62,8 @@ class LabelTable:
     Labels that an image came with are kept, weight included. The others are predicted, in pixels of the original image,
     with the confidence as their weight, both to four decimals.
     """
+
+    file_name = "labels.csv"
 
     def __init__(self, names: Sequence[str], in_channels: int) -> None:
         self.names, self.in_channels = names, in_channels
@@ -86,7 +91,7 @@ class LabelTable:
 
     def save(self, folder: Path) -> Path:
         """Write the file; labels keep all their digits."""
-        path = folder / "labels.csv"
+        path = folder / self.file_name
         import pandas as pd
 
         write_atomic(path, pd.DataFrame(self.rows).to_csv(index=False).encode())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -16,9 +15,10 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.pretraining import AutoencoderConfig, Mask
-from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.validation import explain_validation_error
+from kpnet.core.yaml import read_yaml
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
 from kpnet.models.files import write_model
 from kpnet.models.normalization import register_statistics
@@ -133,12 +133,10 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     folder = model_folder(path)
     values: Any = None
     try:
-        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        values = read_yaml(folder / CONFIG, "the config of an autoencoder")
         saved = _Saved.model_validate(values)
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise KpnetError(f"{folder / CONFIG}: not the config of an autoencoder: {first_line(error)}") from None
     statistics = {"mean": saved.input.mean, "std": saved.input.std}
     model = Autoencoder(saved.model.model_copy(update=statistics))
     load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ValidationError
 
 from kpnet.backbones import build_backbone
@@ -16,13 +15,16 @@ from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
-from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
+from kpnet.core.yaml import read_yaml
 from kpnet.heads import HEADS, PyramidInfo
 from kpnet.models.calibration import Calibration
 from kpnet.models.keypoint_model import KeypointModel, size_message
+
+_EXPECTED = "the config of a saved model"
 
 
 def build_model(
@@ -140,20 +142,16 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     """
     folder = model_folder(path)
     try:
-        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        values = read_yaml(folder / CONFIG, _EXPECTED)
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-            raise ValueError("expected a mapping with model, input and skeleton")
+            raise KpnetError(f"{folder / CONFIG}: not {_EXPECTED}: expected a mapping with model, input and skeleton")
         if "decoder" in values["model"]:
             raise KpnetError(
                 f"{path}: written by kpnet pretrain, not a keypoint model: train with model.pretrained={path}"
             )
         saved = _Saved.model_validate(values)
-    except KpnetError:
-        raise
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise KpnetError(f"{folder / CONFIG}: not the config of a saved model: {first_line(error)}") from None
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
+from kpnet.core.display import figure_text
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
@@ -97,7 +98,7 @@ def _draw(
     _draw_points(axes, points, dataset.visibility(index) == 1, dataset.skeleton)
     name, instance = dataset.image_name(index), dataset.instance(index)
     title = ("…" + name[-34:] if len(name) > 35 else name) + f" #{instance}" * bool(instance)
-    text, colour = (f"{title}\n{note}", "red") if note else (title, "black")
+    text, colour = (figure_text(f"{title}\n{note}"), "red") if note else (figure_text(title), "black")
     axes.text(corner[0] + 0.5 - GAP, corner[1] - GAP, text, ha="center", va="bottom", fontsize=7, color=colour)
     return points
 

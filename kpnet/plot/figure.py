@@ -12,6 +12,7 @@ import torch
 from matplotlib import figure as mpl
 from torch import Tensor
 
+from kpnet.core.display import figure_text
 from kpnet.core.files import write_atomic
 
 
@@ -42,8 +43,8 @@ def draw_mosaic(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str]
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(canvas.numpy(), interpolation="bicubic")
-    axes.set_yticks([(i + 0.5) * (height + 2) for i in range(len(rows))], rows)
-    axes.set_xticks([(i + 0.5) * (width + 2) for i in range(len(columns))], columns)
+    axes.set_yticks([(i + 0.5) * (height + 2) for i in range(len(rows))], list(map(figure_text, rows)))
+    axes.set_xticks([(i + 0.5) * (width + 2) for i in range(len(columns))], list(map(figure_text, columns)))
     axes.tick_params(length=0, labelsize=9, top=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure

@@ -20,6 +20,7 @@ from matplotlib.patches import Ellipse
 from torch import Tensor, nn
 
 from kpnet import coordinates
+from kpnet.core.display import display_name, figure_text
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_mode
@@ -99,7 +100,7 @@ def draw_filters(model: KeypointModel) -> Figure:
     figure = Figure(figsize=(7, 0.4 + TILE * rows * (height / width + 0.05)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     _draw_tiles(axes, tiles, [], "RdBu_r", (-top, top), bar=channels != 3)
-    axes.set_title(f"{name}: {shown} filters {height}x{width}{over}", fontsize=9)
+    axes.set_title(f"{figure_text(name)}: {shown} filters {height}x{width}{over}", fontsize=9)
     return figure
 
 
@@ -182,7 +183,7 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
         axes.imshow(each, cmap="inferno", extent=(left, right, bottom, top), alpha=veil, interpolation="none")
         axes.plot(*points[k], "+", color="#31e8ff", markersize=7, markeredgewidth=1.2)
         confidence = "" if predicted.confidence is None else f"  {float(predicted.confidence[0, k]):.2f}"
-        axes.set_title(f"{name}{confidence}", fontsize=7, pad=2)
+        axes.set_title(figure_text(f"{display_name(name, 24)}{confidence}"), fontsize=7, pad=2)
     return figure
 
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from kpnet.coordinates import normalized_to_pixel
+from kpnet.core.display import figure_text
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.plot.figure import Figure
@@ -103,7 +104,7 @@ def draw_predictions(
         labelled = None if visible is None else _numpy(visible[i]).astype(bool)
         true = None if truth is None else _numpy(truth[i])
         distance = _draw_sample(axes, images[i], true, _numpy(predicted[i]), labelled)
-        axes.set_title(titles[i] if titles is not None else distance, fontsize=9)
+        axes.set_title(figure_text(titles[i]) if titles is not None else distance, fontsize=9)
     handles = [_marker("o", PREDICTION, "predicted")]
     if truth is not None:
         handles.insert(0, _marker("+", TRUTH, "true"))

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
+from kpnet.core.display import display_name, figure_text
 from kpnet.plot.figure import Figure
 
 MOST = 2000  # values along a line; longer tracks are averaged
@@ -56,7 +57,7 @@ def draw_tracks(
             line = _means(xy[:, k, axis], starts)
             if raw is not None:
                 axes.plot(time, _means(raw[:, k, axis], starts), color=colour, linewidth=0.6, alpha=0.45)
-            axes.plot(time, line, color=colour, linewidth=0.9, label=name)
+            axes.plot(time, line, color=colour, linewidth=0.9, label=figure_text(display_name(name, 40)))
             if std is not None and np.isfinite(std[:1, k]).any():
                 half = radius * _means(std[:, k, axis], starts)
                 axes.fill_between(time, line - half, line + half, color=colour, alpha=0.18, linewidth=0)
@@ -76,7 +77,7 @@ def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _finish(panels: Sequence[Axes], points: int, title: str) -> None:
-    panels[0].set_title(title, fontsize=9)
+    panels[0].set_title(figure_text(title), fontsize=9)
     panels[1].invert_yaxis()  # y grows downwards, as in the image
     for axes, label in zip(panels, ("x, px", "y, px", "confidence"), strict=False):
         axes.set_ylabel(label)

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 
 from kpnet import plot
 from kpnet.config.pretraining import PretrainConfig, PretrainSettings
+from kpnet.core.console import PlainConsole
 from kpnet.core.errors import NotFiniteError
 from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
@@ -138,7 +139,7 @@ def pretrain(
         folder, autoencoder, measures = pretrain(load_pretrain_config("pretrain.yaml"))
         ```
     """
-    console = console or Console()
+    console = console or PlainConsole()
     folder = claim_run_folder(config, out, resume, force)
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,23 @@ from kpnet.config.loading import flatten, load_as, to_yaml
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError, first_line
-from kpnet.core.files import write_atomic
+from kpnet.core.files import PARTIAL, write_atomic
+from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
+from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied, mark_folder
+
+RUN = "run"  # the kind of folder that its marker states
+_MODEL_FILES = (WEIGHTS, CONFIG, "training.json")
+# What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
+RUN_FILES = (
+    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
+    *("predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
+    *(f"{model}/{name}" for model in ("best", "final") for name in _MODEL_FILES),
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    *(f"{folder}{PARTIAL}*" for folder in ("", "best/", "final/")),
+)
+_RUN_FOLDERS = ("best", "final", "tensorboard")
+
+log = logging.getLogger("kpnet")
 
 
 def is_main_process() -> bool:
@@ -39,15 +57,37 @@ def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, fo
     saved = folder / "config.yaml"
     if resume and force:
         raise KpnetError("--resume continues a run and --force deletes it: give only one of them")
+    check_writable(folder)
     if resume:
         if not (folder / "last.ckpt").is_file():
             raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
         _check_same(load_as(type(config), saved), config, saved)
         _check_checkpoint(folder / "last.ckpt")
-    elif folder.exists() and any(folder.iterdir()) and not force:
+        return
+    if not is_occupied(folder):
+        return
+    if folder_kind(folder) != RUN:
+        raise KpnetError(
+            f"{folder}: not empty, and not a run folder of kpnet, as no {MARKER} in it says so; "
+            "--force does not delete it: give another --out or name=…"
+        )
+    if not force:
         raise KpnetError(f"{folder}: exists already; use --force to start again, --resume to go on, or another name=…")
-    elif folder.exists() and force and not saved.is_file() and any(folder.iterdir()):
-        raise KpnetError(f"{folder}: not a run folder of kpnet, so --force does not delete it; give another --out")
+    _check_inputs(folder, config)
+
+
+def _check_inputs(folder: Path, config: Config | PretrainConfig) -> None:
+    """Raise if --force would delete a file that the training reads."""
+    if isinstance(config, Config):
+        pretrained, names = config.model.pretrained, [*(entry.file for entry in config.data.train), config.data.val]
+        inputs = [weights_file(pretrained)] if isinstance(pretrained, str) else []
+    else:
+        names, inputs = [config.data.images, str(config.data.val)], []
+    inputs += [Path(config.data.root) / name for name in names if isinstance(name, str)]
+    for path in _files_of_run(folder):
+        for read in inputs:
+            if read.exists() and path.exists() and path.samefile(read):
+                raise KpnetError(f"{path}: --force would delete it, and the training reads it; give another --out")
 
 
 def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path) -> None:
@@ -73,10 +113,42 @@ def _check_checkpoint(path: Path) -> None:
 
 
 def create_run_folder(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
-    """Write the run folder with its config; `force` deletes what was there."""
+    """Write the run folder with its marker and its config; `force` deletes the run that was there."""
     if not is_main_process():
         return
-    if force and folder.exists():
-        shutil.rmtree(folder)
+    if force and folder_kind(folder) == RUN:
+        delete_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    mark_folder(folder, RUN)
     write_atomic(folder / "config.yaml", to_yaml(config).encode())
+
+
+def is_demo(folder: Path, demo: Config) -> bool:
+    """Return whether a folder holds an earlier run of `kpnet demo`, whose config is `demo`: its name and its data."""
+    if folder_kind(folder) != RUN or not (folder / "config.yaml").is_file():
+        return False
+    config = load_as(type(demo), folder / "config.yaml")
+    return (config.name, config.data.format) == (demo.name, demo.data.format)
+
+
+def delete_run(folder: Path) -> None:
+    """Delete the files of a run, and warn about others, which stay. Links are deleted, and never what they point to."""
+    for path in list(_files_of_run(folder)):
+        path.unlink(missing_ok=True)
+    for name in _RUN_FOLDERS:
+        with suppress(OSError):  # it holds something else
+            (folder / name).rmdir()
+    others = sorted(path.name for path in folder.iterdir() if path.name != MARKER)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        log.warning("%s: kept what no training wrote: %s%s", folder, ", ".join(others[:3]), more)
+
+
+def _files_of_run(folder: Path) -> Iterator[Path]:
+    """Yield the files that kpnet wrote into a run folder, and links in their place."""
+    links = [path for name in _RUN_FOLDERS if (path := folder / name).is_symlink()]
+    yield from links
+    for pattern in RUN_FILES:
+        for path in folder.glob(pattern):
+            if path.parent not in links and (path.is_symlink() or path.is_file()):
+                yield path

@@ -13,6 +13,7 @@ from rich.console import Console
 from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
+from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
@@ -81,7 +82,7 @@ def train(
     """
     if overrides or not isinstance(config, Config):  # read again, a config forgets which options were set
         config = load_config(config, overrides)
-    console = console or Console()
+    console = console or PlainConsole()
     folder = claim_run_folder(config, out, resume, force)
     train_set, val_set = build_splits(config, window_of(config.model.head))
     _warn_unlabelled(points_without_labels(train_set), console)

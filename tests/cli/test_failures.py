@@ -20,8 +20,8 @@ Tree = Callable[[Path], dict[str, bytes | None]]
 
 def test_out_beneath_a_file(kpnet: Run, recipe: Path, trained: Path, data: Path, tmp_path: Path, tree: Tree) -> None:
     before = tree(tmp_path)
-    kpnet("train", recipe, "--out", recipe / "run").refused("tiny.yaml", "Not a directory")
-    kpnet("predict", trained, data / "val.csv", "--out", recipe / "answer").refused("tiny.yaml", "Not a directory")
+    kpnet("train", recipe, "--out", recipe / "run").refused("tiny.yaml/run", "expected a folder")
+    kpnet("predict", trained, data / "val.csv", "--out", recipe / "new").refused("tiny.yaml/new", "expected a folder")
     assert tree(tmp_path) == before
 
 
@@ -42,7 +42,7 @@ class FullDisk:
 
 def test_full_disk_at_the_start(kpnet: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FullDisk(monkeypatch, "")
-    kpnet("train", recipe).refused("runs/tiny/config.yaml", "No space left")
+    kpnet("train", recipe).refused("runs/tiny/.kpnet", "No space left")
     assert not [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
 
 

@@ -14,11 +14,12 @@ from support.paths import ROOT
 from support.recipes import TRAINED, loader
 
 from kpnet.cli.json_schema import RECIPES, description, json_schema, option_texts, schema_text
-from kpnet.config.loading import _Loader, config_text, list_configs, load_as
+from kpnet.config.loading import config_text, list_configs, load_as
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
+from kpnet.core.yaml import parse_yaml
 from kpnet.data import DATASETS
 from kpnet.data.base import COMMON_ARGUMENTS
 from kpnet.experiments.sweep_space import load_sweep
@@ -29,7 +30,7 @@ VALIDATORS = {command: jsonschema.Draft202012Validator(json_schema(command)) for
 
 
 def read(text: str) -> Any:
-    return yaml.load(text, _Loader)
+    return parse_yaml(text, "YAML", "a config")
 
 
 def marked(values: Any, command: str = "train") -> bool:

@@ -100,7 +100,7 @@ def test_predictions_are_in_pixels_of_the_original(
     assert records[0].keys() == {"image", "instance", "name", "x", "y", "confidence"}
     assert records[0]["confidence"] is None
     assert np.allclose([(r["x"], r["y"]) for r in records], table[["x", "y"]], atol=1e-3)
-    assert {p.name for p in (tmp_path / "two").iterdir()} == {"predictions.json"}
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"predictions.json", ".kpnet"}
 
 
 def test_predict_a_table_with_other_points(kpnet: Run, trained: Path, data: Path, tmp_path: Path) -> None:

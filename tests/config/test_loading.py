@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from support.bad_configs import BASE, fails
 from support.paths import ROOT
 from support.recipes import loader
 
+from kpnet.config.fields import Recipe
 from kpnet.config.loading import config_text, list_configs, load_config, to_yaml
 from kpnet.config.optim import SGD, SWA, Adam, AdamW, Cosine
+from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config, TrainConfig, TrainFile
+from kpnet.config.sweep import SweepConfig
 from kpnet.core.errors import KpnetError
 
 FULL = """
@@ -47,6 +50,29 @@ def test_a_file(tmp_path: Path) -> None:
     assert config.train.epochs == 3
     assert config.model.input_size == (64, 80)
     assert config.model.head["decoder"] == {"name": "top_down", "width": 8}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/x", "a/b", "a\\b", "", ".", "..", " ", "a ", "a\nb", "a\0b", "\ud800", "x" * 151, "é" * 76]
+)
+@pytest.mark.parametrize("schema", [Config, PretrainConfig, SweepConfig])
+def test_a_name_is_that_of_one_folder(name: str, schema: type[Recipe]) -> None:
+    fields = {"name": name}
+    with pytest.raises(ValidationError) as caught:
+        schema.model_validate(fields)
+    (about_name,) = [error for error in caught.value.errors() if error["loc"] == ("name",)]
+    assert about_name["type"] == "folder_name"
+
+
+@pytest.mark.parametrize("name", ["a (2)", "x" * 150, ".hidden", "visage é", "a.b", "-"])
+def test_names_that_a_folder_can_have(name: str) -> None:
+    assert load_config({**BASE, "name": name}).name == name
+
+
+@pytest.mark.parametrize("key", ["data.root", "data.train", "data.val", "model.pretrained", "data.train.file"])
+def test_an_empty_path_is_not_the_working_folder(key: str) -> None:
+    with pytest.raises(KpnetError, match=key):
+        load_config(BASE, [f'{key}=""'])
 
 
 @pytest.mark.parametrize("name", list_configs())

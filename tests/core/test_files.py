@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kpnet.core.files import plain, replacing, write_atomic, write_json
+from kpnet.core.files import PARTIAL, file_name, plain, replacing, write_atomic, write_json
 
 
 def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
@@ -64,6 +65,58 @@ def test_what_fails_in_between_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"a\.mp4"), replacing(path):
         pass  # nothing was written
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("how", ["write_atomic", "replacing"])
+def test_permissions_are_the_old_files_or_the_users_usual_ones(how: str, tmp_path: Path) -> None:
+    def write(path: Path) -> int:
+        if how == "write_atomic":
+            write_atomic(path, b"new")
+        else:
+            with replacing(path) as beside:
+                beside.write_bytes(b"new")
+        assert path.read_bytes() == b"new"
+        return stat.S_IMODE(path.stat().st_mode)
+
+    path, old, linked = (tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4"))
+    usual = os.umask(0o027)
+    try:
+        assert write(path) == 0o640
+        path.chmod(0o604)
+        assert write(path) == 0o604
+        old.write_bytes(b"old")
+        linked.symlink_to(old)
+        write(linked)
+    finally:
+        os.umask(usual)
+    assert old.read_bytes() == b"old", "a link is replaced, and what it points to is not"
+
+
+def test_nobody_can_foresee_the_temporary_file(tmp_path: Path) -> None:
+    """A link of its name, planted in a folder that others may write into, would lead elsewhere."""
+    names = []
+    for _ in range(3):
+        with replacing(tmp_path / ("é" * 120 + ".mp4")) as beside:
+            names.append(beside.name)
+            beside.write_text("new")
+    assert len(set(names)) == 3
+    assert all(name.startswith(PARTIAL) for name in names)
+    (tmp_path / "mine").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.token_hex", lambda size: "foreseen")
+        (tmp_path / f"{PARTIAL}foreseen.a.part").symlink_to("mine")
+        with pytest.raises(OSError, match="exists"):
+            write_atomic(tmp_path / "a", b"new")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["a/b", "..", "a\0b\n", "\ud800", "\udcff.png", "é" * 300, "a\\b", ""])
+def test_a_file_name_of_any_text(text: str, tmp_path: Path) -> None:
+    path = tmp_path / file_name(text, ".png")
+    path.touch()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.suffix == ".png" or not text
+    assert file_name("left eye.é", ".png") == "left eye.é.png"
 
 
 def test_json_has_no_nan() -> None:

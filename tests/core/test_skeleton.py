@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
+from kpnet.core.yaml import write_yaml
 
 FACE = ("left_eye", "nose", "right_eye")
 
@@ -74,7 +74,7 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
         assert Skeleton.load(skeleton) is skeleton
         assert Skeleton.load(skeleton.to_dict()) == skeleton
         path = tmp_path / "x.yaml"
-        path.write_text(yaml.safe_dump(skeleton.to_dict()))
+        path.write_text(write_yaml(skeleton.to_dict()))
         loaded = Skeleton.load(path)
         assert loaded.to_dict() == {**skeleton.to_dict(), "name": skeleton.name or "x"}
 

@@ -20,6 +20,7 @@ from support.console import Run
 
 from kpnet import KpnetError
 from kpnet.config.loading import load_config
+from kpnet.core.outputs import mark_folder
 from kpnet.experiments import runner
 from kpnet.experiments.plan import plan
 
@@ -203,7 +204,7 @@ def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> N
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     kpnet("compare", path, "--out", "mine").refused("mine", "holds something else", "--out")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / runner.MARK).write_text("{}")
+    mark_folder(tmp_path / "other", "comparison")
     with FileLock(tmp_path / "other" / ".lock"):
         kpnet("compare", path, "--out", "other").refused("other", "another kpnet process works in it")
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.outputs import folder_kind
 from kpnet.experiments import runner
 from kpnet.experiments.plan import Row, Trial, TrialStopped, plan
 from kpnet.experiments.result import Result
@@ -40,11 +41,10 @@ def test_a_new_empty_or_own_folder_is_taken_and_known_again(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     for out in (tmp_path / "a" / "new", tmp_path / "empty"):
         for _ in range(2):  # made, and taken up again
-            with runner.locked_folder(out, "mine.json"):
-                assert (out / "mine.json").is_file()
-    (out / "mine.json").write_text('{"rows": 1}')
-    with runner.locked_folder(out, "mine.json"):
-        assert (out / "mine.json").read_text() == '{"rows": 1}'
+            with runner.locked_folder(out, "sweep"):
+                assert folder_kind(out) == "sweep"
+        with pytest.raises(KpnetError, match="than a comparison"), runner.locked_folder(out, "comparison"):
+            pytest.fail("it is a sweep")
 
 
 def test_a_folder_of_something_else_or_in_use_is_refused(tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_a_folder_of_something_else_or_in_use_is_refused(tmp_path: Path) -> None
     (tmp_path / "thesis" / "years.txt").write_text("of work")
     (tmp_path / "file").touch()
     for name in ("thesis", "file"):
-        with pytest.raises(KpnetError, match=name), runner.locked_folder(tmp_path / name, "mine.json"):
+        with pytest.raises(KpnetError, match=name), runner.locked_folder(tmp_path / name, "sweep"):
             pytest.fail("it is not ours")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["years.txt"]
     with (
-        runner.locked_folder(tmp_path / "out", "mine.json"),
+        runner.locked_folder(tmp_path / "out", "sweep"),
         pytest.raises(KpnetError, match="out"),
-        runner.locked_folder(tmp_path / "out", "mine.json"),
+        runner.locked_folder(tmp_path / "out", "sweep"),
     ):
         pytest.fail("another is at work in it")
     with FileLock(tmp_path / "out" / ".lock", timeout=0):

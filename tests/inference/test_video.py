@@ -75,7 +75,7 @@ def test_a_video_is_predicted_as_its_frames_are(kpnet: Run, seeing: Path, tmp_pa
     done = kpnet("predict", seeing, "clip.avi", "--batch-size", 3, "--out", "video")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("clip.avi, 7 frame(s): video/clip_tracks.csv")
-    files = {"clip_annotated.mp4", "clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
+    files = {".kpnet", "clip_annotated.mp4", "clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
     assert {path.name for path in (tmp_path / "video").iterdir()} == files
     kpnet("predict", seeing, *[f"{i}.png" for i in range(7)], "--out", "pictures")
 
@@ -221,7 +221,7 @@ def test_nothing_is_left_half_written(
     monkeypatch.setattr("kpnet.plot.points.draw_points", fail)
     kpnet("predict", trained, "clip.avi").refused("no more")
     left = {path.name for path in (tmp_path / "predictions").iterdir()}
-    assert left == {"clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
+    assert left == {".kpnet", "clip_deeplabcut.csv", "clip_tracks.csv", "clip_tracks.png"}
 
 
 def test_a_disk_that_is_full_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_predictions_fill_in_what_is_missing_and_read_back_as_they_were(
 ) -> None:
     done = kpnet("predict", trained, partial, "--pseudo-labels", "--out", tmp_path / "pseudo")
     assert (done.exit_code, done.output) == (0, f"4 image(s): {tmp_path / 'pseudo' / 'labels.csv'}\n")
-    assert [p.name for p in (tmp_path / "pseudo").iterdir()] == ["labels.csv"]
+    assert {p.name for p in (tmp_path / "pseudo").iterdir()} == {"labels.csv", ".kpnet"}
     kpnet("predict", trained, partial, "--out", tmp_path / "long")
     long = pd.read_csv(tmp_path / "long" / "predictions.csv")
     assert list(long.name) == list(NAMES) * 4

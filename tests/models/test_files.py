@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from support.marker import Marker
 from support.recipes import SANDWICH, small
 
@@ -192,6 +192,18 @@ def test_a_pickle_in_safetensors_clothing_is_not_executed(tmp_path: Path) -> Non
     with pytest.raises(KpnetError, match="refused and not run"):
         small(pretrained=str(tmp_path / "weights.pth"))
     assert not marker.exists()
+
+
+def test_weights_of_another_program_are_not_replaced(tmp_path: Path, tree: Any) -> None:
+    for name, data in {"other": save({"w": torch.zeros(1)}, {"format": "pt"}), "text": b"no safetensors"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(data)
+    (tmp_path / "file").touch()
+    before = tree(tmp_path)
+    for name in ("other", "text", "file"):
+        with pytest.raises(KpnetError, match=name):
+            small().save(tmp_path / name)
+    assert tree(tmp_path) == before
 
 
 def test_a_failed_save_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 from support.console import Run
 from support.paths import ROOT
 from support.small_world import make_world, without_downloads, without_epochs
@@ -21,9 +20,10 @@ from support.small_world import make_world, without_downloads, without_epochs
 import kpnet as package
 from kpnet.backbones import BACKBONES
 from kpnet.cli.json_schema import json_schema
-from kpnet.config.loading import _Loader, load_config
+from kpnet.config.loading import load_config
 from kpnet.config.pretraining import load_pretrain_config
 from kpnet.core.registry import GROUP
+from kpnet.core.yaml import parse_yaml
 from kpnet.data import DATASETS
 from kpnet.data.transforms.augment import Augment
 from kpnet.experiments.sweep_space import load_sweep
@@ -99,11 +99,11 @@ def run_command(words: list[str], kpnet: Run) -> None:
 
 def build_yaml(text: str) -> None:
     """A whole config, or sections of one: schema, model and transforms; or a sweep."""
-    if "space" in yaml.load(text, _Loader):
+    if "space" in parse_yaml(text, "docs", "a config"):
         Path("sweep.yaml").write_text(text)
         load_sweep("sweep.yaml")
         return
-    values = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}, **yaml.load(text, _Loader)}
+    values = {"model": {"backbone": "conv_sandwich", "head": "heatmap"}, **parse_yaml(text, "docs", "a config")}
     command = "pretrain" if "images" in values.get("data", {}) else "train"
     jsonschema.Draft202012Validator(json_schema(command)).validate(values)
     if command == "pretrain":

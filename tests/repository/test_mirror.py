@@ -25,6 +25,7 @@ SEVERAL = {
     "cli/test_commands.py": "train, evaluate, calibrate and resuming",
     "cli/test_bad_input.py": "bad files and configs",
     "cli/test_failures.py": "full disks, divergence, interruptions",
+    "cli/test_outputs.py": "which files the commands write, and which they leave alone",
     "cli/test_other_formats.py": "data of another format than the model's",
 }
 FOUND = sorted(

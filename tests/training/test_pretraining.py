@@ -51,7 +51,7 @@ def test_the_run_folder_and_the_encoder_in_it(values: dict[str, Any], tmp_path: 
     out = tmp_path / "run"
     measures = run(values, out)
     assert {p.name for p in out.iterdir()} == {
-        *("config.yaml", "metrics.csv", "last.ckpt", "tensorboard", "final"),
+        *(".kpnet", "config.yaml", "metrics.csv", "last.ckpt", "tensorboard", "final"),
         *("reconstructions.png", "interpolations.png", "curves.png"),
     }
     assert not list(out.rglob("*.part"))

@@ -144,7 +144,7 @@ def test_tune_gives_lines_for_train_and_writes_a_picture_alone(
     (line,) = outputs[0].splitlines()
     assert 1e-4 < load_config(recipe, [line]).train.optimizer.lr < 1
     after = tree(tmp_path)
-    assert after.keys() - before.keys() == {"tuning", "tuning/learning_rate.png"}
+    assert after.keys() - before.keys() == {"tuning", "tuning/.kpnet", "tuning/learning_rate.png"}
     assert all(after[path] == content for path, content in before.items())
     assert read_bgr(tmp_path / "tuning" / "learning_rate.png").std() > 5
 

@@ -32,9 +32,10 @@ import numpy as np
 
 from kpnet.coordinates import box_to_corner_size, corner_size_to_box
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
+from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
+from kpnet.data.formats.image_files import ImageFileDataset, find_folder
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_images
@@ -233,13 +234,8 @@ class _Index:
 
 
 def _load(path: Path) -> Json:
-    text = read_text(path, _EXPECTED)
     with _no_collection():
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # ValueError: a number with more digits than Python parses
-            line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise KpnetError(f"{path}{line}: not JSON: {getattr(error, 'msg', error)}; expected {_EXPECTED}") from None
+        values = read_json(path, _EXPECTED)
     for key in ("images", "annotations", "categories"):
         held = values.get(key) if isinstance(values, dict) else None
         if not isinstance(held, list):

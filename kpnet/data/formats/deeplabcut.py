@@ -29,12 +29,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
+from kpnet.core.yaml import read_yaml, write_yaml
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import ImageFileDataset, read_text
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
@@ -115,11 +116,7 @@ def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) 
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(read_text(path, _EXPECTED))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise KpnetError(f"{path}:{mark.line + 1 if mark else ''} not YAML; expected {_EXPECTED}") from None
+    values = read_yaml(path, _EXPECTED)
     if not isinstance(values, Mapping) or not (values.get("bodyparts") or values.get("multianimalbodyparts")):
         raise KpnetError(f"{path}: no bodyparts in it; expected {_EXPECTED}")
     return values
@@ -254,7 +251,7 @@ def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "k
         lines = [[head, "", "", *cells] for head, cells in heads.items() if most > 1 or head != "individuals"]
         lines += [["labeled-data", video.name, name, *csv_cells(row.ravel())] for name, row in rows.items()]
         write_csv(folder / "labeled-data" / video / f"CollectedData_{scorer}.csv", lines)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(write_yaml(config), encoding="utf-8")
 
 
 def _video(path: Path) -> Path:

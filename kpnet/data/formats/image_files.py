@@ -41,6 +41,9 @@ class ImageFileDataset(InstanceDataset):
         """Return the sample's image file."""
         return self.folder / self.image_name(index)
 
+    def image_file(self, index: int) -> Path | None:
+        return self.path(index)
+
     def image(self, index: int) -> np.ndarray:
         """Read the image of a sample, RGB uint8 (H, W, 3).
 
@@ -88,16 +91,6 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
         return folder
     candidates = [source.parent, source.parent / "images"]
     return max(candidates, key=lambda folder: sum(_exists(folder, names)))
-
-
-def read_text(path: Path, expected: str) -> str:
-    """Read a text file, or raise KpnetError if it is missing or no text; the error says what was `expected`."""
-    if not path.is_file():
-        raise KpnetError(f"{path}: no such file; expected {expected}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise KpnetError(f"{path}: not a text file; expected {expected}") from None
 
 
 def _image_problems(folder: Path, names: np.ndarray) -> Iterator[str | None]:

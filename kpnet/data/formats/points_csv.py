@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean, first_line, shorten
+from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
-from kpnet.data.formats.image_files import ImageFileDataset, find_folder, read_text
+from kpnet.data.formats.image_files import ImageFileDataset, find_folder
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images

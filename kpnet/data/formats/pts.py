@@ -30,9 +30,10 @@ from typing import Any, Literal
 import numpy as np
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import ImageFileDataset, read_text
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_image, write_images

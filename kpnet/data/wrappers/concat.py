@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,10 @@ class ConcatDataset(KeypointDataset):
         number, place = self._find(index)
         name = self.parts[number].dataset.image_name(place)
         return name if len(self.parts) == 1 else f"{self.parts[number].source}:{name}"
+
+    def image_file(self, index: int) -> Path | None:
+        number, place = self._find(index)
+        return self.parts[number].dataset.image_file(place)
 
     def instance(self, index: int) -> int:
         number, place = self._find(index)

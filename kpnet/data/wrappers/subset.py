@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from kpnet.config.schema import Fold
@@ -39,6 +41,9 @@ class Subset(KeypointDataset):
 
     def image_name(self, index: int) -> str:
         return self.dataset.image_name(int(self.indices[index]))
+
+    def image_file(self, index: int) -> Path | None:
+        return self.dataset.image_file(int(self.indices[index]))
 
     def instance(self, index: int) -> int:
         return self.dataset.instance(int(self.indices[index]))

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from kpnet import plot
 from kpnet.config.schema import Config
 from kpnet.coordinates import normalized_to_pixel
+from kpnet.core.display import figure_text
 from kpnet.experiments.result import Result
 
 INK = "#010203"  # replaced by the page's text colour
@@ -107,7 +108,7 @@ def _learning(rows: Sequence[ReportRow]) -> Figure:
             if not curves:
                 continue
             table = pd.concat(curves, axis=1).dropna(how="all")
-            axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=row.name)
+            axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=figure_text(row.name))
             axes.fill_between(table.index + 1, table.min(axis=1), table.max(axis=1), color=row.colour, alpha=0.2, lw=0)
         positive = all((line.get_ydata() > 0).all() for line in axes.lines)  # a negative log-likelihood may be below 0
         axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
@@ -123,9 +124,14 @@ def _cumulative(rows: Sequence[ReportRow]) -> Figure:
         for axes, key in ((of_images, "ced_curve"), (of_points, "pck_curve")):
             curves = [r.measures[key] for r in row.results]
             shares = np.array([c["share"] for c in curves], dtype=float)
-            axes.plot(100 * np.array(curves[0]["threshold"]), 100 * shares.mean(0), color=row.colour, label=row.name)
+            axes.plot(
+                100 * np.array(curves[0]["threshold"]),
+                100 * shares.mean(0),
+                color=row.colour,
+                label=figure_text(row.name),
+            )
     by = rows[0].results[0].measures["nme_by"]
-    of_images.set(xlabel=f"error, % of the {by}", ylabel="images, %")
+    of_images.set(xlabel=f"error, % of the {figure_text(by)}", ylabel="images, %")
     of_points.set(xlabel="error, % of the image's side", ylabel="points, %")
     for axes in (of_images, of_points):
         axes.grid(alpha=0.2)
@@ -143,7 +149,9 @@ def _cost(rows: Sequence[ReportRow]) -> Figure:
                 continue
             cost = scale * float(np.mean([r.cost[name] for r in row.results]))
             deviation = np.std(scores, ddof=1) if len(scores) > 1 else 0
-            axes.errorbar(cost, float(np.mean(scores)), deviation, fmt="o", color=row.colour, label=row.name)
+            axes.errorbar(
+                cost, float(np.mean(scores)), deviation, fmt="o", color=row.colour, label=figure_text(row.name)
+            )
         axes.set(xlabel=label, ylabel="score", xscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -178,6 +186,6 @@ def _draw_shape(axes: Axes, row: ReportRow) -> None:
     low, high = np.nanmin(shape, 0), np.nanmax(shape, 0)
     edge = 0.15 * float(np.nanmax(high - low)) + 1
     axes.set(xlim=(low[0] - edge, high[0] + edge), ylim=(high[1] + edge, low[1] - edge), aspect="equal")
-    axes.set_title(row.name, fontsize="small", wrap=True)
+    axes.set_title(figure_text(row.name), fontsize="small", wrap=True)
     axes.set_xticks([])
     axes.set_yticks([])

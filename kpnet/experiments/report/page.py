@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kpnet.config.loading import flatten, run_config, to_yaml
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
+from kpnet.core.outputs import output_file
 from kpnet.experiments.plan import unique_name
 from kpnet.experiments.report.charts import ReportRow, assign_colours, draw_all
 from kpnet.experiments.report.gallery import build_gallery, comparable
@@ -29,12 +30,13 @@ def report_runs(runs: Sequence[str | Path], out: str | Path = "report.html") -> 
         The path of the page.
 
     Raises:
-        KpnetError: If there is no run, or a folder is not a run with metrics.
+        KpnetError: If there is no run, a folder is not a run with metrics, or `out` is a file of another program.
     """
-    rows = group_runs(runs)
-    if not rows:
+    if not runs:
         raise KpnetError("nothing to report: give run folders")
-    return write_report(rows, tabulate([Group(row.name, row.results) for row in rows]), Path(out))
+    with output_file(out, "--out"):
+        rows = group_runs(runs)
+        return write_report(rows, tabulate([Group(row.name, row.results) for row in rows]), Path(out))
 
 
 def group_runs(runs: Sequence[str | Path]) -> list[ReportRow]:
@@ -74,7 +76,7 @@ def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], o
         versions=_versions(rows),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, text.encode())
+    write_atomic(out, text.encode(errors="backslashreplace"))
     return out
 
 
