@@ -7,6 +7,7 @@ whose target may be anything, NaN included. Each loss is a scalar, made by `redu
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -48,12 +49,13 @@ def ohkm(count: int) -> Reduce:
         A function of errors and weights (B, K), for the `reduce` of a loss.
     """
 
-    def reduce(values: Tensor, weight: Tensor) -> Tensor:
-        weighted = torch.where(weight > 0, values.detach() * weight, -torch.inf)
-        hardest = weighted.topk(min(count, weight.shape[-1]), -1).indices
-        return mean_over_visible(values.gather(-1, hardest), weight.gather(-1, hardest))
+    return functools.partial(_mean_over_hardest, count)  # unlike a function in here, it can be pickled
 
-    return reduce
+
+def _mean_over_hardest(count: int, values: Tensor, weight: Tensor) -> Tensor:
+    weighted = torch.where(weight > 0, values.detach() * weight, -torch.inf)
+    hardest = weighted.topk(min(count, weight.shape[-1]), -1).indices
+    return mean_over_visible(values.gather(-1, hardest), weight.gather(-1, hardest))
 
 
 def check_shapes(predicted: Tensor, target: Tensor, weight: Tensor) -> None:

@@ -10,6 +10,6 @@ from kpnet.evaluation.run_data import evaluation_dataset
 
 run, model, _ = kpnet.train(Path(__file__).parent / "people.yaml", sys.argv[1:])
 data = evaluation_dataset(run, None, model)
-annotations = write_results(predict_dataset(model, data), data, model.config.input_size, run / "results.json")
-measures = coco_measures(annotations, run / "results.json", model.skeleton)
+labels = write_results(predict_dataset(model, data), data, model.config.input_size, run / "results.json")
+measures = coco_measures(labels, run / "results.json", model.skeleton)
 print(f"AP {measures['AP']:.3f}, AR {measures['AR']:.3f}; {run / 'results.json'}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.core.errors import KpnetError
 
+MAX_BLOCKS, MAX_RESIDUAL = 16, 1000  # the last block's cells are 65536 pixels wide
 Norm = Literal["none", "batch", "instance", "layer", "group"]
 
 
@@ -42,7 +43,6 @@ class ConvSandwich(Backbone):
         _check(in_channels, channels, norm, dropout, residual)
         self.channels = list(channels)
         self.strides = [2 ** (i + 1) for i in range(len(channels))]
-        self.mean, self.std = (0.5,) * in_channels, (0.25,) * in_channels
         inputs = [in_channels, *channels[:-1]]
         self.blocks = nn.ModuleList(
             _sandwich(inp, out, norm, dropout, residual) for inp, out in zip(inputs, channels, strict=True)
@@ -103,9 +103,11 @@ def _check(in_channels: int, channels: Sequence[int], norm: str, dropout: float,
         raise KpnetError(f"{where}: in_channels: expected at least 1, found {in_channels}")
     if not channels or min(channels) < 1:
         raise KpnetError(f"{where}: channels: expected one positive number per block, found {list(channels)}")
+    if len(channels) > MAX_BLOCKS:
+        raise KpnetError(f"{where}: channels: expected at most {MAX_BLOCKS} blocks, found {len(channels)}")
     if norm not in Norm.__args__:  # type: ignore[attr-defined]
         raise KpnetError(f'{where}: norm: expected one of {", ".join(Norm.__args__)}, found "{norm}"')  # type: ignore[attr-defined]
     if not 0 <= dropout < 1:
         raise KpnetError(f"{where}: dropout: expected 0 <= p < 1, found {dropout}")
-    if residual < 0:
-        raise KpnetError(f"{where}: residual: expected 0 or more blocks, found {residual}")
+    if not 0 <= residual <= MAX_RESIDUAL:
+        raise KpnetError(f"{where}: residual: expected 0 to {MAX_RESIDUAL} blocks, found {residual}")

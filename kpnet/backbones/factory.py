@@ -61,8 +61,7 @@ def _build(
     spec: str | Mapping[str, Any], in_channels: int, pretrained: bool | str | Path, input_size: tuple[int, int] | None
 ) -> Backbone:
     name, options = split_spec(spec, "backbone")
-    if name not in BACKBONES:
-        load_plugins()
+    failures = () if name in BACKBONES else load_plugins()
     if name in BACKBONES:
         fixed = BACKBONES[name].fixed_size
         backbone: Backbone = BACKBONES.build(spec, in_channels, *([input_size] if fixed else []))
@@ -80,6 +79,7 @@ def _build(
     raise KpnetError(
         f'unknown backbone "{name}"{did_you_mean(name, list_backbones())}; '
         f"there are: {', '.join(sorted(BACKBONES))}, torchvision/NAME and timm's models (kpnet.list_backbones())"
+        + "".join(f"; {failure}" for failure in failures)
     )
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import sys
-from collections.abc import Mapping
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import timm
+from huggingface_hub import constants  # timm downloads with it
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from timm.layers import Format
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -22,15 +29,21 @@ from kpnet.backbones.library import (
 )
 from kpnet.backbones.padding import pad_to_cover, round_up
 from kpnet.backbones.pretrained import backbone_weights
+from kpnet.backbones.timm_options import check_timm_options
 from kpnet.backbones.weights import LoadReport, load_matching_weights
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.runtime import is_tracing
+
+TIMEOUT = 5  # seconds that the hub may take to answer before it counts as out of reach
+_HOOKED = threading.Lock()
 
 
 class TimmBackbone(LibraryBackbone):
     """Any timm model that can return feature maps, by its plain name.
 
     A transformer is built for `input_size`; where timm allows it, position embeddings are resampled for other sizes.
-    The last of several maps of one stride is kept. Options go to `timm.create_model` (`drop_path_rate`, …).
+    The last of several maps of one stride is kept. Options that choose the architecture go to `timm.create_model`
+    (`drop_path_rate`, …); see `timm_options`.
 
     Args:
         name: A name of `timm_names`, or one with a tag of its weights (`NAME.TAG`).
@@ -38,7 +51,7 @@ class TimmBackbone(LibraryBackbone):
         pretrained: True loads timm's published weights, a path those of a weight file, a run or a pretraining; False
             starts from random ones.
         input_size: Height and width of the images. None: those that timm states for the network.
-        options: Keyword arguments of `timm.create_model`.
+        options: Options of the architecture, by name.
 
     Raises:
         KpnetError: The network cannot be built, an option is unknown or set by kpnet, the weights cannot be loaded, or
@@ -53,6 +66,7 @@ class TimmBackbone(LibraryBackbone):
         reductions = self.net.feature_info.reduction()
         self._note_norms()
         self._channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # swin and its kin
+        self._has_hooks = any(getattr(self.net, name, None) for name in ("hooks", "feature_hooks"))
         self._kept = _last_of_each(reductions)
         self.strides = [reductions[i] for i in self._kept]
         self.channels = [self.net.feature_info.channels()[i] for i in self._kept]
@@ -85,7 +99,10 @@ class TimmBackbone(LibraryBackbone):
             raise (reason if reason and whole == size else error) from None
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        maps = [m for i, m in enumerate(self.net(images)) if i in self._kept]
+        # Networks with hooks keep the maps of a pass in one place, which threads have to enter one by one.
+        with _HOOKED if self._has_hooks and not is_tracing() else nullcontext():
+            found = self.net(images)
+        maps = [m for i, m in enumerate(found) if i in self._kept]
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self._channels_last else maps
 
 
@@ -111,14 +128,13 @@ def timm_names(pretrained: bool = False) -> list[str]:
 def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: Mapping[str, Any]) -> Any:
     """Build a network with `timm.create_model`, with the size options of transformers where it takes them."""
     extra: dict[str, Any] = {"dynamic_img_size": True, "img_size": size}
-    reserved = {"pretrained", "features_only", "in_chans", "out_indices", *extra} & set(options)
-    if reserved:
-        raise KpnetError(f'backbone "{name}": "{min(reserved)}" is set by kpnet (in_channels, input_size, pretrained)')
+    check_timm_options(name, options)
     while True:
         try:
-            return timm.create_model(
-                name, pretrained=pretrained, features_only=True, in_chans=in_channels, **extra, **options
-            )
+            with _quick_downloads() if pretrained else nullcontext():
+                return timm.create_model(
+                    name, pretrained=pretrained, features_only=True, in_chans=in_channels, **extra, **options
+                )
         except TypeError as error:
             unknown = re.findall(r"'(\w+)'", str(error).partition("unexpected keyword argument")[2])
             if any(key in extra for key in unknown):
@@ -126,14 +142,41 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
                 continue
             ours = [key for key in unknown if key in options]
             if ours:
-                raise KpnetError(
-                    f'backbone "{name}": unknown key "{ours[0]}" ({first_line(error, with_type=True)})'
-                ) from None
+                raise KpnetError(f'backbone "{name}": it does not take the key "{ours[0]}"') from None
             raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
+        except KpnetError:  # of the memory that it needs
+            raise
         except Exception as error:
             if pretrained:
                 raise KpnetError(download_message(f'backbone "{name}"', error)) from None
             raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
+
+
+@contextmanager
+def _quick_downloads() -> Iterator[None]:
+    """Let Hugging Face's library use the files that it has, where its hub cannot be reached: it would try for a minute.
+
+    Raises:
+        ConnectionError: The hub cannot be reached, and a file that is needed inside is not there.
+    """
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=TIMEOUT).close()
+        reached = True
+    except urllib.error.HTTPError:  # the hub's own reply
+        reached = True
+    except (OSError, http.client.HTTPException) as error:
+        reached, reason = constants.HF_HUB_OFFLINE, first_line(error)
+    if reached:
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise ConnectionError(f"no connection to {constants.ENDPOINT}: {reason}") from None
+    finally:
+        constants.HF_HUB_OFFLINE = False
 
 
 def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> LoadReport:

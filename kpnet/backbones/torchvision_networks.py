@@ -125,6 +125,6 @@ def _replace_stem(net: nn.Module, in_channels: int) -> None:
 def _download(where: str, name: str) -> dict[str, Tensor]:
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:
         raise KpnetError(download_message(where, error)) from None

@@ -67,7 +67,8 @@ def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source
     """Load all of a module's parameters and buffers from a state dict that may hold more, such as a classifier.
 
     A prefix common to the file's names (`module.`, `backbone.`, …) is removed, and timm's flattened names
-    (`blocks_0.0` for `blocks.0.0`) are matched.
+    (`blocks_0.0` for `blocks.0.0`) are matched. Weights that `torch.nn.utils.prune` has split are multiplied by their
+    masks.
 
     Args:
         module: Where the weights go.
@@ -80,8 +81,10 @@ def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source
     Raises:
         MismatchError: A shape differs, a parameter is missing, or the file has more layers inside one of the module's
             own. Nothing is loaded then.
+        KpnetError: The weights hold NaN.
     """
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    state = _without_pruning(state, wanted)
     flat = _strip_prefix({_flat(k): k for k in state}, wanted)
     found = {k: flat[_flat(k)] for k in wanted if _flat(k) in flat}
     for key, name in found.items():
@@ -98,9 +101,24 @@ def load_matching_weights(module: nn.Module, state: Mapping[str, Tensor], source
             f'first "{missing[0]}"; expected the weights of the same network'
         )
     _refuse_deeper(flat, wanted, source)
+    for name in found.values():
+        if state[name].is_floating_point() and state[name].isnan().any():
+            raise KpnetError(f'{source}: "{name}" holds NaN: the weights are of a training that diverged')
     module.load_state_dict({k: state[name] for k, name in found.items()}, strict=False)
     used = set(found.values())
     return LoadReport(source, len(used), [name for name in state if name not in used])
+
+
+def _without_pruning(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights with the products of `NAME_orig` and `NAME_mask` for those that the module does not prune."""
+    names = {name.removesuffix("_mask") for name in state if name.endswith("_mask") and name not in wanted}
+    pruned = {name for name in names if f"{name}_orig" in state}
+    try:
+        products = {name: state[f"{name}_orig"] * state[f"{name}_mask"] for name in pruned}
+    except RuntimeError:  # of other shapes: no masks
+        return state
+    split = {f"{name}{ending}" for name in pruned for ending in ("_orig", "_mask")}
+    return {name: value for name, value in state.items() if name not in split} | products if pruned else state
 
 
 def _refuse_deeper(flat: Mapping[str, str], wanted: Mapping[str, Tensor], source: str) -> None:

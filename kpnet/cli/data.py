@@ -66,10 +66,10 @@ def convert(
     from kpnet.data.convert import convert as convert_dataset
 
     dataset = open_dataset(source, parse_format(form, "--from"), skeleton, strict=strict)
-    lost = convert_dataset(dataset, target, parse_format(to, "--to"))
-    echo(f"{len(dataset)} samples: {target}")
-    if lost:
-        echo(f"not written, as that format cannot store it: {', '.join(lost)}", error=True)
+    done = convert_dataset(dataset, target, parse_format(to, "--to"))
+    echo(f"{done.samples} samples: {target}")
+    if done.lost:
+        echo(f"not written, as that format cannot store it: {', '.join(done.lost)}", error=True)
 
 
 def parse_format(text: str | None, option: str) -> Any:

@@ -68,6 +68,7 @@ def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
         f"  {labelled} of {points} points labelled, {found.hidden.sum()} hidden, {found.outside.sum()} outside"
     )
     lines += _several("skipped", found.skipped)
+    lines += _several("notes", found.notes)
     lines += _several("images that cannot be read", found.failed)
     where = [dataset.image_name(index) for index in found.outside_samples]
     lines += _several("samples with points outside", where)

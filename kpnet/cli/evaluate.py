@@ -90,8 +90,8 @@ def evaluate(
         if coco_results is not None:
             from kpnet.evaluation.coco import coco_measures, write_results
 
-            annotations = write_results(predictions, dataset, model.config.input_size, coco_results)
-            measures["coco"] = coco_measures(annotations, coco_results, model.skeleton)
+            labels = write_results(predictions, dataset, model.config.input_size, coco_results)
+            measures["coco"] = coco_measures(labels, coco_results, model.skeleton)
         reliability = measures.get("reliability")
         if plot is not None:
             if reliability is None:

@@ -49,6 +49,7 @@ def predict(
 ) -> None:
     """Predict keypoints in images and videos, in pixels of the originals."""
     from kpnet.config.loading import run_config
+    from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images, find_videos
     from kpnet.inference.pipeline import check_video_options, predict_inputs
     from kpnet.inference.predictor import Predictor
@@ -62,7 +63,7 @@ def predict(
     trained = run_config(run)
     ensemble = load_ensemble([run, *(also or [])], decoding=decoding)
     test_time = parse_test_time(flip_test, scales, shift)
-    predictor = Predictor(ensemble, test_time=test_time, batch_size=batch_size)
+    predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size)
     model = predictor.model
     crops = model.config.crop is not None
     images = find_images(others, None if trained is None else trained.data, boxes=crops)

@@ -32,9 +32,9 @@ class ModelConfig(StrictModel):
     """Network that extracts features: kpnet's own, `torchvision/NAME` or any timm name; `{name: …}` for options."""
     head: Part
     """Head that turns features into keypoints: its name, or `{name: …}` with its options."""
-    num_keypoints: Positive | None = None
+    num_keypoints: Annotated[int, Field(gt=0, le=100_000)] | None = None
     """Number of keypoints; null: as many as the skeleton has."""
-    in_channels: Positive = 3
+    in_channels: Annotated[int, Field(gt=0, le=65_536)] = 3
     """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL = ".kpnet-"  # beginning of the names of files that are being written; a killed process leaves one behind
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, surrogates, and separators of lines and paragraphs
 _SHOWN = 40  # characters of the file's own name that are in it
 
 
@@ -83,7 +84,7 @@ def partial_path(path: Path, ending: str = "part") -> Path:
 
 def file_name(text: str, suffix: str = "") -> str:
     """Return a file name made of any text: what no file system takes becomes `_`, and at most 200 bytes are kept."""
-    kept = "".join("_" if unicodedata.category(c) in ("Cc", "Cs") or c in "/\\" else c for c in text)
+    kept = "".join("_" if unicodedata.category(c) in _CONTROLS or c in "/\\" else c for c in text)
     return kept.encode()[: 200 - len(suffix)].decode(errors="ignore") + suffix
 
 

@@ -97,6 +97,8 @@ def check_writable(folder: Path) -> None:
             continue
         except (OSError, ValueError) as error:
             raise KpnetError(f"{folder}: {_reason(error)}") from None
+        if ".." in folder.parts[len(place.parts) :]:  # made, it would lead into a folder that nobody has looked at
+            raise KpnetError(f"{folder}: a part before .. does not exist")
         if not place.is_dir():
             raise KpnetError(f"{folder}: expected a folder, found the file {place}")
         if not os.access(place, os.W_OK | os.X_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -12,23 +13,29 @@ from kpnet.core.validation import check_options
 
 GROUP = "kpnet.plugins"
 
+_log = logging.getLogger("kpnet")
+
 
 @functools.cache
-def load_plugins() -> None:
+def load_plugins() -> tuple[str, ...]:
     """Import, once, the modules that installed packages name under the entry point `kpnet.plugins`.
 
-    Importing such a module registers its parts.
+    Importing such a module registers its parts. A package that cannot be imported is logged as a warning; the parts of
+    the others, and kpnet's own, are not affected.
 
-    Raises:
-        KpnetError: If a module cannot be imported; the message names its package.
+    Returns:
+        A line for each package that cannot be imported.
     """
+    failures = []
     for entry in entry_points(group=GROUP):
         try:
             entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = entry.dist.name if entry.dist is not None else entry.name
-            reason = first_line(error, with_type=True)
-            raise KpnetError(f"{package}: its parts for kpnet ({entry.value}) cannot be loaded: {reason}") from None
+            reason = first_line(f"{type(error).__name__}: {error}")
+            failures.append(f"{package}: its parts for kpnet ({entry.value}) cannot be loaded: {reason}")
+            _log.warning(failures[-1])
+    return tuple(failures)
 
 
 T = TypeVar("T", bound=type)
@@ -92,8 +99,10 @@ class Registry(dict[str, T], Generic[T]):
         if name not in self:
             load_plugins()
         if name not in self:
+            failures = "".join(f"; {failure}" for failure in load_plugins())
             raise KpnetError(
-                f'unknown {self.kind} "{name}"{did_you_mean(name, self)}; there are: {", ".join(sorted(self))}'
+                f'unknown {self.kind} "{name}"{did_you_mean(name, self)}; there are: '
+                f"{', '.join(sorted(self))}{failures}"
             )
         return self[name]
 

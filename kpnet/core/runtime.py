@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def best_device() -> torch.device:
@@ -25,6 +29,42 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def evaluation_copy(model: M) -> M:
+    """Return a copy of a model in eval mode that shares its parameters and buffers.
+
+    The model itself stays as it is, so that it can be trained, or used by other threads, at the same time. A copy takes
+    about a millisecond and no memory for weights; it is not compiled, even if the model is.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The copy, or the model itself where all of its modules are in eval mode.
+    """
+    if not any(module.training for module in model.modules()):
+        return model
+    copies = {module: object.__new__(type(module)) for module in model.modules()}
+    for module, copy in copies.items():
+        copy.__dict__.update({name: _of_copies(value, copies) for name, value in vars(module).items()})
+        copy.__dict__.update(training=False, _compiled_call_impl=None)
+    return cast(M, copies[model])
+
+
+def _of_copies(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:
+    """Return an attribute for a copy: modules in it, and methods of modules, are those of the copies."""
+    if isinstance(value, nn.Module):
+        return copies.get(value, value)
+    if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        return MethodType(value.__func__, copies.get(value.__self__, value.__self__))
+    if type(value) in (list, tuple):
+        return type(value)(_of_copies(each, copies) for each in value)
+    if isinstance(value, dict):  # of parameters, buffers, modules and hooks too, which a copy may replace for itself
+        copied = value.copy()
+        copied.update({key: _of_copies(each, copies) for key, each in value.items()})
+        return copied
+    return value
 
 
 def is_tracing() -> bool:

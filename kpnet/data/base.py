@@ -136,6 +136,17 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         return None
 
+    def image_key(self, index: int) -> str:
+        """Return what tells the sample's image from all others, by which samples of one image are kept together.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The path of the image's file where it has one, else its name.
+        """
+        return self.image_name(index)
+
     def instance(self, index: int) -> int:
         """Return the sample's number among the samples of its image.
 
@@ -277,6 +288,8 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 # Arguments that kpnet passes to a format's constructor. Other keyword-only ones are the options of `data.format`.
-COMMON_ARGUMENTS = frozenset({"skeleton", "complete_only", "strict", "image_size", "in_channels", "transform", "seed"})
+COMMON_ARGUMENTS = frozenset(
+    {"skeleton", "complete_only", "boxed_only", "strict", "image_size", "in_channels", "transform", "seed"}
+)
 
 DATASETS: Registry[type[KeypointDataset]] = Registry("data format")

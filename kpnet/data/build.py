@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.data.wrappers.windows import Windows
+
+_log = logging.getLogger("kpnet")
 
 
 def build_dataset(
@@ -128,6 +132,8 @@ def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDatas
     val = build_val(config, train.skeleton, window)
     if config.data.fold is not None:
         train = Subset(train, split_fold(train, config.data.fold)[0])
+    elif val is not None:
+        _warn_of_shared_images(train, val)
     return _in_windows(train, config, window, must=True), val
 
 
@@ -143,6 +149,19 @@ def build_val(config: Config, skeleton: Skeleton, window: tuple[int, int]) -> Ke
     # Synthetic faces differ from the training's, and are the same for every seed of the training.
     val = build_dataset(config.data, config.model, config.data.val, skeleton=skeleton, seed=1_000_003)
     return _in_windows(val, config, window, must=False)
+
+
+def _warn_of_shared_images(train: KeypointDataset, val: KeypointDataset) -> None:
+    """Warn if image files are both trained and validated on."""
+    trained, validated = ({data.image_key(i) for i in range(len(data))} for data in (train, val))
+    shared = sorted(key for key in trained & validated if os.path.isabs(key))
+    if shared:
+        _log.warning(
+            "%d of the %d images of data.val are in data.train too, such as %s: validation on them says little",
+            len(shared),
+            len(validated),
+            shared[0],
+        )
 
 
 def _in_windows(dataset: KeypointDataset, config: Config, window: tuple[int, int], *, must: bool) -> KeypointDataset:

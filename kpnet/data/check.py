@@ -14,7 +14,9 @@ from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
+from kpnet.data.contradictions import find_contradictions
 from kpnet.data.formats.instances import InstanceDataset
+from kpnet.data.formats.skipped import Skipped
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Findings:
         outside: Number of samples in which each keypoint lies outside the image, int (K,).
         outside_samples: Indices of samples with keypoints outside the image.
         skipped: For each instance that the format skipped one line with the reason.
+        notes: One line for each oddity of what is used, and for what contradicts itself.
         failed: For each image that could not be read one line with the reason.
         duplicates: Groups of images with the same pixels, by name.
         same_names: Groups of image paths with the same file name.
@@ -50,6 +53,7 @@ class Findings:
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     outside_samples: list[int] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     same_names: list[list[str]] = field(default_factory=list)
@@ -78,7 +82,9 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     count, points = len(dataset), len(dataset.skeleton)
     found = Findings(dataset.skeleton.names, missing=np.zeros(points, int))
     found.hidden, found.outside = np.zeros(points, int), np.zeros(points, int)
-    found.skipped = list(dataset.skipped.messages) if isinstance(dataset, InstanceDataset) else []
+    skipped = getattr(dataset, "skipped", None)
+    if isinstance(skipped, Skipped):
+        found.skipped, found.notes = list(skipped.messages), list(skipped.notes)
     every = np.full((count, points, 2), np.nan)
     sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)
@@ -118,6 +124,7 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     found.duplicates = [names for names in pixels.values() if len(set(names)) > 1]
     found.same_names = _same_names(sizes)
     found.suspicious = find_swapped_sides(every, dataset.skeleton)
+    found.notes += find_contradictions(dataset, every)
     return found
 
 

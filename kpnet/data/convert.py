@@ -5,30 +5,51 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kpnet.config.fields import Part
-from kpnet.core.errors import KpnetError, did_you_mean
-from kpnet.core.files import partial_path, write_atomic
+from kpnet.config.schema import DataConfig
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
+from kpnet.core.files import partial_path, replacing
 from kpnet.core.outputs import check_writable
 from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
-from kpnet.data.base import KeypointDataset
+from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.coco import write_coco
 from kpnet.data.formats.deeplabcut import write_deeplabcut
+from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.kaggle_csv import write_kaggle_csv
 from kpnet.data.formats.npz import write_npz
 from kpnet.data.formats.points_csv import write_points_csv
 from kpnet.data.formats.pts import write_pts
-from kpnet.data.formats.writing import Writer
+from kpnet.data.formats.skipped import silenced
+from kpnet.data.formats.writing import Writer, sample_points
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
+_READ_ALL = {"coco": {"empty": True}}  # options with which a format reads samples without a labelled point, too
 
 
-def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) -> list[str]:
-    """Write a dataset in another format.
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Args:
+        samples: Number of samples that are read back.
+        lost: The information that the samples have and the format cannot store, such as "boxes".
+    """
+
+    samples: int
+    lost: list[str]
+
+
+def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) -> Conversion:
+    """Write a dataset in another format. What was written is read back before it is put in its place.
 
     Args:
         dataset: The samples to write.
@@ -36,13 +57,13 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         form: Name of the format, or `{"name": …}` with its options. None: by the target's suffix.
 
     Returns:
-        The information that the samples have and the format cannot store, such as "boxes".
+        The number of samples that were written, and what was lost.
 
     Raises:
         KpnetError: The target exists, there is no writer for the format, or it cannot hold the samples.
 
     Example:
-        >>> convert(KaggleCSV("val.csv"), Path("val_coco"), "coco")
+        >>> convert(KaggleCSV("val.csv"), Path("val_coco"), "coco").lost
         []
     """
     name, options, writer = _writer(target, form)
@@ -53,13 +74,55 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
     check_writable(target.parent)
     if writer.suffix and target.suffix.lower() != writer.suffix:
         raise KpnetError(f"{target}: {name} is a file; expected a name that ends in {writer.suffix}")
-    if writer.suffix:
-        buffer = io.BytesIO()
-        writer.write(dataset, buffer, **options)
-        write_atomic(target, buffer.getvalue())
-    else:
-        _write_folder(dataset, target, writer, options)
-    return _dropped_information(dataset, name, writer)
+    with replacing(target) if writer.suffix else _new_folder(target) as beside:
+        if writer.suffix:
+            buffer = io.BytesIO()
+            writer.write(dataset, buffer, **options)
+            beside.write_bytes(buffer.getvalue())
+        else:
+            writer.write(dataset, beside, **options)
+        try:
+            samples = _read_back(dataset, beside, name, options)
+        except KpnetError as error:
+            reason = str(error).replace(str(beside), str(target))
+            raise KpnetError(f"the samples cannot be written as {name}: read back, {reason}") from None
+    lost = ["instances without a labelled point"] if samples < len(dataset) else []
+    return Conversion(samples, _dropped_information(dataset, name, writer) + lost)
+
+
+def _read_back(dataset: KeypointDataset, path: Path, name: str, options: dict[str, Any]) -> int:
+    """Return the number of samples in what was written; raise unless all points are there."""
+    labels = detect_format(path)[0] if path.is_dir() and name != "pts" else path
+    own = {key: value for key, value in options.items() if key == "index_base"} | _READ_ALL.get(name, {})
+    with silenced():
+        written = DATASETS.find(name).open(DataConfig(format=name, root="."), str(labels), dataset.skeleton, **own)
+    if name != "pts" and written.skeleton.names != dataset.skeleton.names:
+        lost = next((point for point in dataset.skeleton.names if point not in written.skeleton.names), "")
+        raise KpnetError(f'there is no point "{shorten(lost)}" in its place; give it another name')
+    before, after = _sums(dataset), _sums(written)
+    if not np.allclose(before, after, atol=1e-3 * len(dataset)):
+        raise KpnetError(f"there are {len(written)} samples, whose points are not those of the {len(dataset)} written")
+    return len(written)
+
+
+def _sums(dataset: KeypointDataset) -> np.ndarray:
+    """Return how many samples have a point, how many have each, and the sums of its x and y, float64 (1 + 3 K,)."""
+    every = np.stack([sample_points(dataset, index) for index in range(len(dataset))])
+    known = np.isfinite(every).all(-1)
+    sums = np.where(known[..., None], every, 0).sum(0)
+    return np.concatenate([[known.any(-1).sum()], known.sum(0), sums.ravel()])
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside the target, and rename it to the target unless an error was raised."""
+    beside = partial_path(target)
+    try:
+        beside.mkdir()
+        yield beside
+        os.rename(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Writer]:
@@ -70,16 +133,6 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
         raise KpnetError(f'no writer for "{name}"{did_you_mean(name, WRITERS)}; there are: {", ".join(WRITERS)}')
     writer = WRITERS[name]
     return name, check_options(writer.write, options, f"--to {name}"), writer
-
-
-def _write_folder(dataset: KeypointDataset, target: Path, writer: Writer, options: dict[str, Any]) -> None:
-    beside = partial_path(target)
-    try:
-        beside.mkdir()
-        writer.write(dataset, beside, **options)
-        os.rename(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _dropped_information(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:

@@ -44,7 +44,7 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     every = [path for path in folder.rglob("*") if not path.name.startswith(PARTIAL)]
     found = {path for path in every if path.suffix.lower() in suffixes and path.is_file()}
     written = {file for path in every if path.name == MARKER for file in written_files(path.parent, found)}
-    if written:
+    if written and found - written:
         _warn_once("%s: %d file(s) that kpnet wrote into it are not read as data", folder, len(written))
     return sorted(found - written)
 
@@ -65,7 +65,8 @@ def find_image_files(folder: Path) -> list[Path]:
         raise KpnetError(f"{folder}: no such folder; expected a folder of images")
     paths = find_files(folder, IMAGE_SUFFIXES)
     if not paths:
-        raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)})")
+        own = "; those that kpnet wrote there are not data" if os.path.lexists(folder / MARKER) else ""
+        raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES)}){own}")
     return paths
 
 

@@ -17,14 +17,17 @@ from kpnet.core.files import write_atomic
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.base import KeypointDataset
+from kpnet.data.formats.coco import COCOLabels, annotation_values
 from kpnet.data.wrappers.concat import ConcatDataset
 from kpnet.evaluation.measurement import Predictions
 
 MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
-def write_results(predictions: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> Path:
+def write_results(predictions: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> COCO:
     """Write a COCO results file (https://cocodataset.org/#format-results), in pixels of the original images.
+
+    Its ids are those of the annotation file. A sample's score is the mean confidence of its points, or 1 without one.
 
     Args:
         predictions: The predictions of every sample of `dataset`.
@@ -33,7 +36,7 @@ def write_results(predictions: Predictions, dataset: KeypointDataset, size: tupl
         path: The file to write.
 
     Returns:
-        The path of the annotation file. A sample's score is the mean confidence of its points, or 1 without one.
+        The COCO dataset, for `coco_measures`.
 
     Raises:
         KpnetError: The data is not COCO JSON, or has other points than the model.
@@ -53,7 +56,7 @@ def write_results(predictions: Predictions, dataset: KeypointDataset, size: tupl
         )
     ]
     write_atomic(path, json.dumps(results).encode())
-    return source.source
+    return source
 
 
 def _source(dataset: KeypointDataset) -> COCO:
@@ -67,25 +70,14 @@ def _source(dataset: KeypointDataset) -> COCO:
     return dataset
 
 
-def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what pycocotools requires of annotations and kpnet does not: box, area, crowd flag, count."""
-    kept = [a for a in values["annotations"] if isinstance(a, dict) and a.get("keypoints")]
-    for annotation in kept:
-        points = np.reshape(annotation["keypoints"], (-1, 3))
-        known = points[points[:, 2] > 0, :2]
-        low, high = (known.min(0), known.max(0)) if len(known) else (np.zeros(2), np.zeros(2))
-        annotation.setdefault("bbox", [*low.tolist(), *(high - low).tolist()])
-        annotation.setdefault("area", float(np.prod(annotation["bbox"][2:])))
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("num_keypoints", len(known))
-    return {**values, "annotations": kept}
-
-
-def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[str, float]:
+def coco_measures(annotations: COCO | str | Path, results: Path, skeleton: Skeleton) -> dict[str, float]:
     """Measure AP and AR of a results file over OKS, with pycocotools (Lin et al. 2014, Microsoft COCO).
 
+    pycocotools gets the annotations as kpnet read them, and not the file: with ids of their own, and with a box, an
+    area and a count of points in each. An instance without a box or an area has that of its points.
+
     Args:
-        annotations: The COCO annotation file.
+        annotations: A COCO dataset, or the annotation file, whose images need not exist.
         results: The results file of `write_results`.
         skeleton: The skeleton whose sigmas OKS uses.
 
@@ -93,7 +85,8 @@ def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[
         The ten measures of `MEASURES` by name.
 
     Raises:
-        KpnetError: pycocotools is not installed, or the skeleton has no sigmas.
+        KpnetError: pycocotools is not installed, the skeleton has no sigmas or other points, or a result is of an image
+            or a category that the annotations lack.
     """
     if skeleton.sigmas is None:
         raise KpnetError("COCO's AP needs the skeleton's `sigmas`, as `skeleton: coco17` has them")
@@ -102,13 +95,59 @@ def coco_measures(annotations: Path, results: Path, skeleton: Skeleton) -> dict[
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         raise KpnetError("COCO's AP needs pycocotools: pip install pycocotools") from None
+    labels = annotations if isinstance(annotations, COCO) else COCOLabels(annotations)
+    if len(labels.skeleton) != len(skeleton):
+        raise KpnetError(f"COCO's AP: the skeleton has {len(skeleton)} points, and the file has {len(labels.skeleton)}")
+    images, categories = _numbers(labels.image_ids), _numbers(labels.category_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = Truth()
-        truth.dataset = _whole(json.loads(annotations.read_text(encoding="utf-8-sig")))
+        truth.dataset = {
+            "images": [{"id": number} for number in images.values()],
+            "categories": [{"id": number} for number in categories.values()],
+            "annotations": _truth(labels, images, categories),
+        }
         truth.createIndex()
-        run: Any = COCOeval(truth, truth.loadRes(str(results)), "keypoints")
+        run: Any = COCOeval(truth, truth.loadRes(_numbered(results, images, categories)), "keypoints")
         run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         run.evaluate()
         run.accumulate()
         run.summarize()
     return dict(zip(MEASURES, map(float, run.stats), strict=True))
+
+
+def _numbers(ids: np.ndarray) -> dict[Any, int]:
+    """Number ids from 1, in their order: pycocotools takes images in that order where scores are equal."""
+    different = set(ids.tolist())
+    return {each: number for number, each in enumerate(sorted(different, key=_order), start=1)}
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value
+
+
+def _truth(labels: COCO | COCOLabels, images: dict[Any, int], categories: dict[Any, int]) -> list[dict[str, Any]]:
+    """Return the samples, and what COCO ignores on their images, as pycocotools has annotations."""
+    rows = []
+    ids = zip(labels.image_ids.tolist(), labels.category_ids.tolist(), labels.areas.tolist(), strict=True)
+    for index, (image, category, area) in enumerate(ids):
+        row = annotation_values(labels.keypoints(index), labels.visibility(index), labels.box(index), area)
+        rows.append({"image_id": images[image], "category_id": categories[category], "iscrowd": 0, **row})
+    other = labels.ignored
+    for index, (image, category) in enumerate(zip(other.image_ids.tolist(), other.category_ids.tolist(), strict=True)):
+        if category in categories:
+            seen = np.where(np.isfinite(other.keypoints[index]).all(-1), 2, 0)
+            row = annotation_values(other.keypoints[index], seen, other.boxes[index], float(other.areas[index]))
+            crowd = int(other.crowds[index])
+            rows.append({"image_id": images[image], "category_id": categories[category], "iscrowd": crowd, **row})
+    return [{"id": number, **row} for number, row in enumerate(rows, start=1)]
+
+
+def _numbered(path: Path, images: dict[Any, int], categories: dict[Any, int]) -> list[dict[str, Any]]:
+    """Return the results of a file with the numbers of their images and categories."""
+    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    for row in rows:
+        for key, numbers in (("image_id", images), ("category_id", categories)):
+            if row[key] not in numbers:
+                raise KpnetError(f"{path}: {key} {row[key]}: the annotations have no such instance")
+            row[key] = numbers[row[key]]
+    return list(rows)

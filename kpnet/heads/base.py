@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -203,6 +204,11 @@ class Head(nn.Module):
 
 
 HEADS: Registry[type[Head]] = Registry("head")
+
+
+def weight_dtype(layer: nn.Module) -> torch.dtype:
+    """Return the dtype of a layer's weights; float32 for one that has no parameters, such as a quantised one."""
+    return next((p.dtype for p in layer.parameters()), torch.float32)
 
 
 def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:

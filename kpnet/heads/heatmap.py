@@ -80,7 +80,7 @@ class HeatmapHead(Head):
         *,
         decoder: str | Mapping[str, Any] = "top_down",
         stride: Annotated[int, Field(gt=0)] = 4,
-        stages: Annotated[int, Field(gt=0)] = 1,
+        stages: Annotated[int, Field(gt=0, le=100)] = 1,
         temperature: Annotated[float, Field(gt=0)] | Literal["learned"] = 1.0,
         sigma: Annotated[float, Field(gt=0)] = 1.5,
         loss: Losses = {"l1": 1.0, "cross_entropy": 0.1},  # noqa: B006 (read only)

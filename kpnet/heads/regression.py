@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PyramidInfo, check_losses, reducer
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PyramidInfo, check_losses, reducer, weight_dtype
 from kpnet.losses import COORDINATE_LOSSES
 
 LEAKY_SLOPE = 0.01
@@ -45,7 +45,7 @@ class Regressor(Head):
         num_keypoints: int,
         *,
         pool: Literal["flatten", "avg"] = "flatten",
-        hidden: list[Annotated[int, Field(gt=0)]] = [256],  # noqa: B006 (read only)
+        hidden: Annotated[list[Annotated[int, Field(gt=0)]], Field(max_length=100)] = [256],  # noqa: B006 (read only)
         hidden_activation: Literal["relu", "leaky_relu"] = "relu",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         loss: Losses | None = None,
@@ -85,7 +85,7 @@ class Regressor(Head):
             )
         x = x.flatten(1) if self.pool == "flatten" else x.mean((-2, -1))
         with torch.autocast(x.device.type, enabled=False):  # half precision would round to a fifth of a pixel
-            values: Tensor = self.layers(x.to(next(self.layers.parameters()).dtype))
+            values: Tensor = self.layers(x.to(weight_dtype(self.layers)))
         return values.unflatten(1, (self.num_keypoints, self.outputs))
 
     def coordinate_term(self, name: str, output: HeadOutput, target: Tensor, weight: Tensor) -> Tensor:

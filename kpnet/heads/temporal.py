@@ -12,7 +12,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
+from kpnet.heads.base import (
+    HEADS,
+    Hardest,
+    Head,
+    HeadOutput,
+    Keypoints,
+    Losses,
+    PyramidInfo,
+    check_losses,
+    reducer,
+    weight_dtype,
+)
 from kpnet.losses import COORDINATE_LOSSES
 
 SCALE = 20.0  # multiplies differences of points: a fortieth of the image's side is 1 to the layer
@@ -81,8 +92,8 @@ class TemporalHead(Head):
         *,
         head: str | dict[str, Any] = "heatmap",
         layer: Literal["lstm", "gru", "rnn", "conv"] = "lstm",
-        past: Annotated[int, Field(ge=0)] = 8,
-        future: Annotated[int, Field(ge=0)] = 0,
+        past: Annotated[int, Field(ge=0, le=1000)] = 8,
+        future: Annotated[int, Field(ge=0, le=1000)] = 0,
         width: Annotated[int, Field(gt=0)] = 32,
         appearance: Annotated[int, Field(ge=0)] = 16,
         loss: Losses = {"l1": 1.0},  # noqa: B006 (read only)
@@ -141,7 +152,7 @@ class TemporalHead(Head):
         Returns:
             Tensor (frames, D): points, the logarithm of their standard deviation, and the mean of the coarsest map.
         """
-        dtype = self.last.weight.dtype
+        dtype = weight_dtype(self.last)
         parts = [inner.xy.to(dtype).flatten(1)]
         if self.predicts_covariance:
             with torch.no_grad():
@@ -161,7 +172,7 @@ class TemporalHead(Head):
         tokens = torch.cat([moved, log_scale], -1)
         if self.appearance is not None:
             tokens = torch.cat([tokens, self.appearance(mean)], -1)
-        if isinstance(self.layer, nn.RNNBase):
+        if not isinstance(self.layer, Convolution):  # a quantised LSTM is no nn.RNNBase
             hidden = self.layer(tokens)[0][:, -1] if len(tokens) else tokens.new_zeros(0, self.layer.hidden_size)
         else:
             hidden = self.layer(tokens)

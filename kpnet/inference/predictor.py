@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
 from kpnet import coordinates
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import best_device
 from kpnet.data.images import Box, model_inputs, read_image
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+ImageLike = str | Path | np.ndarray | torch.Tensor | Image.Image
+TOLERANCE = 0.01  # by which interpolated floats may leave [0, 1]
 
 
 @dataclass
@@ -74,13 +79,17 @@ class Predictor:
     back.
 
     Args:
-        model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged.
+        model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged. A
+            model is used as it is, with the weights that it has at each prediction, and left as it is: a model in
+            training mode stays in it.
         test_time: Average over mirrored, scaled and shifted views.
-        device: The device to predict on. None: a GPU if there is one.
+        device: The device to predict on; a model on another one is copied to it. None: where the model is, and for
+            folders a GPU if there is one.
         batch_size: Images, or boxes, per forward pass.
 
     Raises:
-        KpnetError: A model cannot be loaded, or the models do not share their points and input.
+        KpnetError: A model cannot be loaded, the models do not share their points and input, there is no such device,
+            or `batch_size` is not positive.
 
     Example:
         ```python
@@ -98,34 +107,56 @@ class Predictor:
         device: str | torch.device | None = None,
         batch_size: int = 32,
     ) -> None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise KpnetError(f"batch_size: expected a positive number of images, found {batch_size}")
         self.model = load_ensemble(model)
         self.test_time = test_time
-        self.device = torch.device(device) if device else best_device()
-        self.model.to(self.device).eval()
         self.batch_size = batch_size
+        held = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+        if device is None:
+            given = model if isinstance(model, (list, tuple)) else [model]
+            device = best_device() if all(isinstance(each, (str, Path)) for each in given) else held
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+            raise KpnetError(f"device {device}: {first_line(error)}") from None
+        if self.device != held:
+            self.model = copy.deepcopy(self.model).to(self.device)
 
-    def __call__(self, image: str | Path | np.ndarray, boxes: Sequence[Box] | None = None) -> Prediction:
-        """Predict the keypoints of one image.
+    @overload
+    def __call__(self, image: ImageLike, boxes: Sequence[Box] | None = None) -> Prediction: ...
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], boxes: Sequence[Sequence[Box] | None] | None = None
+    ) -> list[Prediction]: ...
+    def __call__(self, image: Any, boxes: Any = None) -> Prediction | list[Prediction]:
+        """Predict the keypoints of one image, or of several.
 
         Args:
-            image: A file, or uint8 (H, W) or RGB (H, W, 3).
-            boxes: One (x0, y0, x1, y1) for each instance, in pixels. None: the whole image is one instance.
+            image: A file; uint8 (H, W) or RGB (H, W, 3); a PIL image, whose EXIF rotation is not applied; or a tensor
+                (C, H, W), uint8 or float in [0, 1]. A list: several of them.
+            boxes: One (x0, y0, x1, y1) for each instance, in pixels. None: the whole image is one instance. With a list
+                of images: the boxes of each, or None.
 
         Returns:
-            The prediction, with one instance for each box.
+            The prediction, with one instance for each box; a list of them for a list of images.
 
         Raises:
-            KpnetError: The image cannot be read, or a box is not valid.
+            KpnetError: An image cannot be read, or a box is not valid.
         """
-        name = "" if isinstance(image, np.ndarray) else str(image)
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        return next(self.stream([(name, pixels, boxes)]))
+        if not isinstance(image, (list, tuple)):
+            return next(self.stream([_named(image, boxes)]))
+        boxes = [None] * len(image) if boxes is None else boxes
+        if len(boxes) != len(image):
+            raise KpnetError(f"expected the boxes of each of the {len(image)} images, found those of {len(boxes)}")
+        return list(self.stream(_named(each, own) for each, own in zip(image, boxes, strict=True)))
 
     def stream(self, images: Iterable[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         """Predict many images, in batches.
 
         Args:
-            images: Triples of a name, an image, uint8 (H, W) or RGB (H, W, 3), and its boxes or None.
+            images: Triples of a name, an image, uint8 (H, W) or RGB (H, W, 3), and its boxes or None. PIL images and
+                tensors are taken as well.
 
         Yields:
             A prediction for each image, in their order.
@@ -150,7 +181,7 @@ class Predictor:
             yield from self.stream(("", frame, None) for frame in frames)
             return
         held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are predicted next, and the windows around them
-        views = (model_inputs(frame, None, self.model.config)[0] for frame in frames)
+        views = (model_inputs(to_pixels(frame), None, self.model.config)[0] for frame in frames)
         for view in _pad_edge_frames(views, past, future):
             held.append(view)
             if len(held) == past + self.batch_size + future:
@@ -168,7 +199,7 @@ class Predictor:
             yield replace(self._to_image_pixels("", [matrix], *own), dof=dof)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        views = [model_inputs(image, boxes, self.model.config) for _, image, boxes in group]
+        views = [model_inputs(to_pixels(image), boxes, self.model.config) for _, image, boxes in group]
         inputs = [pixels for view in views for pixels, _ in view]
         parts = [
             self._infer(np.stack(c))
@@ -218,6 +249,53 @@ class Predictor:
             linear = np.stack([m[:, :2] for m in inverses])[:, None]
             covariance = linear @ covariance @ linear.swapaxes(-1, -2)
         return Prediction(name, names, points, confidence, covariance)
+
+
+def _named(image: ImageLike, boxes: Sequence[Box] | None) -> tuple[str, Any, Sequence[Box] | None]:
+    """Return an image with its name, its file or "", and its boxes."""
+    return (str(image), read_image(image), boxes) if isinstance(image, (str, Path)) else ("", image, boxes)
+
+
+def to_pixels(image: Any) -> np.ndarray:
+    """Convert an image to an array.
+
+    Args:
+        image: An array, which is returned as it is; a PIL image of 8 bits; or a tensor (C, H, W) of 1 or 3 channels, or
+            (H, W), uint8 or float in [0, 1].
+
+    Returns:
+        The array; of PIL images and tensors uint8 (H, W) or RGB (H, W, 3).
+
+    Raises:
+        KpnetError: It is none of them.
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise KpnetError(f'expected a PIL image of 8 bits, found the mode "{image.mode}": convert it first')
+        try:
+            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # it is read from its file only now
+            raise KpnetError(f"the PIL image cannot be read: {first_line(error)}") from None
+    if not isinstance(image, torch.Tensor):
+        raise KpnetError(
+            f"expected a file, an array (H, W) or (H, W, 3), a PIL image or a tensor (C, H, W), found a "
+            f"{type(image).__name__}"
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)):
+        raise KpnetError(
+            f"expected a tensor (C, H, W) of 1 or 3 channels, found {tuple(image.shape)}: use permute, or a list for "
+            "several images"
+        )
+    if image.is_floating_point():
+        image = image.detach().float()
+        low, high = (image.min().item(), image.max().item()) if image.numel() else (0.0, 0.0)
+        if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:  # not with NaN either
+            raise KpnetError(f"expected a float tensor in [0, 1], found {low:g} to {high:g}: divide by 255")
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels: np.ndarray = (image[0] if image.ndim == 3 and len(image) == 1 else image).cpu().numpy()
+    return pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
 
 
 def _pad_edge_frames(items: Iterable[T], past: int, future: int) -> Iterator[T]:

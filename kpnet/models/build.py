@@ -8,21 +8,27 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from kpnet.backbones import build_backbone
+from kpnet.backbones import Backbone, build_backbone
+from kpnet.backbones.module import wrap_module
 from kpnet.backbones.pretrained import InputSpec, required_channels
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.memory import MemoryLimit
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
+from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
-from kpnet.heads import HEADS, PyramidInfo
+from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
 from kpnet.models.calibration import Calibration
+from kpnet.models.files import load_extra_state
 from kpnet.models.keypoint_model import KeypointModel, size_message
+from kpnet.models.parts import is_given, take_modules
 
 _EXPECTED = "the config of a saved model"
 
@@ -34,6 +40,12 @@ def build_model(
     **overrides: Any,
 ) -> KeypointModel:
     """Build a keypoint model from keywords, a config or both.
+
+    Backbone and head may be modules, too. A backbone is any module from normalised images (B, C, H, W) to one feature
+    map or to several (list, tuple or dict), which cover the image: `kpnet.backbones.Backbone`, timm's networks with
+    `features_only=True`, torchvision's without a classifier. A head is a `kpnet.heads.Head`, built for the backbone's
+    maps. A model with such parts is saved as any other, but `load_model` cannot build it: build it again, and load the
+    file's weights with `model.load_state_dict(safetensors.torch.load_file(…))`.
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping (a whole config or its `model` section), or a
@@ -72,24 +84,33 @@ def build_model(
     if "heads" in overrides:
         values.pop("head", None)
     values |= {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()}
+    modules = take_modules(values)
     model_config = load_config({"model": values}).model
-    return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton))
+    return assemble(model_config, None if skeleton is None else Skeleton.load(skeleton), modules=modules)
 
 
-def assemble(config: ModelConfig, skeleton: Skeleton | None, *, input_spec: InputSpec | None = None) -> KeypointModel:
+def assemble(
+    config: ModelConfig,
+    skeleton: Skeleton | None,
+    *,
+    input_spec: InputSpec | None = None,
+    modules: Mapping[str, nn.Module] | None = None,
+) -> KeypointModel:
     """Build a model from its typed config.
 
     Args:
         config: The `model` section.
         skeleton: Names the keypoints; None: "0", "1", ….
         input_spec: Of a saved model, whose weights are loaded next: no pretrained ones are loaded.
+        modules: Parts that are there already, by their key in the config.
 
     Returns:
         The model, in training mode.
 
     Raises:
-        KpnetError: The parts do not fit together.
+        KpnetError: The parts do not fit together, or need more memory than there is.
     """
+    modules = modules or {}
     count = config.num_keypoints or (len(skeleton) if skeleton else None)
     if count is None:
         raise KpnetError("model.num_keypoints is missing: give a number, or a skeleton")
@@ -98,20 +119,84 @@ def assemble(config: ModelConfig, skeleton: Skeleton | None, *, input_spec: Inpu
     if len(skeleton) != count:
         raise KpnetError(f"model.num_keypoints is {count}, but the skeleton has {len(skeleton)} points")
     config = config.model_copy(update={"num_keypoints": count})
-    backbone = build_backbone(
-        config.backbone,
-        input_spec.channels if input_spec else required_channels(config),
-        pretrained=config.pretrained if input_spec is None else False,
-        input_size=config.input_size,
-    )
+    for key, spec in (("backbone", config.backbone), ("head", config.head)):
+        if is_given(spec) and key not in modules:
+            raise KpnetError(
+                f"its {key} was given to build_model as a module ({spec['class']}), which no file can build: "  # type: ignore[index]
+                f"build the model as before, and call model.load_state_dict(safetensors.torch.load_file(…/{WEIGHTS}))"
+            )
+    channels = input_spec.channels if input_spec else required_channels(config)
+    if not modules and _numbers(config.model_dump()) > LARGE:
+        _check_memory(config, skeleton, channels)
+    if "backbone" in modules:
+        backbone = wrap_module(modules["backbone"], channels, config.input_size)
+    else:
+        pretrained = config.pretrained if input_spec is None else False
+        backbone = build_backbone(config.backbone, channels, pretrained, config.input_size)
     if input_spec is not None:
         backbone.mean, backbone.std = tuple(input_spec.mean), tuple(input_spec.std)
+    model = _join(backbone, modules.get("head"), config, skeleton)
+    model.choose_memory_format()
+    return model
+
+
+def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skeleton: Skeleton) -> KeypointModel:
+    """Return the model of a backbone and a head; None: the head of the config."""
     sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
-    head = HEADS.build(config.head, PyramidInfo(list(backbone.channels), list(backbone.strides), sizes), count)
-    if any(side % head.size_divisor for side in config.input_size):
-        raise KpnetError("model.input_size: " + size_message(config.input_size, head.size_divisor))
-    # A quarter to a half faster on CPUs, and the format that GPUs want under autocast; the numbers are the same.
-    return KeypointModel(backbone, head, config, skeleton).to(memory_format=torch.channels_last)
+    pyramid = PyramidInfo(list(backbone.channels), list(backbone.strides), sizes)
+    if isinstance(head, Head):
+        model = KeypointModel(backbone, head, config, skeleton)
+        _check_head(model)
+    else:
+        model = KeypointModel(backbone, HEADS.build(config.head, pyramid, len(skeleton)), config, skeleton)
+    if any(side % model.head.size_divisor for side in config.input_size):
+        raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
+    return model
+
+
+def _check_head(model: KeypointModel) -> None:
+    """Raise KpnetError where a head that was given does not return the model's keypoints."""
+    name, expected = f"head {type(model.head).__name__}", (1, len(model.skeleton), 2)
+    pairs = zip(model.backbone.channels, model.backbone.strides, strict=True)
+    maps = ", ".join(f"{channels} channels of stride {stride}" for channels, stride in pairs)
+    try:
+        with torch.no_grad():
+            found = evaluation_copy(model).output(
+                model.mean.new_zeros(1, model.mean.shape[1], *model.config.input_size)
+            )
+    except KpnetError:
+        raise
+    except Exception as error:
+        reason = first_line(error, with_type=True)
+        raise KpnetError(f"{name} does not take the backbone's maps ({maps}): {reason}") from None
+    if not isinstance(found, HeadOutput) or tuple(found.xy.shape) != expected:
+        what = f"points {tuple(found.xy.shape)}" if isinstance(found, HeadOutput) else f"a {type(found).__name__}"
+        raise KpnetError(f"{name}: expected a HeadOutput with points {expected}, found {what}")
+
+
+def _numbers(value: Any) -> float:
+    """Return the sum of all numbers in a config, which bounds the sizes of the layers that it asks for."""
+    if isinstance(value, Mapping):
+        return sum(_numbers(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(_numbers(each) for each in value)
+    return abs(value) if isinstance(value, (int, float)) else 0
+
+
+def _check_memory(config: ModelConfig, skeleton: Skeleton, channels: int) -> None:
+    """Raise KpnetError where the weights, or the prediction of one image, need more memory than there is."""
+    try:
+        with torch.device("meta"), MemoryLimit("the model"), torch.no_grad():
+            backbone = build_backbone(config.backbone, channels, input_size=config.input_size)
+            model = _join(backbone, None, config, skeleton).eval()
+            model.output(torch.zeros(1, channels, *config.input_size))
+    except KpnetError:
+        raise
+    except Exception:  # code that needs values; on the meta device there are none
+        return
+
+
+LARGE = 5000  # sum of a config's numbers from which its memory is estimated before it is built
 
 
 class _Saved(StrictModel):
@@ -165,4 +250,5 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")
     model.calibration = saved.calibration
     load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_extra_state(model, folder / WEIGHTS)
     return model.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +91,8 @@ def load_ensemble(
     """Load one model, or several as an ensemble.
 
     Args:
-        models: One or several models, run folders or folders that `KeypointModel.save` wrote; an ensemble is returned
-            as it is.
+        models: One or several models, run folders or folders that `KeypointModel.save` wrote. An ensemble is returned
+            as it is, and a model in a wrapper of torch (`torch.compile`, DataParallel, AveragedModel) without it.
         decoding: Decoding to use instead of the trained one, for models that are loaded; see `load_model`.
 
     Returns:
@@ -100,8 +101,21 @@ def load_ensemble(
     Raises:
         KpnetError: A model cannot be loaded, or the models do not fit together.
     """
-    if isinstance(models, Ensemble):
-        return models
-    given = [models] if isinstance(models, (KeypointModel, str, Path)) else list(models)
-    loaded = [model if isinstance(model, KeypointModel) else load_model(model, decoding=decoding) for model in given]
+    given = [_unwrap(each) for each in (models if isinstance(models, (list, tuple)) else [models])]
+    if len(given) == 1 and isinstance(given[0], Ensemble):
+        return given[0]
+    loaded = [load_model(each, decoding=decoding) if isinstance(each, (str, Path)) else each for each in given]
+    for each in loaded:
+        if not isinstance(each, KeypointModel):
+            raise KpnetError(f"expected a keypoint model, or the folder of one, found a {type(each).__name__}")
     return loaded[0] if len(loaded) == 1 else Ensemble(loaded)
+
+
+def _unwrap(model: Any) -> Any:
+    """Return the model inside of torch's wrappers: `torch.compile`, DataParallel, AveragedModel and the like."""
+    while isinstance(model, nn.Module) and not isinstance(model, (KeypointModel, Ensemble)):
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model

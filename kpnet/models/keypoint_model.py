@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,12 @@ from kpnet.backbones.stages import Stages, find_stages
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.core.registry import split_spec
-from kpnet.core.runtime import evaluation_mode
+from kpnet.core.runtime import evaluation_copy, is_tracing
 from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import write_model
+from kpnet.models.memory_format import set_memory_format
 from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views
 
@@ -58,7 +60,12 @@ class KeypointModel(nn.Module):
         self.frozen_stages = 0
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
+        self._contiguous = (False, False)  # whether backbone and head want contiguous images and maps
         register_statistics(self, config, backbone)
+
+    def choose_memory_format(self) -> None:
+        """Put backbone and head each into channels_last where that is safe; the others get contiguous inputs."""
+        self._contiguous = (not set_memory_format(self.backbone), not set_memory_format(self.head))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Compute the backbone's feature maps.
@@ -74,8 +81,7 @@ class KeypointModel(nn.Module):
         Raises:
             KpnetError: Shape, size or dtype of the images do not fit the model.
         """
-        if images.ndim == 3:
-            images = images[None]
+        images = _batch(images)
         if images.ndim == 5 and self.frame_window != (0, 0):
             if images.shape[1] <= sum(self.frame_window):
                 needed = 1 + sum(self.frame_window)
@@ -91,10 +97,16 @@ class KeypointModel(nn.Module):
         height, width = images.shape[-2:]
         if height % size_divisor or width % size_divisor:
             raise KpnetError(size_message((height, width), size_divisor))
+        if images.device != self.mean.device:
+            raise KpnetError(f"the images are on {images.device}, the model is on {self.mean.device}: move one of them")
+        images = images.to(self.mean.dtype)
         images = (images - self.mean) / self.std  # a grey channel broadcasts to the three of a pretrained RGB backbone
-        maps: list[Tensor] = self.backbone(images)
-        # Statistics over batches would explode where fine-tuning lets channels die.
-        return maps if self.backbone.has_norm_layers else [F.layer_norm(each, each.shape[1:]) for each in maps]
+        contiguous_images, contiguous_maps = self._contiguous
+        maps: list[Tensor] = self.backbone(images.contiguous() if contiguous_images else images)
+        if not self.backbone.has_norm_layers:
+            # Statistics over batches would explode where fine-tuning lets channels die.
+            maps = [F.layer_norm(each, each.shape[1:]) for each in maps]
+        return [each.contiguous() for each in maps] if contiguous_maps else maps
 
     @property
     def frame_window(self) -> tuple[int, int]:
@@ -117,19 +129,37 @@ class KeypointModel(nn.Module):
         return self.head(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute keypoints for training or as a part of another network.
+        """Compute keypoints for training, for an export or as a part of another network.
 
         Args:
             images: Images (B, C, H, W), float in [0, 1].
 
         Returns:
-            Keypoints (B, K, 2) in [-1, 1], x before y, differentiable.
+            Keypoints (B, K, 2) in [-1, 1], x before y. In training mode those that the loss sees, differentiable; in
+            eval mode those that `infer` predicts, by the head's `decoding`.
         """
-        return self.output(images).xy
+        output = self.output(images)
+        return output.xy if self.training else self.head.decode(output)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone and head in place, so that training, `infer` and `kpnet.Predictor` run the compiled code.
+
+        `torch.compile(model)` makes a wrapper instead, whose code only a call of the wrapper runs.
+
+        Args:
+            *args: Passed to `torch.compile`.
+            **kwargs: Passed to `torch.compile`.
+        """
+        self.backbone.compile(*args, **kwargs)
+        self.head.compile(*args, **kwargs)
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
-        """Predict keypoints with their uncertainty, in eval mode; afterwards each module has the mode that it had.
+        """Predict keypoints with their uncertainty.
+
+        The prediction is that of eval mode in every mode, and the model stays as it is: neither its mode nor its
+        buffers change, and threads may share it. In training mode each call makes an `evaluation_copy`, about a
+        millisecond: call `model.eval()` before many calls.
 
         Args:
             images: Images (B, C, H, W), float in [0, 1].
@@ -148,18 +178,19 @@ class KeypointModel(nn.Module):
             out.keypoints, out.confidence  # (B, K, 2), (B, K)
             ```
         """
-        images = images[None] if images.ndim == 3 else images
-        with evaluation_mode(self):
-            if test_time is None:
-                predicted = self._predict(images)
-            else:
-                predicted = infer_views(self._predict, images, self.skeleton, test_time)
+        images, model = _batch(images), evaluation_copy(self)
+        if test_time is None:
+            predicted = model._predict(images)
+        else:
+            predicted = infer_views(model._predict, images, self.skeleton, test_time)
         if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
             return predicted
         return self.calibration(predicted, (images.shape[-2], images.shape[-1]))
 
     def _predict(self, images: Tensor) -> Keypoints:
         predicted = self.head.infer(self.output(images))
+        if is_tracing():  # an exported program cannot raise errors
+            return predicted
         not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
         if not_finite.any():
             name = split_spec(self.config.head, "head")[0]
@@ -226,15 +257,31 @@ class KeypointModel(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `model.yaml`, which `kpnet.load_model` reads; no file is ever half written.
 
+        Weights are written in their own precision, and `load_model` makes float32 of half precision.
+
         Args:
             folder: Where they are written; created if need be.
+
+        Raises:
+            KpnetError: A part has values that no file of weights can hold, such as those of a quantised layer.
         """
-        mean, std = self.config.mean or self.backbone.mean, self.config.std or self.backbone.std
-        input_spec = InputSpec(channels=self.backbone.in_channels, mean=list(mean), std=list(std))
+        # Seven digits are the precision of float32: 0.485 rather than 0.48500001430511475.
+        mean, std = ([float(f"{v:.7g}") for v in each.flatten().tolist()] for each in (self.mean, self.std))
+        input_spec = InputSpec(channels=self.backbone.in_channels, mean=mean, std=std)
         values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
         write_model(folder, self, input_spec, values)
+
+
+def _batch(images: Tensor) -> Tensor:
+    """Return images with a batch dimension, or raise KpnetError where they are no tensor."""
+    if not isinstance(images, Tensor):
+        raise KpnetError(
+            f"expected a tensor of images (B, C, H, W), got a {type(images).__name__}: use kpnet.Predictor for files "
+            "and arrays"
+        )
+    return images[None] if images.ndim == 3 else images
 
 
 def size_message(size: tuple[int, int], size_divisor: int) -> str:

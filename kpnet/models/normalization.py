@@ -22,7 +22,8 @@ def register_statistics(module: nn.Module, config: ModelConfig | AutoencoderConf
         if len(values) not in (1, channels):
             expected = "1 value" if channels == 1 else f"1 or {channels} values"
             raise KpnetError(f"model.{name}: expected {expected}, found {len(values)}")
-        # Not in the state dict: the config has them. One value is repeated for every input channel of the backbone,
-        # so that a grey image always broadcasts to as many.
+        # One value is repeated for every input channel of the backbone, so that a grey image always broadcasts to as
+        # many. They are in the state dict: the weights predict otherwise
+        # without the statistics that they were trained with.
         each = torch.tensor(list(values)).expand(channels).clone()
-        module.register_buffer(name, each.view(1, -1, 1, 1), persistent=False)
+        module.register_buffer(name, each.view(1, -1, 1, 1))

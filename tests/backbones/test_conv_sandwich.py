@@ -109,7 +109,7 @@ def test_dropout_is_spatial() -> None:
         ({"channels": []}, "channels: expected one positive number per block"),
         ({"channels": [8, 0]}, "channels: expected one positive number per block"),
         ({"channels": 8}, "channels"),
-        ({"residual": -1}, "residual: expected 0 or more"),
+        ({"residual": -1}, "residual: expected 0 to 1000"),
         ({"norm": "bacth"}, "norm: .*'batch'.*found 'bacth'"),
     ],
 )

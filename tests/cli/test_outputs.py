@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from support.console import Run
 
+from kpnet.core.outputs import output_files
+
 Tree = Callable[[Path], dict[str, bytes | None]]
 
 
@@ -28,6 +30,9 @@ def photos(tmp_path: Path) -> Path:
 REFUSED = {
     "drawings over the images": ("predict RUN photos --draw --out photos", ["photos/a.png", "input", "--out"]),
     "drawings through a link": ("predict RUN photos --draw --out link", ["link/a.png", "input photos/a.png"]),
+    "drawings by a detour": ("predict RUN photos --draw --out gone/../photos", ["gone/../photos", "does not exist"]),
+    "drawings of drawings": ("predict RUN drawn --draw --out drawn", ["drawn: found no images", "kpnet wrote"]),
+    "a drawing of a drawing": ("predict RUN drawn/a.png --draw --out drawn", ["drawn/a.png", "input", "--out"]),
     "drawings of a parent's images": ("predict RUN . --draw --out .", ["a/features.png", "input", "--out"]),
     "labels over the labels": ("predict RUN labels.csv --pseudo-labels --out .", ["labels.csv", "input", "--out"]),
     "labels over others": ("predict RUN photos --pseudo-labels --out .", ["labels.csv", "kpnet did not write it"]),
@@ -64,6 +69,8 @@ def test_nothing_of_the_users_is_overwritten(
     (tmp_path / "my.json").write_text("{}")
     (tmp_path / "figures" / "a").mkdir(parents=True)
     (tmp_path / "figures" / "a" / "features.png").write_text("mine")
+    with output_files(tmp_path / "drawn", ["a.png"], "--out"):
+        shutil.copyfile(photos / "a.png", tmp_path / "drawn" / "a.png")
     before = tree(tmp_path)
     done = kpnet(*(trained if word == "RUN" else word for word in shlex.split(line)))
     assert done.code == 2, done

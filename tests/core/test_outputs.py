@@ -67,7 +67,9 @@ def test_a_file_that_kpnet_did_not_write_or_that_was_changed_stays(tmp_path: Pat
     (tmp_path / "theirs.csv").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
-    (tmp_path / "linked.csv").symlink_to(tmp_path / "ours.csv")
+    write(tmp_path, {"linked.csv": "x,y"})
+    (tmp_path / "linked.csv").unlink()
+    (tmp_path / "linked.csv").symlink_to(tmp_path / "ours.csv")  # of the same content
     before = tree(tmp_path)
     refused(tmp_path, "edited.csv", "changed after kpnet wrote it", "--out")
     for name in ("theirs.csv", "dangling", "linked.csv"):
@@ -187,7 +189,9 @@ def test_what_occupies_a_folder(tmp_path: Path) -> None:
     assert is_occupied(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "a\0b", "\ud800", "read_only/new", "dangling/new"])
+@pytest.mark.parametrize(
+    "name", ["file", "file/below", "x" * 300, "a\0b", "\ud800", "read_only/new", "dangling/new", "gone/../read_only"]
+)
 def test_a_folder_that_cannot_be_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "read_only").mkdir()

@@ -68,7 +68,20 @@ def test_without_the_package_the_part_is_unknown(kpnet: Run) -> None:
 
 def test_a_package_that_cannot_be_imported_is_named(site: Path) -> None:
     install(site, "downstream_pose_gone")
-    with pytest.raises(
-        KpnetError, match=r"downstream-pose: its parts for kpnet .* cannot be loaded: ModuleNotFoundError"
+    failed = r"downstream-pose: its parts for kpnet .* cannot be loaded: ModuleNotFoundError"
+    for build in (
+        lambda: HEADS.find("gated"),
+        lambda: package.build_model(backbone="gated", head="heatmap", num_keypoints=1),
     ):
-        package.list_heads()
+        with pytest.raises(KpnetError, match=rf'unknown .*"gated".*; {failed}'):
+            build()
+
+
+def test_a_package_that_cannot_be_imported_disables_nothing_else(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(site, "downstream_pose_exits")
+    (site / "downstream_pose_exits.py").write_text("raise SystemExit(3)")
+    assert "heatmap" in package.list_heads()
+    package.build_model(backbone="resnet18", head="heatmap", num_keypoints=2, input_size=32)
+    assert [record.message for record in caplog.records] == [
+        "downstream-pose: its parts for kpnet (downstream_pose_exits) cannot be loaded: SystemExit: 3"
+    ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kpnet.core.runtime import best_device, evaluation_mode, is_tracing
+from kpnet.core.runtime import best_device, evaluation_copy, evaluation_mode, is_tracing
 
 
 def network() -> nn.Sequential:
@@ -31,6 +31,56 @@ def test_evaluation_mode_inside_and_each_modules_own_afterwards() -> None:
     with pytest.raises(ZeroDivisionError), evaluation_mode(model):
         raise ZeroDivisionError
     assert modes(model) == before
+
+
+class Indirect(nn.Module):
+    """Layers that the forward pass finds in a list, through a method, and by a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = network(), network()
+        self.both = [self.first, self.second]
+        self.call = self.run
+        self.first.register_forward_hook(lambda module, _, output: output + float(module.training))
+
+    def run(self, x: Tensor) -> Tensor:
+        for layer in self.both:
+            x = layer(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
+def test_an_evaluation_copy_predicts_as_eval_mode_and_shares_the_weights() -> None:
+    model = Indirect().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = evaluation_copy(model)
+    x = torch.rand(4, 3)
+    predicted = copy(x)
+    assert modes(model) == [True] * len(modes(model))
+    assert modes(copy) == [False] * len(modes(copy))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()), "no buffer has moved"
+    assert [id(p) for p in copy.parameters()] == [id(p) for p in model.parameters()]
+    assert torch.equal(predicted, model.eval()(x))
+    assert evaluation_copy(model) is model
+
+
+def test_an_evaluation_copy_keeps_what_is_set_on_it_to_itself() -> None:
+    model = Indirect().train()
+    copy = evaluation_copy(model)
+    copy.first.register_forward_hook(lambda *_: 1 / 0)
+    copy.second = nn.Sequential()
+    copy.register_buffer("more", torch.zeros(1))
+    model(torch.rand(4, 3))
+    assert len(model.second) == 2
+    assert not hasattr(model, "more")
+
+
+def test_an_evaluation_copy_of_a_compiled_module_is_not_the_compiled_one() -> None:
+    model = nn.Sequential(nn.Dropout(0.5)).train()
+    model._compiled_call_impl = lambda *_: 1 / 0
+    assert torch.equal(evaluation_copy(model)(torch.ones(100)), torch.ones(100))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")

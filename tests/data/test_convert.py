@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from support.format_files import (
     dots,
     write_coco,
     write_dlc,
-    write_pictures,
     write_points_csv,
     write_pts,
 )
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO, KaggleCSV, KeypointDataset, PointsCSV
 from kpnet.data.build import open_dataset
 from kpnet.data.convert import WRITERS, convert
@@ -61,7 +62,7 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
 @pytest.mark.parametrize("form", ["coco", "points_csv", "deeplabcut", {"name": "deeplabcut", "scorer": "me"}])
 def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     first = COCO(write_coco(tmp_path / "a"))
-    lost = convert(first, tmp_path / "b", form)
+    lost = convert(first, tmp_path / "b", form).lost
     holds = form in ("coco", "points_csv")
     assert lost == ([] if holds else ["boxes", "which points are hidden"])
     second = open_dataset(tmp_path / "b")
@@ -80,7 +81,7 @@ def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], st
     write(tmp_path / "a")
     first = open_dataset(tmp_path / "a", None if write is not write_pts else "pts")
     form = {"name": "pts", "index_base": start}
-    lost = convert(first, tmp_path / "b", form)
+    lost = convert(first, tmp_path / "b", form).lost
     second = open_dataset(tmp_path / "b", form)
     if write is write_points_csv:  # two instances are on one picture
         assert lost == ["the points' names", "which instances share an image"]
@@ -110,14 +111,14 @@ def one_size(folder: Path, side: int = 40) -> PointsCSV:
 
 def test_arrays_and_pixels_as_text(tmp_path: Path) -> None:
     first = one_size(tmp_path / "a")
-    assert convert(first, tmp_path / "b.npz") == []
+    assert convert(first, tmp_path / "b.npz").lost == []
     same(first, open_dataset(tmp_path / "b.npz"))
-    assert convert(first, tmp_path / "b.csv") == ["boxes", "which points are hidden"]
+    assert convert(first, tmp_path / "b.csv").lost == ["boxes", "which points are hidden"]
     grey = KaggleCSV(tmp_path / "b.csv")
     for index in range(3):
         assert np.array_equal(grey.read(index)[0], first.read(index)[0][..., 0])
         assert np.allclose(grey.read(index)[1], first.read(index)[1], atol=1e-3)
-    assert convert(grey, tmp_path / "c", "points_csv") == []
+    assert convert(grey, tmp_path / "c", "points_csv").lost == []
     assert np.allclose(open_dataset(tmp_path / "c").read(2)[1], first.read(2)[1], atol=1e-3)
 
 
@@ -175,19 +176,170 @@ def test_every_sample_has_a_pts_of_its_own(tmp_path: Path) -> None:
         assert np.abs(brightest(image, point) - point).max() < 0.1
 
 
-def test_pictures_that_would_fall_together_are_refused(tmp_path: Path, tree: Tree) -> None:
-    write_pictures(tmp_path / "images")
-    write_pictures(tmp_path / "images" / "images")
-    (tmp_path / "points.csv").write_text("image,nose_x,nose_y\na.png,1,2\nimages/a.png,3,4\n")
-    before = tree(tmp_path)
-    with pytest.raises(KpnetError, match=r"a\.png would both be written as .*a\.png: rename one"):
-        convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", "deeplabcut")
-    (tmp_path / "points.csv").write_text("image,nose_x,nose_y\nimages/a.png,1,2\n../images/a.png,3,4\n")
-    before = tree(tmp_path)
-    with pytest.raises(KpnetError, match=r"a\.png would both be written as .*a\.png: rename one"):
-        convert(PointsCSV(tmp_path / "points.csv"), tmp_path / "b", "pts")
-    assert tree(tmp_path) == before
-    assert tree(tmp_path) == before
+def under_its_dot(data: KeypointDataset) -> list[bool]:
+    """Whether all points of each sample lie on a dot of its own image."""
+    found = []
+    for index in range(len(data)):
+        image, xy = data.read(index)
+        grey = image if image.ndim == 2 else image[..., 0]
+        points = xy[np.isfinite(xy).all(-1)].round().astype(int)
+        found.append(bool((grey[points[:, 1], points[:, 0]] > 200).all()))
+    return found
+
+
+class Dots(KeypointDataset):
+    """Samples with two dots each, on images of their own, by names that may be anything."""
+
+    def __init__(self, names: list[str], numbers: list[int] | None = None) -> None:
+        super().__init__()
+        self.skeleton = Skeleton(("a", "b"))
+        self.names = names
+        every = np.random.default_rng(0).integers(4, 36, (len(names), 2, 2)).astype(float)
+        self.points = every if numbers is None else every[numbers]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return dots((40, 40), self.points[index]), self.points[index].copy()
+
+    def image_name(self, index: int) -> str:
+        return self.names[index]
+
+
+ODD_NAMES: dict[str, list[str]] = {
+    "upper and lower case": ["a", "A", "a.png", "é", "E\u0301", "\u00c9"],
+    "numbers that are taken": ["a", "A", "a_2", "A_2"],
+    "up and away": ["../a", "../../a", "/a", "/tmp/../a", "x/../../a", " .. /a", "a"],
+    "what no file has": ["a\0b", "a\nb", "a\u2028b", "\udcff", "\ud800", "a\\b", "a\x85b", "\x1b[31m"],
+    "nothing": ["", " ", ".", "..", "/"],
+    "long": ["a" * 300, "a" * 301, "é" * 200, f"{'b' * 300}/{'c' * 300}"],
+    "markup": ["[/b]", "$x$", "a,b", 'a"b', "#1", "a: b", "-", "null", "1"],
+    "folders": ["x/a", "X/a", "x_a", "images/a", "labeled-data/x/a"],
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("names", ODD_NAMES)
+def test_each_image_is_written_beside_its_points_whatever_it_is_called(
+    tmp_path: Path, tree: Tree, names: str, form: str
+) -> None:
+    first = Dots(ODD_NAMES[names])
+    (tmp_path / "in" / "it").mkdir(parents=True)
+    target = tmp_path / "in" / "it" / f"b{WRITERS[form].suffix}"
+    done = convert(first, target, form)
+    back = open_dataset(target, form if form in ("kaggle_csv", "pts") else None)
+    assert done.samples == len(back) == len(first)
+    assert under_its_dot(back) == [True] * len(first)
+    assert len({back.image_name(i).casefold() for i in range(len(back))}) == len(first)
+    assert sorted(back.read(i)[1].ravel().round(3).tolist() for i in range(len(back))) == sorted(
+        xy.ravel().tolist() for xy in first.points
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["in"], "nothing is written outside"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert all(len(os.fsencode(part)) < 256 for path in tree(tmp_path) for part in Path(path).parts)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_different_images_of_one_name_are_refused(tmp_path: Path, tree: Tree, form: str) -> None:
+    with pytest.raises(KpnetError, match="samples 0 and 2 have different images of one name, a; give each image a na"):
+        convert(Dots(["a", "b", "a"]), tmp_path / f"b{WRITERS[form].suffix}", form)
+    assert tree(tmp_path) == {}
+    same_twice = Dots(["a", "b", "a"], [0, 1, 0])
+    done = convert(same_twice, tmp_path / f"c{WRITERS[form].suffix}", form)
+    assert done.samples == 3
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("source", ["a.npz", "a.csv"])
+def test_ids_that_repeat_stay_apart(tmp_path: Path, source: str, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Files put together: names 1 and 2 stand for two images each, and 1 has two instances on its first."""
+    grey = Dots(["1", "2", "1", "2", "1"], [0, 1, 2, 3, 0])
+    images = np.stack([grey.read(i)[0][..., 0] for i in range(5)])
+    if source == "a.npz":
+        np.savez(tmp_path / source, images=images, keypoints=grey.points, names=["a", "b"], image_names=grey.names)
+    else:
+        lines = ["ImageId,a_x,a_y,b_x,b_y,Image"]
+        for name, xy, image in zip(grey.names, grey.points, images, strict=True):
+            lines.append(",".join([name, *map(str, xy.ravel()), " ".join(map(str, image.ravel()))]))
+        (tmp_path / source).write_text("\n".join(lines))
+    first = open_dataset(tmp_path / source)
+    assert 'kept apart by a number: "1" as "1_2", "2" as "2_2"' in caplog.text
+    assert [first.image_name(i) for i in range(5)] == ["1", "2", "1_2", "2_2", "1"]
+    assert [first.instance(i) for i in range(5)] == [0, 0, 0, 0, 1]
+    target = tmp_path / f"b{WRITERS[form].suffix}"
+    assert convert(first, target, form).samples == 5
+    back = open_dataset(target, form if form in ("kaggle_csv", "pts") else None)
+    assert len(back) == 5
+    assert under_its_dot(back) == [True] * 5
+    images_there = len({back.image_name(i) for i in range(5)})
+    assert images_there == (5 if form == "pts" else 4)
+
+
+def test_pictures_that_would_fall_together_get_a_number(tmp_path: Path) -> None:
+    """DeepLabCut has one level of folders, and .. leads out of the target."""
+    for folder, at in (("images", [1, 2]), ("images/images", [3, 4]), ("", [5, 6])):
+        (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "in" / folder / "a.png"), dots((9, 9), np.array([at], float)))
+    rows = ["image,nose_x,nose_y", "a.png,1,2", "images/a.png,3,4", "../a.png,5,6"]
+    (tmp_path / "in" / "points.csv").write_text("\n".join(rows))
+    first = open_dataset(tmp_path / "in" / "points.csv", {"name": "points_csv", "images": "images"})
+    for form in ("deeplabcut", "pts", "coco", "points_csv"):
+        assert convert(first, tmp_path / form, form).samples == 3
+        back = open_dataset(tmp_path / form)
+        assert under_its_dot(back) == [True] * 3
+        assert len(list((tmp_path / form).rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_the_count_that_is_printed_is_the_count_that_is_there(kpnet: Run, tmp_path: Path, form: str) -> None:
+    """Two instances of one image, one of them without a point."""
+    images = np.tile(dots((40, 40), np.array([[8.0, 9.0]]))[..., :1], (3, 1, 1, 1))
+    xy = np.full((3, 2, 2), np.nan)
+    xy[0, 0] = xy[2, 0] = [8, 9]
+    np.savez(tmp_path / "a.npz", images=images, keypoints=xy, names=["a", "b"], image_names=["x", "x", "y"])
+    target = f"b{WRITERS[form].suffix}"
+    done = kpnet("data", "convert", "a.npz", target, "--to", form)
+    assert done.code == 0
+    expected = 2 if form == "deeplabcut" else 3
+    assert done.out == f"{expected} samples: {target}\n"
+    assert ("instances without a labelled point" in done.err) == (expected == 2)
+    if form == "coco":
+        assert len(COCO(tmp_path / target / "annotations.json", empty=True)) == 3
+    else:
+        read = form if form in ("kaggle_csv", "pts") else None
+        assert len(open_dataset(tmp_path / target, read)) == expected
+
+
+@pytest.mark.parametrize("form", ["points_csv", "kaggle_csv", "deeplabcut"])
+def test_names_of_points_that_a_table_cannot_hold_are_refused(tmp_path: Path, tree: Tree, form: str) -> None:
+    first = Dots(["x", "y"])
+    first.skeleton = Skeleton(("a\nb", " b "))
+    with pytest.raises(KpnetError, match=f"the samples cannot be written as {form}: read back, ") as caught:
+        convert(first, tmp_path / f"b{WRITERS[form].suffix}", form)
+    assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == {}
+
+
+def test_what_is_written_as_coco_is_whole_for_others(tmp_path: Path) -> None:
+    """pycocotools evaluates it against itself, though the samples have no boxes and one has no point."""
+    from pycocotools.coco import COCO as Published
+    from pycocotools.cocoeval import COCOeval
+
+    first = Dots(["x", "y", "z"])
+    first.points[2] = np.nan
+    convert(first, tmp_path / "b", "coco")
+    truth = Published(str(tmp_path / "b" / "annotations.json"))
+    found = [{**a, "score": 1.0} for a in truth.loadAnns(truth.getAnnIds()) if a["num_keypoints"]]
+    run: Any = COCOeval(truth, truth.loadRes(found), "keypoints")
+    run.params.kpt_oks_sigmas = np.full(2, 0.1)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    assert run.stats[0] == pytest.approx(1)
+    back = COCO(tmp_path / "b" / "annotations.json")
+    low, high = first.points[0].min(0), first.points[0].max(0)
+    assert back.box(0).tolist() == [*low, *high]  # type: ignore[union-attr]
 
 
 def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree, monkeypatch: Any) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from kpnet import KpnetError, Predictor, build_model
 from kpnet.heads import Keypoints
+from kpnet.heads.heatmap import HeatmapHead
+from kpnet.inference.predictor import to_pixels
 from kpnet.models.keypoint_model import KeypointModel
 
 AWAY = (0.2, -0.1)  # the second point, normalised, from the first
@@ -279,3 +281,107 @@ def test_path_of_a_run(trained: Path) -> None:
     assert answer.keypoints.shape == (1, 3, 2)
     assert answer.covariance is not None
     assert np.isfinite(answer.covariance).all()
+
+
+# What is given
+
+
+def forms(pixels: np.ndarray) -> dict[str, Any]:
+    planes = torch.from_numpy(pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
+    planes = planes[None] if pixels.ndim == 2 else planes
+    return {
+        "PIL": Image.fromarray(pixels),
+        "uint8": planes,
+        "float": planes.float() / 255,
+        "bfloat16 of whole steps": (planes > 100).to(torch.bfloat16),
+        "matrix": planes[0] if pixels.ndim == 2 else planes,
+    }
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (40, 60, 3), (3, 60)])
+def test_every_form_of_an_image_is_the_same_image(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for name, form in forms(pixels).items():
+        expected = np.where(pixels > 100, 255, 0) if "steps" in name else pixels
+        assert np.array_equal(to_pixels(form), expected), name
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+def test_modes_of_pil(mode: str) -> None:
+    grey = np.arange(0, 240, 4).astype(np.uint8).reshape(6, 10)
+    image = Image.fromarray(grey).convert("RGB" if mode in ("CMYK", "YCbCr") else "L").convert(mode)
+    pixels = to_pixels(image)
+    assert pixels.shape == ((6, 10) if mode in ("1", "L", "LA") else (6, 10, 3))
+    if mode != "1":
+        assert np.abs(pixels.astype(int) - (grey if pixels.ndim == 2 else grey[..., None])).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "expected a file, .* found a NoneType"),
+        (3, "found a int"),
+        (b"x", "found a bytes"),
+        (torch.zeros(40, 60, 3), r"expected a tensor \(C, H, W\) of 1 or 3 channels, found \(40, 60, 3\): use permute"),
+        (torch.zeros(2, 3, 40, 60), "or a list for several images"),
+        (torch.full((3, 40, 60), 255.0), r"in \[0, 1\], found 255 to 255: divide by 255"),
+        (torch.full((3, 4, 6), torch.nan), "found nan to nan"),
+        (torch.zeros(3, 4, 6, dtype=torch.int64), "int64"),
+        (Image.new("I;16", (4, 4)), 'a PIL image of 8 bits, found the mode "I;16"'),
+        (np.zeros((2, 4, 4, 3), np.uint8), "expected an image uint8"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_image(image: Any, message: str) -> None:
+    with pytest.raises(KpnetError, match=message):
+        Predictor(blob_finder())(image)
+
+
+def test_a_list_is_several_images(tmp_path: Path) -> None:
+    predictor, image = Predictor(blob_finder()), picture((40, 40), (20, 10))
+    Image.fromarray(image).save(tmp_path / "a.png")
+    single, boxed = predictor(image), predictor(image, [(2, 2, 38, 38)])
+    found = predictor([image, str(tmp_path / "a.png"), Image.fromarray(image)], [None, None, [(2, 2, 38, 38)]])
+    assert [each.image for each in found] == ["", str(tmp_path / "a.png"), ""]
+    for each, expected in zip(found, (single, single, boxed), strict=True):
+        assert np.array_equal(each.keypoints, expected.keypoints)
+    assert predictor([]) == []
+    with pytest.raises(KpnetError, match="each of the 1 images, found those of 2"):
+        predictor([image], [None, None])
+
+
+# The model
+
+
+def test_a_model_in_training_stays_in_training() -> None:
+    model = build_model(
+        backbone={"name": "conv_sandwich", "channels": [4], "norm": "batch", "dropout": 0.5},
+        head={"name": "heatmap", "stride": 2},
+        num_keypoints=2,
+        in_channels=1,
+        input_size=32,
+    )
+    image = picture((32, 32), (20, 10))
+    predictor = Predictor(model)
+    assert isinstance(model.head, HeatmapHead)
+    predicted = predictor(image)
+    assert all(module.training for module in model.modules())
+    assert np.array_equal(predictor(image).keypoints, predicted.keypoints)
+    assert predictor.device.type == "cpu", "where the model is"
+    with torch.no_grad():
+        for parameter in model.head.maps.parameters():
+            parameter.mul_(-3)
+    assert not np.array_equal(predictor(image).keypoints, predicted.keypoints), "the weights of the moment"
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, None])
+def test_a_batch_size_is_positive(value: Any) -> None:
+    with pytest.raises(KpnetError, match="batch_size: expected a positive number"):
+        Predictor(blob_finder(), batch_size=value)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(KpnetError, match=rf"device {device}: ") as caught:
+        Predictor(blob_finder(), device=device)
+    assert "\n" not in str(caught.value)

@@ -93,3 +93,29 @@ def test_models_that_do_not_go_together(other: dict[str, Any], message: str) -> 
         Ensemble([model(0), model(1, **other)])
     with pytest.raises(KpnetError, match="at least one model"):
         Ensemble([])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: torch.compile(m, backend="eager"),
+        torch.nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        lambda m: torch.nn.DataParallel(torch.compile(m, backend="eager")),  # type: ignore[type-var]
+    ],
+    ids=["compiled", "DataParallel", "averaged", "both"],
+)
+def test_torchs_wrappers_are_taken(wrap: Any) -> None:
+    inner = model(0)
+    image = np.full((32, 32), 7, np.uint8)
+    expected = Predictor(inner)(image).keypoints
+    assert np.array_equal(Predictor(wrap(inner))(image).keypoints, expected)
+    assert np.array_equal(Predictor([wrap(inner), inner])(image).keypoints, expected)
+
+
+@pytest.mark.parametrize(
+    "other", [torch.nn.Linear(1, 1), 3, None, torch.nn.DataParallel(torch.nn.Linear(1, 1))], ids=str
+)
+def test_what_is_no_model(other: Any) -> None:
+    with pytest.raises(KpnetError, match="expected a keypoint model, or the folder of one, found a "):
+        load_ensemble(other)

@@ -15,9 +15,11 @@ import yaml
 from safetensors.torch import load_file, save, save_file
 from support.marker import Marker
 from support.recipes import SANDWICH, small
+from torch.nn.utils import prune
 
-from kpnet import KpnetError, build_model, load_model
+from kpnet import KpnetError, Predictor, build_model, load_model
 from kpnet.backbones.pretrained import read_source
+from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
 from kpnet.models.calibration import Calibration
 
 
@@ -271,3 +273,121 @@ def test_an_old_key_is_refused_with_its_new_name(old: str, tmp_path: Path) -> No
     if old == "stem":  # the same file, as the source of pretrained weights
         with pytest.raises(KpnetError, match=r'model\.yaml: unknown key "stem": it is called "input" now$'):
             read_source(folder)
+
+
+# Forms of a model
+
+
+@HEADS.register("tied")
+class Tied(Head):
+    """Two layers of one weight, and a state that is no tensor."""
+
+    def __init__(self, pyramid: PyramidInfo, num_keypoints: int) -> None:
+        super().__init__()
+        self.x, self.y = (torch.nn.Linear(pyramid.channels[-1], num_keypoints) for _ in range(2))
+        self.y.weight = self.x.weight
+        self.seen: Any = 0
+
+    def forward(self, features: list[torch.Tensor]) -> HeadOutput:
+        mean = features[-1].mean((-2, -1))
+        return HeadOutput(torch.stack([self.x(mean), self.y(mean)], -1))
+
+    def get_extra_state(self) -> Any:
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.seen = state["seen"]
+
+
+def test_tied_weights_and_extra_state(tmp_path: Path) -> None:
+    model = small(head="tied")
+    model.head.seen = [3, "x"]  # type: ignore[assignment]
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.head.seen == [3, "x"]
+    assert isinstance(again.head, Tied)
+    assert again.head.y.weight is again.head.x.weight
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(again(images), model.eval()(images))
+    model.head.seen = object()  # type: ignore[assignment]
+    with pytest.raises(KpnetError, match=r'"head._extra_state" is a dict, expected tensors, or JSON'):
+        model.save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_quantised_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = torch.ao.quantization.quantize_dynamic(small(head="regression").eval(), {torch.nn.Linear})
+    with pytest.raises(KpnetError, match="a quantised model cannot be saved"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_pruned_model_is_loaded_with_its_zeros(tmp_path: Path) -> None:
+    model = small(head="regression").eval().to(memory_format=torch.contiguous_format)  # pruning calls view on weights
+    for module in list(model.modules()):
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            prune.l1_unstructured(module, "weight", amount=0.5)
+    images = torch.rand(2, 1, 32, 32)
+    expected = model(images)
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert (again.head.layers[0].weight == 0).float().mean() == 0.5  # type: ignore[index, union-attr]
+    torch.testing.assert_close(again(images), expected)
+    assert torch.equal(Predictor(model).model.infer(images).keypoints, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_loaded_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = small().to(dtype)
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert all(torch.equal(p, q.float()) for p, q in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_the_files_have_the_statistics_that_were_loaded(tmp_path: Path) -> None:
+    model = small()
+    model.load_state_dict(small(mean=[0.2], std=[0.1]).state_dict())
+    model.save(tmp_path)
+    assert yaml.safe_load((tmp_path / "model.yaml").read_text())["input"] == {
+        "channels": 1,
+        "mean": [0.2],
+        "std": [0.1],
+    }
+
+
+def test_a_part_that_torch_has_compiled_is_saved_by_its_own_names(tmp_path: Path) -> None:
+    model = small()
+    model.backbone = torch.compile(model.backbone, backend="eager")  # type: ignore[assignment]
+    model.save(tmp_path)
+    assert "backbone.blocks.0.0.weight" in load_file(tmp_path / "model.safetensors")
+
+
+def test_weights_of_a_training_that_diverged(tmp_path: Path) -> None:
+    small().save(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state["head.maps.0.bias"][0] = torch.nan
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(KpnetError, match=r'model.safetensors: "head.maps.0.bias" holds NaN'):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"x",
+        b"\xff" * 8 + b"{",
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        b"\x80\x04.",
+    ],
+    ids=["empty", "a byte", "huge header", "header beyond the end", "no tensors", "a pickle of nothing"],
+)
+def test_a_broken_weight_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    small().save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(KpnetError, match=r"model\.safetensors: ") as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

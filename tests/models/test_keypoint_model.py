@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +312,132 @@ def test_several_heads_by_their_short_form() -> None:
     assert build_model("facial_heatmap", heads=heads).config.head == model.config.head
     with pytest.raises(KpnetError, match="give either head or heads"):
         build_model(backbone="conv_sandwich", head="heatmap", heads=heads, num_keypoints=3)
+
+
+# Inference leaves the model as it is
+
+
+def trained_mode(**changes: Any) -> kpnet.KeypointModel:
+    """A model in training mode whose batch norm has seen images."""
+    model = small(backbone={**SANDWICH, "norm": "batch", "dropout": 0.3}, **changes)
+    with torch.no_grad():
+        model(torch.rand(4, 1, 32, 32))
+    return model
+
+
+def test_inference_in_training_mode_is_that_of_eval_mode_and_leaves_no_trace() -> None:
+    model = trained_mode()
+    images = torch.rand(2, 1, 32, 32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predicted = model.infer(images, kpnet.TestTime(shift=1.0))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(predicted.keypoints, model.eval().infer(images, kpnet.TestTime(shift=1.0)).keypoints)
+
+
+def test_threads_may_share_a_model_that_is_being_trained() -> None:
+    model = trained_mode()
+    images = torch.rand(1, 1, 32, 32)
+    expected = copy.deepcopy(model).eval().infer(images).keypoints
+    wrong: list[str] = []
+
+    def infer() -> None:
+        for _ in range(20):
+            same = torch.equal(model.infer(images).keypoints, expected)
+            wrong.extend(["a prediction"] * (not same))
+
+    threads = [threading.Thread(target=infer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if not all(module.training for module in model.modules()):
+            wrong.append("the mode")
+            break
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("decoding", ["soft_argmax", "local", "dark", "blend", "quarter", "argmax"])
+def test_forward_decodes_as_infer_in_eval_mode_and_is_differentiable_in_training(decoding: str) -> None:
+    model = small(head={"name": "heatmap", "decoding": decoding})
+    images = torch.rand(2, 1, 32, 32)
+    assert model(images).requires_grad
+    assert torch.equal(model.eval()(images), model.infer(images).keypoints)
+
+
+# Forms of a model
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.2), (torch.bfloat16, 1.0), (torch.float64, 1e-3)])
+@pytest.mark.parametrize("head", ["heatmap", "rle", "simcc", {"name": "offset", "stride": 4}], ids=str)
+def test_a_model_of_any_precision_takes_images_of_any(head: Any, dtype: torch.dtype, tolerance: float) -> None:
+    model = small(head=head).eval()
+    images = torch.rand(2, 1, 32, 32)
+    expected = model.infer(images).keypoints
+    other = copy.deepcopy(model).to(dtype)
+    for given in (images, images.double(), images.to(dtype)):
+        pixels = (other.infer(given).keypoints.float() - expected).abs().max() * 16
+        assert pixels < tolerance
+
+
+def test_the_state_dict_has_the_statistics_of_the_images() -> None:
+    model, other = small(mean=[0.2], std=[0.1]), small()
+    other.load_state_dict(model.state_dict())
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(model(images), other(images))
+
+
+def test_compile_reaches_inference() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = small().eval()
+    images = torch.rand(2, 1, 32, 32)
+    expected = model.infer(images).keypoints
+    model.compile(backend=backend)
+    assert torch.equal(model.infer(images).keypoints, expected)
+    assert len(graphs) >= 2
+
+
+class WithConfidence(torch.nn.Module):
+    def __init__(self, model: kpnet.KeypointModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor | None, ...]:
+        predicted = self.model.infer(images)
+        return predicted.keypoints, predicted.confidence, predicted.covariance
+
+
+@pytest.mark.parametrize("head", [{"name": "heatmap", "decoding": "dark"}, "rle"], ids=str)
+def test_inference_is_exported_with_its_confidence(head: Any) -> None:
+    model = WithConfidence(small(head=head)).eval()
+    images = torch.rand(2, 1, 32, 32)
+    exported = torch.export.export(model, (images,)).module()(images)
+    for found, expected in zip(exported, model(images), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("head", ["heatmap", "regression", "rle", "simcc", "temporal"])
+def test_a_quantised_model_predicts(head: str) -> None:
+    model = small(head={"name": head, "hardest": 2}).eval()
+    images = torch.rand(2, 1, 32, 32)
+    layers = {torch.nn.Linear, torch.nn.LSTM}
+    quantised = torch.ao.quantization.quantize_dynamic(model, layers, dtype=torch.qint8)
+    torch.testing.assert_close(quantised.infer(images).keypoints, model.infer(images).keypoints, rtol=0.1, atol=0.2)
+
+
+@pytest.mark.parametrize("images", [None, "photo.jpg", [[1.0]]])
+def test_other_things_than_tensors_are_refused(images: Any) -> None:
+    for call in (small().infer, small()):
+        with pytest.raises(KpnetError, match=r"expected a tensor of images .* use kpnet.Predictor"):
+            call(images)
+
+
+def test_images_on_another_device_are_refused() -> None:
+    with pytest.raises(KpnetError, match="the images are on meta, the model is on cpu"):
+        small()(torch.rand(1, 1, 32, 32, device="meta"))

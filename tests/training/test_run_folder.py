@@ -128,14 +128,14 @@ def test_force_deletes_links_and_never_what_they_lead_to(tmp_path: Path, tree: T
     elsewhere = saved(tmp_path / "elsewhere")
     for name in ("final", "data"):
         (elsewhere / name).mkdir()
-        (elsewhere / name / "model.yaml").write_text("precious")
+        (elsewhere / name / "model.safetensors").write_text("precious")
     run = saved(tmp_path / "run")
     (run / "last.ckpt").unlink()
     for name in ("last.ckpt", "final", "data"):
         (run / name).symlink_to(elsewhere / name)
     before = tree(elsewhere)
     (tmp_path / "link").symlink_to(run)
-    check_folder(tmp_path / "link", config(), False, True)
+    check_folder(tmp_path / "link", config(f"model.pretrained={elsewhere}"), False, True)  # is not deleted
     create_run_folder(tmp_path / "link", config("train.epochs=9"), force=True)
     assert tree(elsewhere) == before
     assert names(run) == {".kpnet", "config.yaml", "data"}

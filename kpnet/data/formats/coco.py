@@ -12,18 +12,24 @@ Layout: a JSON file, and the images as files of their own. The file is a mapping
 Coordinates: keypoints are pixel indices, whose integers are pixel centres, as in kpnet, and stay as they are. A box
 begins at the pixel's corner, so its edges are moved by -0.5.
 
-Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`). Skipped
-with a warning: annotations without an id or a known image, with the wrong number of keypoints, a visibility other than
-0, 1 and 2, a coordinate that is no number, a box without area or outside its image, or a missing or damaged image. A
-file whose boxes seem to be corners is an error.
+Ids may be numbers or text; 1, 1.0 and "1" are the same id. Those of annotations serve messages alone.
+
+Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`); they count
+in COCO's evaluation as it counts them. Skipped with a warning: annotations without a known image or category, whose
+image's id stands for several images, with the wrong number of keypoints or a coordinate that is no number, or with a
+missing or damaged image. Left out with a warning: points with a visibility other than 0, 1 and 2, boxes without area or
+outside their image, and edges that are no pair of keypoints. A file whose boxes seem to be corners is an error.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,12 +42,13 @@ from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder
-from kpnet.data.formats.instances import Instances, unnamed_skeleton
+from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, write_images
 
 Json = dict[str, Any]
 _MAX_SIDE = 2**31  # no image has so long a side, in pixels
+_MAX_NAME = 4096  # characters of a path
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
 
 
@@ -69,6 +76,7 @@ class COCO(ImageFileDataset):
         image_ids: The file's image id of each sample, object (N,).
         category_ids: The file's category id of each sample, object (N,).
         areas: Area of each sample in square pixels, float64 (N,), NaN where the file has none.
+        ignored: Annotations on the samples' images that are no samples, for COCO's evaluation.
 
     Raises:
         KpnetError: The file is no such JSON, or no instance in it can be used.
@@ -97,6 +105,79 @@ class COCO(ImageFileDataset):
         self.source = path
         self.image_ids, self.category_ids = index.image_ids[self.kept], index.category_ids[self.kept]
         self.areas = index.areas[self.kept]
+        self.ignored = index.ignored.on(self.image_ids)
+
+
+class COCOLabels(InstanceDataset):
+    """The labels of a COCO file as `COCO` reads them, without its images, which need not exist.
+
+    Args:
+        path: The JSON file.
+
+    Attributes:
+        image_ids: As `COCO` has it, and so are the next three.
+        category_ids: See above.
+        areas: See above.
+        ignored: See above.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        skipped = Skipped(Path(path))
+        index = _Index(Path(path), None, False, None, skipped)
+        super().__init__(index.instances, skipped)
+        self.image_ids, self.category_ids = index.image_ids[self.kept], index.category_ids[self.kept]
+        self.areas = index.areas[self.kept]
+        self.ignored = index.ignored.on(self.image_ids)
+
+
+@dataclass
+class Ignored:
+    """Annotations that are no samples, but that COCO's evaluation does not count as background either.
+
+    Attributes:
+        image_ids: The file's image id of each, object (N,).
+        category_ids: The file's category id of each, object (N,).
+        keypoints: Float32 (N, K, 2) in pixels, NaN where not labelled.
+        boxes: Float64 (N, 4): edges x0, y0, x1, y1 in pixels.
+        areas: Float64 (N,) in square pixels, NaN where the file has none.
+        crowds: Whether it is a crowd, bool (N,); else it is an instance without a labelled keypoint.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowds: np.ndarray
+
+    def on(self, image_ids: np.ndarray) -> Ignored:
+        """Return those on images that have samples."""
+        used = set(image_ids.tolist())
+        keep = np.array([each in used for each in self.image_ids.tolist()], bool)
+        return Ignored(*(getattr(self, each.name)[keep] for each in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An entry of `images`."""
+
+    id: Any
+    name: str
+    size: tuple[float, float]  # height and width, NaN where the file has no number
+    problem: str | None = None  # why it cannot be used
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """An annotation of a chosen category on a usable image."""
+
+    origin: str  # for messages
+    image: str  # key of the image's id
+    category: str  # key of the category's id
+    keypoints: Any
+    box: Any
+    area: float
+    crowd: bool
 
 
 class _Index:
@@ -107,130 +188,215 @@ class _Index:
     ) -> None:
         self.path, self.skipped = path, skipped
         values = _load(path)
+        self._names: dict[str, str] = {}
         chosen = self._categories(values["categories"], category)
-        images = {
-            image["id"]: image for image in values["images"] if isinstance(image, dict) and _is_id(image.get("id"))
-        }
-        found = [a for a in values["annotations"] if self._is_wanted(a, chosen)]
-        own = self._skeleton(list(chosen.values()), found, skeleton)
-        found = [a for a in found if self._is_whole(a, images, len(own))]
-        points = self._numbers([a["keypoints"] for a in found], 3 * len(own)).reshape(-1, len(own), 3)
-        good = self._check_points(found, points)
+        images = self._images(values["images"])
+        annotations = self._known(values["annotations"], chosen, images)
+        found = [a for a in annotations if not a.crowd]
+        own = self._skeleton(chosen, [a for a in found if a.keypoints], skeleton)
+        found, points = self._points([a for a in found if self._is_whole(a, 3 * len(own))], len(own))
+        others = [a for a in annotations if a.crowd]
         if not empty:
-            good &= (points[..., 2] > 0).any(-1)
-        found, points = [a for a, keep in zip(found, good.tolist(), strict=True) if keep], points[good]
+            labelled: list[bool] = (points[..., 2] != 0).any(-1).tolist()
+            others += [a for a, some in zip(found, labelled, strict=True) if not some]
+            found, points = [a for a, some in zip(found, labelled, strict=True) if some], points[labelled]
+        if not found and not skipped.messages:
+            self._raise_empty(values["annotations"], annotations)
         points[points[..., 2] == 0, :2] = np.nan
-        place: dict[Any, int] = {}
-        image_index = np.array([place.setdefault(a["image_id"], len(place)) for a in found], np.int64)
+        place: dict[str, int] = {}
+        image_index = np.array([place.setdefault(a.image, len(place)) for a in found], np.int64)
         used = [images[each] for each in place]
-        self.image_ids = np.array([a["image_id"] for a in found], object)  # integers of any length, or text
-        self.category_ids = np.array([a["category_id"] for a in found], object)
-        self.areas = np.array([_number(a.get("area")) for a in found], np.float64)
+        self.image_ids = _objects([images[a.image].id for a in found])
+        self.category_ids = _objects([chosen[a.category]["id"] for a in found])
+        self.areas = np.array([a.area for a in found], np.float64)
         self.instances = Instances(
             own,
-            np.array([str(image["file_name"]) for image in used]),
+            np.array([image.name for image in used], str),
             image_index,
             points[..., :2].copy(),
-            np.array([f"annotation {a['id']}" for a in found], str),
-            points[..., 2].astype(np.uint8),
-            self._boxes(found),
-            np.nan_to_num([_size(image) for image in used]).reshape(-1, 2).astype(int),
+            np.array([a.origin for a in found], str),
+            points[..., 2].copy(),
+            _boxes(found),
+            np.nan_to_num([image.size for image in used]).reshape(-1, 2).astype(int),
         )
+        self.ignored = self._ignored(others, images, chosen, len(own))
+        self._note_ids(found, images)
         _check_corners(path, self.instances)
 
-    def _categories(self, categories: list[Any], wanted: str | None) -> dict[Any, Json]:
+    def _categories(self, categories: list[Any], wanted: str | None) -> dict[str, Json]:
         """Return the categories to use by id: all that have the same keypoints, or the `wanted` one."""
-        known = [c for c in categories if isinstance(c, dict) and _is_id(c.get("id"))]
-        names = [str(c.get("name", c["id"])) for c in known]
-        if wanted is not None:
-            if wanted not in names:
+        by_id: dict[str, Json] = {}
+        for number, c in enumerate(categories):
+            key = _key(c.get("id")) if isinstance(c, dict) else None
+            if key is None:
+                self.skipped.note(f"categories[{number}]: expected a mapping with an id; it is not used")
+                continue
+            name, held = shorten(str(c.get("name", c["id"]))), c.get("keypoints") or []
+            self._names[key] = name
+            if not isinstance(held, list):
                 raise KpnetError(
-                    f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {_list(names)}'
+                    f"{self.path}: category {name}: keypoints: expected a list of names, found {shorten(str(held))}"
                 )
-            known = [c for c, name in zip(known, names, strict=True) if name == wanted]
-        with_points = [c for c in known if c.get("keypoints")] or known
-        for c in with_points:
-            if not isinstance(held := c.get("keypoints") or [], list):
+            c = {"id": c["id"], "name": name, "keypoints": list(map(str, held)), "skeleton": c.get("skeleton")}
+            known = by_id.setdefault(key, c)
+            if (known["name"], known["keypoints"]) != (c["name"], c["keypoints"]):
                 raise KpnetError(
-                    f"{self.path}: category {c.get('name', c['id'])}: keypoints: expected a list of names, "
-                    f"found {shorten(str(held))}"
+                    f"{self.path}: category id {key} stands for {known['name']} and for {name}; "
+                    "give each an id of its own, and its annotations too"
                 )
-        if len({tuple(map(str, c.get("keypoints") or ())) for c in with_points}) > 1:
-            names = [str(c.get("name", c["id"])) for c in with_points]
+        names = [c["name"] for c in by_id.values()]
+        if wanted is not None and wanted not in names:
+            raise KpnetError(f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {_list(names)}')
+        known_ones = {key: c for key, c in by_id.items() if wanted is None or c["name"] == wanted}
+        return {key: c for key, c in known_ones.items() if c["keypoints"]} or known_ones
+
+    def _images(self, images: list[Any]) -> dict[str, _Image]:
+        """Return the images by id. Entries without an id are left out: no annotation can name them."""
+        found: dict[str, _Image] = {}
+        for values in images:
+            key = _key(values.get("id")) if isinstance(values, dict) else None
+            if key is None:
+                continue
+            image = _image(values, key)
+            known = found.setdefault(key, image)
+            if known is not image and known.problem is None and not _is_same(known, image):
+                said = [shorten(each.name) for each in (known, image)]
+                if said[0] == said[1]:
+                    said = [f"{shorten(each.name)} of {each.size[1]:g}x{each.size[0]:g}" for each in (known, image)]
+                problem = (
+                    f"image id {shorten(key)} stands for {said[0]} and for {said[1]}; give each an id of its own, and "
+                    "its annotations too"
+                )
+                found[key] = replace(known, problem=problem)
+        return found
+
+    def _known(self, annotations: list[Any], chosen: dict[str, Json], images: dict[str, _Image]) -> list[_Annotation]:
+        """Return the annotations of the chosen categories on usable images."""
+        found = []
+        for number, values in enumerate(annotations):
+            if not isinstance(values, dict):
+                self.skipped.add(f"annotations[{number}]: expected a mapping, found {shorten(str(values))}")
+                continue
+            named, category, image = (_key(values.get(name)) for name in ("id", "category_id", "image_id"))
+            if category in self._names and category not in chosen:
+                continue
+            origin = f"annotations[{number}]" if named is None else f"annotation {shorten(named)}"
+            keypoints = values.get("keypoints")
+            if category is None or category not in chosen:
+                if keypoints:
+                    self.skipped.add(f"{origin}: no category {shorten(str(values.get('category_id')))} in the file")
+            elif image is None or image not in images:
+                self.skipped.add(f"{origin}: no image {shorten(str(values.get('image_id')))} in the file")
+            elif images[image].problem is not None:
+                self.skipped.add(f"{origin}: {images[image].problem}")
+            else:
+                area, crowd = _number(values.get("area")), bool(np.nan_to_num(_number(values.get("iscrowd"))))
+                area = area if 0 < area < np.inf else np.nan
+                found.append(_Annotation(origin, image, category, keypoints, values.get("bbox"), area, crowd))
+        return found
+
+    def _skeleton(self, chosen: dict[str, Json], found: list[_Annotation], asked: Skeleton | None) -> Skeleton:
+        categories = list(chosen.values())
+        labels = [c["name"] for c in categories]
+        lengths = [len(a.keypoints) for a in found if isinstance(a.keypoints, list)]
+        usual = max(set(lengths), key=lengths.count) // 3 if lengths else 1
+        single = all(len(c["keypoints"]) == 1 or (not c["keypoints"] and usual == 1) for c in categories)
+        if len(categories) > 1 and single:
             raise KpnetError(
-                f"{self.path}: categories {_list(names)} have different keypoints; set category to one of them"
+                f"{self.path}: categories {_list(labels)} have one point each; expected one category with all the "
+                "keypoints' names, and one annotation for each instance with all its points; or set category to one"
             )
-        return {c["id"]: c for c in with_points}
-
-    def _is_wanted(self, annotation: Any, categories: dict[Any, Json]) -> bool:
-        if not isinstance(annotation, dict):
-            return False
-        category = annotation.get("category_id")
-        known = _is_id(category) and category in categories and not annotation.get("iscrowd")
-        return known and bool(annotation.get("keypoints"))
-
-    def _skeleton(self, categories: list[Json], found: list[Json], asked: Skeleton | None) -> Skeleton:
-        category: Json = categories[0] if categories else {}
-        names = [str(name) for name in category.get("keypoints") or ()]
+        if len({tuple(c["keypoints"]) for c in categories}) > 1:
+            raise KpnetError(
+                f"{self.path}: categories {_list(labels)} have different keypoints; set category to one of them"
+            )
+        names = categories[0]["keypoints"] if categories else []
         if not names:
-            lengths = [len(a["keypoints"]) for a in found if isinstance(a["keypoints"], list)]
-            return unnamed_skeleton(max(set(lengths), key=lengths.count) // 3 if lengths else 1, asked)
+            return unnamed_skeleton(max(usual, 1), asked)
         try:
             own = Skeleton.of_names(names)
         except KpnetError as error:  # a name that appears twice
-            raise KpnetError(f"{self.path}: category {category.get('name', category['id'])}: {error}") from None
-        edges = category.get("skeleton") or []
-        if not _is_pairs(edges, len(names)):
-            self.skipped.add(f"the category's skeleton: expected pairs of numbers from 1 to {len(names)}; not drawn")
-            return own
-        named = tuple((names[a - 1], names[b - 1]) for a, b in edges)
+            raise KpnetError(f"{self.path}: category {labels[0]}: {error}") from None
+        edges = categories[0]["skeleton"] or []
+        pairs = [pair for edge in (edges if isinstance(edges, list) else [edges]) if (pair := _pair(edge, len(names)))]
+        wrong = (len(edges) if isinstance(edges, list) else 1) - len(pairs)
+        if wrong:
+            self.skipped.note(
+                f"the category's skeleton: {wrong} of its entries are no pairs of numbers from 1 to {len(names)} and "
+                "are not drawn"
+            )
+        named = tuple((names[a - 1], names[b - 1]) for a, b in pairs)
         return own if own.name else Skeleton(own.names, own.pairs, named)
 
-    def _is_whole(self, annotation: Json, images: dict[Any, Json], count: int) -> bool:
-        """Return whether it has an id, a known image and numbers for every keypoint; else record why it is skipped."""
-        origin, keypoints = f"annotation {annotation.get('id')}", annotation["keypoints"]
-        if not isinstance(annotation.get("id"), int):
-            self.skipped.add(f"{origin}: expected a whole number as id")
-        elif not _is_id(image := annotation.get("image_id")) or "file_name" not in images.get(image, ()):
-            self.skipped.add(f"{origin}: no image {image} with a file_name in the file")
-        elif not isinstance(keypoints, list) or len(keypoints) != 3 * count:
-            length = len(keypoints) if isinstance(keypoints, list) else "no list of"
-            self.skipped.add(
-                f"{origin}: {length} numbers as keypoints, expected {3 * count}: x, y, v of {count} points"
-            )
-        elif any(not 0 <= length < _MAX_SIDE for length in _size(images[image]) if not np.isnan(length)):
-            height, width = _size(images[image])
-            self.skipped.add(f"{origin}: image {image} is {width:g}x{height:g} in the file; expected pixels")
-        else:
+    def _is_whole(self, annotation: _Annotation, count: int) -> bool:
+        """Return whether it has `count` numbers as keypoints, or none; else record why it is skipped."""
+        keypoints = annotation.keypoints
+        if not keypoints or (isinstance(keypoints, list) and len(keypoints) == count):
             return True
+        length = len(keypoints) if isinstance(keypoints, list) else "no list of"
+        self.skipped.add(
+            f"{annotation.origin}: {length} numbers as keypoints, expected {count}: x, y, v of {count // 3} points"
+        )
         return False
 
-    def _numbers(self, lists: list[list[Any]], length: int) -> np.ndarray:
-        """Convert lists of numbers to float64 (n, length), NaN for what is no number."""
-        try:
-            return np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * length).reshape(-1, length)
-        except (TypeError, ValueError, OverflowError):
-            return np.array([[_number(v) for v in each] for each in lists]).reshape(-1, length)
-
-    def _check_points(self, found: list[Json], points: np.ndarray) -> np.ndarray:
-        """Return which annotations have visibilities 0, 1 or 2, and coordinates where it is not 0, bool (n,)."""
-        known = np.isin(points[..., 2], (0, 1, 2))
-        finite = np.isfinite(points[..., :2]).all(-1) | (points[..., 2] == 0)
-        good: np.ndarray = (known & finite).all(-1)
-        for index in np.flatnonzero(~good):
-            x, y, v = points[index, (~(known & finite)[index]).argmax()]
+    def _points(self, found: list[_Annotation], count: int) -> tuple[list[_Annotation], np.ndarray]:
+        """Return the annotations whose labelled points have x and y, and x, y and v of their points (n, K, 3)."""
+        points = _numbers([a.keypoints or [0] * 3 * count for a in found], 3 * count).reshape(-1, count, 3)
+        wrong = ~np.isfinite(points[..., :2]).all(-1) & (points[..., 2] != 0)
+        for index in np.flatnonzero(wrong.any(-1)).tolist():
+            x, y, v = points[index, wrong[index].argmax()]
             expected = "expected finite x, y and v of 0, 1 or 2"
-            self.skipped.add(f"annotation {found[index]['id']}: a point is {x:g}, {y:g}, {v:g}; {expected}")
-        return good
+            self.skipped.add(f"{found[index].origin}: a point is {x:g}, {y:g}, {v:g}; {expected}")
+        good = ~wrong.any(-1)
+        points[np.isnan(points)] = -1  # what is no number is no visibility, either
+        return [a for a, keep in zip(found, good.tolist(), strict=True) if keep], points[good]
 
-    def _boxes(self, found: list[Json]) -> np.ndarray | None:
-        """Return the edges of the boxes (n, 4), NaN where an annotation has none; None if no annotation has one."""
-        given = [a.get("bbox") or () for a in found]
-        if not any(given):
-            return None
-        none, invalid = [np.nan] * 4, [np.inf] * 4
-        boxes = [(box if isinstance(box, list) and len(box) == 4 else invalid) if box else none for box in given]
-        return corner_size_to_box(self._numbers(boxes, 4))
+    def _ignored(
+        self, others: list[_Annotation], images: dict[str, _Image], chosen: dict[str, Json], points: int
+    ) -> Ignored:
+        boxes = _boxes(others)
+        boxes = np.full((len(others), 4), np.nan) if boxes is None else boxes
+        good = np.isfinite(boxes).all(-1) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        others = [a for a, keep in zip(others, good.tolist(), strict=True) if keep]
+        none, lists = [0] * (3 * points), [a.keypoints for a in others]
+        whole = [each if isinstance(each, list) and len(each) == len(none) else none for each in lists]
+        xyv = _numbers(whole, len(none)).reshape(-1, points, 3)
+        return Ignored(
+            _objects([images[a.image].id for a in others]),
+            _objects([chosen[a.category]["id"] for a in others]),
+            np.where(xyv[..., 2:] > 0, xyv[..., :2], np.nan).astype(np.float32),
+            boxes[good],
+            np.array([a.area for a in others], np.float64),
+            np.array([a.crowd for a in others], bool),
+        )
+
+    def _note_ids(self, found: list[_Annotation], images: dict[str, _Image]) -> None:
+        """Note ids and images that appear more than once: the file may be put together from several."""
+        twice = [origin for origin, count in Counter(a.origin for a in found).items() if count > 1]
+        if twice:
+            self.skipped.note(f"{len(twice)} annotation ids appear more than once, such as {twice[0]}; all are used")
+        files: dict[str, str] = {}
+        several = []
+        for key in dict.fromkeys(a.image for a in found):
+            name = images[key].name
+            if files.setdefault(name, key) != key:
+                several.append(f"{shorten(files[name])} and {shorten(key)} for {shorten(name)}")
+        if several:
+            self.skipped.note(f"{len(several)} images have several ids, such as {several[0]}; each is one image")
+
+    def _raise_empty(self, annotations: list[Any], known: list[_Annotation]) -> None:
+        """Raise an error that says what the annotations are."""
+        crowds = sum(a.crowd for a in known)
+        bare = sum(isinstance(a, dict) and not a.get("keypoints") for a in annotations)
+        counts = {
+            "have no keypoints, as in a file of boxes or masks": bare,
+            "are crowds": crowds,
+            "have no labelled point (`empty: true` uses them)": sum(bool(a.keypoints) and not a.crowd for a in known),
+            "are of a category that is not used": len(annotations) - len(known) - (bare if not known else 0),
+        }
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count > 0)
+        reason = f": of {len(annotations)} annotations {said}" if said else "; it has no annotations"
+        raise KpnetError(f"{self.path}: no usable labelled instances{reason}")
 
 
 def _load(path: Path) -> Json:
@@ -257,7 +423,11 @@ def _no_collection() -> Iterator[None]:
 
 
 def _check_corners(path: Path, instances: Instances) -> None:
-    """Raise if boxes seem to be corners: many leave their images as x, y, width, height, all fit as x0, y0, x1, y1."""
+    """Raise if boxes seem to be corners.
+
+    They seem so where many leave their images as x, y, width, height, all fit as x0, y0, x1, y1, and the labelled
+    points lie nearer to the middle of the latter.
+    """
     if instances.boxes is None or instances.sizes is None:
         return
     size = instances.sizes[instances.image_index][:, ::-1]
@@ -266,34 +436,95 @@ def _check_corners(path: Path, instances: Instances) -> None:
     beyond = (high > size[known] + 0.5).any(-1)
     second = high - low  # the third and fourth number in the file
     as_corners = ((second > low + 0.5) & (second <= size[known] + 1)).all()
-    if beyond.any() and beyond.mean() > 0.1 and as_corners:
-        origin = np.asarray(instances.origins)[known][beyond][0]
-        raise KpnetError(
-            f"{path}: {origin}: its bbox ends outside its image as x, y, width, height, as do {beyond.sum()} of "
-            f"{len(beyond)}, and all fit as corners x0, y0, x1, y1; write x, y, x1 - x0, y1 - y0"
-        )
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str))
-
-
-def _is_pairs(edges: Any, count: int) -> bool:
-    """Return whether `edges` is a list of pairs of whole numbers from 1 to `count`."""
-    return isinstance(edges, list) and all(
-        isinstance(edge, list) and len(edge) == 2 and all(type(n) is int and 1 <= n <= count for n in edge)
-        for edge in edges
+    if not beyond.any() or beyond.mean() <= 0.1 or not as_corners:
+        return
+    points = instances.keypoints[known]
+    labelled = np.isfinite(points).all(-1).any(-1)
+    if labelled.any():
+        with np.errstate(invalid="ignore"):
+            middle = (np.nanmin(points[labelled], 1) + np.nanmax(points[labelled], 1)) / 2
+        as_sizes = np.abs(middle - (low + high)[labelled] / 2).mean()
+        if np.abs(middle - (low + second - 0.5)[labelled] / 2).mean() > 0.5 * as_sizes:
+            return
+    origin = np.asarray(instances.origins)[known][beyond][0]
+    raise KpnetError(
+        f"{path}: {origin}: its bbox ends outside its image as x, y, width, height, as do {beyond.sum()} of "
+        f"{len(beyond)}, and all fit as corners x0, y0, x1, y1; write x, y, x1 - x0, y1 - y0"
     )
 
 
-def _size(image: Json) -> tuple[float, float]:
-    """Return height and width as the file has them, NaN for what is no number."""
-    return _number(image.get("height")), _number(image.get("width"))
+def _key(value: Any) -> str | None:
+    """Return an id as text, so that 1, 1.0 and "1" are the same; None for what is no id."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        value = int(value) if np.isfinite(value) and value == int(value) else None if value != value else repr(value)
+    return str(value) if isinstance(value, (int, str)) else None
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    """Return ids, which are integers of any length or text, as an array (n,)."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _image(values: Json, key: str) -> _Image:
+    name = values.get("file_name")
+    height, width = size = _number(values.get("height")), _number(values.get("width"))
+    problem = None
+    if not isinstance(name, str) or not name:
+        problem = f"image {shorten(key)} has no file_name"
+    elif len(name) > _MAX_NAME:
+        problem = f"image {shorten(key)}: no file has a name of {len(name)} characters"
+    elif any(not 0 <= side < _MAX_SIDE for side in size if not np.isnan(side)):
+        problem = f"image {shorten(key)} is {width:g}x{height:g} in the file; expected pixels"
+    own = key if isinstance(values["id"], bool) else values["id"]  # True and 1 are one key of a dictionary
+    return _Image(own, str(name), size, problem)
+
+
+def _is_same(one: _Image, other: _Image) -> bool:
+    """Return whether two entries of one id name the same file and do not state different sizes."""
+    names = {os.path.normpath(each.name.replace("\\", "/")) for each in (one, other)}
+    differ = (a != b for a, b in zip(one.size, other.size, strict=True) if not np.isnan((a, b)).any())
+    return len(names) == 1 and not any(differ)
+
+
+def _boxes(annotations: list[_Annotation]) -> np.ndarray | None:
+    """Return the edges of the boxes (n, 4), NaN where there is none, inf for what is no box; None if none has one."""
+    given = [a.box or () for a in annotations]
+    if not any(given):
+        return None
+    none, invalid = [np.nan] * 4, [np.inf] * 4
+    boxes = [(box if isinstance(box, list) and len(box) == 4 else invalid) if box else none for box in given]
+    values = _numbers(boxes, 4)
+    stated = np.array([bool(box) for box in given])
+    values[stated & ~np.isfinite(values).all(-1)] = np.inf
+    with np.errstate(over="ignore"):
+        return corner_size_to_box(values)
+
+
+def _pair(edge: Any, count: int) -> tuple[int, int] | None:
+    """Return an edge's two numbers if they are whole and from 1 to `count`."""
+    if not isinstance(edge, list) or len(edge) != 2 or any(isinstance(n, (bool, str)) for n in edge):
+        return None
+    a, b = map(_number, edge)
+    return (int(a), int(b)) if all(n in range(1, count + 1) for n in (a, b)) else None
+
+
+def _numbers(lists: list[list[Any]], length: int) -> np.ndarray:
+    """Convert lists of numbers to float64 (n, length), NaN for what is no number."""
+    try:
+        return np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * length).reshape(-1, length)
+    except (TypeError, ValueError, OverflowError):
+        return np.array([[_number(v) for v in each] for each in lists], np.float64).reshape(-1, length)
 
 
 def _number(value: Any) -> float:
     try:
-        return float(value) if isinstance(value, (int, float)) else np.nan
+        return float(value) if isinstance(value, (int, float, str)) else np.nan
+    except ValueError:
+        return np.nan
     except OverflowError:  # integers in JSON have any length
         return np.inf
 
@@ -303,24 +534,47 @@ def _list(names: list[str]) -> str:
 
 
 def write_coco(dataset: KeypointDataset, folder: Path) -> None:
-    """Write annotations.json, and the images in `images/`."""
+    """Write annotations.json, and the images in `images/`.
+
+    Every annotation has a box and an area, as other programs expect: without ones of its own, those of its points.
+    """
     names = dataset.skeleton.names
-    category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "keypoints": list(names)}
-    category["skeleton"] = [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]
+    category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "supercategory": "object"}
+    category |= {"keypoints": list(names), "skeleton": [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]}
+    areas = getattr(dataset, "areas", None)
     images: dict[str, dict[str, Any]] = {}
     annotations = []
     for index, path, (height, width) in write_images(dataset, folder / "images"):
-        image = {"id": len(images) + 1, "file_name": str(path), "height": height, "width": width}
-        image = images.setdefault(str(path), image)
-        seen, xy = dataset.visibility(index), sample_points(dataset, index)
-        triples = [[x, y, int(v)] if v else [0, 0, 0] for (x, y), v in zip(xy.tolist(), seen, strict=True)]
-        row = {"id": index + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
-        row |= {"keypoints": [value for triple in triples for value in triple], "num_keypoints": int((seen > 0).sum())}
-        box = dataset.box(index)
-        if box is not None:
-            row |= {"bbox": box_to_corner_size(box).tolist(), "area": float((box[2:] - box[:2]).prod())}
-        if isinstance(areas := getattr(dataset, "areas", None), np.ndarray) and np.isfinite(areas[index]):
-            row["area"] = float(areas[index])
-        annotations.append(row)
+        image = {"id": len(images) + 1, "file_name": path.as_posix(), "height": height, "width": width}
+        image = images.setdefault(path.as_posix(), image)
+        area = float(areas[index]) if isinstance(areas, np.ndarray) else np.nan
+        row = annotation_values(sample_points(dataset, index), dataset.visibility(index), dataset.box(index), area)
+        annotations.append({"id": index + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0, **row})
     values = {"images": list(images.values()), "annotations": annotations, "categories": [category]}
     (folder / "annotations.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def annotation_values(xy: np.ndarray, visibility: np.ndarray, box: np.ndarray | None, area: float) -> Json:
+    """Return keypoints, num_keypoints, bbox and area of an annotation.
+
+    Args:
+        xy: Keypoints (K, 2) in pixels.
+        visibility: Visibilities (K,), 0 for absent.
+        box: Edges x0, y0, x1, y1 in pixels. None: those of the keypoints, or 0 without any.
+        area: Area in square pixels. NaN: the box's.
+
+    Returns:
+        The values by their names in the file.
+    """
+    labelled = visibility > 0
+    known = xy[labelled]
+    if box is None:
+        box = np.concatenate([known.min(0), known.max(0)]) if len(known) else np.full(4, -0.5)
+    corner_size = box_to_corner_size(box)
+    triples = np.column_stack([np.where(labelled[:, None], xy, 0), visibility]).tolist()
+    return {
+        "keypoints": [value for x, y, v in triples for value in (x, y, int(v))],
+        "num_keypoints": len(known),
+        "bbox": corner_size.tolist(),
+        "area": area if np.isfinite(area) else float(corner_size[2:].prod()),
+    }

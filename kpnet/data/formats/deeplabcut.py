@@ -231,7 +231,12 @@ def _read_row(
 
 def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "kpnet") -> None:
     """Write config.yaml and labeled-data/FOLDER/CollectedData_SCORER.csv; several animals if an image has several."""
-    names, most = dataset.skeleton.names, 1 + max(dataset.instance(index) for index in range(len(dataset)))
+    names = dataset.skeleton.names
+    videos: dict[Path, dict[str, list[np.ndarray]]] = {}
+    for index, path, _ in write_images(dataset, folder / "labeled-data", place=_video):
+        videos.setdefault(path.parent, {}).setdefault(path.name, []).append(sample_points(dataset, index))
+    most = max(len(animals) for frames in videos.values() for animals in frames.values())
+    absent = np.full((len(names), 2), np.nan)
     who = [f"individual{k + 1}" for k in range(most)]
     config: dict[str, Any] = {"Task": "kpnet", "scorer": scorer, "multianimalproject": most > 1}
     config["bodyparts"] = list(names)
@@ -239,17 +244,14 @@ def write_deeplabcut(dataset: KeypointDataset, folder: Path, *, scorer: str = "k
         config |= {"bodyparts": "MULTI!", "individuals": who}
         config |= {"multianimalbodyparts": list(names), "uniquebodyparts": []}
     config["skeleton"] = [list(edge) for edge in dataset.skeleton.edges]
-    videos: dict[Path, dict[str, np.ndarray]] = {}
-    for index, path, _ in write_images(dataset, folder / "labeled-data", place=_video):
-        rows = videos.setdefault(path.parent, {})
-        row = rows.setdefault(path.name, np.full((most, len(names), 2), np.nan))
-        row[dataset.instance(index)] = sample_points(dataset, index)
     columns = [(animal, part, axis) for animal in who for part in names for axis in "xy"]
     heads = {"scorer": [scorer] * len(columns), "individuals": [c[0] for c in columns]}
     heads |= {"bodyparts": [c[1] for c in columns], "coords": [c[2] for c in columns]}
-    for video, rows in videos.items():
+    for video, frames in videos.items():
         lines = [[head, "", "", *cells] for head, cells in heads.items() if most > 1 or head != "individuals"]
-        lines += [["labeled-data", video.name, name, *csv_cells(row.ravel())] for name, row in rows.items()]
+        for name, animals in frames.items():
+            row = np.stack([*animals, *[absent] * (most - len(animals))])
+            lines.append(["labeled-data", video.name, name, *csv_cells(row.ravel())])
         write_csv(folder / "labeled-data" / video / f"CollectedData_{scorer}.csv", lines)
     (folder / "config.yaml").write_text(write_yaml(config), encoding="utf-8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,14 @@ import numpy as np
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.image_names import ImageFinder
 from kpnet.data.images import image_problem, read_image, read_image_size
 
 
 class ImageFileDataset(InstanceDataset):
     """Base class of formats whose images are files below `folder`. Missing and damaged ones are skipped.
+
+    Names are found as `ImageFinder` finds them, and those of one file are one image.
 
     Args:
         folder: The folder to which the images' names are relative.
@@ -26,16 +28,21 @@ class ImageFileDataset(InstanceDataset):
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored, and null takes
             whichever has the image size that the file of labels states.
         **options: Arguments of `InstanceDataset`.
+
+    Attributes:
+        folder: The folder.
+        exif: The argument.
     """
 
     def __init__(
         self, folder: Path, instances: Instances, skipped: Skipped, *, exif: bool | None = True, **options: Any
     ) -> None:
-        problems = list(_image_problems(folder, instances.images))
+        finder = ImageFinder(folder)
+        instances, problems = _find_images(finder, instances)
         sizes = _sizes_of_boxed_images(folder, instances, problems, bool(exif))
         super().__init__(replace(instances, sizes=sizes), skipped, problems, **options)
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
-        self.folder, self.exif = folder, exif
+        self.folder, self.exif, self._finder = folder, exif, finder
 
     def path(self, index: int) -> Path:
         """Return the sample's image file."""
@@ -55,13 +62,17 @@ class ImageFileDataset(InstanceDataset):
         height, width = (0, 0) if self._sizes is None else self._sizes[self._image_index[index]]
         if not height or not width or image.shape[:2] == (height, width):
             return image
-        turned = read_image(path) if self.exif is None else image
+        turned = read_image(path, exif=not self.exif)
         if turned.shape[:2] != (height, width):
             raise KpnetError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels, and {self.skipped.source} says {width}x{height}: "
                 "were the images resized after they were labelled?"
             )
-        return turned
+        return turned if self.exif is None else image
+
+    def image_key(self, index: int) -> str:
+        """Return the absolute path of the image, so that it is one image in all files of labels."""
+        return self._finder.identity(self.image_name(index))
 
     def as_stored(self, index: int) -> bool:
         """Return whether the stored pixels need no EXIF rotation, so that every program reads the image alike."""
@@ -93,9 +104,38 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
     return max(candidates, key=lambda folder: sum(_exists(folder, names)))
 
 
-def _image_problems(folder: Path, names: np.ndarray) -> Iterator[str | None]:
-    for name, there in zip(names, _exists(folder, names), strict=True):
-        yield image_problem(folder / name) if there else f"no image {folder / name}"
+def _find_images(finder: ImageFinder, instances: Instances) -> tuple[Instances, list[str | None]]:
+    """Name the images as the disk does, one for each file, and return why each cannot be used, or None."""
+    sizes = None if instances.sizes is None else instances.sizes.copy()
+    number: dict[str, int] = {}
+    place = np.zeros(len(instances.images), np.int64)
+    first: list[int] = []
+    names: list[str] = []
+    problems: list[str | None] = []
+    for index, name in enumerate(instances.images.tolist()):
+        found = finder.find(name)
+        key = name if found is None else finder.identity(found)
+        known = number.setdefault(key, len(names))
+        if known < len(names) and sizes is not None and sizes[index].all():
+            one = sizes[first[known]]
+            if not one.all():
+                one[:] = sizes[index]
+            elif (one != sizes[index]).any():
+                known = len(names)  # these labels are of an image of another size
+        place[index] = known
+        if known < len(names):
+            continue
+        path = finder.folder / (name if found is None else found)
+        if sizes is not None and known != number[key]:
+            said = [f"{width}x{height}" for height, width in (sizes[first[number[key]]], sizes[index])]
+            problems.append(f"{path}: it is {said[0]} in one place of the file and {said[1]} in another")
+        else:
+            problems.append(f"no image {path}" if found is None else image_problem(path))
+        first.append(index)
+        names.append(name if found is None else found)
+    sizes = None if sizes is None else sizes[first]
+    images, image_index = np.array(names, str), place[instances.image_index]
+    return replace(instances, images=images, image_index=image_index, sizes=sizes), problems
 
 
 def _sizes_of_boxed_images(
@@ -120,13 +160,7 @@ def _sizes_of_boxed_images(
 
 
 def _exists(folder: Path, names: Iterable[str]) -> Iterator[bool]:
-    """Yield whether each name is a file below the folder. Listing a folder once is faster than a call for each file."""
-    listed: dict[str, set[str]] = {}
-    for path in names:
-        parent, name = os.path.split(path)
-        if parent not in listed:
-            try:
-                listed[parent] = {entry.name for entry in os.scandir(folder / parent) if entry.is_file()}
-            except (OSError, ValueError):  # ValueError: a name with a NUL
-                listed[parent] = set()
-        yield name in listed[parent]
+    """Yield whether each name is found below the folder."""
+    finder = ImageFinder(folder)
+    for name in names:
+        yield finder.find(str(name)) is not None

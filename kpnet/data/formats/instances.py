@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any, Self
 import numpy as np
 
 from kpnet.config.schema import DataConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.skipped import Skipped
+
+_LIMIT = 2.0**24  # pixels; a coordinate beyond is none
 
 
 @dataclass
@@ -36,8 +40,9 @@ class Instances:
 class InstanceDataset(KeypointDataset):
     """Subclasses parse a file into `Instances` and implement `image(index)`.
 
-    Invalid instances are skipped, with one warning for all of them: those with an infinite coordinate, a visibility
-    other than 0, 1 and 2, a box that has no area or lies outside its image, or an image that cannot be used.
+    Instances with an infinite coordinate or an image that cannot be used are skipped, with one warning for all of them.
+    A point with a visibility other than 0, 1 and 2 is left out with a warning, and so is its instance if it was its
+    only point. A box that has no area or lies outside its image is left out with a warning, too.
 
     Args:
         instances: What the file holds.
@@ -45,11 +50,12 @@ class InstanceDataset(KeypointDataset):
         image_problems: For each of the M images why it cannot be used, or None. Empty: all can be.
         skeleton: Skeleton to use if its keypoint names are the file's. Otherwise the file's own is used.
         complete_only: Use only samples that have every keypoint, of those that the skeleton names and the file has.
+        boxed_only: Skip samples without a box, which cannot be cropped by it.
         **common: Arguments of `KeypointDataset`.
 
     Attributes:
         kept: Int (N,), the index in `instances` of each sample.
-        skipped: `skipped.messages` has one line for each skipped instance.
+        skipped: `skipped.messages` has one line for each skipped instance, and `skipped.notes` one for each oddity.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class InstanceDataset(KeypointDataset):
         *,
         skeleton: Skeleton | None = None,
         complete_only: bool = False,
+        boxed_only: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -67,7 +74,8 @@ class InstanceDataset(KeypointDataset):
         self.skipped = skipped
         self.skeleton = skeleton if skeleton is not None and skeleton.names == own.names else own
         _normalise_visibility(instances)
-        keep = _usable(instances, skipped, image_problems)
+        keep = _usable(instances, skipped, image_problems, boxed_only)
+        _note_repeated(instances, keep, skipped)
         skipped.warn(int(keep.sum()))
         if complete_only:
             keep &= _complete(skipped.source, instances, skeleton, keep)
@@ -76,12 +84,14 @@ class InstanceDataset(KeypointDataset):
         self._image_index, self._keypoints = instances.image_index[keep], instances.keypoints[keep]
         self._visibility = None if instances.visibility is None else instances.visibility[keep].astype(np.uint8)
         self._boxes = None if instances.boxes is None else instances.boxes[keep]
-        self._instance = _number_in_image(self._image_index)
+        self._instance = number_in_image(self._image_index)
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **options: Any) -> Self:
         """Open the file or folder `source` below `data.root`. It keeps its own keypoints, whatever the skeleton."""
+        boxed_only = data.crop is not None and data.crop.by == "box"
         given = {"skeleton": skeleton, "complete_only": data.complete_only, "strict": data.strict}
+        given |= {"boxed_only": True} if boxed_only else {}
         return cls(Path(data.root) / str(source), **given, **options)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
@@ -144,42 +154,129 @@ def _normalise_visibility(instances: Instances) -> None:
     instances.visibility = np.where(absent, 0, np.nan_to_num(level, nan=2, posinf=np.inf, neginf=-np.inf))
 
 
-def _usable(instances: Instances, skipped: Skipped, image_problems: Sequence[str | None]) -> np.ndarray:
-    """Return which instances can be used, bool (N,). Each of the others is recorded once, with its first problem."""
+def tell_apart(names: Sequence[str], images: np.ndarray, skipped: Skipped) -> list[str]:
+    """Return names for images in one array, of which several may have one name.
+
+    Rows of one name and the same pixels are instances of one image, and keep the name. Other pixels get a number behind
+    the name.
+
+    Args:
+        names: Name of each of the N images.
+        images: Uint8 (N, …).
+        skipped: Records it if a name stands for several images.
+
+    Returns:
+        The N names, each of which stands for one image.
+    """
+    shared = {name for name, count in Counter(names).items() if count > 1}
+    taken, own, changed = set(names), list(names), []
+    known: dict[tuple[str, bytes], str] = {}
+    seen: set[str] = set()
+    for row, name in enumerate(names):
+        if name not in shared:
+            continue
+        key = name, hashlib.blake2b(np.ascontiguousarray(images[row]).tobytes(), digest_size=16).digest()
+        if key not in known:
+            number = 2
+            while name in seen and (own_name := f"{name}_{number}") in taken:
+                number += 1
+            known[key] = own_name if name in seen else name
+            if name in seen:
+                changed.append(f'"{shorten(name)}" as "{shorten(own_name)}"')
+            taken.add(known[key])
+            seen.add(name)
+        own[row] = known[key]
+    if changed:
+        few = ", ".join(changed[:3]) + (f", … {len(changed)} in all" if len(changed) > 3 else "")
+        skipped.note(f"names that stand for several images are kept apart by a number: {few}")
+    return own
+
+
+def _usable(
+    instances: Instances, skipped: Skipped, image_problems: Sequence[str | None], boxed_only: bool
+) -> np.ndarray:
+    """Return which instances can be used, bool (N,), and remove points and boxes that are none from `instances`."""
     keep = np.ones(len(instances.image_index), bool)
 
     def drop(index: int, reason: str) -> None:
-        if keep[index]:
-            keep[index] = False
-            skipped.add(f"{instances.origins[index]}: {reason}")
+        keep[index] = False
+        skipped.add(f"{instances.origins[index]}: {reason}")
 
-    for index, k in np.argwhere(np.isinf(instances.keypoints).any(-1)).tolist():
-        x, y = instances.keypoints[index, k]
-        drop(index, f"{instances.skeleton.names[k]} is at {x:g}, {y:g}; expected pixels")
-    level = np.zeros(0) if instances.visibility is None else instances.visibility
-    for index, k in np.argwhere(~np.isin(level, (0, 1, 2))).tolist():
-        drop(index, f"{instances.skeleton.names[k]} has visibility {level[index, k]:g}; expected 0, 1 or 2")
-    for index, reason in _invalid_boxes(instances):
-        drop(index, reason)
     unusable = [number for number, problem in enumerate(image_problems) if problem is not None]
     for index in np.flatnonzero(np.isin(instances.image_index, unusable)).tolist():
         drop(index, str(image_problems[instances.image_index[index]]))
+    for index, k in np.argwhere((np.abs(instances.keypoints) > _LIMIT).any(-1)).tolist():
+        if keep[index]:
+            x, y = instances.keypoints[index, k]
+            drop(index, f"{instances.skeleton.names[k]} is at {x:g}, {y:g}; expected pixels")
+    _leave_out_odd_visibilities(instances, keep, skipped)
+    for index, reason in _invalid_boxes(instances):
+        if not keep[index]:
+            continue
+        if boxed_only:
+            drop(index, reason)
+        else:
+            skipped.note(f"{instances.origins[index]}: {reason}; the box is left out", lost=True)
+        instances.boxes[index] = np.nan  # type: ignore[index]
+    if boxed_only:
+        none = np.ones(len(keep), bool) if instances.boxes is None else np.isnan(instances.boxes).any(-1)
+        for index in np.flatnonzero(none & keep).tolist():
+            drop(index, "it has no box, which data.crop: box needs; use crop: points, or leave crop out")
     return keep
+
+
+def _leave_out_odd_visibilities(instances: Instances, keep: np.ndarray, skipped: Skipped) -> None:
+    """Remove points whose visibility is not 0, 1 or 2, and no longer `keep` instances that then have no point."""
+    level = instances.visibility
+    if level is None:
+        return
+    odd = ~np.isin(level, (0, 1, 2))
+    for index in np.flatnonzero(odd.any(-1) & keep).tolist():
+        k, count = int(odd[index].argmax()), int(odd[index].sum())
+        reason = f"{instances.skeleton.names[k]} has visibility {level[index, k]:g}; expected 0, 1 or 2"
+        instances.keypoints[index, odd[index]] = np.nan
+        keep[index] = np.isfinite(instances.keypoints[index]).all(-1).any()
+        origin = instances.origins[index]
+        if keep[index]:
+            points = "the point is" if count == 1 else f"{count} such points are"
+            skipped.note(f"{origin}: {reason}; {points} left out", lost=True)
+        else:
+            skipped.add(f"{origin}: {reason}")
+    level[odd] = 0
 
 
 def _invalid_boxes(instances: Instances) -> Iterator[tuple[int, str]]:
     boxes = instances.boxes
     if boxes is None:
         return
-    for index in np.flatnonzero(np.isinf(boxes).any(-1) | (boxes[:, 2:] <= boxes[:, :2]).any(-1)):
-        yield int(index), f"its box {_format_box(boxes[index])} has no area; expected edges x0 < x1, y0 < y1"
+    with np.errstate(invalid="ignore"):
+        none = (np.isnan(boxes).any(-1) & ~np.isnan(boxes).all(-1)) | (np.abs(boxes) > _LIMIT).any(-1)
+        bad = none | (boxes[:, 2:] <= boxes[:, :2]).any(-1)
+    for index in np.flatnonzero(bad).tolist():
+        what = "is none; expected four edges in pixels" if none[index] else "has no area; expected x0 < x1 and y0 < y1"
+        yield index, f"its box {_format_box(boxes[index])} {what}"
     if instances.sizes is None:
         return
     size = instances.sizes[instances.image_index][:, ::-1]  # W, H
     outside = (boxes[:, 2:] <= -0.5).any(-1) | (boxes[:, :2] >= size - 0.5).any(-1)
-    for index in np.flatnonzero(outside & size.all(-1)):
+    for index in np.flatnonzero(outside & ~bad & size.all(-1)).tolist():
         width, height = size[index]
-        yield int(index), f"its box {_format_box(boxes[index])} lies outside the image of {width}x{height}"
+        yield index, f"its box {_format_box(boxes[index])} lies outside the image of {width}x{height}"
+
+
+def _note_repeated(instances: Instances, keep: np.ndarray, skipped: Skipped) -> None:
+    """Note instances that stand twice, as when a file of labels is put together from others that overlap."""
+    labelled = np.isfinite(instances.keypoints).all(-1).any(-1) & keep
+    shared = np.bincount(instances.image_index, minlength=1)[instances.image_index] > 1
+    first: dict[tuple[int, bytes], int] = {}
+    twice = []
+    for index in np.flatnonzero(labelled & shared).tolist():
+        key = int(instances.image_index[index]), instances.keypoints[index].tobytes()
+        if first.setdefault(key, index) != index:
+            twice.append(f"{instances.origins[index]} is {instances.origins[first[key]]}")
+    if twice:
+        few = ", ".join(twice[:3]) + (f", … {len(twice)} in all" if len(twice) > 3 else "")
+        skipped.note(f"instances with the same points on the same image appear more than once: {few}")
 
 
 def _format_box(edges: np.ndarray) -> str:
@@ -198,8 +295,8 @@ def _complete(source: Path, instances: Instances, skeleton: Skeleton | None, kee
     return has
 
 
-def _number_in_image(image_index: np.ndarray) -> np.ndarray:
-    """Return the number (N,) of each instance among those of its image."""
+def number_in_image(image_index: np.ndarray) -> np.ndarray:
+    """Return the number (N,) of each instance among those of its image, int (N,)."""
     order = np.argsort(image_index, kind="stable")
     first = np.searchsorted(image_index[order], image_index[order])
     number = np.empty(len(image_index), np.int64)

@@ -31,8 +31,10 @@ from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.formats.cells import parse_numbers
+from kpnet.data.formats.instances import number_in_image, tell_apart
 from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
-from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points
+from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points, written_names
 from kpnet.data.images import to_channels
 
 
@@ -40,7 +42,8 @@ from kpnet.data.images import to_channels
 class KaggleCSV(KeypointDataset):
     """Grey square images and their keypoints in one CSV file, as in Kaggle's Facial Keypoints Detection.
 
-    All images are held in memory. A sample's name is its `ImageId`, or the number of its row, counted from 0.
+    All images are held in memory. A sample's name is its `ImageId`, or the number of its row, counted from 0. Rows of
+    one id that have other pixels are other images, and get a number behind the id.
 
     Args:
         path: The CSV file.
@@ -57,6 +60,7 @@ class KaggleCSV(KeypointDataset):
         keypoints: Float64 (N, K, 2) in pixels, NaN where missing.
         weights: Weight of each keypoint in the loss, float64 (N, K).
         labelled: Whether the file has keypoint columns. Without them every keypoint is missing.
+        skipped: `skipped.notes` has a line where an id stands for several images.
 
     Raises:
         KpnetError: The file has another layout.
@@ -88,7 +92,12 @@ class KaggleCSV(KeypointDataset):
         self.weights = _weights(table, self.skeleton)
         self.keypoints[self.weights == 0] = np.nan
         has_ids = "ImageId" in table.columns
-        self._names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
+        names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
+        names = [name or str(row) for row, name in enumerate(names)]
+        self.skipped = Skipped(self.path)
+        self._names = tell_apart(names, self.images, self.skipped)
+        self.skipped.warn(len(self.images))
+        self._instance = number_in_image(np.unique(self._names, return_inverse=True)[1])
         if complete_only:
             self._drop_incomplete(self.skeleton.names)
 
@@ -130,6 +139,9 @@ class KaggleCSV(KeypointDataset):
     def image_name(self, index: int) -> str:
         return self._names[index]  # a row's number in the file, also where `complete_only` skips others
 
+    def instance(self, index: int) -> int:
+        return int(self._instance[index])
+
     def _check_skeleton(self, names: list[str]) -> None:
         for name in self.skeleton.names if names else ():
             if name not in names:
@@ -148,6 +160,7 @@ class KaggleCSV(KeypointDataset):
         if not keep.all():
             self.images, self.keypoints, self.weights = self.images[keep], self.keypoints[keep], self.weights[keep]
             self._names = [name for name, kept in zip(self._names, keep, strict=True) if kept]
+            self._instance = number_in_image(np.unique(self._names, return_inverse=True)[1])
 
 
 def _point_names(path: Path, columns: list[str]) -> list[str]:
@@ -231,11 +244,11 @@ def _numbers(
 
 def write_kaggle_csv(dataset: KeypointDataset, file: io.BytesIO) -> None:
     """Write the CSV file. The images have to be square and of one size; colour becomes grey."""
-    images = [dataset.read(index)[0] for index in range(len(dataset))]
+    images, names = [dataset.read(index)[0] for index in range(len(dataset))], written_names(dataset)
     check_one_size(dataset, images, "kaggle_csv", square=True)
     header = [f"{name}_{axis}" for name in dataset.skeleton.names for axis in "xy"]
     lines: list[list[str]] = [["ImageId", *header, "Image"]]
     for index, image in enumerate(images):
         pixels = " ".join(map(str, to_channels(image, 1).ravel().tolist()))
-        lines.append([dataset.image_name(index), *csv_cells(sample_points(dataset, index).ravel()), pixels])
+        lines.append([names[index], *csv_cells(sample_points(dataset, index).ravel()), pixels])
     file.write(csv_text(lines).encode())

@@ -10,7 +10,8 @@ Optional:
 - `names`: text (K,), names of the keypoints. Without it they are those of the skeleton, or called 0, 1, 2, …
 - `visibility`: numbers (N, K) of 0 (absent, whatever its coordinates), 1 (hidden) and 2 (visible).
 - `boxes`: numbers (N, 4), the edges x0, y0, x1, y1 of each instance, NaN where there is none.
-- `image_names`: text (N,), the same for instances of one image.
+- `image_names`: text (N,), the same for instances of one image. Rows of one name that have other pixels are other
+  images, and get a number behind the name.
 
 Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
 
@@ -30,9 +31,9 @@ import numpy as np
 from kpnet.core.errors import KpnetError, did_you_mean, first_line
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
+from kpnet.data.formats.instances import InstanceDataset, Instances, tell_apart, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import check_one_size, sample_points
+from kpnet.data.formats.writing import check_one_size, sample_points, written_names
 
 IMAGES = "images"
 _OPTIONAL = ("names", "visibility", "boxes", "image_names")
@@ -74,12 +75,14 @@ class NPZ(InstanceDataset):
         own = unnamed_skeleton(points_count, skeleton) if names is None else Skeleton.of_names(names.tolist())
         rows = np.arange(count).astype(str)
         image_names = _array(path, arrays, "image_names", (count,), text=True)
-        images, image_index = np.unique(rows if image_names is None else image_names, return_inverse=True)
+        skipped = Skipped(path, strict)
+        own_names = rows if image_names is None else np.array(tell_apart(image_names.tolist(), self.pixels, skipped))
+        images, image_index = np.unique(own_names, return_inverse=True)
         sizes = np.full((len(images), 2), self.pixels.shape[1:3])
         instances = Instances(own, images, image_index, points, np.char.add("row ", rows), sizes=sizes)
         instances.boxes = _array(path, arrays, "boxes", (count, 4))
         instances.visibility = _array(path, arrays, "visibility", (count, points_count))
-        super().__init__(instances, Skipped(path, strict), skeleton=skeleton, **options)
+        super().__init__(instances, skipped, skeleton=skeleton, **options)
 
     def image(self, index: int) -> np.ndarray:
         return np.array(self.pixels[self.kept[index]])
@@ -154,7 +157,7 @@ def write_npz(dataset: KeypointDataset, file: io.BytesIO) -> None:
         "keypoints": np.stack([sample_points(dataset, index) for index in every]),
         "names": np.array(dataset.skeleton.names),
         "visibility": np.stack([dataset.visibility(index) for index in every]),
-        "image_names": np.array([dataset.image_name(index) for index in every]),
+        "image_names": np.array(written_names(dataset)),
     }
     if any(box is not None for box in boxes):
         arrays["boxes"] = np.stack([none if box is None else box for box in boxes])

@@ -157,13 +157,18 @@ def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 
 
 def _own_stems(paths: list[Path]) -> list[Path]:
     """Return the paths with a stem of its own for each: those that share one get a number."""
-    shared = Counter(path.with_suffix("") for path in paths)
+    shared = Counter(map(_stem, paths))
     taken = {stem for stem, count in shared.items() if count == 1}
     own = []
     for path in paths:
-        if shared[path.with_suffix("")] > 1:
+        if shared[_stem(path)] > 1:
             numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
-            path = next(each for each in numbered if each.with_suffix("") not in taken)
-            taken.add(path.with_suffix(""))
+            path = next(each for each in numbered if _stem(each) not in taken)
+            taken.add(_stem(path))
         own.append(path)
     return own
+
+
+def _stem(path: Path) -> str:
+    """Return the path without its suffix, alike for names that differ by upper and lower case alone."""
+    return str(path.with_suffix("")).casefold()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, shorten
+from kpnet.core.files import file_name
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
+
+_ENCODED = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")  # what `write_image` can encode
+_LONGEST_SUFFIX = 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ def write_images(
     """Write each image of a dataset once.
 
     Image files are copied as they are, unless EXIF rotates them: then the upright pixels are written without EXIF, so
-    that every program reads them alike. Images that are no files become PNGs.
+    that every program reads them alike. Images that are no files become PNGs. Each image has a path of its own, also
+    where a system knows no upper and lower case; a number tells those apart that would fall together.
 
     Args:
         dataset: The dataset.
@@ -59,26 +66,73 @@ def write_images(
         For each sample its index, the path of its image below the folder, and the image's height and width.
 
     Raises:
-        KpnetError: Two images would be written to one path.
+        KpnetError: Two samples have different images of one name.
     """
-    known: dict[str, tuple[Path, tuple[int, int]]] = {}
-    taken: dict[Path, str] = {}
+    known: dict[str, tuple[int, Path, tuple[int, int]]] = {}
+    paths = _OwnPaths()
     for index in range(len(dataset)):
-        name = dataset.image_name(index)
-        if name not in known:
-            files = isinstance(dataset, ImageFileDataset)
-            path = place(_beneath(Path(name) if files else Path(f"{name}.png")))
-            if path in taken:
-                raise KpnetError(f"{name} and {taken[path]} would both be written as {path}: rename one")
-            taken[path] = name
+        name, key = dataset.image_name(index), dataset.image_key(index)
+        if key not in known:
+            path = paths.add(place(_image_path(dataset, index)))
             size = (0, 0) if folder is None else write_image(dataset, index, folder / path)
-            known[name] = path, size
-        yield index, *known[name]
+            known[key] = index, path, size
+        elif key == name:  # the name may stand for other pixels
+            check_same_image(dataset, known[key][0], index)
+        yield index, *known[key][1:]
 
 
-def _beneath(path: Path) -> Path:
-    """Make a path relative and without `..`, so that nothing is written outside the target folder."""
-    return Path(*(part for part in path.parts if part not in ("..", path.anchor)))
+def check_same_image(dataset: KeypointDataset, one: int, other: int) -> None:
+    """Raise KpnetError if two samples of one image name have different images."""
+    if not np.array_equal(dataset.read(one)[0], dataset.read(other)[0]):
+        raise KpnetError(
+            f"samples {one} and {other} have different images of one name, {shorten(dataset.image_name(one))}; "
+            "give each image a name of its own"
+        )
+
+
+class _OwnPaths:
+    """Gives each image a path that differs from all others by more than upper and lower case."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, Path] = {}
+        self._last: dict[str, int] = {}  # of each path that is taken, the last number behind its name
+
+    def add(self, path: Path) -> Path:
+        folder = self._folders.setdefault(_folded(path.parent), path.parent)
+        own = base = folder / path.name
+        while _folded(own) in self._last:
+            self._last[_folded(base)] += 1
+            own = base.with_name(f"{base.stem}_{self._last[_folded(base)]}{base.suffix}")
+        self._last[_folded(own)] = 1
+        return own
+
+
+def _folded(path: Path) -> str:
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _image_path(dataset: KeypointDataset, index: int) -> Path:
+    """Return a relative path for a sample's image: below the folder, and of names that every program can write."""
+    name = dataset.image_name(index)
+    if not isinstance(dataset, ImageFileDataset):
+        name = f"{name}.png"
+    elif Path(name).suffix.lower() not in _ENCODED and not dataset.as_stored(index):
+        name = f"{name}.png"  # its upright pixels have to be encoded
+    path = Path(name)
+    parts = [portable_name(part) for part in path.parts if part not in ("..", path.anchor)]
+    last = parts[-1] if parts else ""
+    if not last or (last.startswith(".") and not Path(last).suffix):  # a suffix without a name
+        last = f"image{last}"
+    return Path(*filter(None, parts[:-1]), last)
+
+
+def portable_name(text: str) -> str:
+    """Return a name of a file or folder that every system and table can hold; its suffix is kept."""
+    stem, suffix = os.path.splitext(text.strip())
+    if len(suffix) > _LONGEST_SUFFIX:
+        stem, suffix = stem + suffix, ""
+    name = file_name(stem, file_name(suffix))
+    return name if name.strip(".") else "_" * len(name)
 
 
 def write_image(dataset: KeypointDataset, index: int, target: Path) -> tuple[int, int]:
@@ -95,6 +149,23 @@ def write_image(dataset: KeypointDataset, index: int, target: Path) -> tuple[int
             raise KpnetError(f"{target}: the image could not be encoded")
         target.write_bytes(data.tobytes())
     return image.shape[0], image.shape[1]
+
+
+def written_names(dataset: KeypointDataset) -> list[str]:
+    """Return a name for the image of each sample (N,) that a table can hold, and that no other image has.
+
+    Raises:
+        KpnetError: Two samples have different images of one name.
+    """
+    known: dict[str, tuple[int, str]] = {}
+    paths = _OwnPaths()
+    for index in range(len(dataset)):
+        name, key = dataset.image_name(index), dataset.image_key(index)
+        if key not in known:
+            known[key] = index, str(paths.add(Path(portable_name(name) or "image")))
+        elif key == name:
+            check_same_image(dataset, known[key][0], index)
+    return [known[dataset.image_key(index)][1] for index in range(len(dataset))]
 
 
 def check_one_size(dataset: KeypointDataset, images: list[np.ndarray], form: str, *, square: bool = False) -> None:

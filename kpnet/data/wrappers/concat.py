@@ -112,6 +112,13 @@ class ConcatDataset(KeypointDataset):
         number, place = self._find(index)
         return self.parts[number].dataset.image_file(place)
 
+    def image_key(self, index: int) -> str:
+        """Return the part's own key, which is the same in parts that share a file, or else the sample's name."""
+        number, place = self._find(index)
+        part = self.parts[number].dataset
+        key = part.image_key(place)
+        return self.image_name(index) if key == part.image_name(place) else key
+
     def instance(self, index: int) -> int:
         number, place = self._find(index)
         return self.parts[number].dataset.instance(place)

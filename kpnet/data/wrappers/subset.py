@@ -45,6 +45,9 @@ class Subset(KeypointDataset):
     def image_file(self, index: int) -> Path | None:
         return self.dataset.image_file(int(self.indices[index]))
 
+    def image_key(self, index: int) -> str:
+        return self.dataset.image_key(int(self.indices[index]))
+
     def instance(self, index: int) -> int:
         return self.dataset.instance(int(self.indices[index]))
 
@@ -68,15 +71,9 @@ def split_fold(dataset: KeypointDataset, fold: Fold) -> tuple[np.ndarray, np.nda
     Raises:
         KpnetError: There are more folds than images.
     """
-    image: list[int] = []
-    last: dict[str, int] = {}
-    count = 0
-    for index in range(len(dataset)):
-        name, first = dataset.image_name(index), dataset.instance(index) == 0
-        if first or name not in last:
-            last[name] = count
-            count += 1
-        image.append(last[name])
+    number: dict[str, int] = {}
+    image = [number.setdefault(dataset.image_key(index), len(number)) for index in range(len(dataset))]
+    count = len(number)
     if fold.of > count:
         raise KpnetError(f"data.fold: expected at most as many folds as images ({count}), found {fold.of}")
     order = np.random.default_rng(0).permutation(count)

@@ -36,7 +36,8 @@ def npz(folder: Path) -> NPZ:
 
     folder.mkdir()
     xy = np.stack([points for _, points in every_instance()])
-    images = np.stack([dots((70, 90), points) for points in xy])
+    on = {name: np.concatenate([np.array(each) for each in instances]) for name, _, instances in PICTURES}
+    images = np.stack([dots((70, 90), on[name]) for name, _ in every_instance()])
     np.savez(folder / "a.npz", images=images, keypoints=xy, names=NAMES, image_names=["a", "a", "b", "c"])
     return NPZ(folder / "a.npz")
 

@@ -11,7 +11,7 @@ import pytest
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
+from kpnet.data.formats.instances import InstanceDataset, Instances, tell_apart, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 
 PAIR = Skeleton.of_names(["left_eye", "right_eye"])
@@ -69,6 +69,14 @@ def spoiled(name: str) -> Instances:
         given.keypoints[1, 1] = [np.inf, 3]
     elif name == "level":
         given.visibility[1, 0] = 3
+    elif name == "levels":
+        given.visibility[1] = 3
+    elif name == "half a box":
+        boxes[1] = [4, np.nan, 6, 8]
+    elif name == "endless box":
+        boxes[1] = [0, 0, 1e8, 5]
+    elif name == "no box":
+        boxes[1] = np.nan
     elif name == "flat box":
         boxes[1] = [4, 4, 4, 8]
     elif name == "box beyond":
@@ -80,16 +88,20 @@ def spoiled(name: str) -> Instances:
     ("name", "parts"),
     [
         ("infinite", ("right_eye", "inf, 3")),
-        ("level", ("left_eye", "3")),
+        ("levels", ("left_eye", "3")),
         ("flat box", ("[4, 4, 4, 8]",)),
+        ("half a box", ("[4, nan, 6, 8]",)),
+        ("endless box", ("[0, 0, 1e+08, 5]",)),
         ("box beyond", ("[19.5, 0, 25, 5]", "20x10")),
+        ("no box", ("no box",)),
     ],
 )
 def test_what_cannot_be_used_is_skipped_with_one_warning(
     name: str, parts: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
+    boxed = "box" in name
     with caplog.at_level(logging.WARNING, "kpnet"):
-        data = opened(spoiled(name))
+        data = opened(spoiled(name), boxed_only=boxed)
     assert data.kept.tolist() == [0, 2, 3]
     assert [int(data.read(i)[0][0, 0]) for i in range(3)] == [0, 2, 3]
     assert [data.instance(i) for i in range(3)] == [0, 1, 0], "numbered among those that are left"
@@ -98,7 +110,45 @@ def test_what_cannot_be_used_is_skipped_with_one_warning(
     (record,) = caplog.records
     assert str(SOURCE) in record.getMessage()
     with pytest.raises(KpnetError, match="row 1"):
-        opened(spoiled(name), strict=True)
+        opened(spoiled(name), boxed_only=boxed, strict=True)
+    if not boxed:
+        return
+    data = opened(spoiled(name))  # which needs no boxes
+    assert data.kept.tolist() == [0, 1, 2, 3]
+    assert [data.box(i) is None for i in range(4)] == [False, True, False, False]
+    assert len(data.skipped.notes) == (name != "no box")
+
+
+def test_an_odd_visibility_costs_its_point_alone(caplog: pytest.LogCaptureFixture) -> None:
+    data = opened(spoiled("level"))
+    assert data.kept.tolist() == [0, 1, 2, 3]
+    assert data.visibility(1).tolist() == [0, 2]
+    assert data.labels()[1].tolist() == [False, True]
+    (note,) = data.skipped.notes
+    assert note == "row 1: left_eye has visibility 3; expected 0, 1 or 2; the point is left out"
+    assert note in caplog.text
+    with pytest.raises(KpnetError, match="row 1"):
+        opened(spoiled("level"), strict=True)
+
+
+def test_instances_that_stand_twice_are_noted() -> None:
+    given = instances()
+    given.keypoints[2] = given.keypoints[0]
+    given.keypoints[3] = given.keypoints[1]  # on another image
+    data = opened(given, strict=True)
+    assert len(data) == 4
+    assert data.skipped.notes == [
+        "instances with the same points on the same image appear more than once: row 2 is row 0"
+    ]
+
+
+def test_one_name_of_several_images_is_told_apart() -> None:
+    pixels = np.array([0, 1, 0, 2, 1, 3], np.uint8).reshape(-1, 1, 1)
+    skipped = Skipped(SOURCE)
+    names = tell_apart(["a", "a", "a", "b", "a", "a_2"], pixels, skipped)
+    assert names == ["a", "a_3", "a", "b", "a_3", "a_2"]
+    assert skipped.notes == ['names that stand for several images are kept apart by a number: "a" as "a_3"']
+    assert tell_apart(["a", "b"], pixels[:2], Skipped(SOURCE)) == ["a", "b"]
 
 
 def test_a_box_that_touches_the_image_is_used() -> None:

@@ -31,13 +31,14 @@ def test_boxes_and_visibility(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", ["-1", "3", "0.5", "inf"])
-def test_an_unknown_visibility_leaves_the_sample_out(tmp_path: Path, level: str) -> None:
+def test_an_unknown_visibility_leaves_the_point_out(tmp_path: Path, level: str) -> None:
     lines = csv_lines()
     more = ["nose_visibility", "2", level, "1", "0"]
     path = write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)])
     data = PointsCSV(path)
-    assert data.skipped.messages == [f"line 3: nose has visibility {level}; expected 0, 1 or 2"]
-    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "b.png", "c.png"]
+    assert data.skipped.notes == [f"line 3: nose has visibility {level}; expected 0, 1 or 2; the point is left out"]
+    assert [data.image_name(i) for i in range(len(data))] == ["a.png", "a.png", "b.png", "c.png"]
+    assert data.visibility(1).tolist() == [0, 2, 2]
     with pytest.raises(KpnetError, match="line 3: nose has visibility"):
         PointsCSV(path, strict=True)
 
@@ -54,13 +55,15 @@ def test_a_box_outside_the_picture_is_left_out_without_a_size_in_the_file(tmp_pa
     path = tmp_path / "points.csv"
     path.write_text("\n".join(["image,nose_x,nose_y,box_x0,box_y0,box_x1,box_y1", *rows]))
     data = PointsCSV(path, exif=exif)
-    assert data.skipped.messages == [
-        "line 2: its box [65, 5, 75, 15] lies outside the image of 60x80"
+    assert data.skipped.notes == [
+        "line 2: its box [65, 5, 75, 15] lies outside the image of 60x80; the box is left out"
         if exif
-        else "line 3: its box [5, 65, 15, 75] lies outside the image of 80x60",
-        "line 5: its box [5, 65, 15, 75] lies outside the image of 80x60",
+        else "line 3: its box [5, 65, 15, 75] lies outside the image of 80x60; the box is left out",
+        "line 5: its box [5, 65, 15, 75] lies outside the image of 80x60; the box is left out",
+        "instances with the same points on the same image appear more than once: line 3 is line 2, line 5 is line 4, "
+        "line 6 is line 4",
     ]
-    for index in range(3):
+    for index in range(5):
         (height, width), box = data.read(index)[0].shape[:2], data.box(index)
         assert box is None or (box[0] < width and box[1] < height)
     with pytest.raises(KpnetError, match="lies outside the image"):

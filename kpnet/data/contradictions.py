@@ -1,0 +1,103 @@
+"""Find what in a dataset contradicts itself: points and boxes, and images that EXIF turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from kpnet.core.errors import KpnetError
+from kpnet.data.base import KeypointDataset
+from kpnet.data.formats.image_files import ImageFileDataset
+from kpnet.data.images import read_image_size
+
+_MARGIN = 0.05  # of a box's sides: annotators draw boxes a little too tight
+_NAMED = 3
+
+
+def find_contradictions(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:
+    """Compare points with their boxes and with the way up of their images.
+
+    Args:
+        dataset: The dataset.
+        xy: Its keypoints (N, K, 2) in pixels, NaN where absent.
+
+    Returns:
+        One line for each kind of contradiction, with what to look at or the option that reads the data right.
+    """
+    found = _points_outside_boxes(dataset, xy)
+    return found + (_turned_images(dataset, xy) if isinstance(dataset, ImageFileDataset) else [])
+
+
+def _points_outside_boxes(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:
+    odd, boxed = [], 0
+    for index in range(len(dataset)):
+        box, points = dataset.box(index), xy[index][np.isfinite(xy[index]).all(-1)]
+        if box is None or not len(points):
+            continue
+        boxed += 1
+        margin = _MARGIN * (box[2:] - box[:2]) + 0.5
+        inside = ((points >= box[:2] - margin) & (points <= box[2:] + margin)).all(-1)
+        if inside.mean() < 0.5:
+            odd.append(f"{dataset.image_name(index)} #{dataset.instance(index)}")
+    if not odd:
+        return []
+    return [
+        f"{len(odd)} of {boxed} samples have most of their points outside their box: {_few(odd)}; are the boxes as the "
+        "format has them, and each on its own instance?"
+    ]
+
+
+def _turned_images(dataset: ImageFileDataset, xy: np.ndarray) -> list[str]:
+    """Say how images are read that EXIF turns, and whether their labels fit the other way only."""
+    first: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        first.setdefault(dataset.image_name(index), []).append(index)
+    turned = {name: indices for name, indices in first.items() if _is_turned(dataset.path(indices[0]))}
+    if not turned:
+        return []
+    beyond, total, shown = np.zeros(2, int), 0, []
+    for indices in turned.values():
+        path = dataset.path(indices[0])
+        try:
+            now = dataset.image(indices[0]).shape[:2]
+            sizes = [read_image_size(path, exif=exif) for exif in (False, True)]
+        except KpnetError:
+            continue
+        as_shown = bool(dataset.exif) if dataset.exif is not None or sizes[0] == sizes[1] else now == sizes[1]
+        shown.append(as_shown)
+        for index in indices:
+            total += 1
+            edges = [xy[index][np.isfinite(xy[index]).all(-1)], *_corners(dataset.box(index))]
+            corners = np.concatenate(edges)
+            for k, (height, width) in enumerate(sizes if not as_shown else sizes[::-1]):
+                outside = (corners < -1.5).any(-1) | (corners > (width + 0.5, height + 0.5)).any(-1)
+                beyond[k] += outside.any()
+    if not shown:
+        return []
+    ways = ("shown", "stored") if np.mean(shown) > 0.5 else ("stored", "shown")
+    said = f"{len(turned)} images are turned by EXIF, such as {next(iter(turned))}; they are read as {ways[0]}"
+    option = f"exif: {str(ways[1] == 'shown').lower()}"
+    if beyond[0] > beyond[1]:
+        return [
+            f"{said}, and {beyond[0]} of their {total} samples have points or boxes outside; as {ways[1]}, "
+            f"{beyond[1]}: set the format's {option}"
+        ]
+    return [f"{said}; if their points were placed on the images as {ways[1]}, set the format's {option}"]
+
+
+def _corners(box: np.ndarray | None) -> list[np.ndarray]:
+    return [] if box is None else [box.reshape(2, 2)]
+
+
+def _is_turned(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # PIL reads other files than OpenCV, which decides
+        return False
+
+
+def _few(items: list[str]) -> str:
+    return ", ".join(items[:_NAMED]) + (", …" if len(items) > _NAMED else "")
