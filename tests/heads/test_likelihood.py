@@ -68,3 +68,16 @@ def test_the_likelihood_is_the_density_that_the_covariance_is_of(name: str) -> N
     assert covariance is not None
     variance = (density * targets[:, 0].square()).sum(0) / density.sum()
     torch.testing.assert_close(covariance[0, 0].diagonal(), variance, rtol=5e-3, atol=0)
+
+
+def test_autocast_leaves_the_density_in_float32() -> None:
+    head = build({"name": "rle"}, 3)
+    assert isinstance(head, RLEHead)
+    for parameter in head.flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    xy, log_scale, target = torch.randn(3, 8, 3, 2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        narrow = head.nll(xy, log_scale, target, torch.ones(8, 3))
+    with torch.no_grad():
+        wide = head.nll(xy, log_scale, target, torch.ones(8, 3))
+    torch.testing.assert_close(narrow, wide, rtol=1e-6, atol=1e-6)
