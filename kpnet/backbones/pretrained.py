@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kpnet.backbones.base import BACKBONES
 from kpnet.backbones.weights import load_weights
-from kpnet.config.fields import Part, Positive, Rate, StrictModel
+from kpnet.config.fields import Number, Part, Positive, Rate, StrictModel
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
@@ -29,7 +29,7 @@ class InputSpec(StrictModel):
 
     channels: Positive
     """Channels of the images."""
-    mean: list[float]
+    mean: list[Number]
     """Mean of images in [0, 1]: one value, or one for each channel."""
     std: list[Rate]
     """Standard deviation of images in [0, 1]: one value, or one for each channel."""
@@ -39,22 +39,26 @@ class _Model(BaseModel):
     """What the files of a saved model and of a pretraining have in common."""
 
     backbone: Part
+    head: Part | None = None
     input_size: tuple[Positive, Positive]
 
 
 class _File(BaseModel):
     model: _Model
     input: InputSpec
+    skeleton: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class PretrainedSource:
-    """The backbone in a folder that kpnet wrote; `path` is as the user gave it."""
+    """What a folder of kpnet holds; `path` is as the user gave it. A pretraining has no head and no skeleton."""
 
     path: str
     spec: Part
     input_size: tuple[int, int]
     input: InputSpec
+    head: Part | None = None
+    skeleton: dict[str, Any] | None = None
 
     def check(self, spec: str | Mapping[str, Any], channels: int) -> None:
         """Raise KpnetError where the config has another network or another number of channels."""
@@ -94,7 +98,8 @@ def read_source(pretrained: bool | str | Path) -> PretrainedSource | None:
         found = _File.model_validate(values)
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(where), _File, values)) from None
-    return PretrainedSource(str(pretrained), found.model.backbone, found.model.input_size, found.input)
+    model = found.model
+    return PretrainedSource(str(pretrained), model.backbone, model.input_size, found.input, model.head, found.skeleton)
 
 
 def backbone_weights(pretrained: str | Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kpnet.cli.errors import exit_with_failures
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
@@ -32,7 +33,10 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Train several configs with several seeds, and compare them in a table and an HTML page."""
+    """Train several configs with several seeds, and compare them in a table and an HTML page.
+
+    The exit code is 1 if a training failed; the same command tries it again.
+    """
     from kpnet.experiments import comparison
 
     sources = [text for text in configs if "=" not in text]
@@ -40,5 +44,6 @@ def compare(
         raise KpnetError("nothing to compare: give configs")
     out = out or comparison.default_folder(sources)
     overrides = [text for text in configs if "=" in text]
-    comparison.compare(sources, overrides, seeds=seeds, folds=folds, workers=workers, out=out)
+    records = comparison.compare(sources, overrides, seeds=seeds, folds=folds, workers=workers, out=out)
     echo(f"{out / 'report.html'}; the table: comparison.md, comparison.csv, comparison.json; the runs: runs/")
+    exit_with_failures([f"{each['row']}: {each['note']}" for each in records if each["failed"]])

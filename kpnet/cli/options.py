@@ -31,7 +31,9 @@ InputsArg = Annotated[
 # Options of a training
 
 OutOption = Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run after its last full epoch.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue the run after its last full epoch, or start it if there is none.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Delete an existing run and start again.")]
 
 # Options of a trained model

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kpnet.cli.errors import exit_with_failures
 from kpnet.cli.options import OverridesArg
 from kpnet.core.console import echo
 
@@ -23,12 +24,16 @@ def sweep(
         ),
     ] = None,
 ) -> None:
-    """Search for the best values of config keys: a grid, at random, or Bayesian."""
+    """Search for the best values of config keys: a grid, at random, or Bayesian.
+
+    The exit code is 1 if a trial failed; the same command tries it again.
+    """
     from kpnet.experiments import sweeping
     from kpnet.experiments.sweep_space import load_sweep
 
     settings, config = load_sweep(source, overrides or ())
     out = out or Path("runs") / settings.name
-    sweeping.sweep(settings, config, out=out, storage=storage, workers=workers)
+    trials = sweeping.sweep(settings, config, out=out, storage=storage, workers=workers)
     echo((out / "sweep.md").read_text(encoding="utf-8"))
     echo(f"{out}: the table in sweep.md and sweep.csv; the study; the runs in runs/")
+    exit_with_failures(sweeping.failures(trials))

@@ -18,8 +18,16 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
+from kpnet.core.files import expand_path
+
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Side = Annotated[int, Field(gt=0, le=2**13)]
+Channels = Annotated[int, Field(gt=0, le=2**16)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy's
+# float32, in which torch computes, ends at 3e38.
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+NonNegative = Annotated[float, Field(ge=0, le=1e30)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A part chosen by name: "resnet18", or {"name": …} with its options, which the part checks itself.
 Part = str | dict[str, Any]
@@ -39,7 +47,8 @@ def _folder_name(value: str) -> str:
 
 
 FolderName = Annotated[str, AfterValidator(_folder_name)]
-FilledText = Annotated[str, Field(min_length=1)]  # of a path: an empty one would mean the working folder
+# With `~` and `$VAR` expanded. An empty one would mean the working folder.
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(lambda path: str(expand_path(path)))]
 
 
 def square(value: Any) -> Any:
@@ -74,9 +83,7 @@ class ShortForm:
         return {"anyOf": [*choices, {"enum": alone}] if alone else choices}
 
 
-ImageSize = Annotated[
-    tuple[Positive, Positive], BeforeValidator(square, json_schema_input_type=tuple[Positive, Positive] | Positive)
-]
+ImageSize = Annotated[tuple[Side, Side], BeforeValidator(square, json_schema_input_type=tuple[Side, Side] | Side)]
 
 
 class StrictModel(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kpnet.config.fields import Fraction, Positive, Rate, ShortForm, StrictModel
+from kpnet.config.fields import Fraction, NonNegative, Positive, Rate, ShortForm, StrictModel
 
 
 class SGD(StrictModel):
@@ -16,11 +16,11 @@ class SGD(StrictModel):
     """Name of the optimizer."""
     lr: Rate
     """Learning rate."""
-    momentum: Annotated[float, Field(ge=0)] = 0.9
+    momentum: NonNegative = 0.9
     """Momentum: the fraction of the last update that is added to the next."""
     nesterov: bool = True
     """Use Nesterov's momentum instead of the plain one."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay; not applied to biases and norm layers."""
 
 
@@ -33,7 +33,7 @@ class Adam(StrictModel):
     """Learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of the running means of the gradient and of its square."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay; not applied to biases and norm layers."""
 
 
@@ -42,7 +42,7 @@ class AdamW(Adam):
 
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
     """Name of the optimizer."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: NonNegative = 0.01
     """Weight decay; not applied to biases and norm layers."""
 
 
@@ -71,7 +71,7 @@ class Cosine(StrictModel):
 
     name: Literal["cosine"] = "cosine"
     """Name of the schedule."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: NonNegative = 0.0
     """Epochs in which the learning rate rises linearly."""
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Final factor: lr of the last step / lr."""

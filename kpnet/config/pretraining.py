@@ -8,7 +8,20 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from kpnet.config.fields import FilledText, FolderName, ImageSize, Part, Positive, Rate, Recipe, StrictModel
+from kpnet.config.fields import (
+    Channels,
+    FilePath,
+    FolderName,
+    ImageSize,
+    NonNegative,
+    Number,
+    Part,
+    Positive,
+    Rate,
+    Recipe,
+    Seed,
+    StrictModel,
+)
 from kpnet.config.loading import load_as
 from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
 
@@ -29,11 +42,11 @@ class AutoencoderConfig(StrictModel):
     """The decoder, for backbones that do not bring their own."""
     latent: Positive | None = None
     """Size of the latent vector; null: use the coarsest feature map."""
-    in_channels: Positive = 3
+    in_channels: Channels = 3
     """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""
-    mean: list[float] | None = None
+    mean: list[Number] | None = None
     """Mean of the images in [0, 1], one value or one per channel; null: the backbone's."""
     std: list[Rate] | None = None
     """Standard deviation of the images in [0, 1], one value or one per channel; null: the backbone's."""
@@ -42,11 +55,11 @@ class AutoencoderConfig(StrictModel):
 class ImagesConfig(StrictModel):
     """Images without labels."""
 
-    root: FilledText = "."
+    root: FilePath = "."
     """Folder of the images, relative to the working directory."""
-    images: FilledText
+    images: FilePath
     """Under `root`: a folder of images, an npz with an array `images`, or a CSV with an Image column."""
-    val: Annotated[float, Field(gt=0, lt=1)] | FilledText | None = 0.1
+    val: Annotated[float, Field(gt=0, lt=1)] | FilePath | None = 0.1
     """Fraction of the images to validate with, or other images under `root`; null: none."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order."""
@@ -74,11 +87,11 @@ class PretrainSettings(StrictModel):
     """Optimizer (default `adamw`)."""
     schedule: Schedule = OneCycle()
     """Learning-rate schedule (default `one_cycle`)."""
-    noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: NonNegative = 0.0
     """Standard deviation of the Gaussian noise on the input, in grey values of [0, 1]."""
     mask: Mask | None = None
     """Patches to blank in the input; null: none."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed of the initial weights, the order of images and the augmentation."""
 
 

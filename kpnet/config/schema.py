@@ -17,7 +17,21 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from kpnet.config.fields import FilledText, FolderName, Fraction, ImageSize, Part, Positive, Rate, Recipe, StrictModel
+from kpnet.config.fields import (
+    Channels,
+    FilePath,
+    FolderName,
+    Fraction,
+    ImageSize,
+    NonNegative,
+    Number,
+    Part,
+    Positive,
+    Rate,
+    Recipe,
+    Seed,
+    StrictModel,
+)
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 
 
@@ -34,17 +48,17 @@ class ModelConfig(StrictModel):
     """Head that turns features into keypoints: its name, or `{name: …}` with its options."""
     num_keypoints: Annotated[int, Field(gt=0, le=100_000)] | None = None
     """Number of keypoints; null: as many as the skeleton has."""
-    in_channels: Annotated[int, Field(gt=0, le=65_536)] = 3
+    in_channels: Channels = 3
     """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""
-    pretrained: Annotated[bool | FilledText, BeforeValidator(_path)] = False
-    """true: the library's published weights; or the path of a weight file, a run or a pretraining."""
+    pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
+    """true: published weights; or the path of a weight file, a pretraining, or a run, whose head is taken too."""
     crop: Literal["box", "points"] | None = None
     """Region the model was trained on: boxes or points; null for whole images. Set from `data.crop`."""
     box_scale: Rate = 1.25
     """Size of the crop relative to the box (1.25 adds a 12.5 % margin on each side)."""
-    mean: list[float] | None = None
+    mean: list[Number] | None = None
     """Mean of the images in [0, 1], one value or one per channel; null: the backbone's."""
     std: list[Rate] | None = None
     """Standard deviation of the images in [0, 1], one value or one per channel; null: the backbone's."""
@@ -71,7 +85,7 @@ class ModelConfig(StrictModel):
 class TrainFile(StrictModel):
     """One training file. Options not given default to those of `data`."""
 
-    file: FilledText | int
+    file: FilePath | int
     """File or folder under `data.root`; for `synthetic`, a number of samples."""
     weight: Rate = 1.0
     """Weight of the file's points in the loss."""
@@ -136,17 +150,17 @@ class DataConfig(StrictModel):
 
     format: Part = "kaggle_csv"
     """Data format: its name, or `{name: …}` with its options."""
-    root: FilledText = "."
+    root: FilePath = "."
     """Folder of the files, relative to the working directory."""
     train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
         default_factory=list
     )
     """Training data: one file or a list of files, each a name or a mapping."""
-    val: FilledText | int | None = None
+    val: FilePath | int | None = None
     """Validation file; for `synthetic`, a number of samples."""
     fold: Fold | None = None
     """One fold of a cross-validation on the training data, instead of `val`."""
-    skeleton: str | list[str] | dict[str, Any] | None = None
+    skeleton: FilePath | list[str] | dict[str, Any] | None = None
     """A shipped name, a YAML file, a list of names, or a mapping with `names`; null: the file's own points."""
     complete_only: bool = False
     """Skip samples that lack a point."""
@@ -183,7 +197,7 @@ class Freeze(StrictModel):
     """Number of the backbone's stages to freeze, the finest first; null: all."""
     every: Positive | None = None
     """After `until`, unfreeze one more stage every N epochs, last stage first; null: all at once."""
-    warmup: Annotated[float, Field(ge=0)] = 1.0
+    warmup: NonNegative = 1.0
     """Epochs in which the learning rate of unfrozen stages rises linearly; not used with `schedule: plateau`."""
 
     @model_validator(mode="after")
@@ -234,7 +248,7 @@ class TrainConfig(StrictModel):
     """Clip the norm of the gradient to this value; null: no clipping."""
     overfit: Optimizer | None = None
     """Optimizer used by `--overfit` instead of the recipe's; null: the recipe's."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed of the initial weights, the order of samples and the augmentation."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kpnet.config.fields import FolderName, Positive, Recipe, StrictModel
+from kpnet.config.fields import FilePath, FolderName, Positive, Recipe, Seed, StrictModel
 
 
 class Range(StrictModel):
@@ -43,7 +43,7 @@ class SweepConfig(Recipe):
 
     name: FolderName = "sweep"
     """Name of the study, which is written to `runs/NAME`."""
-    config: str
+    config: FilePath
     """Config to vary: a YAML file or the name of a recipe."""
     overrides: list[str] = Field(default_factory=list)
     """Overrides of the config, as on the command line: `key.path=value`."""
@@ -53,7 +53,7 @@ class SweepConfig(Recipe):
     """Number of trials of `random` and `bayes`."""
     prune: bool = True
     """With `bayes`, stop a trial that is worse than the median of the others at the same epoch."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed of the search."""
     tables: str | None = None
     """A key of `space` with a list of values: write one table for each of them."""

@@ -88,6 +88,20 @@ def file_name(text: str, suffix: str = "") -> str:
     return kept.encode()[: 200 - len(suffix)].decode(errors="ignore") + suffix
 
 
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a file, and wait until the disk has it; where the disk is full, the file stays as it was."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(size)
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def plain(value: Any) -> Any:
     """Replace numbers that are not finite by None, as JSON has no NaN."""
     if isinstance(value, dict):

@@ -10,8 +10,10 @@ WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 
 
 def model_folder(path: str | Path) -> Path:
-    """Return the folder with the model's files: `path` itself, or `path/final` of a run."""
+    """Return the folder with the model's files: `path` itself, `path/final` of a run, or the folder of a file."""
     path = Path(path)
+    if path.is_file():
+        return _folder_of_file(path)
     for folder in (path, path / "final"):
         if (folder / WEIGHTS).is_file():
             return folder
@@ -24,6 +26,16 @@ def model_folder(path: str | Path) -> Path:
     raise KpnetError(f"{path}: expected a run folder or a saved model, found no {WEIGHTS} in it")
 
 
+def _folder_of_file(path: Path) -> Path:
+    """Return the folder of a file of a saved model or of a run; raise for other files, which say less than a model."""
+    if path.name in (WEIGHTS, CONFIG) and (path.parent / WEIGHTS).is_file():
+        return path.parent
+    if path.name in ("config.yaml", "last.ckpt", "metrics.csv"):
+        raise KpnetError(f"{path}: a file of a training, not a model: give the run folder, {path.parent}")
+    raise KpnetError(f"{path}: not a saved model of kpnet: give a run folder, or a folder with {WEIGHTS} and {CONFIG}")
+
+
 def weights_file(path: str | Path) -> Path:
     """Return the weight file that `pretrained` names: `path` itself, or the one in a run or saved model."""
-    return model_folder(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    path = Path(path)
+    return model_folder(path) / WEIGHTS if path.is_dir() or path.name == CONFIG else path

@@ -18,6 +18,7 @@ from typing import Any
 from kpnet import __version__
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import PARTIAL, write_json
+from kpnet.core.locking import LOCK
 
 MARKER = ".kpnet"
 
@@ -123,9 +124,9 @@ def folder_kind(folder: Path) -> str | None:
 
 
 def is_occupied(folder: Path) -> bool:
-    """Return whether a path is a file, or a folder with something in it other than what a killed process left."""
+    """Return whether a path is a file, or a folder that holds more than a lock and what a killed process left."""
     if folder.is_dir():
-        return any(not path.name.startswith(PARTIAL) for path in folder.iterdir())
+        return any(path.name != LOCK and not path.name.startswith(PARTIAL) for path in folder.iterdir())
     return os.path.lexists(folder)
 
 

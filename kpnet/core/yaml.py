@@ -48,7 +48,7 @@ def read_yaml(path: Path, expected: str) -> Any:
     Raises:
         KpnetError: The file cannot be read, or it is not plain YAML; the message names the file and the line.
     """
-    return parse_yaml(read_text(path, expected, MAX_BYTES), str(path), expected)
+    return _parse(read_text(path, expected, MAX_BYTES), str(path), expected, lines=True)
 
 
 def parse_yaml(text: str, where: str, expected: str) -> Any:
@@ -67,10 +67,14 @@ def parse_yaml(text: str, where: str, expected: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise KpnetError(f"{where}: more than {MAX_BYTES // 2**20} MiB; expected {expected}")
+    return _parse(text, where, expected, lines="\n" in text)
+
+
+def _parse(text: str, where: str, expected: str, lines: bool) -> Any:
     try:
         return _Reader(text).document()
     except _NotPlainYamlError as error:
-        line = "" if error.line is None or "\n" not in text.strip() else f":{error.line + 1}"
+        line = f":{error.line + 1}" if lines and error.line is not None else ""
         raise KpnetError(f"{where}{line}: not YAML: {error}; expected {expected}") from None
 
 

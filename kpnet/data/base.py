@@ -38,7 +38,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     Args:
         image_size: Height and width to which every image is letterboxed. None keeps each image's own size.
         in_channels: 1 converts every image to grey, 3 to RGB. None keeps the channels.
-        transform: Augmentation. It draws from the seed, the epoch and the index alone.
+        transform: Augmentation. Its draws follow from the seed, the index and the epoch (`set_epoch`). Until an epoch
+            is set they differ each time, and follow `torch.manual_seed` as those of torchvision's transforms do.
         seed: Seed of the augmentation.
 
     Attributes:
@@ -61,8 +62,12 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         self.in_channels = in_channels
         self.transform = transform
         self.seed = seed
-        # In shared memory, so that workers that live on see the new epoch.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        # In shared memory, so that workers that live on see the new epoch; negative until one is set.
+        self._epoch = torch.full((1,), -1).share_memory_()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # a copy's tensor is not
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
@@ -183,10 +188,10 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which changes what the augmentation draws.
+        """Set the epoch: what the augmentation draws then depends on the seed, the epoch and the index alone.
 
         Args:
-            epoch: Number of the epoch.
+            epoch: Number of the epoch, at least 0.
         """
         self._epoch.fill_(epoch)
 
@@ -243,23 +248,42 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative ones count from the end, others are an IndexError
-        return self.sample(index, index)
+        return self.sample(index, self.draws(index))
 
-    def sample(self, index: int, draws: int) -> dict[str, Any]:
-        """Return an item with the random crop and augmentation of another, so that all frames of a clip move alike.
+    def draws(self, index: int) -> tuple[int, ...]:
+        """Return numbers from which the random crop and augmentation of a sample follow, for `sample`.
 
         Args:
             index: Index of the sample.
-            draws: Index of the sample whose random draws are used.
+
+        Returns:
+            The seed, the epoch and the index. Until an epoch is set, a number from torch's random generator takes its
+            place: a worker of a `DataLoader` has another seed in each epoch.
+        """
+        if not self._is_random(index):
+            return ()
+        epoch = int(self._epoch)
+        return self.seed, int(torch.randint(2**62, ())) if epoch < 0 else epoch, index
+
+    def _is_random(self, index: int) -> bool:
+        jitters = self.cropper is not None and self.cropper.jitters
+        return jitters or self.transform_of(index) is not None
+
+    def sample(self, index: int, draws: tuple[int, ...]) -> dict[str, Any]:
+        """Return an item with given random draws, so that all frames of a clip move alike.
+
+        Args:
+            index: Index of the sample.
+            draws: What `draws` gave for this sample or another.
 
         Returns:
             The item, as described for the class.
         """
         weight, transform = self.point_weights(index), self.transform_of(index)
         jitters = self.cropper is not None and self.cropper.jitters
-        augmented = transform is not None or jitters
+        augmented = self._is_random(index)
         if augmented:
-            seed, seed_of_crop = np.random.SeedSequence((self.seed, int(self._epoch), draws)).generate_state(2)
+            seed, seed_of_crop = np.random.SeedSequence(draws).generate_state(2)
         image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop) if jitters else None)
         if transform is not None:
             image, points = transform(image, np.column_stack([xy, weight]), int(seed))

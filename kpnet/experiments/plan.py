@@ -14,7 +14,7 @@ from kpnet import __version__
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, Fold
 from kpnet.core.errors import KpnetError
-from kpnet.core.model_folder import WEIGHTS, model_folder
+from kpnet.core.model_folder import weights_file
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -150,8 +150,7 @@ def fingerprint(config: Config) -> str:
     files = [entry.file for entry in config.data.train] + [config.data.val]
     held: dict[str, Any] = {name: _content(Path(config.data.root) / name) for name in files if isinstance(name, str)}
     if isinstance(config.model.pretrained, str):
-        source = Path(config.model.pretrained)
-        held["pretrained"] = _content(model_folder(source) / WEIGHTS if source.is_dir() else source)
+        held["pretrained"] = _content(weights_file(config.model.pretrained))
     if config.data.skeleton is not None:
         held["skeleton"] = Skeleton.load(config.data.skeleton).to_dict()
     text = json.dumps([__version__, values, held], sort_keys=True)

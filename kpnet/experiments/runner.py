@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError, NotFiniteError, UserInterruptError, first_line
 from kpnet.core.files import write_json
+from kpnet.core.locking import LOCK, locked
 from kpnet.core.outputs import check_writable, folder_kind, is_occupied, mark_folder
 from kpnet.experiments.plan import Row, ShouldContinue, Trial, TrialStopped
 from kpnet.experiments.result import FILE, Result, load_result, measure_run
@@ -77,11 +77,8 @@ def locked_folder(out: Path, kind: str) -> Iterator[None]:
         raise KpnetError(f"{out}: holds something else than a {kind}; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     mark_folder(out, kind)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise KpnetError(f"{out}: another kpnet process works in it; wait for it, or give another --out") from None
+    with locked(out / LOCK, out):
+        yield
 
 
 @contextmanager
@@ -133,8 +130,10 @@ def run_trial(
     """
     folder = trial.folder(out / "runs")
     if finished(folder, trial):
-        console.print(f"{title}: already finished", markup=False, highlight=False, soft_wrap=True)
-        return Outcome(trial, folder, load_result(folder))
+        with suppress(KpnetError):  # a damaged result is measured again
+            result = load_result(folder)
+            console.print(f"{title}: already finished", markup=False, highlight=False, soft_wrap=True)
+            return Outcome(trial, folder, result)
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     state, problem = train_apart(trial, folder, Output(title, console.is_terminal, workers), watch)
@@ -190,7 +189,7 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, wa
         return bool(pipe.recv())
 
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=PATIENCE):
+        with locked(folder.with_name(f".{folder.name}.lock"), folder, PATIENCE):
             pipe.send(("end", *attempt(trial, folder, output.console(), ask if watched else None)))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -216,14 +215,29 @@ def _train_and_measure(trial: Trial, folder: Path, console: Console, watch: Shou
     from kpnet.training.supervised import train
     from kpnet.training.trainer import on_gpu
 
-    resume = (folder / "last.ckpt").is_file()
-    restart = is_occupied(folder) and not resume  # killed in its first epoch
+    resume = _can_resume(folder, console)
+    restart = is_occupied(folder) and not resume
     watchers = [] if watch is None else [PruningCallback(watch)]
     before = _epochs(folder)
     train(trial.config, out=folder, resume=resume, force=restart, console=console, callbacks=watchers)
     write_json(folder / "trial.json", {"key": trial.key, "row": trial.row})
     trained = _epochs(folder) > before  # a run that is only measured does not show its training's memory
     measure_run(folder, peak_bytes=_peak_bytes(on_gpu(trial.config.trainer)) if trained else None).save(folder)
+
+
+def _can_resume(folder: Path, console: Console) -> bool:
+    """Return whether a trial has a checkpoint to go on from; one that cannot be read is reported, and no failure."""
+    from kpnet.training.run_folder import trained_epochs
+
+    checkpoint = folder / "last.ckpt"
+    if not checkpoint.is_file():
+        return False
+    try:
+        trained_epochs(checkpoint)
+    except KpnetError as error:
+        console.print(f"{error}: the training starts again", style="yellow", markup=False, soft_wrap=True)
+        return False
+    return True
 
 
 def _epochs(run: Path) -> int:

@@ -7,6 +7,7 @@ import itertools
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from kpnet.config.sweep import Range, SweepConfig
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
-from kpnet.experiments.runner import exit_with_parent, locked_folder, resumable, run_trial
+from kpnet.experiments.runner import State, exit_with_parent, locked_folder, resumable, run_trial
 from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
+MAX_FAILURES = 10  # in a row, of a random or Bayesian search
 CELL = "cell"  # attribute of a grid's trial: the values that were enqueued, not drawn by a sampler
 
 
@@ -89,12 +91,20 @@ class Study:
                 good.append(_requested_values(trial))
 
     def work(self, console: Console, workers: int) -> None:
-        """Take trials and train them, as one of several workers, until there are enough."""
+        """Take trials and train them, as one of several workers, until there are enough, or too many failed in a row.
+
+        Trials that failed do not count, and values are drawn until there are enough: without an end, if all fail.
+        """
         study = self.open()
+        failed = 0
         while (trial := self._next(study)) is not None:
             study.sampler = _sampler(self.sweep, trial.number)
-            self._run(study, trial, console, workers)
+            failed = failed + 1 if self._run(study, trial, console, workers) == "failed" else 0
             write_tables(self.sweep, finished_trials(study), self.out)
+            if failed == MAX_FAILURES and self.sweep.method != "grid":
+                text = f"{self.out}: {failed} trials failed in a row, so no more are tried"
+                console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+                return
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -105,11 +115,11 @@ class Study:
             return None
         return study.ask()
 
-    def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> None:
+    def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> State:
         values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
         if self.sweep.method == "grid" and CELL not in trial.user_attrs:
             study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
-            return
+            return "stopped"
         config = on_one_device(config_with_values(self.sweep, values)).model_copy(
             update={"name": f"{self.sweep.name} {trial.number}"}
         )
@@ -135,6 +145,7 @@ class Study:
             study.tell(trial, 0.0)
         else:
             study.tell(trial, state=TrialState.FAIL)
+        return outcome.state
 
 
 def sweep(
@@ -190,9 +201,18 @@ def sweep(
                 raise KpnetError(f"{out}: a worker ended too early; the same command continues")
         found = finished_trials(study.open())
         write_tables(settings, found, out)
-    if not found:
-        raise KpnetError(f"{out}: no trial was finished; see the messages above")
+    problems = failures(found)
+    if len(problems) == len(found):
+        raise KpnetError(
+            f"{out}: no trial was finished; the last one: {problems[-1] if problems else 'none was begun'}"
+        )
     return found
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Return a line for each trial that failed; one that diverged or was stopped has an outcome."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return [f"trial {trial.number}: {trial.user_attrs['note']}" for trial in failed]
 
 
 def _work(study: Study, parent: int, workers: int, method: str) -> None:

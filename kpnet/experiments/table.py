@@ -51,7 +51,7 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
     first = groups[0]
     records = []
     for group in groups:
-        record: dict[str, Any] = {"row": group.name, "runs": len(group.results)}
+        record: dict[str, Any] = {"row": group.name, "runs": len(group.results), "failed": len(group.problems)}
         for name in MEASURES:
             record[name], record[f"{name}_sd"] = _mean_sd([r.measures[name] for r in group.results])
         for name in COSTS:

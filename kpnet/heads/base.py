@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,6 +15,9 @@ from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import Registry, split_spec
 from kpnet.core.validation import check_options
 from kpnet.losses import Reduce, mean_over_visible, ohkm
+
+if TYPE_CHECKING:
+    from kpnet.heads.transfer import HeadReport
 
 Losses = dict[str, float]
 """The option `loss`: name of a term to its weight."""
@@ -79,6 +82,23 @@ class Keypoints:
     dof: float = math.inf
 
 
+@dataclass(frozen=True)
+class PointBlock:
+    """Rows of a tensor that belong to points: along `axis`, from `start` on, `each` rows for every point, in order.
+
+    Attributes:
+        points: Number of points.
+        each: Rows of one point.
+        axis: Axis of the tensor.
+        start: Its first row that belongs to a point.
+    """
+
+    points: int
+    each: int = 1
+    axis: int = 0
+    start: int = 0
+
+
 class Head(nn.Module):
     """A network from feature maps to keypoints. It knows nothing of images or YAML.
 
@@ -125,6 +145,9 @@ class Head(nn.Module):
     frame_window: tuple[int, int] = (0, 0)
     """Frames before and after the predicted one that the head looks at. Where this is not (0, 0), `forward` takes the
     maps of clips, (B, T, C, h, w), too."""
+
+    loaded: HeadReport | None = None
+    """What was taken from a trained head; None if nothing was."""
 
     @classmethod
     def window_from_options(cls, options: Mapping[str, Any]) -> tuple[int, int]:
@@ -179,6 +202,15 @@ class Head(nn.Module):
             Name to weighted term.
         """
         return {name: weight * term(name) for name, weight in self.loss_weights.items() if weight}
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        """Say which rows of the weights belong to which point, so that a training can go on with other points.
+
+        Returns:
+            Name of a tensor in `state_dict` to its rows that belong to points, all along one axis. Nothing is said by
+            default: then the weights are taken only for the same points in the same order.
+        """
+        return {}
 
     def decode(self, output: HeadOutput) -> Tensor:
         """Return the predicted keypoints alone.

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from kpnet import decoding
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
+from kpnet.heads.base import (
+    HEADS,
+    Hardest,
+    Head,
+    HeadOutput,
+    Keypoints,
+    Losses,
+    PointBlock,
+    PyramidInfo,
+    check_losses,
+    reducer,
+)
 from kpnet.heads.decoders import DECODERS
 from kpnet.heads.decoders.base import conv_norm_relu
 from kpnet.losses import COORDINATE_LOSSES, MAP_LOSSES, SOFTMAX_LOSSES
@@ -138,6 +149,15 @@ class HeatmapHead(Head):
         if name in MAP_LOSSES:  # a regressed map is the logits themselves
             return MAP_LOSSES[name](logits, target, weight, self.sigma_cells, self.reduce)
         return SOFTMAX_LOSSES[name](logits / self.temperature, target, weight, self.sigma_cells, self.reduce)
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        points = self.maps[0].out_channels
+        assert isinstance(points, int)
+        found = {name: [PointBlock(points)] for name, _ in self.named_parameters() if name.startswith("maps.")}
+        for i in range(len(self.refine)):  # the maps follow the features
+            name = f"refine.{i}.layers.0.0.weight"
+            found[name] = [PointBlock(points, axis=1, start=self.decoder.channels)]
+        return found
 
     def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, HeatmapOutput)

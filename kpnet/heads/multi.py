@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError, did_you_mean
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PyramidInfo
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mixture, probability_within
 
 FUSED = "fused"
@@ -95,6 +95,13 @@ class MultiHead(Head):
             f"{name}.{term}": self.weights[name] * value
             for name, head in self._heads().items()
             for term, value in head.loss(output.parts[name], target, weight).items()
+        }
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        return {
+            f"heads.{name}.{key}": blocks
+            for name, head in self._heads().items()
+            for key, blocks in head.point_blocks().items()
         }
 
     def decode(self, output: HeadOutput) -> Tensor:

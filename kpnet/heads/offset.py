@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from kpnet import decoding
 from kpnet.coordinates import cell_centers, normalized_distance_to_pixel
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
+from kpnet.heads.base import (
+    HEADS,
+    Hardest,
+    Head,
+    HeadOutput,
+    Keypoints,
+    Losses,
+    PointBlock,
+    PyramidInfo,
+    check_losses,
+    reducer,
+)
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, SOFTMAX_LOSSES, Reduce, check_shapes
 from kpnet.uncertainty import CONFIDENCE_RADIUS, probability_within
@@ -105,6 +116,11 @@ class OffsetHead(Head):
             return SOFTMAX_LOSSES[name](output.logits, target, weight, self.sigma_cells, self.reduce)
 
         return self.weighted_terms(term)
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        points = self.maps.out_channels
+        layers = {"maps": PointBlock(points), "offsets": PointBlock(points, each=2)}
+        return {f"{layer}.{name}": [block] for layer, block in layers.items() for name in ("weight", "bias")}
 
     def decode(self, output: HeadOutput) -> Tensor:
         assert isinstance(output, OffsetOutput)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PyramidInfo, check_losses, reducer, weight_dtype
+from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PointBlock, PyramidInfo, check_losses, reducer, weight_dtype
 from kpnet.losses import COORDINATE_LOSSES
 
 LEAKY_SLOPE = 0.01
@@ -87,6 +87,10 @@ class Regressor(Head):
         with torch.autocast(x.device.type, enabled=False):  # half precision would round to a fifth of a pixel
             values: Tensor = self.layers(x.to(weight_dtype(self.layers)))
         return values.unflatten(1, (self.num_keypoints, self.outputs))
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        last = max(i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear))
+        return {f"layers.{last}.{name}": [PointBlock(self.num_keypoints, self.outputs)] for name in ("weight", "bias")}
 
     def coordinate_term(self, name: str, output: HeadOutput, target: Tensor, weight: Tensor) -> Tensor:
         """Return the unweighted coordinate loss of that name; arguments as in `Head.loss`."""

@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 from kpnet.coordinates import cell_centers
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Keypoints, Losses, PyramidInfo, check_losses, reducer
+from kpnet.heads.base import (
+    HEADS,
+    Hardest,
+    Head,
+    HeadOutput,
+    Keypoints,
+    Losses,
+    PointBlock,
+    PyramidInfo,
+    check_losses,
+    reducer,
+)
 from kpnet.heads.decoders import DECODERS
 from kpnet.losses import COORDINATE_LOSSES, axis_cross_entropy, axis_kl, check_shapes
 from kpnet.rendering import log_gaussian_profiles
@@ -114,6 +125,9 @@ class SimCCHead(Head):
         gy, gx = (profile.log_softmax(-1) for profile in log_gaussian_profiles(target, size, self.sigma_bins))
         term = AXIS_LOSSES[name]
         return self.reduce((term(output.x_logits, gx) + term(output.y_logits, gy)) / 2, weight)
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        return {f"maps.{name}": [PointBlock(self.maps.out_channels)] for name in ("weight", "bias")}
 
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, SimCCOutput)

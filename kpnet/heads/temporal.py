@@ -19,6 +19,7 @@ from kpnet.heads.base import (
     HeadOutput,
     Keypoints,
     Losses,
+    PointBlock,
     PyramidInfo,
     check_losses,
     reducer,
@@ -184,6 +185,16 @@ class TemporalHead(Head):
         assert isinstance(output, TemporalOutput)
         inner = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
         return inner | self.weighted_terms(lambda name: COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce))
+
+    def point_blocks(self) -> dict[str, list[PointBlock]]:
+        points = self.last.out_features // 2
+        found = {f"head.{key}": blocks for key, blocks in self.head.point_blocks().items()}
+        found |= {f"last.{name}": [PointBlock(points, each=2)] for name in ("weight", "bias")}
+        tokens = [PointBlock(points, each=2, axis=1)]  # as `correct` joins them
+        if self.predicts_covariance:
+            tokens.append(PointBlock(points, axis=1, start=2 * points))
+        first = "layer.weight_ih_l0" if isinstance(self.layer, nn.RNNBase) else "layer.layers.0.weight"
+        return {**found, first: tokens}
 
     def decode(self, output: HeadOutput) -> Tensor:
         """Return the points that the inner head decodes, corrected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ from torch import nn
 
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.module import wrap_module
-from kpnet.backbones.pretrained import InputSpec, required_channels
+from kpnet.backbones.pretrained import InputSpec, read_source, required_channels
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.memory import MemoryLimit
-from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
+from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
 from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
 from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
+from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import load_extra_state
 from kpnet.models.keypoint_model import KeypointModel, size_message
@@ -136,19 +138,19 @@ def assemble(
     if input_spec is not None:
         backbone.mean, backbone.std = tuple(input_spec.mean), tuple(input_spec.std)
     model = _join(backbone, modules.get("head"), config, skeleton)
+    if input_spec is None and "head" not in modules:
+        _go_on(model)
     model.choose_memory_format()
     return model
 
 
 def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skeleton: Skeleton) -> KeypointModel:
     """Return the model of a backbone and a head; None: the head of the config."""
-    sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
-    pyramid = PyramidInfo(list(backbone.channels), list(backbone.strides), sizes)
     if isinstance(head, Head):
         model = KeypointModel(backbone, head, config, skeleton)
         _check_head(model)
     else:
-        model = KeypointModel(backbone, HEADS.build(config.head, pyramid, len(skeleton)), config, skeleton)
+        model = KeypointModel(backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton)
     if any(side % model.head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
     return model
@@ -197,6 +199,32 @@ def _check_memory(config: ModelConfig, skeleton: Skeleton, channels: int) -> Non
 
 
 LARGE = 5000  # sum of a config's numbers from which its memory is estimated before it is built
+
+
+def _go_on(model: KeypointModel) -> None:
+    """Take the trained head too, where `pretrained` names a keypoint model with such a head."""
+    source = read_source(model.config.pretrained)
+    if source is None or source.head is None or source.skeleton is None:
+        return
+    names = Skeleton.load(source.skeleton).names
+    try:
+        with torch.device("meta"):
+            trained = HEADS.build(source.head, _pyramid(model.backbone, model.config), len(names))
+    except KpnetError:  # not one for this backbone's maps at this input size
+        return
+    if type(trained) is not type(model.head):
+        return
+    weights = load_weights(weights_file(source.path))
+    state = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
+    taken = model.head.loaded = load_head(model.head, trained, state, model.skeleton.names, names)
+    if model.backbone.loaded is not None and taken.tensors:
+        unused = [name for name in model.backbone.loaded.unused if not name.startswith("head.")]
+        model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
+
+
+def _pyramid(backbone: Backbone, config: ModelConfig) -> PyramidInfo:
+    sizes = [(-(-config.input_size[0] // s), -(-config.input_size[1] // s)) for s in backbone.strides]
+    return PyramidInfo(list(backbone.channels), list(backbone.strides), sizes)
 
 
 class _Saved(StrictModel):

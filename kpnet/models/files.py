@@ -37,8 +37,9 @@ def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, va
         raise KpnetError(f"{folder / WEIGHTS}: exists, and kpnet did not write it; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", OWN: __version__} | ({EXTRA_STATE: extra} if extra else {})
-    write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
     write_atomic(folder / CONFIG, to_yaml({**values, "input": input_spec.model_dump()}).encode())
+    # Last: a folder that has them is complete.
+    write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
 
 
 def _is_own(weights: Path) -> bool:

@@ -9,15 +9,18 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 
 from kpnet import plot
-from kpnet.core.files import write_atomic, write_json
+from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.files import append_durably, write_atomic, write_json
 from kpnet.data import KeypointDataset
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.module import KeypointModule
 
 SAMPLES = 12
+METRICS = "metrics.csv"
 
 
 class MetricsLogger(pl.Callback):
@@ -26,14 +29,16 @@ class MetricsLogger(pl.Callback):
     def __init__(self, folder: Path, console: Console, bar: bool) -> None:
         self.folder, self.console, self.bar = folder, console, bar
         self.history: list[dict[str, float]] = []
+        self.columns: list[str] = []  # of the file
         self.measured: dict[str, float] = {}  # in this epoch, on the validation data
         self.started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"epochs": len(self.history)}  # the rows stay in the file: a checkpoint does not grow with each epoch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
+        """Read the rows of the checkpoint's epochs; the file may have one more, of an epoch that is trained again."""
+        self.history = read_metrics(self.folder / METRICS, state_dict["epochs"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
@@ -58,12 +63,23 @@ class MetricsLogger(pl.Callback):
         if not trainer.is_global_zero:
             return
         self.history.append(row)
-        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
+        self._write(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
         if not self.bar:
             epoch = f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}"
             self.console.print(f"{epoch}  loss {train_loss:.4g}{summary}  {row['seconds']:.1f} s", highlight=False)
+
+    def _write(self, row: dict[str, float]) -> None:
+        """Append the row to the file; one that has a new column writes the file again."""
+        path = self.folder / METRICS
+        new = [key for key in row if key not in self.columns]
+        if new:
+            self.columns = [*dict.fromkeys(key for each in self.history for key in each)]
+            write_atomic(path, pd.DataFrame(self.history, columns=self.columns).to_csv(index=False).encode())
+            return
+        line = pd.DataFrame([row], columns=self.columns).to_csv(index=False, header=False)
+        append_durably(path, line.encode())  # before the checkpoint, which counts the rows
 
     def draws(self, trainer: pl.Trainer) -> bool:
         """Return whether figures are drawn in this epoch: about ten times in a training."""
@@ -134,10 +150,30 @@ class RunFolderCallback(MetricsLogger):
             )
 
 
+class StopEarly(EarlyStopping):
+    """Ends a training without a better score; a training that it has ended stays so where it is resumed."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.wait_count >= self.patience
+
+
+def read_metrics(path: Path, epochs: int) -> list[dict[str, float]]:
+    """Return the rows of a run's first epochs, as they were recorded; none where the file is missing."""
+    if not path.is_file():
+        return []
+    try:
+        table = pd.read_csv(path, nrows=epochs, float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise KpnetError(f"{path}: not the metrics of a run: {first_line(error)}; delete it to go on without") from None
+    return [{str(key): value for key, value in row.items() if value == value} for row in table.to_dict("records")]
+
+
 def save_model(model: KeypointModel, folder: Path, epoch: int, measured: dict[str, Any]) -> None:
     """Save the model's files, and `training.json` with its epoch and measures."""
+    about = folder / "training.json"
+    about.unlink(missing_ok=True)  # a crash in between leaves no epoch and measures of another model
     model.save(folder)
-    write_json(folder / "training.json", {"epoch": epoch, **measured})
+    write_json(about, {"epoch": epoch, **measured})
 
 
 def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.data import KeypointDataset
 
+SHARED_MEMORY = Path("/dev/shm")  # where workers put their batches, on Linux; containers often have 64 MB there
+PREFETCHED = 2  # batches that each worker has ready
 PROBES = 8  # training samples that are read before anything is written
 
 
 def probe(dataset: KeypointDataset) -> None:
     """Read the first samples: a transform that fails raises here, and not inside a worker."""
-    for index in range(min(PROBES, len(dataset))):
-        dataset[index]
+    with torch.random.fork_rng(devices=[]):  # no other training follows from it
+        for index in range(min(PROBES, len(dataset))):
+            dataset[index]
+
+
+def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> int:
+    """Return how many of the workers the shared memory has room for.
+
+    A worker that finds none is killed by a bus error, and the training with it.
+
+    Args:
+        dataset: The data, whose first sample is as large as the others.
+        workers: The workers that are asked for.
+        batch_size: Samples of a batch.
+
+    Returns:
+        At most `workers`; 0 where not even one fits.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():
+        return workers
+    sample = sum(value.nbytes for value in dataset[0].values() if isinstance(value, Tensor))
+    batches = shutil.disk_usage(SHARED_MEMORY).free // max(1, sample * min(batch_size, len(dataset)))
+    return max(0, min(workers, (batches - 1) // PREFETCHED))  # one more is being used
+
+
+def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> str | None:
+    """Return a warning if fewer workers are used than are asked for."""
+    fitting = fitting_workers(dataset, workers, batch_size)
+    if fitting == workers:
+        return None
+    free = shutil.disk_usage(SHARED_MEMORY).free / 1e6
+    return (
+        f"data.workers: the {free:.0f} MB that are free in {SHARED_MEMORY} have room for the batches of {fitting} "
+        f"workers, not of {workers}, so {fitting} are used: give a container more (docker run --shm-size=1g), or lower "
+        "train.batch_size"
+    )
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -71,7 +110,7 @@ class Loaders(pl.LightningDataModule):
         )
 
     def _loader(self, dataset: KeypointDataset, sampler: Sampler[int]) -> DataLoader[Any]:
-        workers = self.config.data.workers
+        workers = fitting_workers(dataset, self.config.data.workers, self.config.train.batch_size)
         return DataLoader(
             dataset,
             batch_size=self.config.train.batch_size,

@@ -75,6 +75,12 @@ class GroupSchedule(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a step; the rates are those of this schedule, which may be for more epochs than the saved one."""
+        super().load_state_dict(state_dict)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(group)
+
 
 def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

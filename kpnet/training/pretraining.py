@@ -25,10 +25,10 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders, probe
+from kpnet.training.loaders import Loaders, probe, too_many_workers
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
-from kpnet.training.run_folder import claim_run_folder
+from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
 from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated; steps of each interpolation
@@ -116,14 +116,14 @@ def pretrain(
 ) -> tuple[Path, Autoencoder, dict[str, float]]:
     """Train an autoencoder on images without labels, and write a run folder.
 
-    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. Nothing is written before the data
-    and the model are built. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting and
-    composing robust features with denoising autoencoders).
+    `pretrained: FOLDER` in a model's config then loads the encoder as its backbone. A training whose data or model
+    cannot be built leaves nothing. With noise or masks this is a denoising autoencoder (Vincent et al. 2008, Extracting
+    and composing robust features with denoising autoencoders).
 
     Args:
         config: The config, as `kpnet.config.pretraining.load_pretrain_config` reads it.
         out: The run folder. Defaults to `runs/<name>`.
-        resume: Continue an interrupted run after its last complete epoch.
+        resume: Continue a run as `kpnet.train` does.
         force: Delete an existing run in that folder and start again.
         console: Where progress is printed. Defaults to the terminal.
 
@@ -140,20 +140,30 @@ def pretrain(
         ```
     """
     console = console or PlainConsole()
-    folder = claim_run_folder(config, out, resume, force)
+    with claimed_run_folder(config, out, resume, force) as claim:
+        if resume and not claim.resume and is_main_process():
+            console.print(f"{claim.folder}: {NOTHING_YET}", markup=False, highlight=False, soft_wrap=True)
+        return _pretrain(config, claim, console)
+
+
+def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[Path, Autoencoder, dict[str, float]]:
+    folder = claim.folder
     check_mask(config.model.input_size, config.train.mask)
     train_set, val_set = build_images(config)
     watchers = {"schedule: plateau": config.train.schedule.name == "plateau"}
     check_validation(config.trainer, val_set is not None, watchers)
     model = Autoencoder(config.model).to(memory_format=torch.channels_last)
     probe(train_set)
+    warning = too_many_workers(train_set, config.data.workers, config.train.batch_size)
+    if warning and is_main_process():
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     bar = console.is_terminal
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
     module = PretrainModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
+    train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
     measures = _finish(folder, module, callback, loaders) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import PARTIAL, write_atomic
+from kpnet.core.locking import LOCK, locked
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied, mark_folder
 
@@ -32,6 +34,8 @@ RUN_FILES = (
     *(f"{folder}{PARTIAL}*" for folder in ("", "best/", "final/")),
 )
 _RUN_FOLDERS = ("best", "final", "tensorboard")
+TRAINED = ("last.ckpt", "metrics.csv", "best", "final")  # one of them is there after the first epoch
+NOTHING_YET = "nothing to go on from yet, so the training starts"
 
 log = logging.getLogger("kpnet")
 
@@ -42,28 +46,61 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def claim_run_folder(config: Config | PretrainConfig, out: str | Path | None, resume: bool, force: bool) -> Path:
-    """Check the run folder, `out` or `runs/<name>`, without writing it; seed the random generators."""
+class Claim(NamedTuple):
+    """A run folder that this process holds, and whether there is a checkpoint in it to go on from."""
+
+    folder: Path
+    resume: bool
+
+
+@contextmanager
+def claimed_run_folder(
+    config: Config | PretrainConfig, out: str | Path | None, resume: bool, force: bool
+) -> Iterator[Claim]:
+    """Check and lock the run folder, `out` or `runs/<name>`, and seed the random generators.
+
+    What was made for the lock is removed again if nothing is written into the folder.
+
+    Raises:
+        KpnetError: The folder cannot be used as `check_folder` says, or another process works in it.
+    """
     folder = Path(out) if out else Path("runs") / config.name
-    if is_main_process():  # the other DDP processes find the folder that the first one made
-        check_folder(folder, config, resume, force)
-    cv2.setNumThreads(0)  # the images are small, and the training needs the cores
-    pl.seed_everything(config.train.seed, workers=True, verbose=False)
-    return folder
+    with ExitStack() as stack:
+        if is_main_process():  # the other DDP processes find the folder that the first one made
+            check_folder(folder, config, resume, force)
+            stack.enter_context(_held(folder))
+            check_folder(folder, config, resume, force)  # another process may have been faster
+        cv2.setNumThreads(0)  # the images are small, and the training needs the cores
+        pl.seed_everything(config.train.seed, workers=True, verbose=False)
+        yield Claim(folder, resume and (folder / "last.ckpt").is_file())
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / LOCK, folder):
+            try:
+                yield
+            finally:
+                if not is_occupied(folder):
+                    (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):  # there is something in it
+            for each in missing:
+                each.rmdir()
 
 
 def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, force: bool) -> None:
-    """Raise if the folder holds a run that is neither to be resumed nor deleted, or cannot be."""
-    saved = folder / "config.yaml"
+    """Raise if the folder cannot be trained in.
+
+    A new or empty folder can always be, and one whose training ended before its first checkpoint too. Otherwise a run
+    is either resumed or deleted.
+    """
     if resume and force:
         raise KpnetError("--resume continues a run and --force deletes it: give only one of them")
     check_writable(folder)
-    if resume:
-        if not (folder / "last.ckpt").is_file():
-            raise KpnetError(f"{folder}: nothing to resume: found no last.ckpt; start without --resume")
-        _check_same(load_as(type(config), saved), config, saved)
-        _check_checkpoint(folder / "last.ckpt")
-        return
     if not is_occupied(folder):
         return
     if folder_kind(folder) != RUN:
@@ -71,9 +108,23 @@ def check_folder(folder: Path, config: Config | PretrainConfig, resume: bool, fo
             f"{folder}: not empty, and not a run folder of kpnet, as no {MARKER} in it says so; "
             "--force does not delete it: give another --out or name=…"
         )
-    if not force:
+    if resume:
+        _check_resumable(folder, config)
+        return
+    if not force and any((folder / name).exists() for name in TRAINED):
         raise KpnetError(f"{folder}: exists already; use --force to start again, --resume to go on, or another name=…")
     _check_inputs(folder, config)
+
+
+def _check_resumable(folder: Path, config: Config | PretrainConfig) -> None:
+    """Raise for another config, and for a run whose checkpoint is gone; one without a checkpoint yet starts anew."""
+    saved, checkpoint, metrics = folder / "config.yaml", folder / "last.ckpt", folder / "metrics.csv"
+    if saved.is_file():
+        _check_same(load_as(type(config), saved), config, saved)
+    if checkpoint.is_file():
+        _check_length(checkpoint, config)
+    elif (folder / "final").exists() or (metrics.is_file() and len(metrics.read_bytes().splitlines()) > 2):
+        raise KpnetError(f"{folder}: nothing to resume: its last.ckpt is gone; use --force to start again")
 
 
 def _check_inputs(folder: Path, config: Config | PretrainConfig) -> None:
@@ -100,23 +151,34 @@ def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, wher
 
 
 def _is_place(key: str) -> bool:
-    """Return whether a resumed run may change the key: the data's folder, the machine, what was filled in."""
-    return key in ("name", "data.root", "data.workers", "model.num_keypoints") or key.startswith("trainer.")
+    """Return whether a resumed run may change the key: the data's folder, the machine, the end, what was filled in."""
+    places = ("name", "data.root", "data.workers", "model.num_keypoints", "train.epochs")
+    return key in places or key.startswith(("trainer.", "train.early_stopping"))
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Raise if the checkpoint cannot be loaded without executing code from it."""
+def _check_length(path: Path, config: Config | PretrainConfig) -> None:
+    """Raise if the run was trained for more epochs than the config has."""
+    trained = trained_epochs(path)
+    if trained > config.train.epochs:
+        raise KpnetError(
+            f"{path}: the run was trained for {trained} epochs, and train.epochs is {config.train.epochs}: "
+            "give at least as many, or --force to start again"
+        )
+
+
+def trained_epochs(path: Path) -> int:
+    """Return how many epochs a checkpoint has; raise if it cannot be loaded without executing code from it."""
     try:
-        torch.load(path, map_location="meta", weights_only=True)
+        return int(torch.load(path, map_location="meta", weights_only=True)["epoch"]) + 1
     except Exception as error:
         raise KpnetError(f"{path}: not a checkpoint that can be loaded safely: {first_line(error)}") from None
 
 
-def create_run_folder(folder: Path, config: Config | PretrainConfig, force: bool) -> None:
-    """Write the run folder with its marker and its config; `force` deletes the run that was there."""
+def create_run_folder(folder: Path, config: Config | PretrainConfig, resume: bool) -> None:
+    """Write the run folder with its marker and its config; unless it is resumed, the run that was there is deleted."""
     if not is_main_process():
         return
-    if force and folder_kind(folder) == RUN:
+    if not resume and folder_kind(folder) == RUN:
         delete_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     mark_folder(folder, RUN)
@@ -138,7 +200,7 @@ def delete_run(folder: Path) -> None:
     for name in _RUN_FOLDERS:
         with suppress(OSError):  # it holds something else
             (folder / name).rmdir()
-    others = sorted(path.name for path in folder.iterdir() if path.name != MARKER)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (MARKER, LOCK))
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         log.warning("%s: kept what no training wrote: %s%s", folder, ", ".join(others[:3]), more)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 
 from kpnet import plot
@@ -19,13 +18,14 @@ from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
+from kpnet.models.activations import check_memory
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.callbacks import RunFolderCallback, draw_samples, save_model
+from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
-from kpnet.training.loaders import Loaders, probe
+from kpnet.training.loaders import Loaders, probe, too_many_workers
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import claim_run_folder, is_main_process
+from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
 from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
 from kpnet.training.weight_averaging import weight_average
 
@@ -56,15 +56,17 @@ def train(
 ) -> TrainedRun:
     """Train a model on labelled images, and write a run folder.
 
-    Nothing is written before the data and the model are built. The folder holds the config (`config.yaml`), the
-    measures of each epoch (`metrics.csv`, TensorBoard), the best and the final model (`best/`, `final/`), the last
-    checkpoint, and figures of the curves and of a few predictions.
+    A training whose data or model cannot be built leaves nothing, and no other process can train in the folder
+    meanwhile. The folder holds the config (`config.yaml`), the measures of each epoch (`metrics.csv`, TensorBoard), the
+    best and the final model (`best/`, `final/`), the last checkpoint, and figures of the curves and of a few
+    predictions.
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.
         overrides: `key.path=value` strings, as on the command line.
         out: The run folder. Defaults to `runs/<name>`.
-        resume: Continue an interrupted run after its last complete epoch.
+        resume: Continue a run after its last complete epoch, an ended one too where `train.epochs` is larger now. Where
+            there is nothing to go on from, the training starts, so that one command starts and continues it.
         force: Delete an existing run in that folder and start again.
         console: Where progress is printed. Defaults to the terminal.
         callbacks: Lightning callbacks to add to kpnet's own.
@@ -83,27 +85,43 @@ def train(
     if overrides or not isinstance(config, Config):  # read again, a config forgets which options were set
         config = load_config(config, overrides)
     console = console or PlainConsole()
-    folder = claim_run_folder(config, out, resume, force)
+    with claimed_run_folder(config, out, resume, force) as claim:
+        if resume and not claim.resume and is_main_process():
+            console.print(f"{claim.folder}: {NOTHING_YET}", markup=False, highlight=False, soft_wrap=True)
+        return _train(config, claim, console, callbacks)
+
+
+def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[pl.Callback]) -> TrainedRun:
+    folder = claim.folder
     train_set, val_set = build_splits(config, window_of(config.model.head))
     _warn_unlabelled(points_without_labels(train_set), console)
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
-        new = len(model.head.state_dict())
-        console.print(f"pretrained: {model.backbone.loaded}; new: the head's {new}", highlight=False, soft_wrap=True)
-    warning = check_freeze(model, config.train)
-    if warning and is_main_process():
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-    config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
+        console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
     probe(train_set)
+    too_many = too_many_workers(train_set, config.data.workers, config.train.batch_size)
+    for warning in (check_freeze(model, config.train), too_many):
+        if warning and is_main_process():
+            console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
+    check_memory(model, config.train.batch_size)
     bar = console.is_terminal
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     module = KeypointModule(model, config.train)
     loaders = Loaders(train_set, val_set, config)
-    train_in_folder(trainer, module, loaders, config, folder, resume=resume, force=force)
+    train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
     measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
     return TrainedRun(folder, module.model.eval(), measures)
+
+
+def _loaded(model: KeypointModel) -> str:
+    """Return what was taken from pretrained weights, and what is new."""
+    taken = model.head.loaded
+    if taken is None or not taken.tensors:
+        return f"{model.backbone.loaded}; new: the head's {len(model.head.state_dict())}"
+    return f"{model.backbone.loaded}; {taken}"
 
 
 def _warn_unlabelled(names: list[str], console: Console) -> None:
@@ -140,5 +158,5 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs))
     if config.train.early_stopping is not None:
-        callbacks.append(EarlyStopping("val_score", mode="max", patience=config.train.early_stopping.patience))
+        callbacks.append(StopEarly("val_score", mode="max", patience=config.train.early_stopping.patience))
     return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.training.checkpoints import DurableCheckpointIO
 from kpnet.training.loaders import Loaders
 from kpnet.training.run_folder import create_run_folder
 
@@ -52,10 +53,9 @@ def train_in_folder(
     folder: Path,
     *,
     resume: bool,
-    force: bool,
 ) -> None:
     """Create the run folder with its config, and fit."""
-    create_run_folder(folder, config, force)
+    create_run_folder(folder, config, resume)
     for logger in trainer.loggers:
         logger.log_hyperparams(config.model_dump(mode="json"))
     with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def run_arguments(
         "max_epochs": config.train.epochs,
         "gradient_clip_val": clip,
         "callbacks": callbacks,
-        "plugins": [AsyncCheckpointIO()],  # the next epoch need not wait for the disk
+        "plugins": [AsyncCheckpointIO(DurableCheckpointIO())],  # the next epoch need not wait for the disk
         "logger": TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
         "default_root_dir": folder,
         "num_sanity_val_steps": 0,

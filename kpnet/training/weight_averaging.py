@@ -33,6 +33,11 @@ class EndAverage(WeightAveraging):
     def _begun(self) -> bool:
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun and trainer.current_epoch < self.start:  # a run that was lengthened averages its new last epochs
+            assert self._average_model is not None
+            self._average_model.n_averaged.zero_()
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._begun:
             super().on_validation_epoch_start(trainer, pl_module)

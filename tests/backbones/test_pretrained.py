@@ -84,6 +84,41 @@ def test_a_run_of_keypoints_is_a_source_too(tmp_path: Path, trained: Path) -> No
         model_of("test_resnet", pretrained=trained)
 
 
+def keypoint_run(folder: Path, head: Any = "regression") -> KeypointModel:
+    """A run of three named points, with nothing at its initial value."""
+    model = model_of(SANDWICH, head=head, num_keypoints=None, skeleton=["nose", "left_ear", "right_ear"])
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator) - 0.05)
+    model.save(folder / "final")
+    return model.eval()
+
+
+@pytest.mark.parametrize("path", ["", "final", "final/model.safetensors", "final/model.yaml"])
+def test_a_trained_head_goes_on_with_its_points(path: str, tmp_path: Path) -> None:
+    """Points in another order and a new one; a fixed skeleton of the new training."""
+    before = keypoint_run(tmp_path / "run")
+    names = ["right_ear", "tail", "nose"]
+    model = model_of(SANDWICH, num_keypoints=None, skeleton=names, pretrained=tmp_path / "run" / path).eval()
+    image = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(model(image)[:, [0, 2]], before(image)[:, [2, 0]])
+    assert model.head.loaded is not None
+    assert model.head.loaded.new_points == ["tail"]
+    assert model.backbone.loaded is not None
+    assert not model.backbone.loaded.unused
+
+
+@pytest.mark.parametrize("head", ["rle", {"name": "heatmap", "decoder": {"name": "top_down", "width": 8}}])
+def test_another_head_starts_anew_on_the_trained_backbone(head: Any, tmp_path: Path) -> None:
+    keypoint_run(tmp_path / "run")
+    model = model_of(SANDWICH, head=head, pretrained=tmp_path / "run")
+    assert model.head.loaded is None
+    assert equals_file(model, tmp_path / "run")
+    fresh = model_of(SANDWICH, head=head).head.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in model.head.state_dict().items())
+
+
 @pytest.mark.parametrize("path", ["", "final", "final/model.safetensors"])
 def test_another_backbone_is_refused_by_name(tmp_path: Path, path: str) -> None:
     run = pretraining(tmp_path / "run") / path

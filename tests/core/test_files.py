@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kpnet.core.files import PARTIAL, file_name, plain, replacing, write_atomic, write_json
+from kpnet.core.files import PARTIAL, append_durably, file_name, plain, replacing, write_atomic, write_json
 
 
 def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
@@ -131,3 +131,21 @@ def test_a_json_file_has_no_nan(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"nme": None, "scores": [1.5, None], "kept": {"epoch": 3}}
     assert path.read_text().endswith("}\n")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_line_is_appended_whole_or_not_at_all(fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    append_durably(path, b"epoch\n")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    if fails:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            append_durably(path, b"0\n")
+        assert caught.value.filename == str(path)
+    else:
+        append_durably(path, b"0\n")
+    assert path.read_bytes() == (b"epoch\n" if fails else b"epoch\n0\n")

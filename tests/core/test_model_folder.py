@@ -48,3 +48,18 @@ def test_what_is_none_says_what_there_is(tmp_path: Path) -> None:
     assert "best" not in message
     weights(cut / "best")
     assert str(cut / "best") in refused(cut)
+
+
+def test_a_file_of_a_saved_model_stands_for_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    final = weights(run / "final")
+    (final / "model.yaml").touch()
+    for name in (WEIGHTS, "model.yaml"):
+        assert model_folder(final / name) == final
+        assert weights_file(final / name) == final / WEIGHTS
+    for name, fix in (("last.ckpt", str(run)), ("config.yaml", str(run)), ("notes.txt", WEIGHTS)):
+        (run / name).touch()
+        with pytest.raises(KpnetError, match="not a") as caught:
+            model_folder(run / name)
+        assert str(run / name) in str(caught.value)
+        assert fix in str(caught.value).partition(": ")[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import cv2
@@ -140,6 +142,56 @@ def test_workers_that_live_on_see_the_new_epoch() -> None:
         (batch,) = loader
         assert torch.equal(batch["keypoints"], torch.stack([data[i]["keypoints"] for i in range(4)]))
         assert batch["index"].tolist() == [0, 1, 2, 3]
+
+
+def epochs(data: KeypointDataset, count: int, **options: Any) -> list[Tensor]:
+    """The keypoints of each epoch, in the order of the samples, as somebody's own training loop sees them."""
+    loader = DataLoader(data, batch_size=4, shuffle=True, **options)
+    seen = []
+    for _ in range(count):
+        batches = list(loader)
+        order = torch.cat([batch["index"] for batch in batches]).argsort()
+        seen.append(torch.cat([batch["keypoints"] for batch in batches])[order])
+    return seen
+
+
+@pytest.mark.parametrize(
+    "workers", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}], ids=["none", "new", "lasting"]
+)
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_plain_loop_sees_other_augmentations_in_each_epoch(workers: dict[str, Any], copied: bool) -> None:
+    data: KeypointDataset = Given(blob((200, 200), (100, 100)), [[100, 100]], n=8, transform=wide_shift)
+    data = copy.deepcopy(data) if copied else data
+    torch.manual_seed(0)
+    first = epochs(data, 4, **workers)
+    assert len(torch.unique(torch.stack(first), dim=0)) == 4
+    torch.manual_seed(0)
+    assert all(map(torch.equal, first, epochs(data, 4, **workers)))
+    torch.manual_seed(1)
+    assert not torch.equal(first[0], epochs(data, 1, **workers)[0])
+
+
+def wide_shift(image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return image, points + np.array([*np.random.default_rng(seed).uniform(-90, 90, 2), 0])
+
+
+def test_without_augmentation_torchs_generator_is_left_alone() -> None:
+    data = Given(blob((20, 20), (10, 10)), [[10, 10]])
+    before = torch.get_rng_state()
+    data[0]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))], ids=["deep", "pickle"]
+)
+def test_workers_of_a_copy_see_the_new_epoch(copied: Any) -> None:
+    data = copied(Given(blob((20, 20), (10, 10)), [[10, 10]], n=4, transform=shift))
+    loader = DataLoader(data, batch_size=4, num_workers=1, persistent_workers=True)
+    for epoch in (0, 5):
+        data.set_epoch(epoch)
+        (batch,) = loader
+        assert torch.equal(batch["keypoints"], torch.stack([data[i]["keypoints"] for i in range(4)]))
 
 
 def test_points_that_a_transform_moves_off_the_image_are_not_visible() -> None:

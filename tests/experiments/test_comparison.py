@@ -94,8 +94,11 @@ def test_a_config_that_fails_is_a_row_that_says_why(
     unreadable = tmp_path / "unreadable.yaml"
     unreadable.write_text("model: [")
     done = kpnet("compare", no_file, diverged, config("good"), unreadable, "train.epochs=1", "--seeds", 1, "--out", out)
-    assert done.code == 0
+    assert done.code == 1
+    assert done.err.count("\n") == 3
+    assert "good" not in done.err
     found = records(out)
+    assert [found[name]["failed"] for name in ("no_file", "diverged", "good", "unreadable")] == [1, 1, 0, 1]
     assert "gone.csv: no such file" in found["no_file"]["note"]
     assert "seed 0: the loss is not finite" in found["diverged"]["note"]
     (trial,) = plan([diverged], ["train.epochs=1"], 1, None)[0].trials

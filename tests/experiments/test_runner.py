@@ -8,18 +8,21 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
+import torch
 from rich.console import Console
 
+from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.core.outputs import folder_kind
 from kpnet.experiments import runner
 from kpnet.experiments.plan import Row, Trial, TrialStopped, plan
 from kpnet.experiments.result import Result
+from kpnet.training.run_folder import check_folder, create_run_folder
 
 QUIET = Console(quiet=True)
 
@@ -61,7 +64,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(tmp_path: Path) -> None
         runner.locked_folder(tmp_path / "out", "sweep"),
     ):
         pytest.fail("another is at work in it")
-    with FileLock(tmp_path / "out" / ".lock", timeout=0):
+    with runner.locked_folder(tmp_path / "out", "sweep"):
         pass
 
 
@@ -104,6 +107,46 @@ def test_finished_trials_are_loaded_and_the_others_trained(
     again = runner.run_trial(trial, tmp_path, QUIET, "title")
     assert again.result is not None
     assert trained == ["a"]
+
+
+def test_a_damaged_result_is_measured_again(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = trial.folder(tmp_path / "runs")
+    finish(folder, trial)
+    (folder / "predictions.npz").write_bytes(b"PK")
+
+    def train(given: Trial, folder: Path, *_: Any) -> tuple[runner.State, str]:
+        finish(folder, given, score=2.0)
+        return "done", ""
+
+    monkeypatch.setattr(runner, "train_apart", train)
+    outcome = runner.run_trial(trial, tmp_path, QUIET, "title")
+    assert outcome.result is not None
+    assert outcome.result.measures == {"score": 2.0}
+
+
+@pytest.mark.parametrize("checkpoint", [b"", b"half a checkpoint", b"whole"])
+def test_a_damaged_checkpoint_is_no_failure_for_ever(
+    checkpoint: bytes, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is what a training has left that ended before its first checkpoint: it starts again."""
+    started: dict[str, bool] = {}
+
+    def train(config: Config, *, out: Path, resume: bool, force: bool, **_: Any) -> None:
+        check_folder(out, config, resume, force)
+        started.update(resume=resume, force=force)
+
+    monkeypatch.setattr("kpnet.training.supervised.train", train)
+    monkeypatch.setattr(runner, "measure_run", lambda *_, **__: SimpleNamespace(save=lambda _: None))
+    folder = tmp_path / "run"
+    create_run_folder(folder, trial.config, resume=False)
+    (folder / "metrics.csv").write_text("epoch\n0\n1\n")
+    if checkpoint == b"whole":
+        torch.save({"epoch": 1}, folder / "last.ckpt")
+    elif checkpoint:
+        (folder / "last.ckpt").write_bytes(checkpoint)
+    assert runner.attempt(trial, folder, QUIET) == ("done", "")
+    whole = checkpoint == b"whole"
+    assert started == {"resume": whole, "force": not whole}
 
 
 def test_a_failure_is_its_own_row_and_not_the_others(

@@ -164,6 +164,56 @@ def test_random_draws_are_those_of_the_seed(recipe: Callable[..., Path], scored:
     assert len(set(scored)) == 7, "and none is drawn again"
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each trial that is trained fails; True for those that come later."""
+    fails: list[bool] = []
+    trained: list[Any] = []
+
+    def run(trial: Any, out: Path, *_: Any) -> runner.Outcome:
+        trained.append(trial)
+        if len(trained) > len(fails) or fails[len(trained) - 1]:
+            return runner.Outcome(trial, trial.folder(out), problem="no memory", state="failed")
+        result: Any = type("Result", (), {"measures": {"score": 1.0, "rmse_px": 1.0}})
+        return runner.Outcome(trial, trial.folder(out), result)
+
+    monkeypatch.setattr("kpnet.experiments.sweeping.run_trial", run)
+    return fails
+
+
+DRAWN = {LR: {"low": 0.001, "high": 0.1}}
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_search_whose_trials_all_fail_ends(
+    method: str, kpnet: Run, recipe: Callable[..., Path], failing: list[bool], tmp_path: Path
+) -> None:
+    done = kpnet("sweep", recipe(DRAWN, method=method, trials=3), "--out", "out")
+    assert done.code == 2
+    assert "10 trials failed in a row" in done.out
+    assert "no trial was finished" in done.err
+    assert "no memory" in done.err
+
+
+def test_a_search_with_some_failures_ends_with_all_its_trials(
+    kpnet: Run, recipe: Callable[..., Path], failing: list[bool]
+) -> None:
+    failing += [True, False, *[True] * 9, False, True, False]
+    done = kpnet("sweep", recipe(DRAWN, method="random", trials=3), "--out", "out")
+    assert done.code == 1
+    assert done.err.count("no memory") == 11
+    assert done.out.count("| 1.00 |") == 3
+
+
+def test_a_grid_tries_every_cell_whatever_fails(
+    kpnet: Run, recipe: Callable[..., Path], failing: list[bool], tmp_path: Path
+) -> None:
+    failing += [*[True] * 12, False]
+    done = kpnet("sweep", recipe({LR: [0.001 * (i + 1) for i in range(13)]}), "--out", "out")
+    assert done.code == 1
+    assert len(pd.read_csv("out/sweep.csv")) == 13
+
+
 def test_whole_numbers_stay_whole(recipe: Callable[..., Path]) -> None:
     space = {"train.batch_size": {"low": 2, "high": 8}}
     settings, _ = load_sweep(recipe(space, method="random", trials=1))

@@ -242,6 +242,7 @@ def test_frames_of_a_window_are_augmented_alike() -> None:
     }
     train, val = build_splits(load_config(values), window_of(spec))
     assert val is not None
+    train.set_epoch(0)
     plain = SyntheticClips(2, size=96, image_size=(64, 64), in_channels=1)
     for index in (5, 30):
         before = torch.stack([plain[i]["image"] for i in range(index - 3, index + 1)])

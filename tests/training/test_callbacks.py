@@ -17,6 +17,7 @@ from support.recipes import small
 
 from kpnet import coordinates, load_model
 from kpnet.config.loading import load_config
+from kpnet.core.errors import KpnetError
 from kpnet.data import SyntheticFaces
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import MetricsLogger, RunFolderCallback, draw_samples, save_model
@@ -73,6 +74,65 @@ def test_the_history_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     resumed.load_state_dict(state)
     record(resumed, Epoch(1), 0.25)
     assert pd.read_csv(tmp_path / "metrics.csv").train_loss.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("after", ["", "1,20,0.1,0.125,0.0\n", "1,20,0.", "\0\0"])
+def test_rows_after_the_checkpoint_are_dropped_whole_or_torn(after: str, tmp_path: Path) -> None:
+    """The epoch after the last checkpoint is trained again, whatever a crash has left of its row."""
+    losses = [0.1 + 0.2, 1 / 3, 2e-300]  # to the last bit
+    first = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
+    record(first, Epoch(0), losses[0])
+    record(first, Epoch(1), losses[1])
+    state = first.state_dict()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(after)
+    resumed = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
+    resumed.load_state_dict(state)
+    assert resumed.history == first.history
+    record(resumed, Epoch(2), losses[2])
+    table = pd.read_csv(tmp_path / "metrics.csv", float_precision="round_trip")
+    assert table.train_loss.tolist() == losses
+
+
+def test_a_column_that_comes_later_is_in_the_file(tmp_path: Path) -> None:
+    """A part that is unfrozen, or a validation that is not after each epoch."""
+    callback = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
+    record(callback, Epoch(0), 0.5)
+    callback.measured = {}
+    callback.on_train_epoch_start(Epoch(1), Epoch(1))  # type: ignore[arg-type]
+    callback.measured = {"val_loss": 0.25}
+    callback.record(Epoch(1), 0.5, "")  # type: ignore[arg-type]
+    record(callback, Epoch(2), 0.5)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table.epoch.tolist() == [0, 1, 2]
+    assert table.val_loss.isna().tolist() == [True, False, True]
+
+
+def test_an_epoch_costs_as_much_after_many_as_after_few(tmp_path: Path) -> None:
+    """Neither the checkpoint's state nor what is written to the file grows with the epochs before."""
+    callback = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
+    written = []
+    for epoch in range(30):
+        before = (tmp_path / "metrics.csv").stat() if epoch else None
+        record(callback, Epoch(epoch), 0.5)
+        now = (tmp_path / "metrics.csv").stat()
+        if before is not None:
+            assert now.st_ino == before.st_ino, "appended to, and not written again"
+            written.append(now.st_size - before.st_size)
+    assert max(written) - min(written) <= 4
+    assert len(json.dumps(callback.state_dict())) < 30
+
+
+def test_a_file_that_is_not_the_metrics_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(KpnetError, match=r"metrics\.csv: not the metrics of a run"):
+        MetricsLogger(tmp_path, Console(quiet=True), bar=True).load_state_dict({"epochs": 1})
+
+
+def test_metrics_that_are_gone_begin_again(tmp_path: Path) -> None:
+    callback = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
+    callback.load_state_dict({"epochs": 1})
+    assert callback.history == []
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from kpnet.config.loading import load_config
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.training.loaders import EpochSampler, Loaders, UnpaddedDistributedSampler
+from kpnet.training.loaders import EpochSampler, Loaders, UnpaddedDistributedSampler, fitting_workers, too_many_workers
 
 
 class Numbers(KeypointDataset):
@@ -25,7 +27,7 @@ class Numbers(KeypointDataset):
         return self.count
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.full((2, 2), 10 * int(self._epoch) + index, np.uint8), np.zeros((1, 2))
+        return np.full((2, 2), 10 * max(int(self._epoch), 0) + index, np.uint8), np.zeros((1, 2))
 
 
 def loaders(count: int, epoch: int = 0, ranks: int = 1, rank: int = 0, val: int | None = None, **train: Any) -> Loaders:
@@ -90,3 +92,39 @@ def test_without_validation_data_there_is_no_loader() -> None:
     val = loaders(3, val=5).val_dataloader()
     assert order(val) == [0, 1, 2, 3, 4]
     assert [len(batch["index"]) for batch in val] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("free", "asked", "expected"),
+    [(10**9, 4, 4), (64_000, 4, 0), (5 * 40_000, 4, 2), (5 * 40_000, 1, 1), (3 * 40_000 - 1, 4, 0), (0, 0, 0)],
+)
+def test_as_many_workers_as_the_shared_memory_has_room_for(
+    free: int, asked: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of each are ready and one is used; a batch of ten samples of 1000 numbers is of 40 kB."""
+
+    class Thousand:
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"image": torch.zeros(1, 10, 100), "name": "a"}
+
+    data: Any = Thousand()
+    shared = "kpnet.training.loaders.SHARED_MEMORY"
+    monkeypatch.setattr(shared, tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert fitting_workers(data, asked, 10) == expected
+    warning = too_many_workers(data, asked, 10)
+    assert (warning is None) == (expected == asked)
+    assert warning is None or f"so {expected} are used" in warning
+    monkeypatch.setattr(shared, tmp_path / "not on this system")
+    assert fitting_workers(data, asked, 10) == asked
+
+
+def test_the_loaders_use_as_many_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = loaders(8, val=4)
+    made.config.data.workers = 4
+    monkeypatch.setattr("kpnet.training.loaders.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    assert made.train_dataloader().num_workers == made.val_dataloader().num_workers == 0

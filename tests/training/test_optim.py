@@ -193,3 +193,27 @@ def test_a_schedule_goes_on_from_its_state() -> None:
         optimizer.step()
         schedule.step()
     assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == [0.0625, 0.0625]
+
+
+def test_a_longer_training_goes_on_with_the_rates_of_its_own_schedule() -> None:
+    """From the very next step: of 10 steps that have ended, a schedule of 20 goes on at its eleventh."""
+
+    def begun(steps: int) -> tuple[SGD, Any]:
+        optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+        return optimizer, build_schedule(optimizer, schema.OneCycle(), steps, 4)["scheduler"]
+
+    optimizer, schedule = begun(10)
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    longer, resumed = begun(20)
+    longer.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    found = []
+    for _ in range(10):
+        found.append(longer.param_groups[0]["lr"])
+        longer.step()
+        resumed.step()
+    assert found == rates(schema.OneCycle(), 20, 4)[10:]
+    # On paper: 6 of 20 steps rise, and half a cosine falls over the other 13 intervals.
+    assert found[0] == pytest.approx(2.0 * (1e-5 + (1 - 1e-5) * (1 + math.cos(math.pi * 4 / 13)) / 2))

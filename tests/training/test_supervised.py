@@ -244,6 +244,60 @@ def test_resume_of_a_finished_run_keeps_the_average(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "equal"),
+    [("train.schedule=constant", True), ("train.schedule=one_cycle", False), ("train.average={name: swa}", False)],
+    ids=["constant", "one_cycle", "swa"],
+)
+def test_a_finished_run_is_lengthened(override: str, equal: bool, tmp_path: Path) -> None:
+    """The new epochs have the learning rates of a training of that length; without a schedule, its weights too."""
+    config = [tiny(override, f"train.epochs={epochs}") for epochs in (2, 4)]
+    training.train(config[1], out=tmp_path / "whole")
+    training.train(config[0], out=tmp_path / "run")
+    training.train(config[1], out=tmp_path / "run", resume=True)
+    whole, run = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "run"))
+    assert run.epoch.tolist() == [0, 1, 2, 3]
+    assert run.lr.tolist()[2:] == whole.lr.tolist()[2:]
+    weights = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "run")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()) is equal
+    assert load_config(tmp_path / "run" / "config.yaml").train.epochs == 4
+    with pytest.raises(KpnetError, match=r"trained for 4 epochs, and train\.epochs is 3"):
+        training.train(tiny(override, "train.epochs=3"), out=tmp_path / "run", resume=True)
+
+
+def test_the_average_of_a_lengthened_run_is_that_of_its_last_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[dict[str, torch.Tensor]] = []
+    done = RunFolderCallback.on_train_epoch_end
+
+    def watch(self: RunFolderCallback, trainer: Any, module: KeypointModule) -> None:
+        ends.append({k: v.detach().clone() for k, v in module.model.named_parameters()})
+        done(self, trainer, module)
+
+    monkeypatch.setattr(RunFolderCallback, "on_train_epoch_end", watch)
+    for epochs, resume in ((2, False), (5, True)):
+        config = tiny("train.average={name: swa, start: 0.6}", f"train.epochs={epochs}")
+        folder = training.train(config, out=tmp_path / "run", resume=resume).folder
+    final = load_file(folder / "final" / "model.safetensors")
+    for name in ends[0]:
+        torch.testing.assert_close(final[name], (ends[3][name] + ends[4][name]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_what_early_stopping_has_ended_stays_so(tmp_path: Path) -> None:
+    config = tiny("train.epochs=30", "train.early_stopping={patience: 1}", "train.optimizer={name: sgd, lr: 1e-9}")
+    folder = training.train(config, out=tmp_path / "run").folder
+    before = (folder / "metrics.csv").read_text(), load_file(folder / "final" / "model.safetensors")
+    training.train(config, out=folder, resume=True)
+    assert (folder / "metrics.csv").read_text() == before[0]
+    after = load_file(folder / "final" / "model.safetensors")
+    assert all(torch.equal(value, before[1][name]) for name, value in after.items())
+    epochs = len(pd.read_csv(folder / "metrics.csv"))
+    more = load_config(config, [f"train.epochs={epochs + 1}", "train.early_stopping=null"])
+    training.train(more, out=folder, resume=True)
+    assert len(pd.read_csv(folder / "metrics.csv")) == epochs + 1
+
+
+@pytest.mark.parametrize(
     "override", ["train.early_stopping={patience: 2}", "train.schedule={name: plateau}"], ids=["stopping", "plateau"]
 )
 @pytest.mark.parametrize("without", ["data.val=null", "trainer.limit_val_batches=0"])

@@ -10,7 +10,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Face, rotation
-from kpnet.data.synthetic.faces import DrawnDataset, draw_scene, photograph
+from kpnet.data.synthetic.faces import LARGEST, MOST, DrawnDataset, draw_scene, photograph
 
 NOISE = (2.0, 12.0)  # standard deviation in grey values, one for each clip
 
@@ -42,8 +42,11 @@ class SyntheticClips(DrawnDataset):
 
     def __init__(self, n: int, *, frames: int = 24, seed: int = 0, size: int = 96, **options: Any) -> None:
         super().__init__(seed=seed, **options)
-        if n < 1 or frames < 1 or size < 16:
-            raise KpnetError(f"synthetic clips: {n} of {frames} frames of {size} px; expected at least 1 of 1 of 16 px")
+        if n < 1 or not 1 <= frames * n <= 24 * MOST or not 16 <= size <= LARGEST:
+            raise KpnetError(
+                f"synthetic clips: {n} of {frames} frames of {size} px; "
+                f"expected at least 1 of 1 of 16 px, at most {24 * MOST:,} frames of {LARGEST} px"
+            )
         self.n, self.length, self.size = n, frames, size
         self.skeleton = Skeleton.load("facial15")
 

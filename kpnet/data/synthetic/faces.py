@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from kpnet.config.schema import DataConfig
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.synthetic.face_model import DEFORMATIONS, Canvas, Face, Tones, draw_face, rotation
+
+MOST, LARGEST = 1_000_000, 4096  # samples; side in pixels
 
 
 class DrawnDataset(KeypointDataset):
@@ -22,9 +24,12 @@ class DrawnDataset(KeypointDataset):
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **common: Any) -> Self:
         """Draw as many as `source` says. The keypoints are always those of `facial15`."""
-        if not str(source).isdecimal():
-            raise KpnetError(f'{cls.title}: found "{source}", expected their number, e.g. data.train=100')
-        return cls(int(source), **common)  # type: ignore[arg-type, call-arg]
+        text = str(source)
+        if not (text.isascii() and text.isdecimal() and len(text) <= 7 and int(text) <= MOST):
+            raise KpnetError(
+                f'{cls.title}: found "{shorten(text)}", expected their number up to {MOST:,}, e.g. data.train=100'
+            )
+        return cls(int(text), **common)  # type: ignore[arg-type, call-arg]
 
     def labels(self) -> np.ndarray:
         return np.ones((len(self), len(self.skeleton)), bool)
@@ -56,8 +61,8 @@ class SyntheticFaces(DrawnDataset):
 
     def __init__(self, n: int, *, seed: int = 0, size: int = 96, **options: Any) -> None:
         super().__init__(seed=seed, **options)
-        if n < 1 or size < 16:
-            raise KpnetError(f"synthetic faces: {n} of {size} px; expected at least 1 of at least 16 px")
+        if n < 1 or not 16 <= size <= LARGEST:
+            raise KpnetError(f"synthetic faces: {n} of {size} px; expected at least 1 of 16 to {LARGEST} px")
         self.n, self.size = n, size
         self.skeleton = Skeleton.load("facial15")
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, show
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.matrices import GEOMETRIC, Matrix, mirrors, project, resize
 
@@ -62,6 +62,7 @@ _REFUSED = {
     }.items()
     for name in names
 }
+_LARGEST, _MOST_REPEATS = 10_000, 100
 _NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 
 
@@ -224,7 +225,7 @@ def supported() -> list[str]:
 
 def _build_all(specs: Any, where: str) -> list[_Step | _Group]:
     if isinstance(specs, (str, Mapping)) or not isinstance(specs, Sequence):
-        raise KpnetError(f"{where}: expected a list of transforms, found {specs!r}")
+        raise KpnetError(f"{where}: expected a list of transforms, found {show(specs)}")
     return [_build(spec, where) for spec in specs]
 
 
@@ -232,7 +233,7 @@ def _build(spec: Any, where: str) -> _Step | _Group:
     if isinstance(spec, str):
         spec = {spec: None}
     if not isinstance(spec, Mapping) or len(spec) != 1:
-        raise KpnetError(f"{where}: expected a name or {{name: {{argument: value}}}}, found {spec!r}")
+        raise KpnetError(f"{where}: expected a name or {{name: {{argument: value}}}}, found {show(spec)}")
     name, arguments = next(iter(spec.items()))
     if name in GROUPS:
         return _build_group(name, arguments)
@@ -246,7 +247,7 @@ def _build(spec: Any, where: str) -> _Step | _Group:
             )
         raise KpnetError(f'{where}: unknown transform "{name}"{did_you_mean(name, supported())}')
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise KpnetError(f'transform "{name}": expected {{argument: value}}, found {arguments!r}')
+        raise KpnetError(f'transform "{name}": expected {{argument: value}}, found {show(arguments)}')
     return _Step(name, _construct(name, dict(arguments or {})))
 
 
@@ -259,11 +260,13 @@ def _build_group(name: str, arguments: Any) -> _Group:
         raise KpnetError(f'transform "{name}": expected a list of transforms, found nothing')
     p, n, replace = given.get("p", 1.0 if name == "SomeOf" else 0.5), given.get("n", 1), given.get("replace", False)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-        raise KpnetError(f'transform "{name}": p: expected a probability from 0 to 1, found {p!r}')
+        raise KpnetError(f'transform "{name}": p: expected a probability from 0 to 1, found {show(p)}')
     if not isinstance(replace, bool):
-        raise KpnetError(f'transform "{name}": replace: expected true or false, found {replace!r}')
-    if type(n) is not int or not 1 <= n <= (n if replace else len(steps)):
-        raise KpnetError(f'transform "{name}": n: expected 1 to {len(steps)}, the number of transforms, found {n!r}')
+        raise KpnetError(f'transform "{name}": replace: expected true or false, found {show(replace)}')
+    most = _MOST_REPEATS if replace else len(steps)
+    if type(n) is not int or not 1 <= n <= most:
+        what = "" if replace else ", the number of transforms"
+        raise KpnetError(f'transform "{name}": n: expected 1 to {most}{what}, found {show(n)}')
     if name == "OneOf" and not sum(step.p for step in steps):
         raise KpnetError('transform "OneOf": every p in it is 0, expected weights')
     return _Group(name, steps, float(p), n, replace)
@@ -280,6 +283,8 @@ def _construct(name: str, arguments: dict[str, Any]) -> Any:
     cls = getattr(A, name)
     for key in arguments:
         _check_key(name, key, [p for p in inspect.signature(cls.__init__).parameters if p != "self"])
+    for key, value in arguments.items():
+        _check_numbers(f'transform "{name}": {key}', value)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # about arguments that it would ignore
@@ -296,6 +301,17 @@ def _construct(name: str, arguments: dict[str, Any]) -> Any:
     return transform
 
 
+def _check_numbers(where: str, value: Any) -> None:
+    """Raise for a number that no image needs: albumentations takes NaN, and works for hours on a huge blur."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            _check_numbers(where, each)
+    elif isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+        raise KpnetError(f"{where}: expected numbers from -{_LARGEST} to {_LARGEST}, found {show(value)}")
+
+
 def _describe_error(error: Exception, arguments: dict[str, Any]) -> str:
     """Return albumentations' error in one line: key, what was found, what was expected."""
     if not isinstance(error.__cause__, ValidationError):
@@ -305,5 +321,5 @@ def _describe_error(error: Exception, arguments: dict[str, Any]) -> str:
     if errors[0]["type"] == "missing" and key not in arguments:
         return f'"{key}" is missing'
     messages = [e["msg"].replace("Input should be", "expected").removeprefix("Value error, ") for e in errors]
-    found = f"{key}: found {arguments.get(key)!r}, " if key else ""
+    found = f"{key}: found {show(arguments.get(key))}, " if key else ""
     return found + " or ".join(dict.fromkeys(messages))

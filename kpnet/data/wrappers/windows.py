@@ -42,6 +42,7 @@ class Windows(Subset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]
-        items = {int(i): self.dataset.sample(int(i), index) for i in np.unique(self.frames(index))}
+        draws = self.dataset.draws(index)
+        items = {int(i): self.dataset.sample(int(i), draws) for i in np.unique(self.frames(index))}
         images = torch.stack([items[int(i)]["image"] for i in self.frames(index)])
         return {**items[index], "image": images}

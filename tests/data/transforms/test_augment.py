@@ -364,3 +364,22 @@ def test_a_mirror_with_a_point_of_one_side_alone_is_refused() -> None:
     Augment(["Rotate"], skeleton)
     with pytest.raises(KpnetError, match='"left_ear" is in no left/right pair'):
         Augment(["HorizontalFlip"], skeleton)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"Affine": {"rotate": [float("nan"), 1]}},
+        {"Affine": {"scale": {"x": [0.9, float("inf")], "y": 1}}},
+        {"GaussianBlur": {"blur_limit": 10**6}},
+        {"CoarseDropout": {"num_holes_range": [1, 10**9]}},
+        {"HorizontalFlip": {"p": float("nan")}},
+        {"OneOf": {"transforms": [{"Rotate": {"limit": 10**30}}]}},
+        {"SomeOf": {"transforms": ["HorizontalFlip"], "n": 10**9, "replace": True}},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_image_needs(spec: dict[str, object]) -> None:
+    with pytest.raises(KpnetError, match=r'^transform "\w+": \w+: expected .*, found ') as caught:
+        Augment([spec], Skeleton.load("facial15"))
+    assert len(str(caught.value)) < 200

@@ -1,0 +1,28 @@
+"""Checkpoints that survive a crash: the one before stays until the new one is whole and on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from kpnet.core.files import replacing
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the one before, waits until the disk has it, and renames it.
+
+    Lightning's own writes to the folder for temporary files and moves it from there. Between two file systems that is a
+    copy onto the checkpoint before, and a process that is killed in the middle leaves neither.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside, beside.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own, in place of a full disk's
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
