@@ -10,7 +10,7 @@ ifeq ($(TORCH),cpu)
 CPU_BUILD = $(PIP) --extra-index-url https://download.pytorch.org/whl/cpu torch torchvision
 endif
 
-.PHONY: demo test test-fast test-lowest lint docs format install
+.PHONY: demo test test-fast test-lowest mutants lint docs format install
 
 demo: $(VENV)/.installed
 	$(BIN)/kpnet demo
@@ -24,6 +24,10 @@ test-fast: install
 # With the lowest version of each dependency that pyproject.toml allows.
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+
+# What no test would notice: 300 small changes of the code, an hour on one core; mutants.jsonl holds the results.
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/mutants.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -354,7 +354,7 @@ def _newton_step(logs: Tensor) -> tuple[Tensor, Tensor]:
     hxy = (logs[:, 0, 0] + logs[:, 2, 2] - (logs[:, 0, 2] + logs[:, 2, 0])) / 4
     determinant = hxx * hyy - hxy * hxy
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], -1) / determinant[:, None]
-    return step, (hxx < 0) & (hyy < 0) & (determinant > 0)  # not where one is NaN
+    return step, (hxx < 0) & (determinant > 0)  # so hyy < 0 too; not where one is NaN
 
 
 def _to_normalized(cells: Tensor, value: Tensor, maps: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpnet import coordinates as co
@@ -207,3 +207,36 @@ def test_cocos_boxes_as_edges() -> None:
     assert pixel.reshape(2, 2).mean(0).tolist() == [7, 3]
     boxes = np.random.default_rng(0).uniform(0, 500, (20, 4))
     assert np.allclose(co.box_to_corner_size(co.corner_size_to_box(boxes)), boxes, atol=1e-9)
+
+
+@given(
+    box=st.tuples(*[st.floats(-30, 150)] * 2, *[st.floats(2, 200)] * 2),
+    scale=st.floats(0.8, 2),
+    source=st.tuples(st.integers(20, 120), st.integers(20, 120)),
+    target=st.sampled_from([(32, 32), (64, 48), (24, 40)]),
+)
+@settings(deadline=None)
+def test_the_region_is_about_the_box_and_of_the_inputs_aspect(box: Any, scale: float, source: Any, target: Any) -> None:
+    x0, y0, width, height = box
+    edges = np.array([x0, y0, x0 + width, y0 + height])
+    on = np.clip(edges.reshape(2, 2), -0.5, (source[1] - 0.5, source[0] - 0.5))
+    sides = on[1] - on[0]
+    if not (sides > 0).all():
+        with pytest.raises(ValueError, match="no area on an image"):
+            co.crop_region(edges, scale, source, target)
+        return
+    left, top, right, bottom = co.crop_region(edges, scale, source, target)
+    middle = np.array([left + right - 1, top + bottom - 1]) / 2
+    assert np.abs(middle - on.mean(0)).max() <= 0.5 + 1e-6, "its centre is the box's, to half a pixel"
+    assert right - left + 0.5 >= scale * sides[0] - 1e-9
+    assert bottom - top + 0.5 >= scale * sides[1] - 1e-9
+    wide, high = (right - left) / target[1], (bottom - top) / target[0]
+    assert abs(wide - high) <= 0.5 / target[1] + 0.5 / target[0] + 1e-9, "pixels stay square, but for the rounding"
+    tight = max(scale * sides[0] / target[1], scale * sides[1] / target[0])
+    assert abs(wide - tight) <= 1 / target[1] + 1e-9, "and it is no larger than needed"
+
+
+@pytest.mark.parametrize("box", [(10, 10, 10, 20), (10, 10, 20, 10), (20, 10, 10, 20)])
+def test_a_region_needs_an_area(box: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="no area on an image of 40x30"):
+        co.crop_region(box, 1.0, (30, 40), (32, 32))

@@ -61,7 +61,7 @@ class Cropper:
         source = (shape[0], shape[1])
         if self.by == "points":
             box = _around(xy)
-            box = np.array([-0.5, -0.5, source[1] - 0.5, source[0] - 0.5]) if box is None else box
+            box = np.array([-np.inf, -np.inf, np.inf, np.inf]) if box is None else box  # is cut to the image
         if box is None:
             raise KpnetError("data.crop is box, but the sample has none; use crop: points, or leave crop out")
         try:

@@ -174,3 +174,16 @@ def test_bad_means_and_lengths(values: object, message: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         Skeleton.load(values)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_groups_are_those_given_or_by_the_first_word_without_a_side() -> None:
+    names = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+    assert Skeleton(names).group_indices == {"eye": [0, 1], "nose": [2], "mouth": [3, 4]}
+    assert Skeleton(names, groups={"upper": ("nose", "left_eye")}).group_indices == {"upper": [2, 0]}
+    assert Skeleton(("left", "right", "nose")).group_indices == {}
+    assert Skeleton(("eye_a", "eye_b")).group_indices == {}
+
+
+def test_skeletons_are_keys_of_a_dict() -> None:
+    values = {"names": FACE, "groups": {"eyes": ["left_eye"]}, "means": {"middle": ["left_eye", "nose"]}}
+    assert {Skeleton.load(values): 1}[Skeleton.load(values)] == 1

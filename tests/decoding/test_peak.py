@@ -129,7 +129,9 @@ def test_dark_stays_near_the_peak() -> None:
     for blur in (0.0, 1.0):
         off = normalized_distance_to_pixel(decoding.dark_decode2d(maps, blur) - decoding.argmax2d(maps), (12, 12))
         assert off.abs().max() <= 1.5 + 1e-4
-    # A border peak over a valley, and a flat map: no paraboloid has its peak there.
+    # A border peak over a valley, a ridge across, and a flat map: no paraboloid has its peak there.
+    ridge = -(torch.arange(5.0) - torch.arange(5.0)[:, None]).square().expand(1, 1, 5, 5)
+    assert in_cells(decoding.dark_decode2d(ridge), (5, 5)) == pytest.approx([0, 0], abs=1e-6)
     valley = torch.tensor([0.0, -5, -6, -6, -6]).expand(1, 1, 5, 5)
     assert in_cells(decoding.dark_decode2d(valley), (5, 5)) == pytest.approx([0, 0], abs=1e-6)
     assert in_cells(decoding.dark_decode2d(torch.zeros(1, 1, 5, 5)), (5, 5)) == pytest.approx([0, 0], abs=1e-6)

@@ -11,6 +11,7 @@ import torch
 from support.student_errors import answers, errors_of
 
 from kpnet.evaluation.reliability import measure_reliability
+from kpnet.heads import Keypoints
 from kpnet.plot import draw_reliability, save_figure
 from kpnet.uncertainty import probability_within
 
@@ -54,6 +55,40 @@ def test_the_interval_is_of_images_and_not_of_points() -> None:
     together = 0.01 * torch.randn(200, 1, 2, generator=torch.Generator().manual_seed(0)).double().expand(200, 50, 2)
     share = measure_reliability(answer, together, torch.ones(200, 50, dtype=torch.bool), SIZE)["coverage"]["50%"]
     assert share["high"] - share["low"] == pytest.approx(2 * 1.96 * (0.5 * 0.5 / 200) ** 0.5, rel=0.2)
+
+
+def certain(confidence: list[float], right: list[bool], spread: float = 1e-3) -> tuple[Keypoints, torch.Tensor]:
+    """One point in each image, right in place or wrong by half the image, and its target."""
+    n = len(confidence)
+    covariance = spread**2 * torch.eye(2, dtype=torch.float64).expand(n, 1, 2, 2)
+    answer = Keypoints(torch.zeros(n, 1, 2).double(), torch.tensor(confidence).double()[:, None], covariance)
+    return answer, torch.where(torch.tensor(right)[:, None, None], 0.0, 1.0).double().expand(n, 1, 2)
+
+
+def test_the_diagram_and_its_error_on_paper() -> None:
+    """Confidences that hold measure an error of 0; each bin shows its own points, those of 0 and 1 as well."""
+    confidence = [0.0] * 2 + [0.25] * 8 + [0.75] * 4 + [1.0] * 3
+    right = [False] * 2 + [True] * 2 + [False] * 6 + [True] * 3 + [False] + [True] * 3
+    answer, target = certain(confidence, right)
+    measured = measure_reliability(answer, target, torch.ones(len(right), 1, dtype=torch.bool), SIZE)
+    rows = [(row["confidence"], row["right"], row["points"]) for row in measured["diagram"]["5%"]]
+    assert rows == [(0, 0, 2), (0.25, 0.25, 8), (0.75, 0.75, 4), (1, 1, 3)]
+    assert measured["ece"] == 0
+    wrong, target = certain([0.9] * 10 + [0.1] * 30, [True] * 5 + [False] * 5 + [True] * 6 + [False] * 24)
+    measured = measure_reliability(wrong, target, torch.ones(40, 1, dtype=torch.bool), SIZE)
+    assert measured["ece"] == pytest.approx((10 * 0.4 + 30 * 0.1) / 40)
+
+
+def test_deciles_go_from_the_most_confident_to_the_least() -> None:
+    """Twenty points that err by twice the deviation which they predict, in pixels of an image of 96 x 48."""
+    deviation = torch.linspace(0.01, 0.2, 20, dtype=torch.float64)[torch.randperm(20)]
+    covariance = (deviation**2)[:, None, None, None] * torch.diag(torch.tensor([1.0, 0.0]).double() + 1e-12)
+    answer = Keypoints(torch.zeros(20, 1, 2).double(), covariance=covariance)
+    target = torch.stack([2 * deviation, torch.zeros(20).double()], -1)[:, None]
+    deciles = measure_reliability(answer, target, torch.ones(20, 1, dtype=torch.bool), (48, 96))["deciles"]
+    pairs = deviation.sort().values.view(10, 2).square().mean(-1).sqrt() * 48  # half the width is 1
+    assert [row["predicted_px"] for row in deciles] == pytest.approx(pairs.tolist())
+    assert [row["px"] for row in deciles] == pytest.approx((2 * pairs).tolist())
 
 
 def test_absent_points_count_for_nothing_and_the_picture_is_drawn(tmp_path: Path) -> None:

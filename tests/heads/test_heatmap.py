@@ -134,3 +134,13 @@ def test_bad_heatmap_options(option: dict[str, Any], message: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         build({"name": "heatmap", **option})
     assert "\n" not in str(caught.value)
+
+
+def test_each_stage_predicts_and_is_supervised() -> None:
+    head = build({"name": "heatmap", "stages": 3, "loss": {"l1": 1.0}}).eval()
+    output, target, weight = head(features()), torch.rand(2, 5, 2) - 0.5, torch.ones(2, 5)
+    assert isinstance(output, HeatmapOutput)
+    assert len(output.earlier) == 2
+    stages = [decoding.soft_argmax2d(logits) for logits in (*output.earlier, output.logits)]
+    expected = torch.stack([(xy - target).abs().mean() for xy in stages]).mean()
+    torch.testing.assert_close(head.loss(output, target, weight)["l1"], expected)

@@ -37,3 +37,13 @@ def test_only_votes_near_the_target_are_trained() -> None:
     )
     far = vote_error(votes, target + 9, weight, 1.0, losses.mean_over_visible)
     assert far.item() == 0  # no cell of the map is near
+
+
+@pytest.mark.parametrize(("radius", "cells"), [(1.0, 4), (1.6, 12), (2.2, 16), (3.0, 32)])
+def test_a_vote_is_near_within_the_radius_in_cells(radius: float, cells: int) -> None:
+    """About a point between four cells: at 0.7, 1.6, 2.1 and 2.5 or 2.9 cells of it."""
+    votes = torch.zeros(1, 1, 10, 12, 2, requires_grad=True)
+    value = vote_error(votes + 0.1, torch.zeros(1, 1, 2), torch.ones(1, 1), radius, losses.mean_over_visible)
+    value.backward()
+    assert votes.grad is not None
+    assert int((votes.grad.abs().sum(-1) > 0).sum()) == cells

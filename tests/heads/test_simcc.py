@@ -37,3 +37,15 @@ def test_simcc_begins_with_the_place_on_the_map() -> None:
     # Cell 9 is the pixels 36 to 39, the bins 72 to 79; its centre is between bins 75 and 76.
     assert set(x[0].topk(2).indices.tolist()) == {75, 76}
     assert set(y[0].topk(2).indices.tolist()) == {27, 28}
+
+
+def test_an_absent_point_leaves_no_gradient() -> None:
+    head = build({"name": "simcc", "loss": {"kl": 1.0}}, 2)
+    output = head(features())
+    assert isinstance(output, SimCCOutput)
+    output.x_logits.retain_grad()
+    target = torch.tensor([[[0.3, 0.1], [float("nan")] * 2]] * 2)
+    head.loss(output, target, torch.tensor([[1.0, 0.0]] * 2))["kl"].backward()
+    assert output.x_logits.grad is not None
+    assert output.x_logits.grad[:, 0].abs().sum() > 0
+    assert torch.equal(output.x_logits.grad[:, 1], torch.zeros_like(output.x_logits.grad[:, 1]))
