@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError, shorten
+from kpnet.core.reading import BYTE_ORDER_MARKS
 from kpnet.data.images import IMAGE_SUFFIXES
 
 _DELIMITERS = ",;\t|"
@@ -56,13 +56,13 @@ def decode_text(path: Path, data: bytes, expected: str) -> tuple[str, str | None
     Raises:
         KpnetError: It is no text.
     """
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    for encoding in (marked,) if marked != "utf-8-sig" else ("utf-8-sig", "cp1252"):
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if encoding == "cp1252" and _NO_TEXT.search(data):
+        if "\0" in text or (encoding == "cp1252" and _NO_TEXT.search(data)):
             break
         return text, None if encoding == "utf-8-sig" else f"it is not UTF-8; it was read as {encoding.upper()}"
     raise KpnetError(f"{path}: not a text file; expected {expected}")
