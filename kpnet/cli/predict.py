@@ -12,11 +12,13 @@ from kpnet.cli.options import (
     BatchOption,
     DecodingOption,
     FlipOption,
+    FormatOption,
     InputsArg,
     RunArg,
     ScalesOption,
     ShiftOption,
     WithOption,
+    parse_format,
     parse_test_time,
 )
 from kpnet.core.console import echo
@@ -26,6 +28,7 @@ from kpnet.core.errors import KpnetError
 def predict(
     run: RunArg,
     inputs: InputsArg,
+    form: FormatOption = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and drawings.")] = Path("predictions"),
     draw: Annotated[
         bool | None,
@@ -66,7 +69,9 @@ def predict(
     predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size)
     model = predictor.model
     crops = model.config.crop is not None
-    images = find_images(others, None if trained is None else trained.data, boxes=crops)
+    images = find_images(
+        others, None if trained is None else trained.data, boxes=crops, form=parse_format(form, "--format")
+    )
     whole = len(videos) + sum(image.boxes is None for image in images)
     if crops and whole:
         echo(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kpnet.config.fields import Part
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import file_name
@@ -46,13 +47,17 @@ class InputImage:
     file: Path | None = None
 
 
-def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False) -> list[InputImage]:
+def find_images(
+    inputs: Sequence[Path], trained: DataConfig | None = None, boxes: bool = False, form: Part | None = None
+) -> list[InputImage]:
     """Find the images of the inputs, without reading them.
 
     Args:
         inputs: Image files, folders of images, and files of labels.
         trained: The `data` section of the model's run. Its format's options are used for inputs of the same format.
         boxes: Use the boxes of inputs that have some.
+        form: Name of the inputs' data format, or a mapping with its options. None: files of labels are detected by
+            their suffix, and folders are images.
 
     Returns:
         The images in the order of the inputs, each with a target of its own.
@@ -65,7 +70,9 @@ def find_images(inputs: Sequence[Path], trained: DataConfig | None = None, boxes
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
         # The points of a file of labels may be others than the model's.
-        if path.suffix.lower() in TABLES:
+        if form is not None:
+            images += dataset_images(open_dataset(path, form), str(path), path.stem, boxes)
+        elif path.suffix.lower() in TABLES:
             given, name = detect_format(path)
             same = trained is not None and split_spec(trained.format, "data.format")[0] == name
             data = open_dataset(given, trained.format if trained is not None and same else name)

@@ -142,7 +142,7 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
         open_dataset(tmp_path / "p")
     unclear = {
         "x.txt": ("", "unknown format"),
-        "x.csv": ("scorer,a,a\nbodyparts", "give the project's folder"),
+        "x.csv": ("scorer,a,a\nbodyparts", "expected header lines scorer, bodyparts and coords"),
         "y.csv": ("a_x,a_y\n", "no Image column"),
     }
     for name, (text, message) in unclear.items():

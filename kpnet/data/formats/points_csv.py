@@ -131,7 +131,7 @@ def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarra
     skipped.notes += table.notes
     if not has_header:
         skipped.notes.append(f"it has no header line; its columns were read as {_list(names)}")
-    elif any(name not in (None, given) for name, given in zip(names, header, strict=True)):
+    elif "x_0" in names and "x_0" not in header and "x0" not in header:
         skipped.notes.append(f"its columns were read as {_list(names)}")
     rows, origins = [], []
     for number, row in list(zip(table.numbers, table.lines, strict=True))[has_header:]:
