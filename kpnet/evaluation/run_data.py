@@ -46,7 +46,7 @@ def evaluation_dataset(
         trained = DataConfig() if config is None else config.data
         crop = None if model.config.crop is None else Crop(by=model.config.crop)
         if form is not None:
-            settings = DataConfig(format=form, root="", crop=crop, strict=trained.strict)
+            settings = DataConfig(format=form, crop=crop, strict=trained.strict)
             return build_dataset(settings, model.config, str(data), skeleton=model.skeleton, partial=True)
         own = split_spec(trained.format, "data.format")[0]
         try:

@@ -71,12 +71,12 @@ def test_the_format_of_new_data_is_an_option(command: str, kpnet: Run, run_copy:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("3", ["--format: expected e.g. pts", "found 3"]),
+        ("3", ["--format: expected e.g. pts", 'found "3"']),
         ("[coco]", ["--format: expected e.g. pts"]),
         ("{index_base: 1}", ["--format: expected a name or a mapping with a"]),
         ("{name: pts, indx: 1}", ["unknown key", "indx"]),
         ("{", ["--format: not YAML"]),
-        ("{name: 2020-13-45}", ["--format: not YAML"]),
+        ("{name: 2020-13-45}", ["unknown data format"]),
         ("ccoo", ["unknown data format", "coco"]),
     ],
 )

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean, first_line, shorten
-from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
