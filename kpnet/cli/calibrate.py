@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kpnet.cli.options import BatchOption, FlipOption, RunArg, parse_test_time
+from kpnet.cli.options import BatchOption, FlipOption, FormatOption, RunArg, parse_format, parse_test_time
 from kpnet.core.console import PlainConsole
 
 
@@ -16,6 +16,7 @@ def calibrate(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Labelled data used neither for training nor for validation.")
     ],
+    form: FormatOption = None,
     flip_test: FlipOption = False,
     batch_size: BatchOption = 64,
 ) -> None:
@@ -35,7 +36,7 @@ def calibrate(
     model = load_model(run).to(best_device())
     check_unseen(run, data)
     model.calibration = None
-    dataset = evaluation_dataset(run, data, model)
+    dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)

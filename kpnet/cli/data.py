@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from kpnet.cli.options import FormatOption, parse_format
 from kpnet.core.console import echo
-from kpnet.core.errors import KpnetError, shorten
+from kpnet.core.errors import KpnetError
 
 app = typer.Typer(help="Check and convert labelled data.", no_args_is_help=True, pretty_exceptions_enable=False)
 
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="Data format, e.g. coco or '{name: pts, index_base: 0}'; detected by default.",
-    ),
-]
 SkeletonOption = Annotated[
     str | None, typer.Option(help="Skeleton of points without names: a shipped one, or a YAML file.")
 ]
@@ -70,16 +63,3 @@ def convert(
     echo(f"{done.samples} samples: {target}")
     if done.lost:
         echo(f"not written, as that format cannot store it: {', '.join(done.lost)}", error=True)
-
-
-def parse_format(text: str | None, option: str) -> Any:
-    """Parse a format's name, or a mapping with its options, given as YAML to `option`."""
-    from kpnet.core.yaml import parse_yaml
-
-    expected = "e.g. pts or '{name: pts, index_base: 0}'"
-    if text is None:
-        return None
-    form = parse_yaml(text, option, expected)
-    if not isinstance(form, (str, dict)):
-        raise KpnetError(f'{option}: expected {expected}, found "{shorten(text)}"')
-    return form

@@ -19,6 +19,7 @@ from kpnet.data.check import Findings, check_data
 from kpnet.plot import draw_contact_sheet, save_figure
 
 _SHOWN = 20  # lines per kind of problem
+_POINTS = 500  # rows of the table
 
 
 def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, count: int) -> bool:
@@ -69,6 +70,7 @@ def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
     )
     lines += _several("skipped", found.skipped)
     lines += _several("notes", found.notes)
+    lines += _several("hints", found.hints)
     lines += _several("images that cannot be read", found.failed)
     where = [dataset.image_name(index) for index in found.outside_samples]
     lines += _several("samples with points outside", where)
@@ -95,7 +97,9 @@ def _table(dataset: KeypointDataset, found: Findings) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("point", "labelled", "missing", "hidden", "outside"):
         table.add_column(title, justify="left" if title == "point" else "right")
-    for k, name in enumerate(found.names):
+    for k, name in enumerate(found.names[:_POINTS]):
         counts = (found.samples - found.missing[k], found.missing[k], found.hidden[k], found.outside[k])
         table.add_row(display_name(name), *map(str, counts))
+    if len(found.names) > _POINTS:
+        table.add_row(f"… {len(found.names) - _POINTS} more")
     return table

@@ -14,10 +14,12 @@ from kpnet.cli.options import (
     DataArg,
     DecodingOption,
     FlipOption,
+    FormatOption,
     RunArg,
     ScalesOption,
     ShiftOption,
     WithOption,
+    parse_format,
     parse_test_time,
 )
 from kpnet.core.console import PlainConsole
@@ -27,6 +29,7 @@ from kpnet.core.errors import KpnetError
 def evaluate(
     run: RunArg,
     data: DataArg = None,
+    form: FormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
     plot: Annotated[
         Path | None,
@@ -78,7 +81,7 @@ def evaluate(
     test_time = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
-    dataset = evaluation_dataset(run, data, model)
+    dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
     read = [path for index in range(len(dataset)) if (path := dataset.image_file(index)) is not None]
     read += [data] if data is not None else []
     with ExitStack() as outputs:

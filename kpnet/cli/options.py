@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, shorten
 
 if TYPE_CHECKING:
     from kpnet.models.test_time import TestTime
@@ -26,6 +26,17 @@ DataArg = Annotated[
 InputsArg = Annotated[
     list[Path],
     typer.Argument(metavar="INPUT", help="Images, videos, folders of them, or data files (CSV, COCO JSON, npz)."),
+]
+
+# Options of data
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Data format, e.g. coco or '{name: pts, index_base: 0}'; detected by default.",
+    ),
 ]
 
 # Options of a training
@@ -48,6 +59,21 @@ ShiftOption = Annotated[float, typer.Option(help="Average over shifts of the ima
 DecodingOption = Annotated[
     str | None, typer.Option(help="Decoding to use instead of the trained one (heatmap and offset heads).")
 ]
+
+
+def parse_format(text: str | None, option: str) -> str | dict[str, Any] | None:
+    """Parse a format's name, or a mapping with its options, given as YAML to `option`; None if none is given."""
+    from kpnet.core.registry import split_spec
+    from kpnet.core.yaml import parse_yaml
+
+    expected = "e.g. pts or '{name: pts, index_base: 0}'"
+    if text is None:
+        return None
+    form = parse_yaml(text, option, expected)
+    if not isinstance(form, (str, dict)):
+        raise KpnetError(f'{option}: expected {expected}, found "{shorten(text)}"')
+    split_spec(form, option)
+    return form
 
 
 def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:

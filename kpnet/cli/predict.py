@@ -12,11 +12,13 @@ from kpnet.cli.options import (
     BatchOption,
     DecodingOption,
     FlipOption,
+    FormatOption,
     InputsArg,
     RunArg,
     ScalesOption,
     ShiftOption,
     WithOption,
+    parse_format,
     parse_test_time,
 )
 from kpnet.core.console import echo
@@ -26,6 +28,7 @@ from kpnet.core.errors import KpnetError
 def predict(
     run: RunArg,
     inputs: InputsArg,
+    form: FormatOption = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and drawings.")] = Path("predictions"),
     draw: Annotated[
         bool | None,
@@ -67,7 +70,13 @@ def predict(
     model = predictor.model
     crops = model.config.crop is not None
     failures: list[str] = []
-    images = find_images(others, failures, None if trained is None else trained.data, boxes=crops)
+    images = find_images(
+        others,
+        failures,
+        None if trained is None else trained.data,
+        boxes=crops,
+        form=parse_format(form, "--format"),
+    )
     if not images and not videos:
         raise KpnetError(first_of(failures))
     whole = len(videos) + sum(image.boxes is None for image in images)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from kpnet.core.display import one_line
 
+_COMPARED = 1000  # choices; more would take seconds
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 3, 60, 60, 40
 
@@ -48,7 +50,7 @@ class UserInterruptError(KpnetError):
 
 def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """Return `' (did you mean "relu"?)'` for the closest of `choices`, or an empty string if none is close."""
-    match = difflib.get_close_matches(str(name)[:100], list(choices), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name)[:100], list(islice(choices, _COMPARED)), n=1, cutoff=0.5)
     return f' (did you mean "{match[0]}"?)' if match else ""
 
 

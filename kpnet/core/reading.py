@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from kpnet.core.display import display_name
 from kpnet.core.errors import KpnetError, show
 
-_MARKS = {  # byte order marks; the longer ones first, as UTF-32's begins with UTF-16's
+BYTE_ORDER_MARKS = {  # the longer ones first, as UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
@@ -40,7 +40,7 @@ def read_text(path: Path, expected: str, limit: int | None = None) -> str:
         size = path.stat().st_size
         raise KpnetError(f"{path}: {size / 2**20:.1f} MiB, more than {limit / 2**20:g} MiB; expected {expected}")
     data = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:

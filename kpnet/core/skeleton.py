@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,8 +85,9 @@ class Skeleton:
         if not self.names:
             raise KpnetError(f"{self._where}: it has no keypoint names")
         if len(set(self.names)) != len(self.names):
-            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
             raise KpnetError(f"{self._where}: names appear twice: {', '.join(twice)}")
+        known = frozenset(self.names)
         nme = [] if self.nme is None or isinstance(self.nme, str) else [self.nme]
         if isinstance(self.nme, str) and self.nme not in NME_LENGTHS:
             raise KpnetError(f'{self._where}: nme: expected two names, "box" or "diagonal", found "{self.nme}"')
@@ -93,7 +95,7 @@ class Skeleton:
             for group in groups:
                 if len(group) != 2:
                     raise KpnetError(f"{self._where}: {key}: expected two names, found {list(group)}")
-                self._check_known(key, group)
+                self._check_known(key, group, known)
         paired = [n for pair in self.pairs for n in pair]
         if len(set(paired)) != len(paired):
             raise KpnetError(f"{self._where}: pairs: a keypoint is in two pairs")
@@ -103,14 +105,14 @@ class Skeleton:
             for key, members in (named or {}).items():
                 if not members or len(set(members)) != len(members):
                     raise KpnetError(f"{self._where}: {what}.{key}: expected different names, found {list(members)}")
-                self._check_known(f"{what}.{key}", members)
+                self._check_known(f"{what}.{key}", members, known)
         for key in self.means or ():
             if key in self.names:
                 raise KpnetError(f"{self._where}: means.{key}: it is one of the names already")
 
-    def _check_known(self, key: str, names: Sequence[str]) -> None:
+    def _check_known(self, key: str, names: Sequence[str], known: Container[str]) -> None:
         for name in names:
-            if name not in self.names:
+            if name not in known:
                 raise KpnetError(f'{self._where}: {key}: unknown keypoint "{name}"{did_you_mean(name, self.names)}')
 
     @property
@@ -124,12 +126,14 @@ class Skeleton:
     def flip_permutation(self) -> list[int]:
         """For each point, the index of the one that takes its place in a mirrored image: (K,), its own inverse."""
         swap = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
-        return [self.names.index(swap.get(name, name)) for name in self.names]
+        index = {name: k for k, name in enumerate(self.names)}
+        return [index[swap.get(name, name)] for name in self.names]
 
     @property
     def edge_indices(self) -> list[tuple[int, int]]:
         """Pairs of point indices that the edges connect."""
-        return [(self.names.index(a), self.names.index(b)) for a, b in self.edges]
+        index = {name: k for k, name in enumerate(self.names)}
+        return [(index[a], index[b]) for a, b in self.edges]
 
     @property
     def group_indices(self) -> dict[str, list[int]]:

@@ -51,13 +51,14 @@ def read_yaml(path: Path, expected: str) -> Any:
     return _parse(read_text(path, expected, MAX_BYTES), str(path), expected, lines=True)
 
 
-def parse_yaml(text: str, where: str, expected: str) -> Any:
+def parse_yaml(text: str, where: str, expected: str, *, scalars_as_text: bool = False) -> Any:
     """Parse YAML, as `read_yaml` does.
 
     Args:
         text: The YAML.
         where: The file or option that it is from, for the error.
         expected: What it should be, for the error.
+        scalars_as_text: Keep numbers, booleans and nulls as the text that stands there.
 
     Returns:
         Its values.
@@ -67,12 +68,12 @@ def parse_yaml(text: str, where: str, expected: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise KpnetError(f"{where}: more than {MAX_BYTES // 2**20} MiB; expected {expected}")
-    return _parse(text, where, expected, lines="\n" in text)
+    return _parse(text, where, expected, "\n" in text, scalars_as_text)
 
 
-def _parse(text: str, where: str, expected: str, lines: bool) -> Any:
+def _parse(text: str, where: str, expected: str, lines: bool, scalars_as_text: bool = False) -> Any:
     try:
-        return _Reader(text).document()
+        return _Reader(text, scalars_as_text).document()
     except _NotPlainYamlError as error:
         line = f":{error.line + 1}" if lines and error.line is not None else ""
         raise KpnetError(f"{where}{line}: not YAML: {error}; expected {expected}") from None
@@ -108,8 +109,8 @@ class _NotPlainYamlError(Exception):
 class _Reader:
     """Builds the values of one document from the parser's events, so that nothing grows before it is counted."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, scalars_as_text: bool = False) -> None:
+        self.text, self.scalars_as_text = text, scalars_as_text
         self.events = self._events()
         self.count = 0
         self.anchors: dict[str, tuple[Any, int] | None] = {}  # value and its number of values; None: not complete yet
@@ -221,6 +222,8 @@ class _Reader:
         text = event.value
         if "\0" in text:
             self._fail("a text has a NUL character", event)
+        if event.tag in (None, "!") and self.scalars_as_text:
+            return text
         if event.tag in (None, "!"):
             kind = next((k for k, p in _PLAIN.items() if p.match(text)), "str") if event.implicit[0] else "str"
         else:

@@ -13,6 +13,7 @@ from kpnet.data.formats.kaggle_csv import KaggleCSV
 from kpnet.data.formats.npz import NPZ
 from kpnet.data.formats.points_csv import PointsCSV
 from kpnet.data.formats.pts import PTS
+from kpnet.data.formats.yolo import YOLO
 from kpnet.data.synthetic.clips import SyntheticClips
 from kpnet.data.synthetic.faces import SyntheticFaces
 
@@ -21,6 +22,7 @@ __all__ = [
     "DATASETS",
     "NPZ",
     "PTS",
+    "YOLO",
     "DeepLabCut",
     "ImageFolder",
     "KaggleCSV",

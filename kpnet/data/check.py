@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.contradictions import find_contradictions
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.hints import describe_dark_images, find_hints
+
+_DARK = 32  # brightest value, of 255, below which an image is nearly black
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Findings:
         duplicates: Groups of images with the same pixels, by name.
         same_names: Groups of image paths with the same file name.
         suspicious: Samples whose left and right seem swapped: index and what to look at.
+        hints: Signs of another convention of the coordinates, or of images that were not read as they should be.
     """
 
     names: tuple[str, ...]
@@ -58,6 +64,7 @@ class Findings:
     duplicates: list[list[str]] = field(default_factory=list)
     same_names: list[list[str]] = field(default_factory=list)
     suspicious: dict[int, str] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
 
     @property
     def unusable(self) -> int:
@@ -86,6 +93,10 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     if isinstance(skipped, Skipped):
         found.skipped, found.notes = list(skipped.messages), list(skipped.notes)
     every = np.full((count, points, 2), np.nan)
+    image_sizes = np.zeros((count, 2), int)
+    constant: list[str] = []
+    dark: list[str] = []
+    pages: list[str] = []
     sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)
     for index in range(count) if progress is None else progress:
@@ -95,18 +106,25 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
         else:
             try:
                 image, xy = dataset.read(index)
-            except KpnetError as error:
-                found.failed.append(str(error))
+            except (KpnetError, OSError, MemoryError) as error:
+                found.failed.append(str(error) or f"{name}: {type(error).__name__}")
                 sizes[name] = None
                 continue
             sizes[name] = (image.shape[0], image.shape[1])
+            brightest = int(image.max())
+            if brightest - int(image.min()) <= 1:
+                constant.append(name)
+            elif brightest < _DARK:
+                dark.append(name)
+            if _has_pages(dataset, index):
+                pages.append(name)
             digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
             pixels[digest].append(name)
         size = sizes[name]
         if size is None:
             continue
         found.samples += 1
-        every[index] = xy
+        every[index], image_sizes[index] = xy, size
         labelled = np.isfinite(xy).all(-1)
         beyond = labelled & ~coordinates.inside(xy, size)
         found.missing += ~labelled
@@ -125,7 +143,19 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     found.same_names = _same_names(sizes)
     found.suspicious = find_swapped_sides(every, dataset.skeleton)
     found.notes += find_contradictions(dataset, every)
+    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(constant, dark, pages)
     return found
+
+
+def _has_pages(dataset: KeypointDataset, index: int) -> bool:
+    """Return whether the sample's image is the first of several in a TIFF."""
+    if not isinstance(dataset, ImageFileDataset) or dataset.path(index).suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with Image.open(dataset.path(index)) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # PIL reads other files than OpenCV
+        return False
 
 
 def _same_names(paths: Iterable[str]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from kpnet.config.fields import Part
 from kpnet.config.loading import run_config
 from kpnet.config.schema import Crop, DataConfig
 from kpnet.core.errors import KpnetError
@@ -15,10 +16,12 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.keypoint_model import KeypointModel
 
-FOLDERS = ("pts", "deeplabcut", "folder")  # data formats whose data is a folder
+FOLDERS = ("pts", "deeplabcut", "folder", "yolo")  # data formats whose data is a folder
 
 
-def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel | Ensemble) -> KeypointDataset:
+def evaluation_dataset(
+    run: Path | None, data: Path | None, model: KeypointModel | Ensemble, form: Part | None = None
+) -> KeypointDataset:
     """Return the dataset to evaluate on: a file or folder of labels, or the run's validation data.
 
     The samples are cropped as in the model's training, and their points are those that the model and the labels share.
@@ -28,6 +31,7 @@ def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel
         data: The labels. Their format is detected; it is the run's if that is one of folders and `data` is a folder, or
             if none is detected. None: the run's validation data.
         model: The model to evaluate.
+        form: Name of the labels' data format, or a mapping with its options. None: found as described for `data`.
 
     Returns:
         The dataset, without augmentation.
@@ -35,18 +39,23 @@ def evaluation_dataset(run: Path | None, data: Path | None, model: KeypointModel
     Raises:
         KpnetError: The data cannot be read, or the run has no validation data.
     """
+    if form is not None and data is None:
+        raise KpnetError("--format: the run's validation data has its own; give labelled data, or leave it out")
     config = None if run is None else run_config(run)
     if data is not None:
         trained = DataConfig() if config is None else config.data
+        crop = None if model.config.crop is None else Crop(by=model.config.crop)
+        if form is not None:
+            settings = DataConfig(format=form, crop=crop, strict=trained.strict)
+            return build_dataset(settings, model.config, str(data), skeleton=model.skeleton, partial=True)
         own = split_spec(trained.format, "data.format")[0]
         try:
-            path, form = (data, own) if data.is_dir() and own in FOLDERS else detect_format(data)
+            path, name = (data, own) if data.is_dir() and own in FOLDERS else detect_format(data)
         except KpnetError:
             if not data.exists() or config is None:
                 raise
-            path, form = data, own
-        crop = None if model.config.crop is None else Crop(by=model.config.crop)
-        settings = DataConfig(format=trained.format if own == form else form, crop=crop, strict=trained.strict)
+            path, name = data, own
+        settings = DataConfig(format=trained.format if own == name else name, crop=crop, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:

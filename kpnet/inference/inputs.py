@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kpnet.config.fields import Part
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import file_name
@@ -55,7 +56,11 @@ class InputImage:
 
 
 def find_images(
-    inputs: Sequence[Path], failures: list[str], trained: DataConfig | None = None, boxes: bool = False
+    inputs: Sequence[Path],
+    failures: list[str],
+    trained: DataConfig | None = None,
+    boxes: bool = False,
+    form: Part | None = None,
 ) -> list[InputImage]:
     """Find the images of the inputs, without reading them.
 
@@ -65,6 +70,8 @@ def find_images(
         trained: The `data` section of the model's run. Its format's options are used for inputs of the same format, and
             its `bits` for image files.
         boxes: Use the boxes of inputs that have some.
+        form: Name of the inputs' data format, or a mapping with its options. None: files of labels are detected by
+            their suffix, and folders are images.
 
     Returns:
         The images in the order of the inputs, each with a target of its own.
@@ -78,13 +85,15 @@ def find_images(
             raise KpnetError(f"{path}: no such file or folder")
     for path in inputs:
         try:
-            images += _images_of(path, trained, boxes)
+            images += _images_of(path, trained, boxes, form)
         except KpnetError as error:
             failures.append(str(error))
     return _with_unique_targets(images)
 
 
-def _images_of(path: Path, trained: DataConfig | None, boxes: bool) -> list[InputImage]:
+def _images_of(path: Path, trained: DataConfig | None, boxes: bool, form: Part | None) -> list[InputImage]:
+    if form is not None:
+        return dataset_images(open_dataset(path, form), str(path), path.stem, boxes)
     name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():

@@ -21,6 +21,7 @@ from kpnet.plot.figure import Figure
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
 TILE, TITLE, GAP = 2.7, 0.125, 0.02  # inches a tile; its title and the edge around it, in tiles
 _NAMED = 20  # more points than this are numbered instead of named
+_NUMBERED = 500  # more points than this are not numbered
 
 
 def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: dict[int, str] | None = None) -> Figure:
@@ -126,6 +127,8 @@ def _draw_points(axes: Axes, points: np.ndarray, hidden: np.ndarray, skeleton: S
 def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:
     """Write the names beside their points (N, K, 2), as markers: the glyphs are drawn once and not N times."""
     few = len(skeleton) <= _NAMED
+    if len(skeleton) > _NUMBERED:
+        return
     for k, (name, colour) in enumerate(zip(skeleton.names, _colours(skeleton), strict=True)):
         if few and not name.strip():
             continue  # a name without glyphs has no path

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.console import Run
 from support.format_files import write_coco, write_points_csv
@@ -45,3 +46,42 @@ def test_a_missing_point_is_still_an_error_in_training(trained: Path, tmp_path: 
     path, model = write_points_csv(tmp_path / "points"), load_model(trained)
     with pytest.raises(ValueError, match='no point "left_eye", which the skeleton has'):
         build_dataset(DataConfig(format="points_csv"), model.config, str(path), skeleton=model.skeleton)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "predict"])
+def test_the_format_of_new_data_is_an_option(command: str, kpnet: Run, run_copy: Path, tmp_path: Path) -> None:
+    """Points that count from 1 in a table without a known suffix, which no detection could read."""
+    path = write_points_csv(tmp_path / "points")
+    table = pd.read_csv(path)
+    columns = [str(name) for name in table if name != "image"]
+    shifted = path.with_suffix(".table")
+    table.assign(**{name: table[name] + 1 for name in columns}).to_csv(shifted, index=False)
+    more = ["--json"] if command != "calibrate" else []
+    assert kpnet(command, run_copy, shifted, *more).code == 2
+    done = kpnet(command, run_copy, shifted, "--format", "{name: points_csv, index_base: 1}", *more)
+    if command == "calibrate":
+        return done.refused("calibration: expected at least 50 labelled points, found 4")
+    assert done.code == 0, done
+    if command == "evaluate":
+        assert json.loads(done.out) == json.loads(kpnet("evaluate", run_copy, path, "--json").out)
+    if command == "predict":
+        assert len({row["image"] for row in json.loads((tmp_path / "predictions/predictions.json").read_text())}) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("3", ["--format: expected e.g. pts", 'found "3"']),
+        ("[coco]", ["--format: expected e.g. pts"]),
+        ("{index_base: 1}", ["--format: expected a name or a mapping with a"]),
+        ("{name: pts, indx: 1}", ["unknown key", "indx"]),
+        ("{", ["--format: not YAML"]),
+        ("{name: 2020-13-45}", ["unknown data format"]),
+        ("ccoo", ["unknown data format", "coco"]),
+    ],
+)
+def test_a_wrong_format(kpnet: Run, trained: Path, tmp_path: Path, given: str, words: list[str]) -> None:
+    path = write_points_csv(tmp_path / "points")
+    for command in (["data", "check"], ["evaluate", trained], ["predict", trained]):
+        kpnet(*command, path, "--format", given).refused(*words)
+    kpnet("evaluate", trained, "--format", "coco").refused("--format", "validation data")

@@ -167,3 +167,9 @@ def test_what_is_written_is_read_again(value: Any) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(KpnetError):
         parse(text)
+
+
+def test_scalars_as_the_text_that_stands_there() -> None:
+    text = "[true, ~, 1.10, 007, 2020-01-02, 'x', 0x1, 1_1, .inf]"
+    expected = ["true", "~", "1.10", "007", "2020-01-02", "x", "0x1", "1_1", ".inf"]
+    assert parse_yaml(text, "a", "a list", scalars_as_text=True) == expected

@@ -128,7 +128,7 @@ def test_the_command_says_what_cannot_be_used_once(kpnet: Run, tmp_path: Path) -
     assert done.err == ""
     assert (tmp_path / "x.png").is_file()
     kpnet("data", "check", "faces", "--sheet", "x.jpg").refused("--sheet: x.jpg: expected a file that ends in .png")
-    kpnet("data", "check", "faces", "--format", "coco").refused("faces: no such file; expected COCO")
+    kpnet("data", "check", "faces", "--format", "coco").refused("faces: not a file; expected COCO")
     kpnet("data", "check", "faces", "--format", "{name: pts, a: 1}").refused('unknown key "a"')
 
 
@@ -142,7 +142,7 @@ def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
         open_dataset(tmp_path / "p")
     unclear = {
         "x.txt": ("", "unknown format"),
-        "x.csv": ("scorer,a,a\nbodyparts", "give the project's folder"),
+        "x.csv": ("scorer,a,a\nbodyparts", "expected header lines scorer, bodyparts and coords"),
         "y.csv": ("a_x,a_y\n", "no Image column"),
     }
     for name, (text, message) in unclear.items():

@@ -9,7 +9,7 @@ import torch
 from support.small_heads import CHANNELS, build, total
 
 from kpnet.heads.flow import ResidualFlow
-from kpnet.heads.likelihood import LikelihoodOutput
+from kpnet.heads.likelihood import LikelihoodHead, LikelihoodOutput
 from kpnet.heads.rle import RLEHead
 
 
@@ -49,6 +49,7 @@ def test_rle_learns_the_scale_of_the_errors() -> None:
 def test_the_likelihood_is_the_density_that_the_covariance_is_of(name: str) -> None:
     """Its integral is 1, but for the product of two densities in rle; its variance is the predicted one."""
     head = build({"name": name}, 1).double()
+    assert isinstance(head, LikelihoodHead)
     if isinstance(head, RLEHead):
         for parameter in head.flow.parameters():
             torch.nn.init.normal_(parameter, std=0.05)

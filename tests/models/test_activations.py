@@ -7,15 +7,16 @@ import torch
 
 from kpnet import KpnetError, build_model
 from kpnet.models.activations import check_memory
+from kpnet.models.keypoint_model import KeypointModel
 
 
 @pytest.fixture
-def model() -> torch.nn.Module:
+def model() -> KeypointModel:
     options = {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch"}
     return build_model(backbone=options, head="heatmap", num_keypoints=2, input_size=32, in_channels=1)
 
 
-def maps(model: torch.nn.Module) -> int:
+def maps(model: KeypointModel) -> int:
     """Bytes of the outputs of all layers, from a forward pass on values."""
     sizes: list[int] = []
     for module in model.backbone.modules():
@@ -25,7 +26,7 @@ def maps(model: torch.nn.Module) -> int:
     return sum(sizes)
 
 
-def test_a_step_keeps_the_maps_of_every_image(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_keeps_the_maps_of_every_image(model: KeypointModel, monkeypatch: pytest.MonkeyPatch) -> None:
     need = 8 * maps(model)
     monkeypatch.setattr("kpnet.models.activations.available_memory", lambda: need / 2)
     check_memory(model, 8)
@@ -34,7 +35,7 @@ def test_a_step_keeps_the_maps_of_every_image(model: torch.nn.Module, monkeypatc
         check_memory(model, 8)
 
 
-def test_the_model_is_left_as_it_was(model: torch.nn.Module) -> None:
+def test_the_model_is_left_as_it_was(model: KeypointModel) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     check_memory(model, 4)
     assert model.training
@@ -42,6 +43,6 @@ def test_the_model_is_left_as_it_was(model: torch.nn.Module) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_backbone_that_needs_values_is_let_through(model: torch.nn.Module) -> None:
-    model.backbone.forward = lambda images: [images * images.sum().item()]
+def test_a_backbone_that_needs_values_is_let_through(model: KeypointModel) -> None:
+    model.backbone.forward = lambda images: [images * images.sum().item()]  # type: ignore[method-assign]
     check_memory(model, 10**6)

@@ -12,6 +12,9 @@ Layout: the folder of a project:
   `coords` (x or y), then one line for each frame, whose name is in the first cell or the first three. An empty cell
   is a missing keypoint. A `.h5` file of the same name is read where there is no CSV and PyTables is installed.
 
+A single table of that kind is read too, without a project, as Lightning Pose has it: its body parts are the keypoints,
+and its frames are found from its folder or from one above it.
+
 Coordinates: pixels, integers are pixel centres, as in kpnet: they stay as they are. The format has no boxes or
 visibilities.
 
@@ -22,7 +25,6 @@ number, body parts that the config lacks, and missing or damaged frames.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -30,17 +32,18 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, did_you_mean
-from kpnet.core.reading import read_text
+from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
-from kpnet.core.yaml import read_yaml, write_yaml
+from kpnet.core.yaml import parse_yaml, write_yaml
 from kpnet.data.base import DATASETS, KeypointDataset
-from kpnet.data.formats.image_files import ImageFileDataset
+from kpnet.data.formats.image_files import ImageFileDataset, find_folder
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.text_table import decode_text, is_number, read_bytes, read_text_table
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 _EXPECTED = "a DeepLabCut config.yaml with bodyparts"
+_COMPARED = 20  # unknown body parts for which a known one is proposed
 _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 
 
@@ -48,11 +51,12 @@ _HEADER = ("scorer", "individuals", "bodyparts", "coords")
 class DeepLabCut(ImageFileDataset):
     """The labelled frames of a DeepLabCut project, one video after another.
 
-    Keypoints and edges are those of the project's config.yaml, in its order.
+    Keypoints and edges are those of the project's config.yaml, in its order, or those of a single table.
 
     Args:
-        path: The project's folder, or its config.yaml.
-        videos: Names of the folders in `labeled-data` to use; null for all of them.
+        path: The project's folder, its config.yaml, or a table of labels (CSV or HDF5).
+        videos: Names of the folders in `labeled-data` to use; null for all of them. A single table has none.
+        images: Folder of a single table's frames, relative to its folder; null for the nearest one that has them.
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
         skeleton: Skeleton to use if its keypoint names are the project's. None: the project's own.
         strict: Raise an error at the first label that cannot be used, instead of skipping it with a warning.
@@ -70,15 +74,25 @@ class DeepLabCut(ImageFileDataset):
         path: str | Path,
         *,
         videos: list[str] | None = None,
+        images: str | None = None,
         exif: bool = True,
         skeleton: Skeleton | None = None,
         strict: bool = False,
         **options: Any,
     ) -> None:
         path = Path(path)
-        folder = path.parent if path.name == "config.yaml" else path
-        skipped = Skipped(folder, strict)
-        instances = _read_project(folder, videos, skipped)
+        if path.suffix.lower() in (".csv", ".h5"):
+            if videos is not None:
+                raise KpnetError(f"{path}: videos: a single table has none; give the project's folder, or leave it out")
+            skipped = Skipped(path, strict)
+            instances = _read_single(path, skipped)
+            folder = find_folder(path, instances.images, images)
+        else:
+            if images is not None:
+                raise KpnetError(f"{path}: images: a project has its frames in labeled-data; leave it out")
+            folder = path.parent if path.name == "config.yaml" else path
+            skipped = Skipped(folder, strict)
+            instances = _read_project(folder, videos, skipped)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
@@ -102,6 +116,7 @@ class _Rows:
     image_index: list[int] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
+    lines: dict[str, str] = field(default_factory=dict)  # frame to where it stands
 
 
 def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) -> Instances:
@@ -109,14 +124,37 @@ def _read_project(folder: Path, videos: Sequence[str] | None, skipped: Skipped) 
     skeleton = _skeleton(folder, config, skipped)
     rows = _Rows()
     for table in _tables(folder, videos, str(config.get("scorer"))):
-        _read_table(folder, table, skeleton, rows, skipped)
+        _read_table(folder, table, _lines(table, skipped), skeleton, rows, skipped)
     if not rows.points:
         skipped.warn(0)
+    return _instances(skeleton, rows)
+
+
+def _read_single(path: Path, skipped: Skipped) -> Instances:
+    """Read a table without a project. Its keypoints are all of its body parts."""
+    lines = _lines(path, skipped)
+    columns, _ = _header(path, [cells for _, cells in lines[:4]])
+    skeleton = Skeleton.of_names(list(dict.fromkeys(part for _, part, _ in columns.place)))
+    rows = _Rows()
+    _read_table(path.parent, path, lines, skeleton, rows, skipped)
+    if not rows.points:
+        skipped.warn(0)
+    if all(Path(name).name.removesuffix(".0").isdigit() for name in rows.paths):
+        raise KpnetError(
+            f"{path}: its rows are numbers of frames, as in DeepLabCut's predictions on a video; expected labels, "
+            "whose rows are names of images"
+        )
+    return _instances(skeleton, rows)
+
+
+def _instances(skeleton: Skeleton, rows: _Rows) -> Instances:
     return Instances(skeleton, np.array(rows.paths), np.array(rows.image_index), np.stack(rows.points), rows.origins)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    values = read_yaml(path, _EXPECTED)
+    """Return config.yaml with all its values as text, so that names such as `true`, 007 and 1.10 stay as they are."""
+    text, _ = decode_text(path, read_bytes(path, _EXPECTED), _EXPECTED)
+    values = parse_yaml(text, str(path), _EXPECTED, scalars_as_text=True)
     if not isinstance(values, Mapping) or not (values.get("bodyparts") or values.get("multianimalbodyparts")):
         raise KpnetError(f"{path}: no bodyparts in it; expected {_EXPECTED}")
     return values
@@ -124,20 +162,32 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skeleton:
     """Return the project's skeleton. With several animals, the points that an arena has once come last."""
-    parts = config.get("multianimalbodyparts") if config.get("multianimalproject") else config.get("bodyparts")
-    if not isinstance(parts, list) or not parts:
-        raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: expected a list of names, found {parts!r}")
-    unique = config.get("uniquebodyparts") if config.get("multianimalproject") else None
-    names = [str(part) for part in [*parts, *(unique or ())]]
+    several = str(config.get("multianimalproject")).lower() in ("true", "yes", "on")
+    names = _names(folder, "multianimalbodyparts" if several else "bodyparts", config)
+    if several and isinstance(config.get("uniquebodyparts"), list):
+        names += _names(folder, "uniquebodyparts", config)
+    if not names:
+        raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: expected a list of names, found none")
     try:
         own = Skeleton.of_names(names)
     except KpnetError as error:  # a name that appears twice
         raise KpnetError(f"{folder / 'config.yaml'}: bodyparts: {error}") from None
-    edges = [tuple(map(str, edge)) for edge in config.get("skeleton") or () if isinstance(edge, list)]
+    given = config.get("skeleton")
+    edges = [tuple(map(str, edge[:3])) for edge in given if isinstance(edge, list)] if isinstance(given, list) else []
     known = tuple((edge[0], edge[1]) for edge in edges if len(edge) == 2 and set(edge) <= set(names))
     if len(known) != len(edges) and edges != [("bodypart1", "bodypart2"), ("objectA", "bodypart3")]:
         skipped.add("config.yaml: skeleton: pairs with a name that is no body part are not drawn")
     return Skeleton(own.names, own.pairs, known) if known else own
+
+
+def _names(folder: Path, key: str, config: Mapping[str, Any]) -> list[str]:
+    names = config.get(key)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        found = (
+            "nothing" if names is None else f"{type(names).__name__} {shorten(names) if isinstance(names, str) else ''}"
+        )
+        raise KpnetError(f"{folder / 'config.yaml'}: {key}: expected a list of names, found {found.strip()}")
+    return list(names)
 
 
 def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Path]:
@@ -163,21 +213,31 @@ def _tables(folder: Path, videos: Sequence[str] | None, scorer: str) -> list[Pat
     return tables
 
 
-def _read_table(folder: Path, table: Path, skeleton: Skeleton, rows: _Rows, skipped: Skipped) -> None:
-    if table.suffix == ".h5":
+def _lines(table: Path, skipped: Skipped) -> list[tuple[int, list[str]]]:
+    """Return the number and the cells of each line of a table."""
+    if table.suffix.lower() == ".h5":
         from kpnet.data.formats.deeplabcut_h5 import read_h5
 
-        lines = read_h5(table)
-    else:
-        lines = list(csv.reader(read_text(table, "a DeepLabCut table of labels").splitlines()))
-    columns, start = _header(table, lines)
-    where = table.parent.relative_to(folder)
-    unknown = {part: did_you_mean(part, skeleton.names) for _, part, _ in columns.place if part not in skeleton.names}
-    for part, close in unknown.items():
+        return list(enumerate(read_h5(table), start=1))
+    text = read_text_table(table, "a DeepLabCut table of labels")
+    skipped.notes += [f"{table.name}: {note}" for note in text.notes]
+    lines = text.lines
+    if text.decimal_comma:
+        lines = [[cell.replace(",", ".") if is_number(cell) else cell for cell in line] for line in lines]
+    return list(zip(text.numbers, lines, strict=True))
+
+
+def _read_table(
+    folder: Path, table: Path, lines: list[tuple[int, list[str]]], skeleton: Skeleton, rows: _Rows, skipped: Skipped
+) -> None:
+    columns, start = _header(table, [cells for _, cells in lines[:4]])
+    where, known = table.parent.relative_to(folder), set(skeleton.names)
+    for count, part in enumerate(dict.fromkeys(part for _, part, _ in columns.place if part not in known)):
+        close = did_you_mean(part, skeleton.names) if count < _COMPARED else ""
         skipped.add(
             f'{where / table.name}: body part "{part}"{close}, which the config lacks; add it there, or drop it'
         )
-    for number, cells in enumerate(lines[start:], start=start + 1):
+    for number, cells in lines[start:]:
         if any(cells):
             _read_row(where, f"{where / table.name}, line {number}", cells, columns, skeleton, rows, skipped)
 
@@ -187,7 +247,7 @@ def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
 
     A frame's name is in one cell, or in three: labeled-data, VIDEO, FRAME.
     """
-    heads = {line[0]: line for line in lines[:4] if line and line[0] in _HEADER}
+    heads = {line[0]: line for line in lines if line and line[0] in _HEADER}
     if not {"bodyparts", "coords"} <= set(heads):
         found = ", ".join(lines[0][:3]) if lines else "nothing"
         raise KpnetError(f"{table}: expected header lines scorer, bodyparts and coords, found {found}")
@@ -212,12 +272,16 @@ def _read_row(
     width = 1 + max(columns.place.values())  # a table may have likelihoods between them
     if len(cells) < width:
         return skipped.add(f"{origin}: {len(cells)} cells, expected {width}; is the line cut short?")
-    frame = PureWindowsPath("/".join(cells[: columns.index])).name  # either kind of slash
+    name = PureWindowsPath("/".join(cells[: columns.index]))  # either kind of slash
     try:
         values = {key: float(cells[k] or "nan") for key, k in columns.place.items()}
     except ValueError as error:
         return skipped.add(f"{origin}: {error}; expected pixels, or an empty cell for a missing point")
-    rows.paths.append(str(where / frame))
+    # The frames of a project are beside its table, whatever the path says.
+    frame = str(where / name.name) if where.parts else name.as_posix()
+    if (before := rows.lines.setdefault(frame, origin)) != origin:
+        return skipped.add(f"{origin}: {frame} stands in {before} already; keep one of them")
+    rows.paths.append(frame)
     for individual in columns.individuals:
         absent = np.nan
         xy = np.array([[values.get((individual, name, axis), absent) for axis in "xy"] for name in skeleton.names])

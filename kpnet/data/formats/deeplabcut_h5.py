@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.data.formats.unpacking import MAX_GIB, check_unpacked_size
 
 
 def read_h5(path: Path) -> list[list[str]]:
@@ -22,7 +23,7 @@ def read_h5(path: Path) -> list[list[str]]:
         KpnetError: PyTables is not installed, or the file is no table of labels.
     """
     try:
-        import tables  # noqa: F401
+        import tables
     except ImportError:
         raise KpnetError(
             f"{path}: reading HDF5 needs PyTables: pip install tables; or export the labels as CSV"
@@ -31,7 +32,12 @@ def read_h5(path: Path) -> list[list[str]]:
 
     try:
         with _plain_pickles():
+            with tables.open_file(path) as file:
+                size = sum(node.size_in_memory for node in file.walk_nodes("/", "Leaf"))
+            check_unpacked_size(path, "its table", size, MAX_GIB)
             frame = pd.read_hdf(path)
+    except KpnetError:
+        raise
     except Exception as error:  # PyTables and pandas raise all kinds of errors for a damaged file
         reason = first_line(error)
         raise KpnetError(f"{path}: not a readable HDF5 table of labels: {reason}") from None

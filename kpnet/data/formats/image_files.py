@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,12 @@ from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.image_names import ImageFinder
 from kpnet.data.images import check_bits, image_problem, read_image, read_image_size
+
+_ABOVE = 3  # folders above a file of labels in which its images are looked for
+_LABEL_FOLDERS = ("annotations", "annotation", "labels")  # their images are beside them
+_SAMPLE = 50  # names of images that are looked for there
+_MOST = 200  # folders that are looked into
+_SHOWN = 5
 
 
 class ImageFileDataset(InstanceDataset):
@@ -29,6 +36,7 @@ class ImageFileDataset(InstanceDataset):
             whichever has the image size that the file of labels states.
         bits: Bits, from 8 to 16, that the values of 16-bit images fill, such as 12 for a camera of 12 bits. All images
             are scaled alike.
+        normalized: Coordinates are fractions of the image, for which the size of every image is read.
         **options: Arguments of `InstanceDataset`.
 
     Attributes:
@@ -45,13 +53,14 @@ class ImageFileDataset(InstanceDataset):
         *,
         exif: bool | None = True,
         bits: int = 16,
+        normalized: bool = False,
         **options: Any,
     ) -> None:
         check_bits(bits)
         finder = ImageFinder(folder)
         instances, problems = _find_images(finder, instances)
-        sizes = _sizes_of_boxed_images(folder, instances, problems, bool(exif))
-        super().__init__(replace(instances, sizes=sizes), skipped, problems, **options)
+        sizes = _sizes_of_images(folder, instances, problems, bool(exif), every=normalized)
+        super().__init__(replace(instances, sizes=sizes), skipped, problems, normalized=normalized, **options)
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
         self.folder, self.exif, self.bits, self._finder = folder, exif, bits, finder
 
@@ -98,21 +107,58 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
         source: The file of labels.
         names: Names of the images.
         given: The folder, relative to the file's. None: the file's folder or `images/` in it, whichever has more of
-            the images.
+            the images; if neither has one, a folder in these; beside a folder `annotations` or `labels`, as COCO's
+            `train2017` and CVAT's `images/default`; or one above, for names that begin with a folder.
 
     Returns:
         The folder.
 
     Raises:
-        KpnetError: The given folder does not exist.
+        KpnetError: The given folder does not exist, or several folders have the images.
     """
     if given is not None:
         folder = source.parent / given
         if not folder.is_dir():
             raise KpnetError(f"{source}: images: no such folder {folder}")
         return folder
-    candidates = [source.parent, source.parent / "images"]
-    return max(candidates, key=lambda folder: sum(_exists(folder, names)))
+    near = [source.parent, source.parent / "images"]
+    best = max(near, key=lambda folder: sum(_exists(folder, names)))
+    sample = [str(name) for name in names[:: max(1, len(names) // _SAMPLE)]]
+    if any(_exists(best, names)) or not sample:
+        return best
+    for level in _places_around(source.parent, sample):
+        found = {folder: sum(_exists(folder, sample)) for folder in level}
+        most = [folder for folder, count in found.items() if count and count == max(found.values())]
+        # The name of the file says of which part of the data it is, as in person_keypoints_train2017.json.
+        named = [folder for folder in most if folder.name and folder.name in source.stem] if len(most) > 1 else most
+        if len(named) == 1:
+            return named[0]
+        if most:
+            folders = ", ".join(os.path.relpath(folder, source.parent) for folder in most[:_SHOWN])
+            raise KpnetError(f"{source}: several folders have its images: {folders}; set images to one of them")
+    return best
+
+
+def _places_around(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
+    """Yield groups of folders in which images may be, the likelier ones first."""
+    yield _folders_in(folder) + _folders_in(folder / "images")
+    above = [folder]
+    for _ in range(_ABOVE):
+        last = above[-1]
+        above.append(last / ".." if last.name in ("", "..") else last.parent)
+    if folder.absolute().name.lower() in _LABEL_FOLDERS:
+        yield [above[1], above[1] / "images"]
+        yield _folders_in(above[1]) + _folders_in(above[1] / "images")
+    if all("/" in name for name in names):  # the folder in each name is there too
+        yield above[1:]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+    return [folder / name for name in names[:_MOST]]
 
 
 def _find_images(finder: ImageFinder, instances: Instances) -> tuple[Instances, list[str | None]]:
@@ -149,18 +195,21 @@ def _find_images(finder: ImageFinder, instances: Instances) -> tuple[Instances, 
     return replace(instances, images=images, image_index=image_index, sizes=sizes), problems
 
 
-def _sizes_of_boxed_images(
-    folder: Path, instances: Instances, problems: list[str | None], exif: bool
+def _sizes_of_images(
+    folder: Path, instances: Instances, problems: list[str | None], exif: bool, *, every: bool
 ) -> np.ndarray | None:
-    """Return the stated image sizes (M, 2), read from the image where none is stated and a box has to be checked.
+    """Return the stated image sizes (M, 2), read from the image where none is stated and one is needed.
 
-    Other images are not read, because that takes about 0.1 ms each. One that cannot be read is added to `problems`.
+    `every` image's is, or those that have a box to check. Others are not read, because that takes about 0.1 ms each.
+    An image that cannot be read is added to `problems`.
     """
-    if instances.boxes is None:
+    if instances.boxes is None and not every:
         return instances.sizes
     count = len(instances.images)
     sizes = np.zeros((count, 2), int) if instances.sizes is None else instances.sizes.copy()
-    boxed = np.isin(np.arange(count), instances.image_index[~np.isnan(instances.boxes).any(-1)])
+    boxed = np.ones(count, bool)
+    if instances.boxes is not None and not every:
+        boxed = np.isin(np.arange(count), instances.image_index[~np.isnan(instances.boxes).any(-1)])
     for number in np.flatnonzero(boxed & ~sizes.all(-1)).tolist():
         if problems[number] is None:
             try:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
+from kpnet.data.formats.conventions import convert_points
 from kpnet.data.formats.skipped import Skipped
 
 _LIMIT = 2.0**24  # pixels; a coordinate beyond is none
@@ -51,11 +52,16 @@ class InstanceDataset(KeypointDataset):
         skeleton: Skeleton to use if its keypoint names are the file's. Otherwise the file's own is used.
         complete_only: Use only samples that have every keypoint, of those that the skeleton names and the file has.
         boxed_only: Skip samples without a box, which cannot be cropped by it.
+        missing: Value, or list of values, that both coordinates of a missing keypoint have, such as 0 or -1.
+        normalized: Coordinates of keypoints are parts of the image's width and height, from 0 to 1.
+        index_base: Coordinate of the centre of the upper left pixel: 0, or 1 as MATLAB counts.
+        swap_xy: The first coordinate of a keypoint is y, as in rows and columns.
         **common: Arguments of `KeypointDataset`.
 
     Attributes:
         kept: Int (N,), the index in `instances` of each sample.
         skipped: `skipped.messages` has one line for each skipped instance, and `skipped.notes` one for each oddity.
+        index_base: The option.
     """
 
     def __init__(
@@ -67,9 +73,22 @@ class InstanceDataset(KeypointDataset):
         skeleton: Skeleton | None = None,
         complete_only: bool = False,
         boxed_only: bool = False,
+        missing: float | list[float] | None = None,
+        normalized: bool = False,
+        index_base: Literal[0, 1] = 0,
+        swap_xy: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
+        instances.keypoints = convert_points(
+            instances.keypoints,
+            None if instances.sizes is None else instances.sizes[instances.image_index],
+            missing=missing,
+            normalized=normalized,
+            index_base=index_base,
+            swap_xy=swap_xy,
+        )
+        self.index_base = index_base
         own = instances.skeleton
         self.skipped = skipped
         self.skeleton = skeleton if skeleton is not None and skeleton.names == own.names else own

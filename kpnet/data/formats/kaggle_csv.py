@@ -22,7 +22,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset, Transform
 from kpnet.data.formats.cells import parse_numbers
+from kpnet.data.formats.conventions import convert_points
 from kpnet.data.formats.instances import number_in_image, tell_apart
 from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
 from kpnet.data.formats.skipped import Skipped
@@ -50,6 +51,10 @@ class KaggleCSV(KeypointDataset):
         skeleton: The keypoints to use, in its order; others in the file are ignored. None: all of the file's, in its
             order, or `facial15` if the names are the same or the file has no keypoint columns, as Kaggle's test.csv.
         complete_only: Use only rows that have every keypoint.
+        missing: Value, or list of values, that both coordinates of a missing keypoint have, such as 0 or -1.
+        normalized: Coordinates are parts of the image's width and height, from 0 to 1.
+        index_base: Coordinate of the centre of the upper left pixel: 0, or 1 as MATLAB counts.
+        swap_xy: The first coordinate of a keypoint is y, as in rows and columns.
         image_size: See `KeypointDataset`.
         in_channels: See `KeypointDataset`.
         transform: See `KeypointDataset`.
@@ -75,23 +80,34 @@ class KaggleCSV(KeypointDataset):
         *,
         skeleton: Skeleton | None = None,
         complete_only: bool = False,
+        missing: float | list[float] | None = None,
+        normalized: bool = False,
+        index_base: Literal[0, 1] = 0,
+        swap_xy: bool = False,
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(image_size=image_size, in_channels=in_channels, transform=transform, seed=seed)
-        self.path = Path(path)
+        self.path, self.index_base = Path(path), index_base
         names = _point_names(self.path, read_header(self.path))
         self.labelled = bool(names)
         self.skeleton = _default_skeleton(names) if skeleton is None else skeleton
         self._check_skeleton(names)
         table = read_pixel_csv(self.path)
         self.images = table.images
-        self.keypoints = _keypoints(table, self.skeleton, self.labelled)
+        self.keypoints = convert_points(
+            _keypoints(table, self.skeleton, self.labelled),
+            np.full((len(self.images), 2), self.images.shape[1:]),
+            missing=missing,
+            normalized=normalized,
+            index_base=index_base,
+            swap_xy=swap_xy,
+        )
         self.weights = _weights(table, self.skeleton)
         self.keypoints[self.weights == 0] = np.nan
-        has_ids = "ImageId" in table.columns
+        has_ids = "ImageId" in table
         names = table.column("ImageId") if has_ids else [str(row) for row in range(len(self.images))]
         names = [name or str(row) for row, name in enumerate(names)]
         self.skipped = Skipped(self.path)
@@ -143,8 +159,9 @@ class KaggleCSV(KeypointDataset):
         return int(self._instance[index])
 
     def _check_skeleton(self, names: list[str]) -> None:
+        known = set(names)
         for name in self.skeleton.names if names else ():
-            if name not in names:
+            if name not in known:
                 close = did_you_mean(f"{name}_x", [f"{n}_x" for n in names])
                 raise KpnetError(
                     f'{self.path}: no column "{name}_x"{close}, which the skeleton has; expected it and "{name}_y"'
@@ -165,10 +182,10 @@ class KaggleCSV(KeypointDataset):
 
 def _point_names(path: Path, columns: list[str]) -> list[str]:
     """Return the names that have both columns, in the file's order, or raise KpnetError for an unknown column."""
-    names = []
+    names, known = [], set(columns)
     for column in columns:
         name = column.removesuffix("_weight")
-        if column in ("Image", "ImageId") or (name != column and _paired(f"{name}_x", columns)):
+        if column in ("Image", "ImageId") or (name != column and _paired(f"{name}_x", known)):
             continue
         if not column:
             raise KpnetError(
@@ -176,14 +193,14 @@ def _point_names(path: Path, columns: list[str]) -> list[str]:
             )
         name, end = column[:-2], column[-2:]
         if not name or end not in ("_x", "_y"):
-            close = did_you_mean(column, [c for c in _expected_columns(columns) if c not in columns])
+            close = did_you_mean(column, [c for c in _expected_columns(columns) if c not in known])
             raise KpnetError(
                 f'{path}: column "{shorten(column)}" is neither NAME_x, NAME_y, NAME_weight, ImageId nor Image{close}; '
                 "rename or drop it"
             )
         partner = name + {"_x": "_y", "_y": "_x"}[end]
-        if partner not in columns:
-            unpaired = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, columns)]
+        if partner not in known:
+            unpaired = [c for c in columns if c != column and c.endswith(("_x", "_y")) and not _paired(c, known)]
             raise KpnetError(
                 f'{path}: column "{shorten(column)}" without "{shorten(partner)}"{did_you_mean(partner, unpaired)}; '
                 "add it, or drop the other"
@@ -193,8 +210,8 @@ def _point_names(path: Path, columns: list[str]) -> list[str]:
     return names
 
 
-def _paired(column: str, columns: list[str]) -> bool:
-    return {f"{column[:-2]}_x", f"{column[:-2]}_y"} <= set(columns)
+def _paired(column: str, columns: set[str]) -> bool:
+    return {f"{column[:-2]}_x", f"{column[:-2]}_y"} <= columns
 
 
 def _expected_columns(columns: list[str]) -> list[str]:
@@ -222,7 +239,7 @@ def _weights(table: PixelTable, skeleton: Skeleton) -> np.ndarray:
     """Return the weights, float64 (N, K) in the skeleton's order, 1 where the file has none."""
     weights = np.ones((len(table.images), len(skeleton)))
     for k, name in enumerate(skeleton.names):
-        if (column := f"{name}_weight") in table.columns:
+        if (column := f"{name}_weight") in table:
             weights[:, k] = _numbers(
                 table, column, "a weight of at least 0, or an empty cell for 1", least=0.0, empty=1.0
             )

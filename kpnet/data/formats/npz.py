@@ -22,6 +22,8 @@ image. Arrays of other shapes or types are an error, and so are pickled objects,
 from __future__ import annotations
 
 import io
+import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.instances import InstanceDataset, Instances, tell_apart, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.unpacking import MAX_GIB, check_unpacked_size
 from kpnet.data.formats.writing import check_one_size, sample_points, written_names
 
 IMAGES = "images"
@@ -45,6 +48,7 @@ class NPZ(InstanceDataset):
 
     Args:
         path: The npz file.
+        max_gib: Size in memory, in GiB, up to which a file is read that is over twenty times as large unpacked.
         skeleton: Skeleton to use if its keypoint names are the file's, or if it has as many keypoints as a file
             without names. None: the file's names, or 0, 1, 2, …
         strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
@@ -62,10 +66,16 @@ class NPZ(InstanceDataset):
     """
 
     def __init__(
-        self, path: str | Path, *, skeleton: Skeleton | None = None, strict: bool = False, **options: Any
+        self,
+        path: str | Path,
+        *,
+        max_gib: float = MAX_GIB,
+        skeleton: Skeleton | None = None,
+        strict: bool = False,
+        **options: Any,
     ) -> None:
         path = Path(path)
-        arrays = read_npz(path, (IMAGES, "keypoints"), _OPTIONAL)
+        arrays = read_npz(path, (IMAGES, "keypoints"), _OPTIONAL, max_gib)
         self.pixels = check_images(path, arrays[IMAGES])
         points = _array(path, arrays, "keypoints", (len(self.pixels), None, 2))
         assert points is not None
@@ -88,19 +98,23 @@ class NPZ(InstanceDataset):
         return np.array(self.pixels[self.kept[index]])
 
 
-def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), max_gib: float = MAX_GIB
+) -> dict[str, np.ndarray]:
     """Read arrays of an npz file.
 
     Args:
         path: The file.
         required: Names of arrays that it has to have.
         optional: Names of arrays that are read if it has them.
+        max_gib: Size in memory, in GiB, up to which a file is read that is over twenty times as large unpacked.
 
     Returns:
         The arrays by name.
 
     Raises:
-        KpnetError: The file is no npz, lacks a required array, or has pickled objects in one that is read.
+        KpnetError: The file is no npz, lacks a required array, has pickled objects in one that is read, or would fill
+            the memory.
     """
     if not path.is_file():
         raise KpnetError(f"{path}: no such file; expected an npz with {' and '.join(required)}")
@@ -110,12 +124,24 @@ def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
                 if key not in file:
                     names = ", ".join(file.files) or "nothing"
                     raise KpnetError(f'{path}: no array "{key}" in it{did_you_mean(key, file.files)}; found {names}')
-            return {key: file[key] for key in (*required, *optional) if key in file}
+            keys = [key for key in (*required, *optional) if key in file]
+            check_unpacked_size(path, f"{', '.join(keys)}", sum(_size(file.zip, key) for key in keys), max_gib)
+            return {key: file[key] for key in keys}
     except KpnetError:
         raise
     except Exception as error:  # a damaged archive can raise anything
         reason = first_line(error)
         raise KpnetError(f"{path}: not a readable npz file of plain arrays: {reason}") from None
+
+
+def _size(archive: zipfile.ZipFile, key: str) -> int:
+    """Return the size in bytes of an array in an npz, from its header."""
+    names = archive.namelist()
+    with archive.open(f"{key}.npy" if f"{key}.npy" in names else key) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return math.prod(shape) * dtype.itemsize
 
 
 def check_images(path: Path, images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ from typing import BinaryIO
 import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
+from kpnet.data.formats.text_table import check_unique, decode_text, find_delimiter, split_line
 
+_EXPECTED = "a header line NAME_x,NAME_y,…,Image"
 _CHUNK = 1 << 19  # bytes of text at a time, so that its arrays fit into the processor's cache
 _COMMA, _QUOTE, _NEWLINE, _RETURN, _SPACE, _ZERO = b',"\n\r 0'
 
@@ -37,9 +39,15 @@ class PixelTable:
     cells: list[list[str]] = field(default_factory=list)
     lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
+    def __post_init__(self) -> None:
+        self._place = {name: k for k, name in enumerate(self.columns)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._place
+
     def column(self, name: str) -> list[str]:
         """Return the cells (N,) of a column, without blanks around them."""
-        index = self.columns.index(name)
+        index = self._place[name]
         return [row[index].strip() for row in self.cells]
 
     def where(self, row: int) -> str:
@@ -79,7 +87,10 @@ def read_pixel_csv(path: Path) -> PixelTable:
         raise KpnetError(f"{path}: a header but no rows; expected one row for each image")
     side = math.isqrt(pixels[0].shape[1])
     table.images = np.concatenate(pixels).reshape(-1, side, side)
-    table.cells = list(csv.reader(labels, skipinitialspace=True))
+    try:
+        table.cells = list(csv.reader(labels, skipinitialspace=True))
+    except csv.Error as error:
+        raise KpnetError(f"{path}: not CSV text: {error}") from None
     _check_cells(table, [len(row) or 1 for row in table.cells], 0)
     return table
 
@@ -92,24 +103,24 @@ def _whole_lines(file: BinaryIO) -> bytes:
 def _header(path: Path, line: bytes) -> list[str]:
     """Return the column names, or raise KpnetError for an empty file, no Image column, or a name that appears twice."""
     if not line.strip():
-        raise KpnetError(f"{path}: empty; expected a header line NAME_x,NAME_y,…,Image and one row for each image")
+        raise KpnetError(f"{path}: empty; expected {_EXPECTED} and one row for each image")
     if line.startswith(b"PK\x03\x04"):
         raise KpnetError(f"{path}: a zip archive, expected CSV text; unpack it first")
-    try:
-        columns = [name.strip() for name in next(csv.reader([line.decode("utf-8-sig", errors="replace")]))]
-    except csv.Error:
-        raise KpnetError(f"{path}: not CSV text; expected a header line NAME_x,NAME_y,…,Image") from None
+    text = decode_text(path, line, _EXPECTED)[0].rstrip("\r\n")
+    columns = split_line(text, ",")
     if "Image" not in columns:
+        delimiter = find_delimiter(text)
+        if "Image" in split_line(text, delimiter):
+            called = {"\t": "tabs", ";": "semicolons"}.get(delimiter, delimiter)
+            raise KpnetError(
+                f"{path}: its cells are separated by {called}, expected commas; save it again, in pandas as "
+                f"read_csv(path, sep={delimiter!r}).to_csv(path, index=False)"
+            )
         raise KpnetError(
             f"{path}: no Image column among {len(columns)} ({shorten(', '.join(columns))})"
-            f"{did_you_mean('Image', columns)}; "
-            "expected a header line NAME_x,NAME_y,…,Image"
+            f"{did_you_mean('Image', columns)}; expected {_EXPECTED}, or a column image with the names of image files"
         )
-    for name in columns:
-        if (times := columns.count(name)) > 1:
-            raise KpnetError(
-                f'{path}: column "{shorten(name)}" appears {times} times, expected once; rename or drop one'
-            )
+    check_unique(path, columns)
     return columns
 
 
@@ -124,7 +135,7 @@ def _read_chunk(table: PixelTable, chunk: bytes, line: int, expected: int | None
     table.lines = np.concatenate((table.lines, line + np.flatnonzero(filled)))
     image_starts, image_ends = _image_fields(table, text, starts[filled], ends[filled], first)
     labels = [
-        (chunk[start:image_start] + chunk[image_end:end]).decode("utf-8", errors="replace")
+        decode_text(table.path, chunk[start:image_start] + chunk[image_end:end], _EXPECTED)[0]
         for start, image_start, image_end, end in zip(
             starts[filled], image_starts, image_ends, ends[filled], strict=True
         )

@@ -1,6 +1,6 @@
 """A CSV or Parquet table with one instance in each row: an image's file name and its keypoints.
 
-Layout: one `.csv` file (UTF-8, separated by commas), `.parquet` or `.pq`, and the images as files of their own:
+Layout: one `.csv` file, `.parquet` or `.pq`, and the images as files of their own:
 
     image,nose_x,nose_y,tail_x,tail_y
     a.png,10.5,20,30,40.25
@@ -12,6 +12,12 @@ Columns in any order: `image`, the path of the image from the folder of the imag
 image: they are its instances. Optional: `NAME_visibility` of 0 (absent, whatever its coordinates), 1 (hidden) and
 2 (visible); `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another name is an error.
 
+Also read: `filename`, `image_path`, `file` and the like for `image`; `NAME.x` and `x0` for `NAME_x` and `x_0`; columns
+0, 1, 2, … that are x and y in turn, with or without a header; an index that pandas wrote; and one row for each point,
+with columns `image`, `name` or `point`, `x`, `y` and, for several instances, `instance`. Cells may be separated by
+semicolons or tabs, with a decimal comma. Text that is not UTF-8 is Windows-1252. `kpnet data check` says what was
+assumed.
+
 Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
 
 Skipped with a warning: rows with too few or too many cells, without an image, with text instead of a number, an
@@ -20,7 +26,6 @@ infinite coordinate, another visibility, a box without area or outside its image
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,18 +33,20 @@ from typing import Any
 import numpy as np
 
 from kpnet.core.errors import KpnetError, did_you_mean, first_line, shorten
-from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.formats.table_columns import EXPECTED, IMAGE, INSTANCE, POINT, canonical_columns, widen
+from kpnet.data.formats.text_table import is_number, read_text_table
+from kpnet.data.formats.unpacking import MAX_GIB, check_unpacked_size
 from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 PARQUET = (".parquet", ".pq")
-_EXPECTED = "a header line image,NAME_x,NAME_y,… and one row for each instance"
+_MAX_NAME = 4096  # characters of a path on Linux
 
 
 @DATASETS.register("points_csv")
@@ -51,6 +58,7 @@ class PointsCSV(ImageFileDataset):
         images: Folder of the images, relative to the file's folder; null for the file's folder or `images/` in it,
             whichever has more of the images.
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
+        max_gib: Size in memory, in GiB, up to which a Parquet file is read that is over twenty times as large unpacked.
         skeleton: Skeleton to use if its keypoint names are the file's, or if the file has as many numbered keypoints.
             None: the file's names; numbered keypoints are called 0, 1, 2, …
         strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
@@ -69,25 +77,30 @@ class PointsCSV(ImageFileDataset):
         *,
         images: str | None = None,
         exif: bool = True,
+        max_gib: float = MAX_GIB,
         skeleton: Skeleton | None = None,
         strict: bool = False,
         **options: Any,
     ) -> None:
         skipped = Skipped(Path(path), strict)
-        instances = _read(skipped, skeleton)
+        instances = _read(skipped, skeleton, max_gib)
         folder = find_folder(skipped.source, instances.images, images)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
+def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instances:
     path = skipped.source
-    table = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path, skipped)
+    is_parquet = path.suffix.lower() in PARQUET
+    table, origins = _parquet(path, max_gib) if is_parquet else _csv(path, skipped)
+    if POINT in table and "x" in table:
+        table, origins = widen(path, table, origins)
     own, xy_columns = _points(path, list(table), skeleton)
-    names = table.pop("image")
-    count, origins = len(names), table.pop("")
-    good = np.array([bool(name) for name in names], bool)
+    names = table.pop(IMAGE)
+    count = len(names)
+    good = np.array([0 < len(name) <= _MAX_NAME for name in names], bool)
     for row in np.flatnonzero(~good):
-        skipped.add(f"{origins[row]}: the cell of its image is empty")
+        what = "is empty" if not names[row] else f"has {len(names[row])} characters"
+        skipped.add(f"{origins[row]}: the cell of its image {what}")
     levels = [f"{name}_visibility" if f"{name}_visibility" in table else None for name in own.names]
     wanted = [
         *(column for pair in xy_columns for column in pair),
@@ -97,7 +110,7 @@ def _read(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
     numbers = {column: _numbers(table[column], column, origins, good, skipped) for column in wanted}
     xy = np.stack([np.stack([numbers[x], numbers[y]], -1) for x, y in xy_columns], 1).reshape(count, len(own), 2)
     xy[np.isnan(xy).any(-1)] = np.nan
-    images, image_index = np.unique(names[good], return_inverse=True)
+    images, image_index = np.unique(names[good].astype(str), return_inverse=True)
     instances = Instances(own, images, image_index, xy[good], origins[good])
     if any(levels):
         instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in levels], 1)[good]
@@ -106,53 +119,80 @@ def _read(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
     return instances
 
 
-def _csv(path: Path, skipped: Skipped) -> dict[str, np.ndarray]:
-    """Return the columns (N,) of text, and under "" where each row is, for messages.
+def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the columns (N,) of text, and where each row is, for messages.
 
     Rows with more or fewer cells than the header are skipped.
     """
-    lines = list(csv.reader(read_text(path, _EXPECTED).splitlines(), skipinitialspace=True))
-    header = [name.strip() for name in lines[0]] if lines else []
-    _check_header(path, header)
+    table = read_text_table(path, EXPECTED)
+    header, first = (table.lines[0] if table.lines else []), (table.lines[1] if len(table.lines) > 1 else [])
+    names, has_header = canonical_columns(path, header, first)
+    skipped.notes += table.notes
+    if not has_header:
+        skipped.notes.append(f"it has no header line; its columns were read as {_list(names)}")
+    elif "x_0" in names and "x_0" not in header and "x0" not in header:
+        skipped.notes.append(f"its columns were read as {_list(names)}")
     rows, origins = [], []
-    for number, row in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
+    for number, row in list(zip(table.numbers, table.lines, strict=True))[has_header:]:
         if len(row) != len(header):
             skipped.add(f"line {number}: {len(row)} cells, expected {len(header)} as in the header")
             continue
-        rows.append([cell.strip() for cell in row])
+        rows.append(row)
         origins.append(f"line {number}")
-    cells = np.array(rows, dtype=str).reshape(len(rows), len(header))
-    return dict(zip(header, cells.T, strict=True)) | {"": np.array(origins, dtype=str)}
+    cells = zip(*rows, strict=True) if rows else ([] for _ in header)
+    columns = {name: np.array(column, object) for name, column in zip(names, cells, strict=True) if name is not None}
+    if table.decimal_comma:
+        columns |= {name: _with_points(column) for name, column in columns.items() if name not in (IMAGE, POINT)}
+    return columns, np.array(origins, str)
 
 
-def _parquet(path: Path) -> dict[str, np.ndarray]:
-    import pandas as pd
+def _with_points(cells: np.ndarray) -> np.ndarray:
+    """Write decimal points in the numbers of a column that have a decimal comma."""
+    return np.array([cell.replace(",", ".") if is_number(cell) else cell for cell in cells.tolist()], object)
 
+
+def _list(names: Sequence[str | None]) -> str:
+    shown = [name for name in names if name is not None]
+    return ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
+
+
+def _parquet(path: Path, max_gib: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the columns (N,) of text or numbers, and where each row is, for messages."""
     if not path.is_file():
         raise KpnetError(f"{path}: no such file; expected a Parquet file")
     try:
-        frame = pd.read_parquet(path)
+        from pyarrow import parquet
     except ImportError:
         raise KpnetError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow; or save it as CSV") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+            size = 8 * file.metadata.num_rows * max(file.metadata.num_columns, 1)
+            size = max(size, sum(group.total_byte_size for group in groups))
+        check_unpacked_size(path, "its table", size, max_gib)
+        # Text that repeats is kept once, as in the file.
+        texts = [field.name for field in parquet.read_schema(path) if str(field.type) in ("string", "large_string")]
+        table = parquet.read_table(path, read_dictionary=texts, partitioning=None)
+    except KpnetError:
+        raise
     except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
         raise KpnetError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
-    columns = {str(name): frame[name].to_numpy() for name in frame.columns}
-    _check_header(path, list(columns))
-    columns["image"] = np.array(["" if pd.isna(name) else str(name) for name in columns["image"]], dtype=str)
-    return columns | {"": np.char.add("row ", np.arange(1, len(frame) + 1).astype(str))}
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    if "image" not in header:
-        found = shorten(", ".join(header)) or "nothing"
-        raise KpnetError(
-            f'{path}: no column "image"{did_you_mean("image", header)} among {found}; expected {_EXPECTED}'
-        )
-    for name in header:
-        if header.count(name) > 1:
-            raise KpnetError(f'{path}: column "{shorten(name)}" appears {header.count(name)} times, expected once')
+    header, columns = [str(name) for name in table.column_names], {}
+    first = [str(column[0]) if len(column) else "" for column in table.columns]
+    for name, column in zip(canonical_columns(path, header, first)[0], table.columns, strict=True):
+        if name is not None:
+            try:
+                columns[name] = column.to_pandas().to_numpy()
+            except Exception as error:
+                raise KpnetError(f'{path}: column "{shorten(name)}": {first_line(error)}') from None
+    if IMAGE not in columns:
+        raise KpnetError(f'{path}: its only names of images are its header; expected a column "image"')
+    for name in (IMAGE, POINT, INSTANCE):
+        if name in columns:
+            columns[name] = np.array(
+                ["" if value is None or value != value else str(value) for value in columns[name].tolist()], object
+            )
+    return columns, np.char.add("row ", np.arange(1, table.num_rows + 1).astype(str))
 
 
 def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[Skeleton, list[tuple[str, str]]]:
@@ -165,19 +205,17 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
         names = [c[:-2] for c in columns if c.endswith("_x") and len(c) > 2]
         pairs = [(f"{name}_x", f"{name}_y") for name in names]
         if not names:
-            raise KpnetError(
-                f"{path}: no point among {shorten(', '.join(c for c in columns if c))}; expected {_EXPECTED}"
-            )
+            raise KpnetError(f"{path}: no point among {shorten(', '.join(columns))}; expected {EXPECTED}")
         own = Skeleton.of_names(names)
-    expected = (
-        [each for pair in pairs for each in pair] + [f"{name}_visibility" for name in own.names] + [*BOX, "image", ""]
-    )
-    missing = next((y for _, y in pairs if y not in columns), None)
+    known = set(columns)
+    expected = [each for pair in pairs for each in pair] + [f"{name}_visibility" for name in own.names] + [*BOX, IMAGE]
+    missing = next((y for _, y in pairs if y not in known), None)
     if missing is not None:
-        raise KpnetError(f'{path}: no column "{missing}"{did_you_mean(missing, columns)}; every point has an x and a y')
-    unknown = next((c for c in columns if c not in expected), None)
+        close = did_you_mean(missing, columns)
+        raise KpnetError(f'{path}: no column "{missing}"{close}; every point has an x and a y')
+    unknown = next(iter(sorted(known.difference(expected))), None)
     if unknown is not None:
-        close = did_you_mean(unknown, [e for e in expected if e not in columns])
+        close = did_you_mean(unknown, [e for e in expected if e not in known])
         raise KpnetError(
             f'{path}: column "{shorten(unknown)}"{close} is no point, visibility or box; rename or drop it'
         )

@@ -72,11 +72,12 @@ class PTS(ImageFileDataset):
         **options: Any,
     ) -> None:
         skipped = Skipped(Path(path), strict)
-        instances = _read_folder(skipped, index_base, skeleton)
+        instances = _read_folder(skipped, skeleton)
+        options["index_base"] = index_base
         super().__init__(skipped.source, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 
-def _read_folder(skipped: Skipped, index_base: int, skeleton: Skeleton | None) -> Instances:
+def _read_folder(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
     folder = skipped.source
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected a folder of images and .pts files")
@@ -92,7 +93,7 @@ def _read_folder(skipped: Skipped, index_base: int, skeleton: Skeleton | None) -
     for path in labels:
         name, beside = str(path.relative_to(folder)), images.get(path.with_suffix(""), [])
         try:
-            points = read_pts(path) - index_base
+            points = read_pts(path)
         except KpnetError as error:
             skipped.add(str(error).removeprefix(f"{folder}/"))
             continue

@@ -116,10 +116,13 @@ def test_where_pictures_are(tmp_path: Path) -> None:
     assert COCO(path).path(0) == tmp_path / "images" / "a.png"
     (tmp_path / "images").rename(tmp_path / "other")
     assert COCO(path, images="other").path(0) == tmp_path / "other" / "a.png"
+    assert COCO(path).path(0) == tmp_path / "other" / "a.png"
+    hidden = (tmp_path / "other").rename(tmp_path / ".hidden")
     with pytest.raises(
         KpnetError, match=r"heads\.json: no usable labelled instances; 4 skipped: annotation 7: no image"
     ):
         COCO(path)
+    hidden.rename(tmp_path / "other")
     with pytest.raises(KpnetError, match="images: no such folder"):
         COCO(path, images="gone")
     for picture in (tmp_path / "other").iterdir():

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.format_files import PICTURES, dlc_lines, write_dlc, write_pictures
+from support.format_files import NAMES, PICTURES, dlc_lines, write_dlc, write_pictures
 from support.paths import SHARED
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import DeepLabCut
+from kpnet.data.formats.detect import detect_format
 
 PROJECTS = SHARED / "data" / "deeplabcut"
 real_data = pytest.mark.skipif(not PROJECTS.is_dir(), reason=f"no {PROJECTS} (set KPNET_SHARED)")
@@ -163,3 +164,99 @@ def test_no_project(tmp_path: Path, name: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         DeepLabCut(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names", [["on", "off", "no"], ["1.10", "007", "3e1"], ["1_1", "0x1", "2020-13-45"], ["~", "null", "1:30"]]
+)
+def test_names_stay_as_config_yaml_has_them(tmp_path: Path, names: list[str]) -> None:
+    """YAML would make truth values, numbers and dates of them."""
+    folder = write_dlc(tmp_path)
+    (folder / "config.yaml").write_text(
+        f"scorer: 007\nbodyparts: [{', '.join(names)}]\nskeleton: [[{names[0]}, {names[1]}]]\n"
+    )
+    table = folder / "labeled-data" / "v1" / "CollectedData_me.csv"
+    text = table.read_text()
+    for old, new in zip(NAMES, names, strict=True):
+        text = text.replace(old, new)
+    table.with_name("CollectedData_007.csv").write_text(text)
+    table.write_text(text.replace("20.25", "1"))  # another scorer's
+    data = DeepLabCut(folder)
+    assert data.skeleton.names == tuple(names)
+    assert data.skeleton.edges == ((names[0], names[1]),)
+    assert data.labels().sum() == 8
+    assert data.keypoints(0)[0].tolist() == [20.25, 12.5]
+
+
+def test_a_project_written_in_windows_1252(tmp_path: Path) -> None:
+    folder = write_dlc(tmp_path)
+    for path in (folder / "config.yaml", folder / "labeled-data" / "v1" / "CollectedData_me.csv"):
+        path.write_bytes(path.read_text().replace("nose", "Schnauze_\xfc").encode("cp1252"))
+    assert DeepLabCut(folder).skeleton.names[0] == "Schnauze_\xfc"
+
+
+@pytest.mark.parametrize("value", ["bodyparts", "{a: b}", "[[a, b], c]", "[&a [x, *a]]", "[", "[]"])
+def test_bodyparts_that_are_no_names(tmp_path: Path, value: str) -> None:
+    folder = write_dlc(tmp_path)
+    (folder / "config.yaml").write_text(f"bodyparts: {value}\n")
+    with pytest.raises(KpnetError, match=r"config\.yaml") as caught:
+        DeepLabCut(folder)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("place", [".", "labeled-data/v1"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_a_table_without_a_project(tmp_path: Path, place: str, slash: str) -> None:
+    """As Lightning Pose has it, or the table of a project on its own."""
+    folder = write_dlc(tmp_path)
+    (folder / "config.yaml").unlink()
+    (folder / "labeled-data" / "v1" / "CollectedData_me.csv").unlink()
+    table = folder / place / "CollectedData.csv"
+    table.write_text(
+        "\n".join(dlc_lines("v1")).replace("v1/", f"v1{slash}").replace("labeled-data/", f"labeled-data{slash}")
+    )
+    assert detect_format(table) == (table, "deeplabcut")
+    assert detect_format(folder) == (table, "deeplabcut")
+    data = DeepLabCut(table)
+    assert data.skeleton.names == NAMES
+    for index, (name, _, instances) in enumerate(PICTURES):
+        image, xy = data.read(index)
+        np.testing.assert_array_equal(xy, np.array(instances[0], float))
+        assert image.max() > 200
+        assert data.image_name(index) == f"labeled-data/v1/{name}"
+    with pytest.raises(KpnetError, match="videos: a single table has none"):
+        DeepLabCut(table, videos=["v1"])
+
+
+def test_predictions_on_a_video_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "videoDLC.csv").write_text("scorer,me,me\nbodyparts,nose,nose\ncoords,x,y\n0,1,2\n1,1,2\n")
+    with pytest.raises(
+        KpnetError, match=r"videoDLC\.csv: its rows are numbers of frames, as in DeepLabCut's predictions"
+    ):
+        DeepLabCut(tmp_path / "videoDLC.csv")
+
+
+def test_a_frame_that_stands_twice_is_used_once(tmp_path: Path) -> None:
+    folder = write_dlc(tmp_path)
+    table = folder / "labeled-data" / "v1" / "CollectedData_me.csv"
+    table.write_text(table.read_text() + "labeled-data/v1/a.png,1,2,3,4,5,6\n")
+    data = DeepLabCut(folder)
+    assert len(data) == 3
+    (message,) = data.skipped.messages
+    assert message.startswith(f"{TABLE}, line 7: labeled-data/v1/a.png stands in {TABLE}, line 4 already")
+
+
+MICE = SHARED / "data" / "mirror_mouse"
+
+
+@pytest.mark.skipif(not MICE.is_dir(), reason=f"no {MICE} (set KPNET_SHARED)")
+def test_lightning_poses_example_as_pandas_reads_it() -> None:
+    data = DeepLabCut(detect_format(MICE)[0])
+    frame = pd.read_csv(MICE / "CollectedData.csv", header=[1, 2], index_col=0)
+    assert len(data) == len(frame) == 75
+    expected = frame.to_numpy().reshape(75, 17, 2)
+    for index in range(75):
+        xy = data.keypoints(index)
+        both = np.isfinite(expected[index]).all(-1)
+        np.testing.assert_array_equal(xy[both], expected[index][both])
+        assert np.isnan(xy[~both]).all()

@@ -11,6 +11,7 @@ from support.format_files import write_coco, write_dlc, write_points_csv, write_
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.image_files import find_folder
 
 
 def image(path: Path) -> None:
@@ -63,11 +64,58 @@ def test_what_is_not_clear_is_refused_by_name(tmp_path: Path) -> None:
     refused(tmp_path / "gone.csv")
     (tmp_path / "a.txt").touch()
     refused(tmp_path / "a.txt", "--format", "data.format")
-    (tmp_path / "table.csv").write_text("scorer,me,me\nbodyparts,nose,nose\n")
-    refused(tmp_path / "table.csv", "config.yaml")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty")
     for name in ("a.csv", "b.json"):
         (tmp_path / "two").mkdir(exist_ok=True)
         (tmp_path / "two" / name).write_text("image\n")
     refused(tmp_path / "two", "a.csv, b.json")
+
+
+def tree(folder: Path, **files: str) -> Path:
+    """Write text files, and an image for a name that ends in png."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image(path) if name.endswith("png") else path.write_text(text)
+    return folder
+
+
+COCO = '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}'
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "other"),
+    [
+        ("annotations/person_keypoints_train2017.json", "train2017/a.png", "val2017/b.png"),
+        ("annotations/person_keypoints_default.json", "images/default/a.png", "notes.txt"),
+        ("annotations/person_keypoints_val.json", "val/a.png", "annotations/captions_val.json"),
+        ("train/_annotations.coco.json", "train/a.png", "README.roboflow.txt"),
+    ],
+)
+def test_the_trees_of_coco_cvat_and_roboflow(tmp_path: Path, labels: str, images: str, other: str) -> None:
+    folder = tree(tmp_path, **{labels: COCO, images: "", other: COCO})
+    assert detect_format(folder) == (folder / labels, "coco")
+    assert find_folder(folder / labels, ["a.png"], None).resolve() == (folder / images).parent.resolve()
+
+
+def test_images_that_several_folders_have(tmp_path: Path) -> None:
+    """The label file's name decides; where it does not, nothing is guessed."""
+    tree(tmp_path, **{"annotations/x_train.json": "", "train/a.png": "", "val/a.png": "", "annotations/x.json": ""})
+    labels = tmp_path / "annotations"
+    assert find_folder(labels / "x_train.json", ["a.png"], None) == tmp_path / "train"
+    with pytest.raises(KpnetError, match=r"several folders have its images: \.\./train, \.\./val; set images to one"):
+        find_folder(labels / "x.json", ["a.png"], None)
+    assert find_folder(labels / "x.json", ["a.png"], "../val") == labels / "../val"
+    nowhere = tree(tmp_path / "deep", **{"labels.csv": ""})
+    assert find_folder(nowhere / "labels.csv", ["a.png"], None) == nowhere, "nothing beyond it is searched"
+
+
+def test_labels_that_kpnet_does_not_read_are_named_instead_of_a_folder_of_images(tmp_path: Path) -> None:
+    folder = tree(tmp_path, **{"images/a.png": "", "annotations.xml": "<annotations><image id='0'/></annotations>"})
+    with pytest.raises(
+        KpnetError, match=r"annotations\.xml is a CVAT XML export, .* COCO Keypoints 1\.0; .*--format folder"
+    ):
+        detect_format(folder)
+    (folder / "annotations.xml").write_text("<other/>")
+    assert detect_format(folder) == (folder, "folder")

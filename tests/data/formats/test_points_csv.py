@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(path: Path) -> None:
-        raise ImportError
-
-    monkeypatch.setattr(pd, "read_parquet", absent)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(KpnetError, match=r"a\.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
         PointsCSV(tmp_path / "a.parquet")

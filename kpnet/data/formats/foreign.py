@@ -1,0 +1,137 @@
+"""Recognise files of other labelling tools that kpnet does not read, and say how to convert them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_number, split_line
+
+_HEAD = 1 << 16  # bytes that show what a file is
+_TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
+_VIA = "in VIA, Annotation > Export Annotations (COCO format)"
+_CVAT = "in CVAT, export as COCO Keypoints 1.0"
+_COCO = "export it as COCO keypoints (format coco)"
+
+# What a file is and how to get its labels into kpnet, for words that all stand in its first bytes.
+_JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (('"shapes"', '"imagePath"'), "a LabelMe file, one for each image", _TABLE),
+    (('"original_width"',), "a Label Studio export", _COCO),
+    (('"keypointlabels"',), "a Label Studio export", _COCO),
+    (('"_via_img_metadata"',), "a VGG Image Annotator (VIA) project", _VIA),
+    (('"region_attributes"',), "a VGG Image Annotator (VIA) export", _VIA),
+    (('"pose_keypoints_2d"',), "an OpenPose result, which holds predictions", _TABLE),
+    (('"face_keypoints_2d"',), "an OpenPose result, which holds predictions", _TABLE),
+    (('"classTitle"',), "a Supervisely annotation", _COCO),
+    (('"dm_format_version"',), "a Datumaro export", _COCO),
+    (('"coordinates"', '"label"'), "a Create ML file, which has boxes alone", _COCO),
+    (('"labelbox',), "a Labelbox export", _COCO),
+    (
+        ('"image_id"', '"keypoints"', '"score"'),
+        "a file of COCO results, which holds predictions",
+        "give the file of the labels",
+    ),
+)
+_XML = (
+    (("<annotations", "<meta"), "a CVAT XML export", _CVAT),
+    (("<annotations", "<image "), "a CVAT XML export", _CVAT),
+    (("<annotations", "<track "), "a CVAT XML export of a video", _CVAT),
+    (("<annotation", "<object"), "a Pascal VOC file, which has boxes", _TABLE),
+    (("<dataset", "<image "), "a dlib XML file", _TABLE),
+)
+_CSV = (
+    (("RowId", "FeatureName", "Location"), "Kaggle's list of the points to submit", "give training.csv or test.csv"),
+    (("region_shape_attributes",), "a VGG Image Annotator (VIA) export", _VIA),
+    (("annotator", "annotation_id"), "a Label Studio export", _COCO),
+    (("keypointlabels",), "a Label Studio export", _COCO),
+    (
+        ("frame_idx", "instance.score"),
+        "a SLEAP analysis, which holds predictions",
+        "in SLEAP, export the labels as COCO",
+    ),
+    (("FILE", "LABEL"), "a LabelMe or Labelbox table", _TABLE),
+)
+_SUFFIXES = {
+    ".tps": ("a tpsDig file, whose y points up", _TABLE),
+    ".slp": ("a SLEAP project", "export it as COCO: sleap-io converts it"),
+    ".mat": ("a MATLAB file", f"{_TABLE}; scipy.io.loadmat reads it"),
+    ".xlsx": ("a spreadsheet", "save it as CSV"),
+    ".xls": ("a spreadsheet", "save it as CSV"),
+    ".ods": ("a spreadsheet", "save it as CSV"),
+    ".zip": ("an archive", "unpack it"),
+    ".gz": ("an archive", "unpack it"),
+    ".tgz": ("an archive", "unpack it"),
+    ".tar": ("an archive", "unpack it"),
+    ".7z": ("an archive", "unpack it"),
+    ".rar": ("an archive", "unpack it"),
+    ".pkl": ("a pickle, which may run any code when it is loaded", _TABLE),
+    ".pickle": ("a pickle, which may run any code when it is loaded", _TABLE),
+    ".npy": ("a single array", 'save images and keypoints as numpy.savez("a.npz", images=…, keypoints=…)'),
+    ".tfrecord": ("a TensorFlow record", _TABLE),
+    ".feather": ("an Arrow file", "save it as Parquet or CSV"),
+    ".arrow": ("an Arrow file", "save it as Parquet or CSV"),
+}
+
+
+def describe_foreign(path: Path) -> str | None:
+    """Say what a file of another tool is.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        What it is, and how to convert it; None for a file that may be one of kpnet's formats or no labels at all.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES:
+        what, fix = _SUFFIXES[suffix]
+        return f"{what}, which kpnet does not read; {fix}"
+    find = _FINDERS.get(suffix)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).decode("utf-8", errors="replace") if find else ""
+    except OSError:
+        return None
+    return find(head.lstrip("\ufeff \r\n\t")) if find and head else None
+
+
+def _find(head: str, known: tuple[tuple[tuple[str, ...], str, str], ...]) -> str | None:
+    for words, what, fix in known:
+        if all(word in head for word in words):
+            return f"{what}, which kpnet does not read; {fix}"
+    return None
+
+
+def _json(head: str) -> str | None:
+    if re.search(r'"(images|categories|annotations)"\s*:\s*\[', head) and head.startswith("{"):
+        return None  # it may be COCO, whose reader says what it lacks
+    found = _find(head, _JSON)
+    if found is None and head.startswith("["):
+        return f"a JSON list of an unknown kind, expected COCO keypoints (a mapping); {_COCO}, or {_TABLE}"
+    return found
+
+
+def _xml(head: str) -> str | None:
+    return _find(head, _XML)
+
+
+def _csv(head: str) -> str | None:
+    return _find(head.split("\n", 1)[0], _CSV) or _find(head[:4096], _CSV[3:4])
+
+
+def _txt(head: str) -> str | None:
+    """Recognise lines of numbers, with or without the name of an image."""
+    lines = [line for line in head.splitlines()[:20] if line.strip()][:10]
+    rows = [line.split() if "," not in line else split_line(line, find_delimiter(line)) for line in lines]
+    rows = [[cell for cell in row if cell] for row in rows]
+    if not rows or not all(len(row) >= 5 and sum(map(is_number, row)) >= len(row) - 1 for row in rows):
+        return None
+    if any(is_image_name(cell) for cell in rows[0]):
+        return f"a list of images and numbers (as of WFLW or COFW), which kpnet does not read; {_TABLE}"
+    if all(is_number(cell) for row in rows for cell in row):
+        return "labels as of YOLO; give the folder that holds images, labels and data.yaml (format yolo)"
+    return None
+
+
+_FINDERS: dict[str, Callable[[str], str | None]] = {".json": _json, ".xml": _xml, ".csv": _csv, ".txt": _txt}
