@@ -99,13 +99,13 @@ class RunFolderCallback(MetricsLogger):
         result = pl_module.val_metrics.compute()
         self.measured = {
             "val_loss": pl_module.val_loss.compute().item(),
-            **{f"val_{name}": result[name] for name in ("score", "rmse_px", "mre_px", "nme")},
+            **{f"val_{name}": result[name].item() for name in ("score", "rmse_px", "mre_px", "nme")},
         }
         pl_module.log_dict(self.measured, logger=False)
         pl_module.log("score", result["score"], prog_bar=True, logger=False)
         if trainer.is_global_zero:
-            if result["score"] > self.best:
-                self.best = result["score"]
+            if self.measured["val_score"] > self.best:
+                self.best = self.measured["val_score"]
                 save_model(pl_module.model, self.folder / "best", trainer.current_epoch, self.measured)
             if self.draws(trainer):
                 self.log_figure(trainer, "val/predictions", draw_samples(pl_module.model, self.val))
