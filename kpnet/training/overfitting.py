@@ -17,6 +17,7 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.data.build import build_train
 from kpnet.models.build import assemble
 from kpnet.training.freezing import ParameterGroup
+from kpnet.training.loaders import trains_on_one
 from kpnet.training.optim import build_optimizer
 
 STEPS, TARGET_PX = 300, 0.5
@@ -39,6 +40,8 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     if not visible.any():
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
+    if samples == 1 and not trains_on_one(model, model.output, images):
+        raise KpnetError("--overfit 1: a batch norm of this network has one value for each image: expected at least 2")
     optimizer = build_optimizer(
         [ParameterGroup("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
     )
