@@ -20,6 +20,7 @@ from kpnet.core.runtime import is_tracing
 _CHUNK_BYTES, _CHUNK_BYTES_ON_GPU = 2**21, 2**26
 # Private to torch; without it, a gradient never takes the probabilities' place.
 _graph_is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
 
 
 def spatial_softmax2d(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -251,6 +252,10 @@ class _SoftArgmax(torch.autograd.Function):
         probabilities, xy, temperature = ctx.saved_tensors
         grad = grad / (ctx.number if temperature is None else temperature)
         dx, dy = _offsets(probabilities, xy)
+        if _is_batched(grad):  # a vectorised Jacobian, which can write into no buffer
+            factor = (grad[..., :1] * dx)[..., None, :] + (grad[..., 1:] * dy)[..., None]
+            slope = -(torch.special.xlogy(probabilities, probabilities) * factor).sum()
+            return probabilities * factor, slope if ctx.needs_input_grad[1] else None
         # Fresh memory costs more, in page faults, than the arithmetic: unless the graph is retained, reuse it.
         retained = _graph_is_kept()
         out = torch.empty_like(probabilities) if retained else probabilities

@@ -15,6 +15,7 @@ from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
 from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 
+MEASURES = ("score", "rmse_px", "mre_px", "pck@5%", "pck@10%", "pck_auc", "nme", "failure_rate", "ced_auc")
 PASS_MARKS = {"facial15": 100.0}  # the score that the course asks for, by the skeleton it asks it of
 FAILURE_THRESHOLD = 0.10  # an image with a larger NME is a failure, as for WFLW (Wu et al. 2018)
 PCK_CURVE = [step / 200 for step in range(1, 21)]  # fractions of the image's longer side, up to 10 %
@@ -249,28 +250,80 @@ def evaluate_points(
         KpnetError: If `nme` is unknown, see `normalizers`.
         ValueError: If shapes do not fit.
     """
-    check_points(predicted, target, visible)
-    if predicted.shape[1] != len(skeleton):
-        raise ValueError(f"expected {len(skeleton)} points, as the skeleton has, got {tuple(predicted.shape)}")
-    # On the CPU: not every accelerator has float64, and each number read there is a wait.
-    predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
-    target_px = normalized_to_pixel(target, size)
-    errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
-    lengths, nme_by = normalizers(target_px, visible, skeleton, size, nme, boxes)
+    points, errors, lengths, nme_by = _errors(predicted, target, visible, skeleton, size, nme, boxes)
     per_image, side = errors.nanmean(-1) / lengths, max(size)
     return {
-        "score": float(score(predicted, target, visible)),
-        **_row(errors, side),
-        "pck@10%": float(pck(errors / side, 0.10)),
-        "pck_auc": float(auc(errors / side, PCK_CURVE[-1])),
+        **_overall(points, errors, per_image, side, failure_threshold),
         "nme_by": nme_by,
-        **_image_numbers(per_image, failure_threshold),
+        "nme_images": int((~per_image.isnan()).sum()),
+        "failure_threshold": failure_threshold,
+        "points": int((~errors.isnan()).sum()),
         "input_size": list(size),
         "images": len(errors),
         **_parts(errors, lengths, side, skeleton),
         "pck_curve": _curve(errors / side, PCK_CURVE),
         "ced_curve": _curve(per_image, [failure_threshold * (step / 20) for step in range(1, 21)]),
     }
+
+
+def overall_measures(
+    predicted: Tensor, target: Tensor, visible: Tensor, skeleton: Skeleton, size: tuple[int, int]
+) -> dict[str, float]:
+    """Compute the measures over all points and images: those of `MEASURES`, as `evaluate_points` defines them.
+
+    Args:
+        predicted: Predicted points (N, K, 2), normalised.
+        target: True points (N, K, 2), normalised.
+        visible: Bool (N, K).
+        skeleton: Names of the points.
+        size: Size (H, W) in pixels.
+
+    Returns:
+        Name to number.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    points, errors, lengths, _ = _errors(predicted, target, visible, skeleton, size)
+    return _overall(points, errors, errors.nanmean(-1) / lengths, max(size), FAILURE_THRESHOLD)
+
+
+def _errors(
+    predicted: Tensor,
+    target: Tensor,
+    visible: Tensor,
+    skeleton: Skeleton,
+    size: tuple[int, int],
+    nme: str | tuple[str, str] | None = None,
+    boxes: Tensor | None = None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor, str]:
+    """Return the points on the CPU, their errors (N, K) in pixels, the NME's lengths (N,) and what these are."""
+    check_points(predicted, target, visible)
+    if predicted.shape[1] != len(skeleton):
+        raise ValueError(f"expected {len(skeleton)} points, as the skeleton has, got {tuple(predicted.shape)}")
+    # On the CPU: not every accelerator has float64, and each number read there is a wait.
+    points = predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
+    target_px = normalized_to_pixel(target, size)
+    errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
+    return points, errors, *normalizers(target_px, visible, skeleton, size, nme, boxes)
+
+
+def _overall(
+    points: tuple[Tensor, Tensor, Tensor], errors: Tensor, nme: Tensor, side: int, failure_threshold: float
+) -> dict[str, float]:
+    """Return the numbers of `MEASURES` from points, errors (N, K) in pixels and one NME (N,) per image."""
+    values = (
+        score(*points),
+        rmse(errors),
+        errors.nanmean(),
+        pck(errors / side, 0.05),
+        pck(errors / side, 0.10),
+        auc(errors / side, PCK_CURVE[-1]),
+        nme.nanmean(),
+        failure_rate(nme, failure_threshold),
+        auc(nme, failure_threshold),
+    )
+    return {name: float(value) for name, value in zip(MEASURES, values, strict=True)}
 
 
 def evaluate_in_image_pixels(
@@ -316,17 +369,6 @@ def _in_pixels(errors: Tensor, skeleton: Skeleton) -> dict[str, Any]:
         return {"rmse_px": float(rmse(part)), "mre_px": float(part.nanmean()), "points": int((~part.isnan()).sum())}
 
     return {**row(errors), "per_point": {name: row(errors[:, k]) for k, name in enumerate(skeleton.names)}}
-
-
-def _image_numbers(nme: Tensor, failure_threshold: float) -> dict[str, Any]:
-    """Return the measures of one NME per image, NaN where it has none."""
-    return {
-        "nme": float(nme.nanmean()),
-        "nme_images": int((~nme.isnan()).sum()),
-        "failure_rate": float(failure_rate(nme, failure_threshold)),
-        "failure_threshold": failure_threshold,
-        "ced_auc": float(auc(nme, failure_threshold)),
-    }
 
 
 def _parts(errors: Tensor, lengths: Tensor, side: int, skeleton: Skeleton) -> dict[str, dict[str, Any]]:

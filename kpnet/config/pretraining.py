@@ -24,6 +24,7 @@ from kpnet.config.fields import (
 )
 from kpnet.config.loading import load_as
 from kpnet.config.optim import AdamW, OneCycle, Optimizer, Schedule
+from kpnet.config.trainer import TrainerConfig
 
 
 class DecoderConfig(StrictModel):
@@ -108,8 +109,8 @@ class PretrainConfig(Recipe):
     """The images to train on."""
     train: PretrainSettings = PretrainSettings()
     """The training: optimizer, schedule, noise and mask."""
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of Lightning's Trainer; `precision: auto` is bfloat16 autocast where supported, else 32 bits."""
+    trainer: TrainerConfig = TrainerConfig()
+    """Devices, precision, loggers, and how often to validate."""
 
 
 def load_pretrain_config(

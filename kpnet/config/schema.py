@@ -33,6 +33,7 @@ from kpnet.config.fields import (
     StrictModel,
 )
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
+from kpnet.config.trainer import TrainerConfig
 
 
 def _path(value: Any) -> Any:
@@ -265,8 +266,8 @@ class Config(Recipe):
     """The data to train on and to validate with."""
     train: TrainConfig = TrainConfig()
     """The training: optimizer, schedule, transfer learning."""
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of Lightning's Trainer; `precision: auto` is bfloat16 autocast where supported, else 32 bits."""
+    trainer: TrainerConfig = TrainerConfig()
+    """Devices, precision, loggers, and how often to validate."""
 
     @model_validator(mode="after")
     def _model_of_crops(self) -> Self:

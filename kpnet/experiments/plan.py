@@ -120,12 +120,11 @@ def on_one_device(config: Config) -> Config:
 
     Lightning starts further devices by running the command line again, which would start the whole comparison again.
     """
-    trainer = {"devices": 1, **config.trainer}
-    if trainer["devices"] != 1:
-        raise KpnetError(
-            f"{config.name}: trainer.devices: each run is trained on one device, found {trainer['devices']}"
-        )
-    return config.model_copy(update={"trainer": trainer})
+    trainer = config.trainer
+    devices = trainer.devices if "devices" in trainer.model_fields_set else 1
+    if devices != 1:
+        raise KpnetError(f"{config.name}: trainer.devices: each run is trained on one device, found {devices}")
+    return config.model_copy(update={"trainer": trainer.model_copy(update={"devices": 1})})
 
 
 def unique_name(name: str, taken: Sequence[str]) -> str:

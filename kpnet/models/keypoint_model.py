@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,39 @@ class KeypointModel(nn.Module):
         """
         self.backbone.compile(*args, **kwargs)
         self.head.compile(*args, **kwargs)
+
+    def loss(self, batch: Mapping[str, Tensor], output: HeadOutput | None = None) -> Tensor:
+        """Compute the loss of a batch, as kpnet's own training does.
+
+        Args:
+            batch: A batch of a `kpnet.data.KeypointDataset`, or a mapping of your own: `image` (B, C, H, W), float in
+                [0, 1]; `keypoints` (B, K, 2) in [-1, 1], NaN where absent; and where you have them `visible`, bool
+                (B, K), and `weight` (B, K), the weights of the points. An absent point, one that is not visible, and
+                one of weight 0 touch neither the loss nor the gradient.
+            output: What `output(batch["image"])` returned, where it is there already.
+
+        Returns:
+            The loss, a scalar: a mean over the points that count, 0 if there is none.
+
+        Raises:
+            KpnetError: The batch lacks `image` or `keypoints`, or the images do not fit the model.
+            ValueError: The shapes of points and weights do not fit.
+
+        Example:
+            ```python
+            loss = model.loss(batch)
+            loss.backward()
+            ```
+        """
+        for key in ("keypoints",) if output is not None else ("image", "keypoints"):
+            if key not in batch:
+                raise KpnetError(f'loss: expected a batch with "image" and "keypoints", found {", ".join(batch)}')
+        target = batch["keypoints"]
+        weight = target.isfinite().all(-1).to(target.dtype)
+        for each in (batch.get("visible"), batch.get("weight")):
+            weight = weight if each is None else weight * each
+        output = self.output(batch["image"]) if output is None else output
+        return torch.stack(list(self.head.loss(output, target, weight).values())).sum()
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:

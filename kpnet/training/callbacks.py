@@ -17,6 +17,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import append_durably, write_atomic, write_json
 from kpnet.data import KeypointDataset
 from kpnet.models.keypoint_model import KeypointModel
+from kpnet.training.loggers import log_figure
 from kpnet.training.module import KeypointModule
 
 SAMPLES = 12
@@ -82,13 +83,13 @@ class MetricsLogger(pl.Callback):
         append_durably(path, line.encode())  # before the checkpoint, which counts the rows
 
     def draws(self, trainer: pl.Trainer) -> bool:
-        """Return whether figures are drawn in this epoch: about ten times in a training."""
-        return trainer.current_epoch % max(1, (trainer.max_epochs or 1) // 10) == 0
+        """Return whether figures are drawn in this epoch: about ten times in a training, and in its last epoch."""
+        epoch, epochs = trainer.current_epoch, trainer.max_epochs or 1
+        return epoch % max(1, epochs // 10) == 0 or epoch == epochs - 1
 
     def log_figure(self, trainer: pl.Trainer, name: str, figure: Any) -> None:
-        for logger in trainer.loggers:
-            if figure is not None and isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, trainer.current_epoch)
+        if figure is not None:
+            log_figure(trainer.loggers, name, figure, trainer.current_epoch)
 
 
 class RunFolderCallback(MetricsLogger):
@@ -112,16 +113,17 @@ class RunFolderCallback(MetricsLogger):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
+        pl_module.check_weights()  # before the first process alone draws with them
         result = pl_module.val_metrics.compute()
         self.measured = {
             "val_loss": pl_module.val_loss.compute().item(),
-            **{f"val_{name}": result[name] for name in ("score", "rmse_px", "mre_px", "nme")},
+            **{f"val_{name}": result[name].item() for name in ("score", "rmse_px", "mre_px", "nme")},
         }
         pl_module.log_dict(self.measured, logger=False)
         pl_module.log("score", result["score"], prog_bar=True, logger=False)
         if trainer.is_global_zero:
-            if result["score"] > self.best:
-                self.best = result["score"]
+            if self.measured["val_score"] > self.best:
+                self.best = self.measured["val_score"]
                 save_model(pl_module.model, self.folder / "best", trainer.current_epoch, self.measured)
             if self.draws(trainer):
                 self.log_figure(trainer, "val/predictions", draw_samples(pl_module.model, self.val))
@@ -129,9 +131,10 @@ class RunFolderCallback(MetricsLogger):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
         self._warn_if_saturated(pl_module)
-        now = self.measured
+        loss, now = pl_module.train_loss.compute().item(), self.measured
+        pl_module.check_epoch(loss)
         summary = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if now else ""
-        self.record(trainer, pl_module.train_loss.compute().item(), summary)
+        self.record(trainer, loss, summary)
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:
         check = module.saturation

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
+from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import evaluation_mode
 from kpnet.data import KeypointDataset
 
 SHARED_MEMORY = Path("/dev/shm")  # where workers put their batches, on Linux; containers often have 64 MB there
@@ -61,6 +64,40 @@ def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int) ->
     )
 
 
+def trains_on_one(network: nn.Module, forward: Callable[[Tensor], Any], image: Tensor) -> bool:
+    """Return whether each batch norm of a network has several values for each channel of a single image.
+
+    Over one value there is no variance: `torch.nn.BatchNorm2d` raises in training.
+
+    Args:
+        network: The network, or a part of it.
+        forward: Its computation, such as `model.output`.
+        image: One image (1, C, H, W), as the network takes it.
+
+    Raises:
+        KpnetError: An instance norm has a single value, for which no batch is large enough.
+    """
+    single = False
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal single
+        if inputs[0].numel() == inputs[0].shape[1]:
+            if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+                raise KpnetError("model: an instance norm has one value for each channel: give a larger input_size")
+            single = True
+
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    try:
+        if norms:
+            with evaluation_mode(network), torch.no_grad():
+                forward(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return not single
+
+
 class EpochSampler(DistributedSampler[Any]):
     """Shuffles by (seed, epoch) and sets the dataset's epoch, in a single process too."""
 
@@ -83,12 +120,57 @@ class UnpaddedDistributedSampler(Sampler[int]):
         return len(self.indices)
 
 
-class Loaders(pl.LightningDataModule):
-    """Batches of the training and the validation data."""
+class NoSingleSample(BatchSampler):
+    """Batches of which none is a single sample: the last batch takes one that would be left."""
 
-    def __init__(self, train: KeypointDataset, val: KeypointDataset | None, config: Config | PretrainConfig) -> None:
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = super().__iter__()
+        held = next(batches, None)
+        for batch in batches:
+            if len(batch) == 1:
+                held = [*(held or []), *batch]
+            elif held is not None:
+                yield held
+                held = batch
+        if held is not None:
+            yield held
+
+    def __len__(self) -> int:
+        samples, size = len(self.sampler), self.batch_size  # type: ignore[arg-type]
+        return max(1, samples // size) if samples % size == 1 else math.ceil(samples / size)
+
+
+class Loaders(pl.LightningDataModule):
+    """Batches of the training and the validation data.
+
+    Args:
+        train: The training data.
+        val: The validation data, if there is any.
+        config: The config of the training.
+        single: Whether the network trains on a single sample; see `trains_on_one`.
+
+    Raises:
+        KpnetError: Every batch would be a single sample, and the network does not train on one.
+    """
+
+    def __init__(
+        self,
+        train: KeypointDataset,
+        val: KeypointDataset | None,
+        config: Config | PretrainConfig,
+        *,
+        single: bool = True,
+    ) -> None:
         super().__init__()
-        self.train, self.val, self.config = train, val, config
+        self.train, self.val, self.config, self.single = train, val, config, single
+
+    def train_batches(self, ranks: int) -> int:
+        """Return the number of training batches of an epoch, in each of `ranks` processes."""
+        samples, size = math.ceil(len(self.train) / ranks), self.config.train.batch_size
+        if not self.single and min(samples, size) == 1:
+            what = "train.batch_size: 1" if size == 1 else "data.train: one sample for each process"
+            raise KpnetError(f"{what}: a batch norm of this network has one value for each image: expected at least 2")
+        return samples // size if samples % size == 1 and not self.single else math.ceil(samples / size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer = self.trainer
@@ -98,23 +180,25 @@ class Loaders(pl.LightningDataModule):
         )
         # Lightning sets the epoch too, but after workers have begun to fetch for a resumed run.
         sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        return self._loader(self.train, sampler)
+        if self.single:
+            return self._loader(self.train, batch_size=self.config.train.batch_size, sampler=sampler)
+        return self._loader(
+            self.train, batch_sampler=NoSingleSample(sampler, self.config.train.batch_size, drop_last=False)
+        )
 
     def val_dataloader(self) -> Any:
         trainer = self.trainer
         assert trainer is not None
         if self.val is None:
             return []
-        return self._loader(
-            self.val, UnpaddedDistributedSampler(len(self.val), trainer.world_size, trainer.global_rank)
-        )
+        sampler = UnpaddedDistributedSampler(len(self.val), trainer.world_size, trainer.global_rank)
+        return self._loader(self.val, batch_size=self.config.train.batch_size, sampler=sampler)
 
-    def _loader(self, dataset: KeypointDataset, sampler: Sampler[int]) -> DataLoader[Any]:
+    def _loader(self, dataset: KeypointDataset, **batches: Any) -> DataLoader[Any]:
         workers = fitting_workers(dataset, self.config.data.workers, self.config.train.batch_size)
         return DataLoader(
             dataset,
-            batch_size=self.config.train.batch_size,
-            sampler=sampler,
+            **batches,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -12,8 +12,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from kpnet.config.schema import TrainConfig
-from kpnet.core.errors import NotFiniteError
+from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.evaluation.accumulators import KeypointMetrics
+from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
 from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
@@ -101,12 +102,11 @@ class KeypointModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self.model.output(batch["image"])
-        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
-        loss = torch.stack(list(terms.values())).sum()
+        loss = self.model.loss(batch, output)
         count = (batch["weight"] > 0).sum()
         everywhere = self._over_ranks(torch.stack([loss.detach(), count]))  # (ranks, 2)
         if not torch.isfinite(everywhere[:, 0]).all():
-            self.not_finite(terms)
+            self.not_finite(output, batch)
         self.train_loss.update(loss.detach(), count)
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
@@ -120,14 +120,37 @@ class KeypointModule(pl.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered.view(-1, len(values))
 
-    def not_finite(self, terms: dict[str, Tensor]) -> None:
+    def not_finite(self, output: HeadOutput, batch: Batch) -> None:
         """Raise a NotFiniteError that names the terms of the loss."""
+        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
         named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
         raise NotFiniteError(
             f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
-            f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0; "
-            "the last good model is kept"
+            f"{self._remedy()}; the last good model is kept"
         )
+
+    def _remedy(self) -> str:
+        if next(self.model.parameters()).dtype == torch.float16:  # in which Adam's epsilon is 0
+            return "16 bits hold too few numbers: use trainer.precision=bf16-mixed"
+        return f"lower train.optimizer.lr ({self.config.optimizer.lr:g}), or set train.clip_norm=1.0"
+
+    def check_epoch(self, loss: float) -> None:
+        """Raise if an epoch had nothing to learn from, so that its mean loss is NaN, or spoiled the weights."""
+        if math.isnan(loss):
+            raise KpnetError(
+                f"epoch {self.current_epoch + 1}: no training image has a labelled point: look at data.transforms, "
+                "which may move all of them out of the image"
+            )
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Raise if a weight is not finite, in every process alike."""
+        wrong = next((name for name, value in self.model.named_parameters() if not value.isfinite().all()), None)
+        if wrong is not None:
+            raise NotFiniteError(
+                f"the weights ({wrong}) are not finite after epoch {self.current_epoch + 1}, step {self.global_step}: "
+                f"{self._remedy()}; the last good model is kept"
+            )
 
     def on_validation_epoch_start(self) -> None:
         self.val_loss.reset()
@@ -135,14 +158,13 @@ class KeypointModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.model.output(batch["image"])
-        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
         visible = batch["visible"]
-        self.val_loss.update(torch.stack(list(terms.values())).sum(), visible.sum())
+        self.val_loss.update(self.model.loss(batch, output), visible.sum())
         self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.learning_groups(), self.config.optimizer)
-        steps, freeze = steps_per_epoch(self.trainer, self.config.batch_size), self.config.freeze
+        steps, freeze = steps_per_epoch(self.trainer), self.config.freeze
         warmup, epochs = steps * freeze.warmup if freeze else 0.0, self.config.epochs
         schedule = build_schedule(optimizer, self.config.schedule, steps * epochs, epochs, warmup)
         if schedule["interval"] == "epoch":  # there is a loss to watch
@@ -155,11 +177,11 @@ def seed_epoch(seed: int, epoch: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + epoch) * 65_537 + rank)
 
 
-def steps_per_epoch(trainer: pl.Trainer, batch_size: int) -> int:
+def steps_per_epoch(trainer: pl.Trainer) -> int:
     """Return the number of optimizer steps in an epoch."""
     # Not `trainer.estimated_stepping_batches`: it starts the workers before the checkpoint's epoch is known.
     loaders: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches = math.ceil(math.ceil(len(loaders.train) / trainer.world_size) / batch_size)
+    batches = loaders.train_batches(trainer.world_size)
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return math.ceil(batches / trainer.accumulate_grad_batches)

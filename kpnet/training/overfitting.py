@@ -17,6 +17,7 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.data.build import build_train
 from kpnet.models.build import assemble
 from kpnet.training.freezing import ParameterGroup
+from kpnet.training.loaders import trains_on_one
 from kpnet.training.optim import build_optimizer
 
 STEPS, TARGET_PX = 300, 0.5
@@ -34,19 +35,20 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     if not 0 < samples <= len(dataset):
         raise KpnetError(f"--overfit {samples}: expected 1 to {len(dataset)}, the number of training samples")
     items = [dataset[i] for i in range(samples)]
-    images, target, weight, visible = (
-        torch.stack([i[k] for i in items]) for k in ("image", "keypoints", "weight", "visible")
-    )
+    batch = {key: torch.stack([item[key] for item in items]) for key in ("image", "keypoints", "weight", "visible")}
+    images, visible = batch["image"], batch["visible"]
     if not visible.any():
         raise KpnetError("--overfit: the first samples have no labelled point")
     model = assemble(config.model, dataset.skeleton)
+    if samples == 1 and not trains_on_one(model, model.output, images):
+        raise KpnetError("--overfit 1: a batch norm of this network has one value for each image: expected at least 2")
     optimizer = build_optimizer(
         [ParameterGroup("model", list(model.parameters()))], config.train.overfit or config.train.optimizer
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     size = config.model.input_size
 
-    target_px = coordinates.normalized_to_pixel(target, size)
+    target_px = coordinates.normalized_to_pixel(batch["keypoints"], size)
 
     def error() -> float:
         with torch.no_grad(), evaluation_mode(model), _batch_statistics(model):
@@ -57,7 +59,7 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
         task = progress.add_task(f"overfitting {samples} sample(s)", total=STEPS)
         for step in range(1, STEPS + 1):
             model.train()
-            loss = torch.stack(list(model.head.loss(model.output(images), target, weight).values())).sum()
+            loss = model.loss(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -25,11 +25,19 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders, probe, too_many_workers
+from kpnet.training.loaders import Loaders, probe, too_many_workers, trains_on_one
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
-from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
+from kpnet.training.trainer import (
+    DTYPES,
+    allow_unused_parameters,
+    check_validation,
+    create_trainer,
+    resolve_precision,
+    run_arguments,
+    train_in_folder,
+)
 
 SHOWN, PAIRS, STEPS = 10, 5, 7  # images reconstructed; pairs interpolated; steps of each interpolation
 
@@ -80,7 +88,7 @@ class PretrainModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.settings
         optimizer = build_optimizer([ParameterGroup("model", list(self.model.parameters()))], settings.optimizer)
-        steps = steps_per_epoch(self.trainer, settings.batch_size) * settings.epochs
+        steps = steps_per_epoch(self.trainer) * settings.epochs
         schedule = build_schedule(optimizer, settings.schedule, steps, settings.epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -158,12 +166,15 @@ def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[P
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
-    bar = console.is_terminal
+    single = trains_on_one(model, model, train_set[0]["image"][None])
+    bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
-    module = PretrainModule(model, config.train)
-    loaders = Loaders(train_set, val_set, config)
+    allow_unused_parameters(trainer, model, lambda: model(train_set[0]["image"][None]).square().mean())
+    module = PretrainModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
+    loaders = Loaders(train_set, val_set, config, single=single)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
+    module.float()  # whatever the training's precision was
     measures = _finish(folder, module, callback, loaders) if trainer.is_global_zero else {}
     return folder, module.model.eval(), measures
 
@@ -174,10 +185,11 @@ def _finish(
     """Save the final model, its error and the figures."""
     measures = measure(module.model, loaders.val) if loaders.val is not None else {}
     module.model.save(folder / "final")
-    write_json(folder / "final" / "training.json", {"epoch": module.trainer.current_epoch - 1, **measures})
+    table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
+    write_json(folder / "final" / "training.json", {"epoch": int(table.epoch.iloc[-1]), **measures})
     for name, figure in draw(module, callback.shown).items():
         plot.save_figure(figure, folder / f"{name}.png")
-    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history)), folder / "curves.png")
+    plot.save_figure(plot.draw_curves(table), folder / "curves.png")
     return measures
 
 

@@ -27,7 +27,7 @@ RUN = "run"  # the kind of folder that its marker states
 _MODEL_FILES = (WEIGHTS, CONFIG, "training.json")
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
-    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
+    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json", "fit-profile.txt"),
     *("predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
     *(f"{model}/{name}" for model in ("best", "final") for name in _MODEL_FILES),
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import pandas as pd
+import torch
 from rich.console import Console
+from torch.utils.data import default_collate
 
 from kpnet import plot
 from kpnet.config.loading import load_config
@@ -23,10 +26,18 @@ from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
-from kpnet.training.loaders import Loaders, probe, too_many_workers
+from kpnet.training.loaders import Loaders, probe, too_many_workers, trains_on_one
 from kpnet.training.module import KeypointModule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
-from kpnet.training.trainer import check_validation, create_trainer, resolve_precision, run_arguments, train_in_folder
+from kpnet.training.trainer import (
+    DTYPES,
+    allow_unused_parameters,
+    check_validation,
+    create_trainer,
+    resolve_precision,
+    run_arguments,
+    train_in_folder,
+)
 from kpnet.training.weight_averaging import weight_average
 
 
@@ -105,15 +116,18 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
             console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
     check_memory(model, config.train.batch_size)
-    bar = console.is_terminal
+    single = trains_on_one(model, model.output, train_set[0]["image"][None])
+    bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-    module = KeypointModule(model, config.train)
-    loaders = Loaders(train_set, val_set, config)
+    allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
+    module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
+    loaders = Loaders(train_set, val_set, config, single=single)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
-    measures = _finish(folder, module, callback, val_set) if trainer.is_global_zero else {}
-    return TrainedRun(folder, module.model.eval(), measures)
+    model = module.model.float().eval()  # whatever the training's precision was
+    measures = _finish(folder, model, val_set) if trainer.is_global_zero else {}
+    return TrainedRun(folder, model, measures)
 
 
 def _loaded(model: KeypointModel) -> str:
@@ -130,20 +144,17 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
         console.print(text, style="yellow", soft_wrap=True)
 
 
-def _finish(
-    folder: Path, module: KeypointModule, callback: RunFolderCallback, val: KeypointDataset | None
-) -> dict[str, Any]:
+def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None) -> dict[str, Any]:
     """Save the final model, its measures and the figures."""
-    import pandas as pd
-
-    measures = evaluate(module.model, val) if val is not None else {}
+    measures = evaluate(model, val) if val is not None else {}
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
-    save_model(module.model, folder / "final", module.trainer.current_epoch - 1, plain)
-    figure = draw_samples(module.model, val)
+    table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
+    save_model(model, folder / "final", int(table.epoch.iloc[-1]), plain)
+    figure = draw_samples(model, val)
     if figure is not None:
         plot.save_figure(figure, folder / "predictions.png")
-    pass_mark = PASS_MARKS.get(str(module.model.skeleton.name))
-    plot.save_figure(plot.draw_curves(pd.DataFrame(callback.history), pass_mark), folder / "curves.png")
+    pass_mark = PASS_MARKS.get(str(model.skeleton.name))
+    plot.save_figure(plot.draw_curves(table, pass_mark), folder / "curves.png")
     return measures
 
 
@@ -156,7 +167,8 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     check_validation(config.trainer, config.data.val is not None or config.data.fold is not None, watchers)
     callbacks: list[pl.Callback] = []
     if config.train.average is not None:
-        callbacks.append(weight_average(config.train.average, config.train.epochs))
+        half = config.trainer.precision in ("16-true", "bf16-true")
+        callbacks.append(weight_average(config.train.average, config.train.epochs, half))
     if config.train.early_stopping is not None:
         callbacks.append(StopEarly("val_score", mode="max", patience=config.train.early_stopping.patience))
     return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

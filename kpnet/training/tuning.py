@@ -24,12 +24,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from kpnet.config.schema import Config, TrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
+from kpnet.heads import HeadOutput
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.loaders import Loaders
+from kpnet.training.loaders import Loaders, trains_on_one
 from kpnet.training.module import Batch, KeypointModule
 from kpnet.training.optim import build_optimizer
-from kpnet.training.trainer import check_arguments, create_trainer, fit, on_gpu, resolve_precision
+from kpnet.training.trainer import DTYPES, create_trainer, fit, on_gpu, resolve_precision, trainer_arguments
 
 LOWEST, HIGHEST = 1e-7, 10.0
 MIN_STEPS = 20
@@ -91,7 +92,7 @@ class RangeTest(KeypointModule):
         self.losses[self.trainer.global_step].append(loss.item())
         return loss
 
-    def not_finite(self, terms: dict[str, Tensor]) -> None:
+    def not_finite(self, output: HeadOutput, batch: Batch) -> None:
         self.trainer.should_stop = True
 
 
@@ -215,10 +216,13 @@ def find_batch_size(config: Config, data: KeypointDataset, most: int | None = No
 
 def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
     """Take a step at each of the module's rates, on one device, without writing anything."""
-    check_arguments(config.trainer)
-    settings = {key: value for key, value in resolve_precision(config.trainer).items() if key in STEP_ARGUMENTS}
+    settings = resolve_precision(config.trainer)
+    module.model.to(DTYPES.get(settings.precision, torch.float32))
+    single = trains_on_one(module.model, module.model.output, data[0]["image"][None])
+    one_device = settings.model_copy(update={"devices": 1})
+    arguments = {key: value for key, value in trainer_arguments(one_device).items() if key in STEP_ARGUMENTS}
     trainer = create_trainer(
-        **settings,
+        **arguments,
         devices=1,
         max_steps=len(module.rates),
         gradient_clip_val=config.train.clip_norm,
@@ -230,7 +234,7 @@ def _run(module: RangeTest, config: Config, data: KeypointDataset) -> None:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning|torchmetrics")
-        fit(trainer, module, Loaders(data, None, config), None)
+        fit(trainer, module, Loaders(data, None, config, single=single), None)
     if not torch.isfinite(torch.tensor(module.losses[0])).all():
         raise KpnetError(
             "the loss of the first batch is not finite, before anything was learned: look for NaN in the data"

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_avg_fn, get_ema_multi_avg_fn, get_swa_avg_fn
 
 from kpnet.config.optim import EMA, SWA
 
 
-def weight_average(settings: EMA | SWA, epochs: int) -> WeightAveraging:
-    """Build the callback of `train.average` for a training of `epochs` epochs."""
-    if isinstance(settings, EMA):
-        return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
-    return EndAverage(min(int(settings.start * epochs), epochs - 1))
+def weight_average(settings: EMA | SWA, epochs: int, half: bool = False) -> WeightAveraging:
+    """Build the callback of `train.average` for a training of `epochs` epochs, on weights of 16 bits if `half`."""
+    if not isinstance(settings, EMA):
+        return EndAverage(
+            min(int(settings.start * epochs), epochs - 1), **({"avg_fn": get_swa_avg_fn()} if half else {})
+        )
+    if half:
+        return Average(avg_fn=get_ema_avg_fn(settings.decay))
+    return Average(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
 
 
-class EndAverage(WeightAveraging):
+class Average(WeightAveraging):
+    """Averages weights in at least 32 bits: in 16, an average would not move by one hundredth of a difference."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._held: list[Tensor] | None = None  # the weights, while the average is in their place
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and "avg_fn" in self._kwargs:
+            self._average_model.float()
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        """Replace the weights by the average, or put them back; Lightning's would round the average to their bits."""
+        weights = [*pl_module.parameters(), *pl_module.buffers()]
+        if self._held is None:
+            self._held = [each.detach().clone() for each in weights]
+            self._copy_average_to_current(pl_module)
+            return
+        for weight, held in zip(weights, self._held, strict=True):
+            weight.data.copy_(held)
+        self._held = None
+
+
+class EndAverage(Average):
     """Averages the weights at the ends of the epochs from `start` (counted from 0) on.
 
     BatchNorm's statistics are averaged too, rather than measured again in a further pass over the data.
     """
 
-    def __init__(self, start: int) -> None:
-        super().__init__()
+    def __init__(self, start: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.start = start
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

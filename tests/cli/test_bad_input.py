@@ -55,9 +55,16 @@ BAD_OVERRIDES: list[tuple[list[str], list[str]]] = [
     (["data.root=gone"], ["gone/train.csv", "no such file"]),
     (["data.val=gone.csv"], ["gone.csv", "no such file"]),
     (["data.train=null"], ["data.train", "missing"]),
-    (["trainer.acelerator=cpu"], ['"acelerator"', '"accelerator"']),
+    (["trainer.acelerator=cpu"], ['"trainer.acelerator"', '"accelerator"']),
     (["trainer.precision=12"], ["trainer", "12", "32"]),
-    (["trainer.max_epochs=3"], ["max_epochs", "train.epochs"]),
+    (["trainer.max_epochs=3"], ["trainer", "max_epochs", "train.epochs"]),
+    (["trainer.plugins=[os.system]"], ['unknown key "trainer.plugins"']),
+    (["trainer.accelerator=tpu"], ["trainer.accelerator", "'tpu'", "'cpu'"]),
+    (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch", "greater than 0"]),
+    (["trainer.val_check_interval=100000"], ["trainer.val_check_interval: 100000", "batches of an epoch"]),
+    (["trainer.limit_train_batches=0.01"], ["trainer.limit_train_batches: 0.01", "batches is none"]),
+    (["trainer={accelerator: cpu, devices: 10000}"], ["trainer.devices: 10000", "cores"]),
+    (["trainer.logger=wnadb"], ["trainer.logger", "wnadb", "wandb"]),
 ]
 
 

@@ -102,11 +102,16 @@ SHORT: list[dict[str, Any]] = [
     config(train={"optimizer": {"lr": 1}, "schedule": "constant", "average": "swa", "freeze": True}),
     config(train={"optimizer": {"name": "sgd", "lr": 1, "momentum": 0}, "schedule": {"warmup": 0.1}, "freeze": False}),
     config(train={"schedule": {"name": "plateau"}, "average": {"decay": 0.9}, "freeze": {"until": 3}}),
-    config(trainer={"precision": "auto", "anything": [1]}),
+    config(trainer={"precision": "auto", "logger": ["csv", {"name": "wandb", "project": "a"}], "devices": [0, 1]}),
+    config(trainer={"precision": 16, "logger": None, "devices": -1, "limit_val_batches": 0, "val_check_interval": 0.5}),
 ]
 
 WRONG: list[dict[str, Any]] = [
     config(modle={}),
+    config(trainer={"plugins": []}),
+    config(trainer={"precision": 12}),
+    config(trainer={"logger": {"name": "csv", "folder": "a"}}),
+    config(trainer={"accelerator": "tpu"}),
     config(model={"head": "heatmpa"}),
     config(data={"format": {"name": "pts", "index_bse": 0}}),
     config(data={"format": {"name": "pts", "index_base": 2}}),

@@ -31,7 +31,7 @@ train:
   schedule: {name: cosine, warmup_epochs: 2}
   average: {name: ema, decay: 0.9}
   overfit: {name: adam, lr: 3e-4}
-trainer: {precision: 32-true, gradient_clip_val: 1e-1}
+trainer: {precision: 32, max_steps: 9, logger: [csv, {name: wandb, project: faces}]}
 """
 
 
@@ -146,8 +146,8 @@ def test_a_config_and_a_mapping_are_left_alone() -> None:
         ("train.optimizer.lr=1e-3", "train.optimizer.lr", 0.001),  # YAML 1.1 reads 1e-3 as text
         ("train.optimizer.lr=2E+1", "train.optimizer.lr", 20.0),
         ("train.optimizer.betas=[0.8, 0.9]", "train.optimizer.betas", None),
-        ("trainer.gradient_clip_val=1e-1", "trainer", {"gradient_clip_val": 0.1}),  # nothing later would convert it
-        ("trainer.strategy.find=false", "trainer", {"strategy": {"find": False}}),
+        ("trainer.limit_val_batches=5e-1", "trainer.limit_val_batches", 0.5),
+        ("trainer.logger=false", "trainer.logger", []),
         ("model.input_size=64", "model.input_size", (64, 64)),
         ("model.input_size=[64, 80]", "model.input_size", (64, 80)),
         ("model.backbone=resnet18", "model.backbone", "resnet18"),

@@ -117,6 +117,17 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(monkeypatch: pytest.Monk
         decoding.soft_argmax2d(logits)
 
 
+@pytest.mark.parametrize("temperature", [1.0, torch.tensor(0.7)], ids=["number", "tensor"])
+def test_a_vectorised_jacobian_is_that_of_the_parts(temperature: float | Tensor) -> None:
+    """Legacy vmap, as `torch.autograd.functional.jacobian` uses it, can write into no buffer."""
+    logits = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    found, expected = (
+        torch.autograd.functional.jacobian(lambda z, f=f: f(z, temperature).sum(0), logits, vectorize=True)
+        for f in (decoding.soft_argmax2d, lambda z, t: decoding.expected_xy2d(decoding.spatial_softmax2d(z, t)))
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_second_derivatives_are_refused_not_wrong() -> None:
     logits = torch.randn(1, 1, 4, 4, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative"):

@@ -90,7 +90,7 @@ def test_seeds_and_folds_of_a_row(config: Callable[..., Path]) -> None:
     assert found == [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2)]
     assert len({trial.key for trial in row.trials}) == 6
     assert all(trial.key == fingerprint(trial.config) for trial in row.trials)
-    assert all(trial.config.trainer["devices"] == 1 for trial in row.trials)
+    assert all(trial.config.trainer.devices == 1 for trial in row.trials)
 
 
 def test_a_trials_folder_says_what_it_is_and_is_found_by_its_key(config: Callable[..., Path], tmp_path: Path) -> None:
@@ -129,6 +129,6 @@ def test_what_is_refused_and_what_is_a_row_with_a_problem(config: Callable[..., 
         plan([good, good], [], 1, None)
     with pytest.raises(KpnetError, match=r"data\.val"):
         plan([config("no_val", "data.val=null")], [], 1, None)
-    assert on_one_device(load_config(good, ["trainer={devices: 1}"])).trainer["devices"] == 1
+    assert on_one_device(load_config(good, ["trainer={devices: 1}"])).trainer.devices == 1
     with pytest.raises(KpnetError, match="devices"):
         on_one_device(load_config(good, ["trainer={devices: 2}"]))

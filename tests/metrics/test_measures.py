@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from kpnet import metrics
 from kpnet.core.skeleton import Skeleton
-from kpnet.evaluation.accumulators import KeypointMetrics
 from kpnet.metrics import evaluate_points
 
 
@@ -111,9 +110,6 @@ def test_nothing_visible_is_nan_and_not_a_crash() -> None:
     empty = evaluate_points(predicted[:0], target[:0], visible[:0], PAIR, SIZE)
     assert all(math.isnan(empty[name]) for name in unknown)
     assert empty["images"] == empty["nme_images"] == 0
-    # A process whose share of the data is empty gives the same.
-    with pytest.warns(UserWarning, match="compute"):
-        assert str(KeypointMetrics(PAIR, SIZE).compute()) == str(empty)
 
 
 def test_eyes_in_one_place_give_no_nme() -> None:
@@ -133,25 +129,6 @@ def test_a_perfect_prediction() -> None:
     assert found["failure_rate"] == 0
 
 
-@pytest.mark.parametrize("batches", [[7], [1, 1, 5], [3, 1, 3], [4, 3]])
-def test_accumulating_uneven_batches_equals_one_shot(batches: list[int]) -> None:
-    predicted, target, visible = example()
-    metric = KeypointMetrics(PAIR, SIZE)
-    for parts in zip(*(x.split(batches) for x in (predicted, target, visible)), strict=True):
-        metric.update(*parts)
-    assert metric.compute() == evaluate_points(predicted, target, visible, PAIR, SIZE)
-
-
-def test_reset_forgets_and_updates_hold_no_graph() -> None:
-    predicted, target, visible = example()
-    metric = KeypointMetrics(PAIR, SIZE)
-    metric.update(predicted * 2, target, visible)
-    metric.reset()
-    metric.update(predicted.requires_grad_(), target, visible)
-    assert not metric.predicted[0].requires_grad
-    assert metric.compute() == evaluate_points(predicted.detach(), target, visible, PAIR, SIZE)
-
-
 @pytest.mark.parametrize("wrong", ["target", "visible", "points", "flags", "skeleton"])
 def test_wrong_shapes_are_told(wrong: str) -> None:
     predicted, target, visible = example()
@@ -168,7 +145,7 @@ def test_wrong_shapes_are_told(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"expected .* got .*\(7, "):
         evaluate_points(predicted, target, visible, PAIR, SIZE)
     if wrong != "skeleton":
-        for function in (metrics.point_errors, metrics.score, KeypointMetrics(PAIR, SIZE).update):
+        for function in (metrics.point_errors, metrics.score):
             with pytest.raises(ValueError, match=r"expected points \(N, K, 2\) twice"):
                 function(predicted, target, visible)
 

@@ -441,3 +441,53 @@ def test_other_things_than_tensors_are_refused(images: Any) -> None:
 def test_images_on_another_device_are_refused() -> None:
     with pytest.raises(KpnetError, match="the images are on meta, the model is on cpu"):
         small()(torch.rand(1, 1, 32, 32, device="meta"))
+
+
+# The loss
+
+
+def own_batch() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(4, 1, 32, 32, generator=generator)
+    return {"image": image, "keypoints": torch.rand(4, 3, 2, generator=generator) - 0.5}
+
+
+@pytest.mark.parametrize(
+    "head", ["heatmap", "rle", "temporal", {"name": "multi", "heads": {"a": "simcc", "b": "offset"}}], ids=str
+)
+def test_the_loss_is_the_sum_of_the_heads_terms_over_the_points_that_count(head: Any) -> None:
+    """However a point is marked as absent: NaN, not visible, of weight 0."""
+    model = build_model(
+        backbone={"name": "conv_sandwich", "channels": [8, 16, 32]},
+        head=head,
+        num_keypoints=3,
+        in_channels=1,
+        input_size=32,
+    ).eval()
+    batch, visible = own_batch(), torch.ones(4, 3, dtype=torch.bool)
+    visible[0, 1] = visible[2] = False
+    output, weight = model.output(batch["image"]), visible.float()
+    expected = sum(model.head.loss(output, batch["keypoints"], weight).values())
+    absent = batch["keypoints"].where(visible[..., None], torch.nan)
+    for marked in (
+        {"visible": visible},
+        {"weight": weight},
+        {"keypoints": absent},
+        {"visible": visible, "weight": weight},
+    ):
+        torch.testing.assert_close(model.loss({**batch, **marked}), expected)
+    torch.testing.assert_close(model.loss({**batch, "visible": visible}, output), expected)
+
+
+def test_the_loss_weighs_points_and_needs_a_batch_with_both() -> None:
+    model = build_model(
+        backbone="mlp", head={"name": "regression", "loss": {"l1": 1}}, num_keypoints=3, in_channels=1, input_size=32
+    ).eval()
+    batch = own_batch()
+    errors = (model(batch["image"]) - batch["keypoints"]).abs().mean(-1)
+    torch.testing.assert_close(model.loss(batch), errors.mean())
+    weight = torch.tensor([0.5, 2.0, 0.0]).expand(4, 3)
+    torch.testing.assert_close(model.loss({**batch, "weight": weight}), (errors * weight).sum() / 8)
+    for missing in batch:
+        with pytest.raises(KpnetError, match='"image" and "keypoints"'):
+            model.loss({key: value for key, value in batch.items() if key != missing})

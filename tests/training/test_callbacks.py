@@ -140,13 +140,14 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(3, 3), (10, 10), (19, 19), (20, 10), (100, 10)])
-def test_about_ten_epochs_are_drawn(epochs: int, expected: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("epochs", "expected"), [(3, 3), (10, 10), (19, 19), (20, 11), (100, 11)])
+def test_about_ten_epochs_and_the_last_are_drawn(epochs: int, expected: int, tmp_path: Path) -> None:
     callback = MetricsLogger(tmp_path, Console(quiet=True), bar=True)
     trainers: list[Any] = [SimpleNamespace(current_epoch=epoch, max_epochs=epochs) for epoch in range(epochs)]
     drawn = [callback.draws(trainer) for trainer in trainers]
     assert sum(drawn) == expected
     assert drawn[0]
+    assert drawn[-1]
 
 
 class Measured:
@@ -175,7 +176,8 @@ def validate(callback: RunFolderCallback, module: Any, epoch: int, score: float)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.fill_(epoch)
-    measures = {"score": score, "rmse_px": 1.0, "mre_px": float("nan"), "nme": 0.1}
+    values = {"score": score, "rmse_px": 1.0, "mre_px": float("nan"), "nme": 0.1}
+    measures = {name: torch.tensor(value) for name, value in values.items()}
     for name, found in (("val_metrics", Measured(measures)), ("val_loss", Measured(torch.tensor(0.5)))):
         module._modules.pop(name, None)
         object.__setattr__(module, name, found)

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from kpnet.config.loading import load_config
+from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.training.loaders import EpochSampler, Loaders, UnpaddedDistributedSampler, fitting_workers, too_many_workers
+from kpnet.training.loaders import (
+    EpochSampler,
+    Loaders,
+    NoSingleSample,
+    UnpaddedDistributedSampler,
+    fitting_workers,
+    too_many_workers,
+    trains_on_one,
+)
 
 
 class Numbers(KeypointDataset):
@@ -128,3 +138,51 @@ def test_the_loaders_use_as_many_as_fit(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("kpnet.training.loaders.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     assert made.train_dataloader().num_workers == made.val_dataloader().num_workers == 0
+
+
+# Batch norms of one value
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_no_batch_is_a_single_sample_and_every_sample_comes_once(size: int) -> None:
+    for samples in range(2, 30):
+        batches = list(sampler := NoSingleSample(range(samples), size, drop_last=False))
+        assert [i for batch in batches for i in batch] == list(range(samples))
+        assert len(batches) == len(sampler)
+        assert all(len(batch) in (size, size + 1) for batch in batches[:-1])
+        assert 1 < len(batches[-1]) <= size + 1
+
+
+def test_the_loader_has_as_many_batches_as_the_schedule_counts() -> None:
+    for single, expected in ((True, [4, 4, 1]), (False, [4, 5])):
+        made = loaders(9)
+        made.single = single
+        assert [len(batch["index"]) for batch in made.train_dataloader()] == expected
+        assert made.train_batches(1) == len(expected)
+    made.config.train.batch_size = 1
+    with pytest.raises(KpnetError, match=r"^train\.batch_size: 1: a batch norm"):
+        made.train_batches(1)
+
+
+@pytest.mark.parametrize(
+    ("norm", "side", "expected"), [("BatchNorm2d", 1, False), ("BatchNorm2d", 2, True), ("GroupNorm", 1, True)]
+)
+def test_a_batch_norm_of_one_value_is_found(norm: str, side: int, expected: bool) -> None:
+    """As torch itself decides in training."""
+    layer = nn.GroupNorm(1, 3) if norm == "GroupNorm" else getattr(nn, norm)(3)
+    network = nn.Sequential(nn.AvgPool2d(4), layer)
+    image, before = torch.rand(1, 3, 4 * side, 4 * side), {k: v.clone() for k, v in network.state_dict().items()}
+    assert trains_on_one(network, network, image) is expected
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    if expected:
+        network(image)
+    else:
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            network(image)
+
+
+def test_an_instance_norm_of_one_value_is_told() -> None:
+    network = nn.Sequential(nn.AvgPool2d(4), nn.InstanceNorm2d(3))
+    with pytest.raises(KpnetError, match="an instance norm has one value"):
+        trains_on_one(network, network, torch.rand(1, 3, 4, 4))

@@ -138,10 +138,50 @@ def test_precision_auto_is_what_the_hardware_computes_in(
     monkeypatch.setattr(KeypointModule, "training_step", watch)
     config = tiny("trainer.precision=auto", "train.epochs=1")
     folder, model, _ = training.train(config, out=tmp_path / "run")
-    assert load_config(folder / "config.yaml").trainer["precision"] == expected
+    assert load_config(folder / "config.yaml").trainer.precision == expected
     assert seen == {native}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     training.train(config, out=tmp_path / "run", resume=True)  # the same recipe, wherever it goes on
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true"])
+def test_weights_of_other_precisions_train_draw_and_are_saved(
+    tmp_path: Path, precision: str, seen_points: Seen
+) -> None:
+    """The labels stay exact, and the saved model has 32 bits."""
+    config = tiny(f"trainer.precision={precision}", "train.epochs=1", "train.optimizer={name: sgd, lr: 0.01}")
+    folder, model, measures = training.train(config, out=tmp_path / "run")
+    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64, "16-true": torch.float16}[precision]
+    assert seen_points == {(dtype, torch.float32)}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    saved = load_file(folder / "final" / "model.safetensors").values()
+    assert {value.dtype for value in saved if value.is_floating_point()} == {torch.float32}
+    assert measures["score"] == pytest.approx(pd.read_csv(folder / "metrics.csv").val_score.iloc[-1], rel=0.02)
+    assert (folder / "predictions.png").is_file()
+
+
+Seen = set[tuple[torch.dtype, torch.dtype]]
+
+
+@pytest.fixture
+def seen_points(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """The types of the weights and of the labels in training steps."""
+    seen: Seen = set()
+    step = KeypointModule.training_step
+
+    def watch(self: KeypointModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        seen.add((next(self.parameters()).dtype, batch["keypoints"].dtype))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(KeypointModule, "training_step", watch)
+    return seen
+
+
+def test_an_epoch_without_a_labelled_point_ends_with_an_error(tmp_path: Path) -> None:
+    config = tiny("train.epochs=1", "data.train=8", "data.transforms=[{Affine: {translate_percent: [3, 3], p: 1}}]")
+    with pytest.raises(KpnetError, match="epoch 1: no training image has a labelled point"):
+        training.train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "final").exists()
 
 
 def test_the_final_model_is_the_moving_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,8 +194,8 @@ def test_tune_refuses(kpnet: Run, recipe: Path, tmp_path: Path, tree: Tree, monk
     kpnet("tune", recipe, "data.train=gone.csv").refused("gone.csv")
     kpnet("tune", recipe, "--no-lr").refused("nothing to find")
     kpnet("tune", recipe, "--max-batch-size", "4").refused("--max-batch-size goes with --batch-size")
-    kpnet("tune", recipe, "trainer.precison=16").refused('no argument "precison"', '"precision"')
-    kpnet("tune", recipe, "trainer.accelerator=abacus").refused("trainer:", "abacus")
+    kpnet("tune", recipe, "trainer.precison=16").refused('"trainer.precison"', '"precision"')
+    kpnet("tune", recipe, "trainer.accelerator=abacus").refused("trainer.accelerator", "abacus")
     nan = {"l1": torch.tensor(math.nan, requires_grad=True)}
     monkeypatch.setattr(HeatmapHead, "loss", lambda *_: nan)
     kpnet("tune", recipe).refused("the loss of the first batch is not finite")

@@ -39,13 +39,13 @@ class Climber(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def climbed(settings: EMA | SWA, epochs: int, folder: Path) -> Climber:
+def climbed(settings: EMA | SWA, epochs: int, folder: Path, dtype: torch.dtype = torch.float32) -> Climber:
     steps: Any = torch.zeros(STEPS, 1)
-    module = Climber()
+    module = Climber().to(dtype)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[weight_average(settings, epochs)],
+        callbacks=[weight_average(settings, epochs, half=dtype != torch.float32)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -65,6 +65,18 @@ def test_ema_by_hand(tmp_path: Path) -> None:
         averages.append(0.8 * averages[-1] + 0.2 * weight)
     assert module.weight.item() == pytest.approx(averages[-1], rel=1e-6)
     assert module.validated == pytest.approx([averages[STEPS - 1], averages[-1]], rel=1e-6)
+
+
+def test_an_average_of_weights_of_16_bits_is_kept_in_32(tmp_path: Path) -> None:
+    """In bfloat16, 1 + 0.001 (2 - 1) is 1, and the average would never move."""
+    module = climbed(EMA(decay=0.999), 2, tmp_path, torch.bfloat16)
+    averages = [1.0]
+    for weight in range(2, 2 * STEPS + 1):
+        averages.append(0.999 * averages[-1] + 0.001 * weight)
+    rounded = torch.tensor(averages).bfloat16()
+    assert rounded[-1] > 1
+    assert (module.weight.dtype, module.weight.item()) == (torch.bfloat16, rounded[-1].item())
+    assert module.validated == [rounded[STEPS - 1].item(), rounded[-1].item()]
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.5, 2), (0.0, 0), (0.99, 3), (0.74, 2)])
