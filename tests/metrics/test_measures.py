@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from kpnet import metrics
 from kpnet.core.skeleton import Skeleton
-from kpnet.metrics import evaluate_points
+from kpnet.metrics import evaluate_in_image_pixels, evaluate_points, rmse
 
 
 @pytest.mark.parametrize("skeleton", [PAIR, PLAIN])
@@ -190,3 +190,22 @@ def test_the_order_of_images_changes_nothing(seed: int, random: Any) -> None:
     mixed = (predicted[order], target[order], visible[order])
     after = numbers(evaluate_points(*mixed, PAIR, SIZE, nme="box", boxes=boxes[order]))
     assert after == pytest.approx(before, rel=1e-9, nan_ok=True)
+
+
+def test_errors_in_pixels_of_the_images_themselves() -> None:
+    """Two images that were halved and moved into an input of 64 x 32: errors of 3, 4 and 0, 10 pixels of theirs."""
+    skeleton = Skeleton.from_names(["a", "b"])
+    matrix = torch.tensor([[[0.5, 0, 7], [0, 0.5, -3]]] * 2).double()
+    target = torch.rand(2, 2, 2).double() - 0.5
+    off = torch.tensor([[[3.0, 4.0], [0, 0]], [[0, 10.0], [0, 0]]]).double()  # of the images
+    predicted = target + off / 2 * torch.tensor([2 / 64, 2 / 32])  # normalised: the input is 2 wide and 2 high
+    visible = torch.tensor([[True, True], [True, False]])
+    confident = torch.tensor([[True, True], [False, True]])
+    measures = evaluate_in_image_pixels(predicted, target, visible, skeleton, (32, 64), matrix, confident)
+    assert measures["mre_px"] == pytest.approx(15 / 3)
+    assert measures["rmse_px"] == pytest.approx(rmse(torch.tensor([5.0, 0, 10.0])).item())
+    assert measures["points"] == 3
+    assert measures["per_point"]["a"]["mre_px"] == pytest.approx(7.5)
+    assert measures["confident"]["mre_px"] == pytest.approx(2.5)
+    assert measures["confident"]["points"] == 2
+    assert "confident" not in evaluate_in_image_pixels(predicted, target, visible, skeleton, (32, 64), matrix)

@@ -141,3 +141,14 @@ def test_another_decoding_goes_without_its_calibration(tmp_path: Path) -> None:
     model.save(tmp_path)
     assert load_model(tmp_path, decoding="dark").calibration is None
     assert load_model(tmp_path).calibration == model.calibration
+
+
+def test_fifty_points_are_enough() -> None:
+    prediction, covariance = answers(51, 1)
+    target = errors_of(covariance, torch.ones(1, dtype=torch.float64), 1.0, 50.0)
+    visible = torch.ones(51, 1, dtype=torch.bool)
+    visible[0] = False
+    assert fit_calibration(prediction, target, visible, SIZE).points == 50
+    visible[1] = False
+    with pytest.raises(KpnetError, match="expected at least 50 labelled points, found 49"):
+        fit_calibration(prediction, target, visible, SIZE)

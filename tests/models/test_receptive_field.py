@@ -36,7 +36,26 @@ def footprint(network: nn.Module, size: int) -> tuple[int, int]:
     return widest[0], widest[1]
 
 
+class Shifted(nn.Module):
+    """A map, plus what a window beside each of its cells holds."""
+
+    def __init__(self, pads: tuple[int, int, int, int], kernel: tuple[int, int]) -> None:
+        super().__init__()
+        self.beside = nn.Sequential(nn.ZeroPad2d(pads), nn.Conv2d(1, 1, kernel))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.beside(image)
+
+
 NETWORKS = {
+    "axes": nn.Sequential(nn.Conv2d(1, 1, (3, 5), (1, 3), (1, 0)), nn.Conv2d(1, 1, 3, (2, 1))),
+    "left": Shifted((2, 0, 0, 0), (1, 3)),
+    "right": Shifted((0, 4, 0, 0), (1, 5)),
+    "above": Shifted((0, 0, 3, 0), (4, 1)),
+    "below": Shifted((0, 0, 0, 3), (4, 1)),
+    "cubic corners": nn.Sequential(
+        nn.Conv2d(1, 1, 4, 4), nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True)
+    ),
     "course": nn.Sequential(
         *(m for i in range(4) for m in (nn.Conv2d(1, 1, 3, padding=1), nn.AvgPool2d(2), nn.ReLU()))
     ),
@@ -109,6 +128,15 @@ def test_what_mixes_everything_sees_all_and_the_rest_is_never_guessed(kind: str,
     last = summarize(Odd(kind), (1, 24, 24)).layers[-1]
     assert last.receptive_field is None
     assert last.sees_all is sees_all
+
+
+def test_a_vector_of_a_map_is_followed_to_a_linear_layer() -> None:
+    image = torch.zeros(1, 1, 8, 8)
+    with torch.no_grad(), ReceptiveFields(image) as fields:
+        flat = image.flatten(1)
+        assert fields.of(flat) == fields.of(flat.sin()) == "flat"
+        assert fields.of(nn.Linear(64, 3)(flat)) == "all"
+        assert fields.of(flat.cumsum(1)) == fields.of(image.mean()) == "unknown"
 
 
 def test_resnet18_sees_435_pixels() -> None:
