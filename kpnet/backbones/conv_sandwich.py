@@ -43,6 +43,7 @@ class ConvSandwich(Backbone):
         _check(in_channels, channels, norm, dropout, residual)
         self.channels = list(channels)
         self.strides = [2 ** (i + 1) for i in range(len(channels))]
+        self.mean, self.std = (0.5,) * in_channels, (0.25,) * in_channels
         inputs = [in_channels, *channels[:-1]]
         self.blocks = nn.ModuleList(
             _sandwich(inp, out, norm, dropout, residual) for inp, out in zip(inputs, channels, strict=True)

@@ -34,7 +34,7 @@ from kpnet.backbones.weights import LoadReport, load_matching_weights
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import is_tracing
 
-TIMEOUT = 5  # seconds that the hub may take to answer before it counts as out of reach
+TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of reach
 _HOOKED = threading.Lock()
 
 
