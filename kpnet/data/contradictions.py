@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from PIL import ExifTags, Image
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset
-from kpnet.data.images import read_image_size
+from kpnet.data.images import is_turned, read_image_size
 
 _MARGIN = 0.05  # of a box's sides: annotators draw boxes a little too tight
 _NAMED = 3
@@ -54,7 +51,7 @@ def _turned_images(dataset: ImageFileDataset, xy: np.ndarray) -> list[str]:
     first: dict[str, list[int]] = {}
     for index in range(len(dataset)):
         first.setdefault(dataset.image_name(index), []).append(index)
-    turned = {name: indices for name, indices in first.items() if _is_turned(dataset.path(indices[0]))}
+    turned = {name: indices for name, indices in first.items() if is_turned(dataset.path(indices[0]))}
     if not turned:
         return []
     beyond, total, shown = np.zeros(2, int), 0, []
@@ -89,14 +86,6 @@ def _turned_images(dataset: ImageFileDataset, xy: np.ndarray) -> list[str]:
 
 def _corners(box: np.ndarray | None) -> list[np.ndarray]:
     return [] if box is None else [box.reshape(2, 2)]
-
-
-def _is_turned(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    except Exception:  # PIL reads other files than OpenCV, which decides
-        return False
 
 
 def _few(items: list[str]) -> str:

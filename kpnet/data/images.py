@@ -216,6 +216,16 @@ def read_image_size(path: Path, *, exif: bool = True) -> tuple[int, int]:
     return (header.width, header.height) if turned else (header.height, header.width)
 
 
+def is_turned(path: Path) -> bool:
+    """Return whether EXIF turns or mirrors an image, so that `exif` matters; False for what is no image."""
+    try:
+        with _opened(path) as file:
+            header = read_header(path, file)
+    except KpnetError:
+        return False
+    return header is not None and header.orientation != 1
+
+
 def header_problem(path: Path) -> str | None:
     """Return why a file is no image by its first bytes, as one line that names it; None if it seems to be one."""
     try:

@@ -21,6 +21,7 @@ from kpnet.data.images import (
     find_image_files,
     header_problem,
     image_problem,
+    is_turned,
     read_image,
     read_image_size,
 )
@@ -59,6 +60,7 @@ def test_exif_rotation(tmp_path: Path, suffix: str, tag: int) -> None:
     Image.fromarray(picture()).save(path, exif=exif, quality=95)
     assert close(read_image(path), SHOWN[tag](picture()))
     assert close(read_image(path, exif=False), picture())
+    assert is_turned(path) == (tag != 1)
     if suffix != "tif":  # PIL turns it by itself
         assert close(read_image(path, exif=False), np.asarray(Image.open(path)))  # what PIL sees
 

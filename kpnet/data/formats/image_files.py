@@ -14,7 +14,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.image_names import ImageFinder
-from kpnet.data.images import check_bits, image_problem, read_image, read_image_size
+from kpnet.data.images import check_bits, image_problem, is_turned, read_image, read_image_size
 
 _ABOVE = 3  # folders above a file of labels in which its images are looked for
 _LABEL_FOLDERS = ("annotations", "annotation", "labels")  # their images are beside them
@@ -96,8 +96,7 @@ class ImageFileDataset(InstanceDataset):
 
     def as_stored(self, index: int) -> bool:
         """Return whether the stored pixels need no EXIF rotation, so that every program reads the image alike."""
-        stored, shown = read_image(self.path(index), exif=False), read_image(self.path(index))
-        return stored.shape == shown.shape and bool((stored == shown).all())
+        return not is_turned(self.path(index))
 
 
 def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | None) -> Path:
