@@ -9,7 +9,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.heads.base import HEADS, Hardest, Head, HeadOutput, Losses, PointBlock, PyramidInfo, check_losses, reducer, weight_dtype
+from kpnet.heads.base import (
+    HEADS,
+    Hardest,
+    Head,
+    HeadOutput,
+    Losses,
+    PointBlock,
+    PyramidInfo,
+    check_losses,
+    reducer,
+    weight_dtype,
+)
 from kpnet.losses import COORDINATE_LOSSES
 
 LEAKY_SLOPE = 0.01

@@ -150,7 +150,9 @@ def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skele
         model = KeypointModel(backbone, head, config, skeleton)
         _check_head(model)
     else:
-        model = KeypointModel(backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton)
+        model = KeypointModel(
+            backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton
+        )
     if any(side % model.head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +144,7 @@ def _places_around(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
     if folder.absolute().name.lower() in _LABEL_FOLDERS:
         yield [above[1], above[1] / "images"]
         yield _folders_in(above[1]) + _folders_in(above[1] / "images")
-    if all("/" in name for name in names):  # the folder in each name is there too
+    if all("/" in name.replace("\\", "/") for name in names):  # the folder in each name is there too
         yield above[1:]
 
 
