@@ -68,7 +68,7 @@ def parse_yaml(text: str, where: str, expected: str, *, scalars_as_text: bool = 
     """
     if len(text) > MAX_BYTES:
         raise KpnetError(f"{where}: more than {MAX_BYTES // 2**20} MiB; expected {expected}")
-    return _parse(text, where, expected, "\n" in text, scalars_as_text)
+    return _parse(text, where, expected, lines="\n" in text, scalars_as_text=scalars_as_text)
 
 
 def _parse(text: str, where: str, expected: str, lines: bool, scalars_as_text: bool = False) -> Any:

@@ -148,7 +148,7 @@ def _places_around(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
     if folder.absolute().name.lower() in _LABEL_FOLDERS:
         yield [above[1], above[1] / "images"]
         yield _folders_in(above[1]) + _folders_in(above[1] / "images")
-    if all("/" in name for name in names):  # the folder in each name is there too
+    if all("/" in name.replace("\\", "/") for name in names):  # the folder in each name is there too
         yield above[1:]
 
 

@@ -154,8 +154,8 @@ def test_damaged_text(damaged: tuple[Path, Path, str], edits: list[tuple[str, in
 VALUES: list[Any] = [
     np.zeros((2, 8, 9), np.uint8), np.zeros((2, 8, 9, 3), np.uint8), np.zeros((2, 8, 9, 2), np.uint8),
     np.ones((2, 3, 2)), np.full((2, 3, 2), np.inf), np.ones((2, 3, 2), bool), np.ones((2, 3, 2), complex),
-    np.array(["a", "b", "c"]), np.array(["a", "a", "c"]), np.array(["a\x00b", "\udcff"]),
-    np.array(3), np.zeros(0), np.array([b"a", b"b"]),
+    np.array(["a", "b", "c"]), np.array(["a", "a", "c"]),
+    np.array(["a\x00b", "\udcff"]), np.array(3), np.zeros(0), np.array([b"a", b"b"]),
     np.array(["2020-01-01"] * 2, "datetime64[D]"), np.full((2, 4), np.nan), np.array([[0, 0, 5, 5], [9, 9, 1, 1.0]]),
     np.full((2, 3), 7), np.full((2, 3), np.nan), np.zeros((2, 3), np.int8), np.zeros((2, 3, 2), [("x", "f4")]),
 ]  # fmt: skip

@@ -98,7 +98,6 @@ def test_a_part_of_the_data_and_one_class(tmp_path: Path) -> None:
         (FIRST.replace("2", "two", 1), '"two", expected a number'),
         (FIRST.replace("0.5", "nan", 1), '"nan", expected a number'),
         (FIRST.replace("0.5", "320", 1), "its box is 320, 0.5, 0.5, 0.5, expected parts of the image's size"),
-        (FIRST.replace("2", "7", 1), "has visibility 7"),
     ],
 )
 def test_a_wrong_line_is_skipped_and_named(tmp_path: Path, line: str, reason: str) -> None:
