@@ -22,7 +22,9 @@ from kpnet.core.errors import UserInterruptError, first_line
 
 _LIBRARIES = ("kpnet", "torch", "lightning", "numpy", "opencv-python-headless", "timm", "albumentations", "pydantic")
 _SHORTAGES = re.compile(  # torch on CPU and GPU, OpenCV
-    r"can.t allocate memory|out of memory|not enough memory|insufficient memory|failed to allocate", re.IGNORECASE
+    r"can.t allocate memory|out of memory|not enough memory|insufficient memory|failed to allocate|array is too big|"
+    r"maximum allowed dimension|storage size calculation overflowed",
+    re.IGNORECASE,
 )
 
 

@@ -64,7 +64,7 @@ class ImagesConfig(StrictModel):
     """Fraction of the images to validate with, or other images under `root`; null: none."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load and augment images in the background; 0: none."""
 
 

@@ -173,7 +173,7 @@ class DataConfig(StrictModel):
     """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order; left and right labels swap in mirrored images."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load and augment samples in the background; 0: none."""
 
     @field_serializer("train", mode="wrap")

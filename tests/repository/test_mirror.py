@@ -8,7 +8,7 @@ import pytest
 from support.paths import ROOT
 
 TESTS, PACKAGE = ROOT / "tests", ROOT / "kpnet"
-ELSEWHERE = ("integration", "repository", "support")  # several packages at once, the repository, helpers
+ELSEWHERE = ("integration", "repository", "robustness", "support")  # several packages, the repository, helpers
 
 # Files that test no single module, by what they test.
 SEVERAL = {
