@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.contradictions import find_contradictions
-from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.hints import describe_dark_images, find_hints
@@ -96,7 +94,6 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     image_sizes = np.zeros((count, 2), int)
     constant: list[str] = []
     dark: list[str] = []
-    pages: list[str] = []
     sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)
     for index in range(count) if progress is None else progress:
@@ -116,8 +113,6 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
                 constant.append(name)
             elif brightest < _DARK:
                 dark.append(name)
-            if _has_pages(dataset, index):
-                pages.append(name)
             digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
             pixels[digest].append(name)
         size = sizes[name]
@@ -143,19 +138,8 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     found.same_names = _same_names(sizes)
     found.suspicious = find_swapped_sides(every, dataset.skeleton)
     found.notes += find_contradictions(dataset, every)
-    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(constant, dark, pages)
+    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(constant, dark)
     return found
-
-
-def _has_pages(dataset: KeypointDataset, index: int) -> bool:
-    """Return whether the sample's image is the first of several in a TIFF."""
-    if not isinstance(dataset, ImageFileDataset) or dataset.path(index).suffix.lower() not in (".tif", ".tiff"):
-        return False
-    try:
-        with Image.open(dataset.path(index)) as image:
-            return getattr(image, "n_frames", 1) > 1
-    except Exception:  # PIL reads other files than OpenCV
-        return False
 
 
 def _same_names(paths: Iterable[str]) -> list[list[str]]:

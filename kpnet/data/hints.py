@@ -78,21 +78,19 @@ def _option(dataset: KeypointDataset, option: str) -> str:
     return f"read them with data.format: {{name: {name}, {option}}}"
 
 
-def describe_dark_images(constant: Sequence[str], dark: Sequence[str], pages: Sequence[str]) -> list[str]:
+def describe_dark_images(constant: Sequence[str], dark: Sequence[str]) -> list[str]:
     """Describe images that are probably not as they should be.
 
     Args:
         constant: Names of images of a single value.
         dark: Names of images that are nearly black.
-        pages: Names of files with several images, of which the first is read.
 
     Returns:
         One line for each kind that there is.
     """
     kinds = (
         (constant, "images have a single value everywhere"),
-        (dark, "images are nearly black, as are 10 or 12 bits that were saved in 16"),
-        (pages, "files hold several images, of which only the first is read"),
+        (dark, "images are nearly black, as are 10 or 12 bits in 16, which the format's option bits: 12 reads right"),
     )
     lines = []
     for names, what in kinds:
