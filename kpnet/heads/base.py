@@ -17,7 +17,7 @@ from kpnet.core.validation import check_options
 from kpnet.losses import Reduce, mean_over_visible, ohkm
 
 if TYPE_CHECKING:
-    from kpnet.heads.transfer import HeadReport
+    from kpnet.heads.head_report import HeadReport
 
 Losses = dict[str, float]
 """The option `loss`: name of a term to its weight."""

@@ -16,6 +16,7 @@ SEVERAL = {
     "backbones/test_contract.py": "every backbone",
     "heads/test_contract.py": "every head",
     "data/formats/test_contract.py": "every data format",
+    "data/formats/test_damaged_files.py": "damaged files, in every data format",
     "heads/test_weights.py": "the weights of points, in every head's loss",
     # One subject of a package.
     "config/test_training_files.py": "data.train in the schema and when it is loaded",

@@ -27,5 +27,5 @@ def test_the_reference_has_every_key_and_its_links_lead_somewhere() -> None:
             for key in model.get("properties", {}):
                 assert (part and key == "name") or f"| `{key}` | " in held, f"{name}.{key}"
     assert "| `stride` | integer > 0 | `4` |" in sections["heatmap"]
-    assert "| `lr` | number > 0 | required | Learning rate. |" in sections["train.optimizer: sgd"]
+    assert "| `lr` | number > 0, ≤ 1e+30 | required | Learning rate. |" in sections["train.optimizer: sgd"]
     assert "anything" not in text
