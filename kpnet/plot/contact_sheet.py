@@ -84,7 +84,7 @@ def _draw(
     shift = corner + (1 - 2 * GAP - scale * (view[1] - view[0])) / 2 - scale * view[0]
     edges = scale * np.array([(-0.5, -0.5), (image.shape[1] - 0.5, image.shape[0] - 0.5)]) + shift
     shown = axes.imshow(
-        image.squeeze(),
+        image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image,  # a single pixel keeps its axes
         cmap="gray" if image.ndim == 2 or image.shape[2] == 1 else None,
         vmin=0,
         vmax=255,

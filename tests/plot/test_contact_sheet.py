@@ -185,3 +185,10 @@ def test_points_are_drawn_where_they_are(tmp_path: Path) -> None:
     mark = np.array([np.median(columns[inside]), np.median(rows[inside])])
     shown = (mark - low + 0.5) / (high - low + 1) * 40 - 0.5
     assert np.abs(shown - [30, 10]).max() < 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 3), (1, 9, 3), (9, 1)])
+def test_an_image_of_one_pixel_or_line(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Samples, "read", lambda self, index: (np.full(shape, 99, np.uint8), self.xy.copy()))
+    figure = draw_contact_sheet(Samples(np.zeros((3, 2))), [0, 1])
+    assert [shown.get_array().shape[:2] for shown in figure.axes[0].images] == [shape[:2]] * 2

@@ -90,7 +90,7 @@ def faults(arguments: list[str], folder: Path) -> list[str]:
     code, out, err = run_kpnet(arguments)
     found = []
     peak = status("VmHWM")
-    if peak > BYTES + BASE:
+    if peak > BYTES:
         found.append(f"took {peak / 2**20:.0f} MiB")
     lines = err.splitlines()
     if code not in (0, 2) and not (code == 1 and arguments[0] in PARTLY):
@@ -111,9 +111,6 @@ def faults(arguments: list[str], folder: Path) -> list[str]:
 
 def finite_losses(folder: Path) -> bool:
     return all(math.isfinite(loss) for path in folder.rglob("metrics.csv") for loss in pd.read_csv(path).train_loss)
-
-
-BASE = 0
 
 
 @pytest.fixture(scope="module")
