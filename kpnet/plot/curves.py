@@ -23,7 +23,7 @@ def draw_curves(metrics: pd.DataFrame, pass_mark: float | None = None) -> Figure
         pass_mark: Score at which a dashed line is drawn, if it is in range. None: no line.
 
     Returns:
-        Losses on the left axis (logarithmic where all are positive), the score on the right axis.
+        Losses on the left axis (logarithmic where all are positive and fall to a third), the score on the right axis.
 
     Example:
         ```python
@@ -38,11 +38,7 @@ def draw_curves(metrics: pd.DataFrame, pass_mark: float | None = None) -> Figure
     losses = [name for name in ("train_loss", "val_loss") if name in metrics and metrics[name].notna().any()]
     for name, colour in zip(losses, ("#1f77b4", "#ff7f0e"), strict=False):
         _line(left, metrics, name, colour)
-    if losses and (metrics[losses].stack() > 0).all():  # a likelihood may be negative
-        left.set_yscale("log")
-        left.yaxis.set_major_formatter("{x:g}")
-        decades = math.log10(left.get_ylim()[1] / left.get_ylim()[0])
-        left.yaxis.set_minor_formatter(lambda loss, _: _minor_label(loss, decades))
+    set_loss_scale(left)
     left.set_ylabel("loss")
     left.grid(alpha=0.25, which="both", linewidth=0.5)
     handles = left.get_lines()
@@ -103,35 +99,48 @@ def draw_reliability(measured: dict[str, Any]) -> Figure:
         ```
     """
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    right, ellipses, errors = figure.subplots(1, 3)
+    for axes, draw in zip(figure.subplots(1, 3), (draw_diagram, draw_coverage, draw_deciles), strict=True):
+        draw(axes, measured)
+    return figure
+
+
+def draw_diagram(axes: Axes, measured: dict[str, Any]) -> None:
+    """Draw confidence against the fraction of points that are right."""
     for name, rows in measured["diagram"].items():
         x, y = [row["confidence"] for row in rows], [row["right"] for row in rows]
-        right.plot(x, y, "o-", label=f"within {name} of the side")
+        axes.plot(x, y, "o-", label=f"within {name} of the side")
     ece = ", ".join(f"{key.upper()} {measured[key]:.3f}" for key in ("ece", "ece@1%") if key in measured)
-    right.set(xlabel="confidence", ylabel="fraction that is right", title=ece)
+    axes.set(xlabel="confidence", ylabel="fraction that is right", title=ece)
+    axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
+    axes.legend()
+
+
+def draw_coverage(axes: Axes, measured: dict[str, Any]) -> None:
+    """Draw nominal against actual coverage of the confidence ellipses."""
     levels = [int(key[:-1]) / 100 for key in measured["coverage"]]
     shares = list(measured["coverage"].values())
     spans = [[s["measured"] - s["low"] for s in shares], [s["high"] - s["measured"] for s in shares]]
-    ellipses.errorbar(levels, [s["measured"] for s in shares], np.maximum(spans, 0), fmt="o", capsize=4)
-    ellipses.set(xlabel="ellipse", ylabel="fraction of points inside", title="coverage (95 % interval over images)")
-    for axes in (right, ellipses):
-        axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
-    right.legend()
+    axes.errorbar(levels, [s["measured"] for s in shares], np.maximum(spans, 0), fmt="o", capsize=4)
+    axes.set(xlabel="ellipse", ylabel="fraction of points inside", title="coverage (95 % interval over images)")
+    axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
+
+
+def draw_deciles(axes: Axes, measured: dict[str, Any]) -> None:
+    """Draw predicted against actual error in pixels, of tenths of the points."""
     pairs = [(row["predicted_px"], row["px"]) for row in measured["deciles"]]
     drawn = np.array([pair for pair in pairs if min(pair) > 0])  # on logarithmic axes
     if len(drawn):
-        errors.loglog(drawn[:, 0], drawn[:, 1], "o-")
-        errors.loglog(drawn[:, 0], drawn[:, 0], "--", color="grey", zorder=0)
-        for axis in (errors.xaxis, errors.yaxis):
+        axes.loglog(drawn[:, 0], drawn[:, 1], "o-")
+        axes.loglog(drawn[:, 0], drawn[:, 0], "--", color="grey", zorder=0)
+        for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
             axis.set_major_formatter("{x:.3g}")
             axis.set_minor_formatter(NullFormatter())
-    errors.set(
+    axes.set(
         xlabel="predicted RMS error, px",
         ylabel="actual RMS error, px",
         title="deciles of the points, most confident first",
     )
-    return figure
 
 
 def _line(axes: Axes, metrics: pd.DataFrame, name: str, colour: str) -> list[Line2D]:
@@ -141,10 +150,21 @@ def _line(axes: Axes, metrics: pd.DataFrame, name: str, colour: str) -> list[Lin
     return axes.plot(epochs, rows[name], color=colour, label=name.replace("_", " "), linewidth=1.5, marker=dot)
 
 
-def _minor_label(loss: float, decades: float) -> str:
-    """Label 2 and 5 between powers of ten, or everything on a short axis."""
+def set_loss_scale(axes: Axes) -> None:
+    """Label the vertical axis in plain numbers, and make it logarithmic where all lines are positive and fall far."""
+    values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in axes.lines)])
+    if not len(values) or not values.min() > 0 or values.max() < 3 * values.min():  # a likelihood may be negative
+        axes.ticklabel_format(axis="y", useOffset=False)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(_minor_label)
+
+
+def _minor_label(loss: float, _: float) -> str:
+    """Label 2 and 5 between powers of ten."""
     digit = round(loss / 10 ** math.floor(math.log10(loss)))
-    return f"{loss:.3g}" if decades < 0.5 or digit in (2, 5) else ""
+    return f"{loss:.3g}" if digit in (2, 5) else ""
 
 
 def _draw_score(axes: Axes, metrics: pd.DataFrame, pass_mark: float | None) -> list[Line2D]:

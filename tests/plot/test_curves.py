@@ -108,3 +108,22 @@ def test_reliability_is_drawn_against_the_diagonal() -> None:
     drawn = errors.get_lines()[0]
     assert np.column_stack([np.asarray(v) for v in drawn.get_data()]).tolist() == [[1, 2], [4, 3]], "no logarithm of 0"
     assert errors.get_xscale() == errors.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ([8.0, 1.0], "log"),
+        ([2.565, 2.562], "linear"),
+        ([2.5], "linear"),
+        ([3.0, -1.0], "linear"),
+        ([3.0, 0.0], "linear"),
+    ],
+)
+def test_a_loss_that_hardly_falls_is_labelled_in_full(losses: list[float], scale: str) -> None:
+    figure = plot.draw_curves(pd.DataFrame({"epoch": range(len(losses)), "train_loss": losses}))
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    assert axes.get_yscale() == scale
+    labels = [text.get_text() for text in axes.get_yticklabels(which="both") if text.get_text()]
+    assert len(set(labels)) == len(labels) >= 2

@@ -7,23 +7,30 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from kpnet import plot
 from kpnet.config.schema import Config
 from kpnet.coordinates import normalized_to_pixel
-from kpnet.core.display import figure_text
+from kpnet.core.display import display_name, figure_text
+from kpnet.experiments.report.shape import mean_shape
 from kpnet.experiments.result import Result
+from kpnet.plot.curves import draw_coverage, draw_deciles, draw_diagram, set_loss_scale
 
 INK = "#010203"  # replaced by the page's text colour
 TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]
 COLOURS = TAB20[::2] + TAB20[1::2]  # dark ones first
+_DOTTED = 20  # a curve of more epochs has no dots
+_SHAPE = 4.2, 3.6  # inches of the panel of a mean shape
+_NAMED = 8  # more points than this are numbered instead of named
 
 
 @dataclass
@@ -56,19 +63,40 @@ def assign_colours(rows: Sequence[ReportRow]) -> None:
         row.colour = COLOURS[number % len(COLOURS)]
 
 
-def draw_all(rows: Sequence[ReportRow]) -> dict[str, str]:
-    """Draw all charts of rows that have their colours; return their SVG by title."""
+def draw_charts(rows: Sequence[ReportRow]) -> dict[str, list[str]]:
+    """Draw the charts of all rows, which have their colours; return the SVG of the panels by title."""
     drawn = {
         "Learning curves (mean and range over the seeds)": _learning(rows),
         "Cumulative error": _cumulative(rows),
         "Accuracy against cost": _cost(rows),
-        "Error of each point, on the mean shape": _shapes(rows),
     }
-    for row in rows:
-        reliability = row.results[0].measures.get("reliability")
-        if reliability is not None:
-            drawn[f"Reliability of {row.name}"] = plot.draw_reliability(reliability)
-    return {title: to_svg(figure, str(number)) for number, (title, figure) in enumerate(drawn.items())}
+    return {title: _to_svgs(figures, title) for title, figures in drawn.items()}
+
+
+def draw_shapes(rows: Sequence[ReportRow]) -> list[str]:
+    """Draw the errors of the points on the mean shape; return the SVG of a panel for each row."""
+    return _to_svgs(_shapes(rows), "shapes")
+
+
+def draw_reliability(rows: Sequence[ReportRow]) -> dict[str, list[str]]:
+    """Draw the reliability of each row that has a confidence; return the SVG of the panels by the row's name."""
+    measured = {row.name: row.results[0].measures.get("reliability") for row in rows}
+    return {name: _to_svgs(_reliability(values), name) for name, values in measured.items() if values is not None}
+
+
+def _to_svgs(figures: Sequence[Figure], salt: str) -> list[str]:
+    return [to_svg(figure, f"{salt} {number}") for number, figure in enumerate(figures)]
+
+
+def point_errors(rows: Sequence[ReportRow]) -> dict[str, list[float | None]]:
+    """Return the RMSE in pixels of each point that a row has, for each row; None where it is not measured."""
+    names = dict.fromkeys(name for row in rows for name in row.results[0].names)
+    return {name: [_point_error(row, name) for row in rows] for name in names}
+
+
+def _point_error(row: ReportRow, name: str) -> float | None:
+    found = [r.measures["per_point"].get(name, {}).get("rmse_px") for r in row.results]
+    return None if None in found else float(np.mean(found))
 
 
 def to_svg(figure: Figure, salt: str) -> str:
@@ -98,94 +126,137 @@ def _ink(axes: Axes) -> None:
             text.set_color(INK)
 
 
-def _learning(rows: Sequence[ReportRow]) -> Figure:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    shown = (("val_score", "validation score"), ("train_loss", "training loss"))
-    panels = figure.subplots(1, 2)
-    for axes, (name, label) in zip(panels, shown, strict=True):
-        for row in rows:
-            curves = [c.set_index("epoch")[name] for c in row.curves if name in c]
-            if not curves:
-                continue
-            table = pd.concat(curves, axis=1).dropna(how="all")
-            axes.plot(table.index + 1, table.mean(axis=1), color=row.colour, label=figure_text(row.name))
-            axes.fill_between(table.index + 1, table.min(axis=1), table.max(axis=1), color=row.colour, alpha=0.2, lw=0)
-        positive = all((line.get_ydata() > 0).all() for line in axes.lines)  # a negative log-likelihood may be below 0
-        axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
-        axes.grid(alpha=0.2)
-    panels[0].legend(fontsize="small")
+def _panel(width: float = 5.4, height: float = 3.6) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _learning(rows: Sequence[ReportRow]) -> list[Figure]:
+    return [_curve(rows, "val_score", "validation score"), _curve(rows, "train_loss", "training loss")]
+
+
+def _curve(rows: Sequence[ReportRow], name: str, label: str) -> Figure:
+    """Draw a column of the metrics over the epochs: the mean over a row's runs, and their range."""
+    figure, axes = _panel()
+    shown: set[int] = set()
+    for row in rows:
+        curves = [c.set_index("epoch")[name] for c in row.curves if name in c]
+        table = pd.concat(curves, axis=1).dropna(how="all") if curves else pd.DataFrame()
+        if table.empty:
+            continue
+        epochs, low, high = table.index.to_numpy() + 1, table.min(axis=1), table.max(axis=1)
+        shown.update(epochs.tolist())
+        dots = "o" if len(table) <= _DOTTED else None  # a line of one point is invisible
+        axes.plot(epochs, table.mean(axis=1), color=row.colour, marker=dots, markersize=4)
+        if len(table) == 1:
+            axes.vlines(epochs, low, high, color=row.colour)
+        else:
+            axes.fill_between(epochs, low, high, color=row.colour, alpha=0.2, lw=0)
+    set_loss_scale(axes)
+    if len(shown) == 1:
+        axes.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.2)
     return figure
 
 
-def _cumulative(rows: Sequence[ReportRow]) -> Figure:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    of_images, of_points = figure.subplots(1, 2)
-    for row in rows:
-        for axes, key in ((of_images, "ced_curve"), (of_points, "pck_curve")):
+def _cumulative(rows: Sequence[ReportRow]) -> list[Figure]:
+    by = rows[0].results[0].measures["nme_by"]
+    figures = []
+    for key, xlabel, ylabel in (
+        ("ced_curve", f"error, % of the {figure_text(by)}", "images, %"),
+        ("pck_curve", "error, % of the image's side", "points, %"),
+    ):
+        figure, axes = _panel()
+        for row in rows:
             curves = [r.measures[key] for r in row.results]
             shares = np.array([c["share"] for c in curves], dtype=float)
-            axes.plot(
-                100 * np.array(curves[0]["threshold"]),
-                100 * shares.mean(0),
-                color=row.colour,
-                label=figure_text(row.name),
-            )
-    by = rows[0].results[0].measures["nme_by"]
-    of_images.set(xlabel=f"error, % of the {figure_text(by)}", ylabel="images, %")
-    of_points.set(xlabel="error, % of the image's side", ylabel="points, %")
-    for axes in (of_images, of_points):
+            axes.plot(100 * np.array(curves[0]["threshold"]), 100 * shares.mean(0), color=row.colour)
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, max(1, axes.get_ylim()[1])))
         axes.grid(alpha=0.2)
-    of_points.legend(fontsize="small", loc="lower right")
-    return figure
+        figures.append(figure)
+    return figures
 
 
-def _cost(rows: Sequence[ReportRow]) -> Figure:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    costs = (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms"))
-    for axes, (name, scale, label) in zip(figure.subplots(1, 2), costs, strict=True):
+def _cost(rows: Sequence[ReportRow]) -> list[Figure]:
+    figures = []
+    for name, scale, label in (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms")):
+        figure, axes = _panel()
+        axes.set_xscale("log")
+        costs: list[float] = []
         for row in rows:
             scores = [r.measures["score"] for r in row.results if r.measures["score"] is not None]
             if not scores:
                 continue
             cost = scale * float(np.mean([r.cost[name] for r in row.results]))
             deviation = np.std(scores, ddof=1) if len(scores) > 1 else 0
-            axes.errorbar(
-                cost, float(np.mean(scores)), deviation, fmt="o", color=row.colour, label=figure_text(row.name)
-            )
-        axes.set(xlabel=label, ylabel="score", xscale="log")
+            costs.append(cost)
+            axes.errorbar(cost, float(np.mean(scores)), deviation, fmt="o", color=row.colour)
+        axes.set(xlabel=label, ylabel="score")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.2)
-        axes.margins(x=0.1, y=0.1)
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
-    return figure
+        axes.margins(y=0.1)
+        if costs:
+            axes.set_xlim(min(costs) / 1.3, 1.3 * max(costs))
+        figures.append(figure)
+    return figures
 
 
-def _shapes(rows: Sequence[ReportRow]) -> Figure:
-    """Draw the mean of the true points, each in a circle whose radius is the point's RMSE in pixels."""
-    across = min(3, len(rows))
-    down = -(-len(rows) // across)
-    figure = Figure(figsize=(3.6 * across, 3.4 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for axes in panels[len(rows) :]:
-        axes.set_visible(False)
-    for row, axes in zip(rows, panels, strict=False):
-        _draw_shape(axes, row)
-    return figure
+def _reliability(measured: dict[str, Any]) -> list[Figure]:
+    figures = []
+    for draw in (draw_diagram, draw_coverage, draw_deciles):
+        figure, axes = _panel(4.4, 4.2)
+        draw(axes, measured)
+        figures.append(figure)
+    return figures
 
 
-def _draw_shape(axes: Axes, row: ReportRow) -> None:
+def _shapes(rows: Sequence[ReportRow]) -> list[Figure]:
+    errors = point_errors(rows)
+    figures = []
+    for i, row in enumerate(rows):
+        figure, axes = _panel(*_SHAPE)
+        _draw_shape(axes, row, {name: of_rows[i] for name, of_rows in errors.items()})
+        figures.append(figure)
+    return figures
+
+
+def _span(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the middle (2,) of points and the longer side of the box around them."""
+    if not len(points):
+        return np.zeros(2), 0
+    low, high = points.min(0), points.max(0)
+    return (low + high) / 2, float((high - low).max())
+
+
+def _draw_shape(axes: Axes, row: ReportRow, errors: dict[str, float | None]) -> None:
+    """Draw the mean of the true points, each in a circle whose radius is the point's RMSE in pixels.
+
+    Few points are named, many have their number among all points of the page.
+    """
     result = row.results[0]
-    truth = np.where(result.visible[..., None], result.target, np.nan)
-    shape = np.nanmean(normalized_to_pixel(truth, result.input_size), 0)
-    errors = np.mean([[r.measures["per_point"][n]["rmse_px"] or np.nan for n in r.names] for r in row.results], 0)
-    for (x, y), error in zip(shape, errors, strict=True):
-        axes.add_patch(mpl.patches.Circle((x, y), error, color=row.colour, alpha=0.35, lw=0))
-        axes.annotate(f"{error:.2f}", (x, y), ha="center", va="center", fontsize="x-small")
-    low, high = np.nanmin(shape, 0), np.nanmax(shape, 0)
-    edge = 0.15 * float(np.nanmax(high - low)) + 1
-    axes.set(xlim=(low[0] - edge, high[0] + edge), ylim=(high[1] + edge, low[1] - edge), aspect="equal")
-    axes.set_title(figure_text(row.name), fontsize="small", wrap=True)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    truth = np.where(result.visible[..., None], normalized_to_pixel(result.target, result.input_size), np.nan)
+    shape = mean_shape(truth)
+    there = np.isfinite(shape).all(-1)
+    numbers = {name: str(number) for number, name in enumerate(errors, 1)}
+    middle, extent = _span(shape[there])
+    fill = min(0.3, 2 / len(result.names))  # the numbers are seen through many circles
+    for name, (x, y), seen in zip(result.names, shape, there, strict=True):
+        if not seen:
+            continue
+        error = errors[name] or 0
+        axes.add_patch(Circle((x, y), error, facecolor=to_rgba(row.colour, fill), edgecolor=row.colour, lw=0.5))
+        extent = max(extent, 2.4 * error) if len(result.names) == 1 else extent
+        if len(result.names) > _NAMED:
+            axes.annotate(numbers[name], (x, y), ha="center", va="center", fontsize="x-small")
+            continue
+        axes.plot(x, y, ".", color=row.colour)
+        text, side = f"{figure_text(display_name(name, 24))} {error:.2f}", "left" if x <= middle[0] else "right"
+        axes.annotate(text, (x, y), (0, 4), textcoords="offset points", ha=side, fontsize="small")
+    half = np.array([_SHAPE[0] / _SHAPE[1], 1]) * 0.65 * max(extent, 1)  # large circles are cut off
+    (left, top), (right, bottom) = middle - half, middle + half
+    axes.set(aspect="equal", xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
+    axes.set_title(figure_text(display_name(row.name, 48)), fontsize="medium")

@@ -20,6 +20,8 @@ from kpnet.heads import window_of
 from kpnet.models.build import load_model
 
 KINDS = ("best", "median", "worst")
+NARROWEST, WIDEST = 176, 384  # of an image on the page, in pixels of CSS
+STORED = 1024  # a longer side is reduced to this
 
 
 @dataclass
@@ -30,7 +32,8 @@ class GalleryImage:
         title: File name, and why the image was chosen.
         width: Width in pixels.
         height: Height in pixels.
-        image: The image as a data URI.
+        shown: Width on the page, in pixels of CSS.
+        image: The image as a data URI, reduced where it is large.
         truth: True points (x, y) in its pixels.
         predictions: A prediction per row.
     """
@@ -38,6 +41,7 @@ class GalleryImage:
     title: str
     width: int
     height: int
+    shown: int
     image: str
     truth: list[tuple[float, float]]
     predictions: list[GalleryPrediction]
@@ -95,7 +99,8 @@ def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
         title = f"{dataset.image_name(index)}: {', '.join(chosen[index])}"
         points = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
         height, width = pixels.shape[:2]
-        gallery.append(GalleryImage(title, width, height, _uri(pixels), points, predictions))
+        shown = min(max(2 * width, NARROWEST), WIDEST)
+        gallery.append(GalleryImage(title, width, height, shown, _uri(pixels), points, predictions))
     return gallery
 
 
@@ -144,6 +149,9 @@ def _heatmaps(row: ReportRow, indices: Sequence[int]) -> dict[int, str]:
 
 def _uri(image: np.ndarray) -> str:
     """Return an image, grey or RGB, as a data URI."""
+    scale = STORED / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return _encode(image if image.ndim == 2 or image.shape[2] == 1 else image[..., :3][..., ::-1], ".jpg")
 
 

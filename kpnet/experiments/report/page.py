@@ -13,7 +13,14 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.outputs import output_file
 from kpnet.experiments.plan import unique_name
-from kpnet.experiments.report.charts import ReportRow, assign_colours, draw_all
+from kpnet.experiments.report.charts import (
+    ReportRow,
+    assign_colours,
+    draw_charts,
+    draw_reliability,
+    draw_shapes,
+    point_errors,
+)
 from kpnet.experiments.report.gallery import build_gallery, comparable
 from kpnet.experiments.result import FILE, load_result, measure_run
 from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, tabulate
@@ -62,16 +69,26 @@ def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], o
     page = Environment(
         loader=PackageLoader("kpnet.experiments.report", "."), autoescape=True, undefined=StrictUndefined
     )
+    columns = _filled(records)
     text = page.get_template("report.html.j2").render(
         title=" · ".join(row.name for row in rows),
-        headings=HEADINGS,
-        table=_table(records, {row.name: row.colour for row in rows}),
-        charts=draw_all(rows),
+        headings=[HEADINGS[i] for i in columns],
+        table=_table(records, columns, {row.name: row.colour for row in rows}),
+        charts=draw_charts(rows),
+        reliability=draw_reliability(rows),
+        shapes=draw_shapes(rows),
+        points=point_errors(rows),
         gallery=build_gallery(alike),
         omitted=[row.name for row in rows if row.name not in {a.name for a in alike}],
         differences=_differences(configs),
         rows=[
-            {"name": row.name, "runs": [run.name for run in row.runs], "config": to_yaml(_config(row))} for row in rows
+            {
+                "name": row.name,
+                "runs": [run.name for run in row.runs],
+                "config": to_yaml(_config(row)),
+                "colour": row.colour,
+            }
+            for row in rows
         ],
         versions=_versions(rows),
     )
@@ -105,11 +122,17 @@ def _versions(rows: Sequence[ReportRow]) -> dict[str, str]:
     return {name: " and ".join(dict.fromkeys(versions[name] for versions in every)) for name in every[0]}
 
 
-def _table(records: Sequence[dict[str, Any]], colours: dict[str, str]) -> list[list[dict[str, Any]]]:
-    """Return the cells of the table: text, sort value and colour."""
+def _filled(records: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the columns of the table that are not empty in every row."""
+    return [i for i, texts in enumerate(zip(*map(cells, records), strict=True)) if any(texts)]
+
+
+def _table(
+    records: Sequence[dict[str, Any]], columns: Sequence[int], colours: dict[str, str]
+) -> list[list[dict[str, Any]]]:
+    """Return the cells of these columns of the table: text, sort value, key and colour of the row."""
     rows = []
     for record in records:
-        colour = colours.get(record["row"], "none")
-        pairs = zip(cells(record), KEYS, strict=True)
-        rows.append([{"text": t, "value": record[k], "text_column": k == "note", "colour": colour} for t, k in pairs])
+        texts, colour = cells(record), colours.get(record["row"], "none")
+        rows.append([{"text": texts[i], "value": record[KEYS[i]], "key": KEYS[i], "colour": colour} for i in columns])
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kpnet.experiments.report.page import report_runs
+from kpnet.experiments.report.charts import ReportRow
+from kpnet.experiments.report.page import group_runs, report_runs, write_report
+from kpnet.experiments.table import Group, tabulate
 
 sync_api = pytest.importorskip("playwright.sync_api")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -105,6 +108,32 @@ def test_points_are_drawn_where_they_are(page: Any, trained: Path) -> None:
         }"""
     )
     assert worst > 150
+
+
+@pytest.fixture(scope="module")
+def row(trained: Path) -> ReportRow:
+    return group_runs([trained])[0]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_wide_and_narrow(page: Any, row: ReportRow, tmp_path: Path, count: int) -> None:
+    """At 1300 px nothing scrolls sideways, at 420 px only tables and configs; a panel does not fill a wide page."""
+    names = [f"{'a_long_name_of_a_config_' * (i == 3)}sigma_{i}" for i in range(count)]
+    rows = [dataclasses.replace(row, name=name) for name in names]
+    out = write_report(rows, tabulate([Group(row.name, row.results) for row in rows]), tmp_path / "report.html")
+    scrolled = """() => [document.scrollingElement, ...document.querySelectorAll("body *")].filter(
+        each => each.scrollWidth > each.clientWidth && getComputedStyle(each).display !== "inline"
+                && (each === document.scrollingElement || getComputedStyle(each).overflowX === "auto")
+        ).map(each => each.className || each.tagName)"""
+    page.set_viewport_size({"width": 1300, "height": 900})
+    page.goto(out.as_uri())
+    assert page.evaluate(scrolled) == []
+    widths = page.eval_on_selector_all("figure > svg", "all => all.map(svg => svg.getBoundingClientRect().width)")
+    assert max(widths) < 650
+    page.set_viewport_size({"width": 420, "height": 900})
+    assert set(page.evaluate(scrolled)) <= {"wide", "PRE"}
+    widths = page.eval_on_selector_all("figure > svg", "all => all.map(svg => svg.getBoundingClientRect().width)")
+    assert min(widths) > 350
 
 
 def test_narrow_and_dark(page: Any, page_file: Path) -> None:
