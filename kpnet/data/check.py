@@ -15,9 +15,11 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.contradictions import find_contradictions
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.hints import describe_dark_images, find_hints
+from kpnet.data.images import filled_bits
 
 _DARK = 32  # brightest value, of 255, below which an image is nearly black
 
@@ -94,6 +96,7 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     image_sizes = np.zeros((count, 2), int)
     constant: list[str] = []
     dark: list[str] = []
+    deep: dict[str, int] = {}  # dark images of 16 bits, and how many bits their values fill
     sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
     pixels: defaultdict[bytes, list[str]] = defaultdict(list)
     for index in range(count) if progress is None else progress:
@@ -109,7 +112,9 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
                 continue
             sizes[name] = (image.shape[0], image.shape[1])
             brightest = int(image.max())
-            if brightest - int(image.min()) <= 1:
+            if brightest < _DARK and (bits := _filled_bits(dataset, index)) is not None:
+                deep[name] = bits
+            elif brightest - int(image.min()) <= 1:
                 constant.append(name)
             elif brightest < _DARK:
                 dark.append(name)
@@ -138,8 +143,13 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
     found.same_names = _same_names(sizes)
     found.suspicious = find_swapped_sides(every, dataset.skeleton)
     found.notes += find_contradictions(dataset, every)
-    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(constant, dark)
+    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(dataset, constant, dark, deep)
     return found
+
+
+def _filled_bits(dataset: KeypointDataset, index: int) -> int | None:
+    """Return how many bits the values of a sample's image fill; None for an image of 8 bits."""
+    return filled_bits(dataset.path(index)) if isinstance(dataset, ImageFileDataset) else None
 
 
 def _same_names(paths: Iterable[str]) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -78,23 +78,31 @@ def _option(dataset: KeypointDataset, option: str) -> str:
     return f"read them with data.format: {{name: {name}, {option}}}"
 
 
-def describe_dark_images(constant: Sequence[str], dark: Sequence[str]) -> list[str]:
+def describe_dark_images(
+    dataset: KeypointDataset, constant: Sequence[str], dark: Sequence[str], deep: Mapping[str, int]
+) -> list[str]:
     """Describe images that are probably not as they should be.
 
     Args:
+        dataset: The dataset.
         constant: Names of images of a single value.
         dark: Names of images that are nearly black.
+        deep: Names of images of 16 bits that are nearly black, and how many bits their values fill.
 
     Returns:
         One line for each kind that there is.
     """
-    kinds = (
-        (constant, "images have a single value everywhere"),
-        (dark, "images are nearly black, as are 10 or 12 bits in 16, which the format's option bits: 12 reads right"),
-    )
     lines = []
-    for names, what in kinds:
-        if names:
-            more = ", …" if len(names) > _SHOWN else ""
-            lines.append(f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}")
+    if deep:
+        bits = max(8, *deep.values())
+        what = f"{len(deep)} images of 16 bits are nearly black, and their values fill {bits} bits: {_few(list(deep))}"
+        lines.append(f"{what}; if all such images do, {_option(dataset, f'bits: {bits}')}")
+    if constant:
+        lines.append(f"{len(constant)} images have a single value everywhere: {_few(constant)}")
+    if dark:
+        lines.append(f"{len(dark)} images are nearly black: {_few(dark)}")
     return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from support.console import Run
 from support.format_files import write_coco, write_dlc, write_points_csv, write_pts
 
@@ -64,15 +63,15 @@ def test_images_that_are_not_as_they_should_be(tmp_path: Path, kpnet: Run) -> No
     noise = RNG.integers(0, 255, (8, 8), np.uint8)
     for name, image in {"good": noise, "grey": np.full((8, 8), 90, np.uint8), "dark": noise // 16}.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), image)
-    Image.fromarray(noise).save(tmp_path / "stack.tif", save_all=True, append_images=[Image.fromarray(noise)])
-    (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:-20] + b"IEND" + bytes(8))
+    cv2.imwrite(str(tmp_path / "deep.png"), noise.astype(np.uint16) * 16 + 1)  # 12 bits
     done = kpnet("data", "check", ".", "--sheet", "s.png")
     assert "    1 images have a single value everywhere: grey.png" in done.out
-    dark = (
-        "images are nearly black, as are 10 or 12 bits in 16, which the format's option bits: 12 reads right: dark.png"
-    )
-    assert f"    1 {dark}" in done.out
-    assert "stack.tif: holds several images" in done.out
+    assert "    1 images are nearly black: dark.png" in done.out
+    assert "    1 images of 16 bits are nearly black, and their values fill 12 bits: deep.png" in done.out
+    assert "{name: folder, bits: 12}" in done.out
+    again = kpnet("data", "check", ".", "--sheet", "t.png", "--format", "{name: folder, bits: 12}")
+    assert "16 bits" not in again.out
+    assert "deep.png = good.png" in again.out, "with all its bits it is the same image"
 
 
 def test_what_was_assumed_about_a_table_is_said(tmp_path: Path, kpnet: Run) -> None:
