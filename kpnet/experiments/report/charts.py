@@ -173,7 +173,8 @@ def _cumulative(rows: Sequence[ReportRow]) -> list[Figure]:
             curves = [r.measures[key] for r in row.results]
             shares = np.array([c["share"] for c in curves], dtype=float)
             axes.plot(100 * np.array(curves[0]["threshold"]), 100 * shares.mean(0), color=row.colour)
-        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, max(1, axes.get_ylim()[1])))
+        top = max(1, axes.get_ylim()[1])
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.02 * top, top))
         axes.grid(alpha=0.2)
         figures.append(figure)
     return figures
@@ -183,7 +184,7 @@ def _cost(rows: Sequence[ReportRow]) -> list[Figure]:
     figures = []
     for name, scale, label in (("parameters", 1e-6, "parameters, M"), ("latency_1", 1000, "latency of one image, ms")):
         figure, axes = _panel()
-        axes.set_xscale("log")
+        axes.set(xscale="log", autoscalex_on=False)
         costs: list[float] = []
         for row in rows:
             scores = [r.measures["score"] for r in row.results if r.measures["score"] is not None]
