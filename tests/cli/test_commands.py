@@ -168,9 +168,11 @@ def test_resume_and_force_together_keep_the_run(kpnet: Run, recipe: Path, run_co
     assert tree(run_copy) == before
 
 
-def test_resume_without_a_run(kpnet: Run, recipe: Path, tmp_path: Path) -> None:
-    kpnet("train", recipe, "--resume", "--out", "nothing").refused("nothing", "last.ckpt", "without --resume")
-    assert not (tmp_path / "nothing").exists()
+def test_resume_without_a_run_starts_it(kpnet: Run, recipe: Path, tmp_path: Path) -> None:
+    done = kpnet("train", recipe, "train.epochs=1", "--resume", "--out", "new")
+    assert done.code == 0, done
+    assert "new: nothing to go on from yet, so the training starts" in done.out
+    assert (tmp_path / "new" / "final").is_dir()
 
 
 def test_resume_with_another_recipe(kpnet: Run, recipe: Path, run_copy: Path, tree: Tree) -> None:

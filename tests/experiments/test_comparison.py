@@ -96,7 +96,7 @@ def test_a_config_that_fails_is_a_row_that_says_why(
     done = kpnet("compare", no_file, diverged, config("good"), unreadable, "train.epochs=1", "--seeds", 1, "--out", out)
     assert done.code == 1
     assert done.err.count("\n") == 3
-    assert "good" not in done.err
+    assert "kpnet: good" not in done.err
     found = records(out)
     assert [found[name]["failed"] for name in ("no_file", "diverged", "good", "unreadable")] == [1, 1, 0, 1]
     assert "gone.csv: no such file" in found["no_file"]["note"]
