@@ -128,6 +128,8 @@ def assemble(
                 f"build the model as before, and call model.load_state_dict(safetensors.torch.load_file(…/{WEIGHTS}))"
             )
     channels = input_spec.channels if input_spec else required_channels(config)
+    if channels != config.in_channels and (config.in_channels, channels) != (1, 3):  # RGB weights see grey three times
+        raise KpnetError(f"model.in_channels is {config.in_channels}, but input.channels is {channels}")
     if not modules and _numbers(config.model_dump()) > LARGE:
         _check_memory(config, skeleton, channels)
     if "backbone" in modules:

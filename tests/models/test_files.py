@@ -403,3 +403,13 @@ def test_a_config_of_a_far_larger_network_is_not_built(tmp_path: Path, monkeypat
     monkeypatch.setattr("kpnet.models.build.assemble", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(KpnetError, match=r"model\.yaml: a network of [\d,]{11,} parameters, but model\.safetensors"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("channels", "found"), [(3, 1), (2, 3), (1, 2)])
+def test_channels_that_contradict_each_other(channels: int, found: int, tmp_path: Path) -> None:
+    small().save(tmp_path)
+    values = read_yaml(tmp_path / "model.yaml", "a model")
+    values["model"]["in_channels"], values["input"]["channels"] = channels, found
+    (tmp_path / "model.yaml").write_text(write_yaml(values))
+    with pytest.raises(KpnetError, match=rf"in_channels is {channels}, but input\.channels is {found}"):
+        load_model(tmp_path)
