@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.module import wrap_module
@@ -128,6 +128,8 @@ def assemble(
                 f"build the model as before, and call model.load_state_dict(safetensors.torch.load_file(…/{WEIGHTS}))"
             )
     channels = input_spec.channels if input_spec else required_channels(config)
+    if channels != config.in_channels and (config.in_channels, channels) != (1, 3):  # RGB weights see grey three times
+        raise KpnetError(f"model.in_channels is {config.in_channels}, but input.channels is {channels}")
     if not modules and _numbers(config.model_dump()) > LARGE:
         _check_memory(config, skeleton, channels)
     if "backbone" in modules:
@@ -198,6 +200,23 @@ def _check_memory(config: ModelConfig, skeleton: Skeleton, channels: int) -> Non
         raise
     except Exception:  # code that needs values; on the meta device there are none
         return
+
+
+def _check_size(config: ModelConfig, skeleton: Skeleton, channels: int, weights: Mapping[str, Tensor]) -> None:
+    """Raise KpnetError where a saved config asks for a far larger network than its weights are of: it is not built."""
+    if is_given(config.backbone) or is_given(config.head) or _numbers(config.model_dump()) <= LARGE:
+        return
+    try:
+        with torch.device("meta"):
+            backbone = build_backbone(config.backbone, channels, input_size=config.input_size)
+            wanted = sum(p.numel() for p in _join(backbone, None, config, skeleton).parameters())
+    except KpnetError:
+        raise
+    except Exception:  # code that needs values
+        return
+    found = sum(value.numel() for value in weights.values())
+    if wanted > 2 * found:
+        raise KpnetError(f"a network of {wanted:,} parameters, but {WEIGHTS} has {found:,}: it is of another model")
 
 
 LARGE = 5000  # sum of a config's numbers from which its memory is estimated before it is built
@@ -276,14 +295,17 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:
             saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
+    weights = load_weights(folder / WEIGHTS)
     try:
-        model = assemble(saved.model, Skeleton.load(saved.skeleton), input_spec=saved.input)
+        skeleton = Skeleton.load(saved.skeleton)
+        _check_size(saved.model, skeleton, saved.input.channels, weights)
+        model = assemble(saved.model, skeleton, input_spec=saved.input)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
     if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):
         found = len(saved.calibration.log_scales)
         raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")
     model.calibration = saved.calibration
-    load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_matching_weights(model, weights, str(folder / WEIGHTS))
     load_extra_state(model, folder / WEIGHTS)
     return model.eval()

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
-from kpnet.core.display import figure_text
+from kpnet.core.display import display_name, figure_text
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
@@ -132,7 +132,8 @@ def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:
     for k, (name, colour) in enumerate(zip(skeleton.names, _colours(skeleton), strict=True)):
         if few and not name.strip():
             continue  # a name without glyphs has no path
-        text = TextPath((2, 2) if few else (1, 1), name if few else str(k), size=4.5)
+        label = figure_text(display_name(name, 40)) if few else str(k)
+        text = TextPath((2, 2) if few else (1, 1), label, size=4.5)
         size = 2 * np.abs(text.vertices).max()  # matplotlib scales a marker's path to this
         axes.plot(*places[:, k].T, marker=text, markersize=size, linestyle="none", color=colour, markeredgewidth=0)
 

@@ -230,10 +230,10 @@ def test_weights_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: [1, 2", "not the config of a saved model"),
+        ("model: [1, 2", "not YAML: .*expected the config of a saved model"),
         ("model: {in_channels: 1}", '"model.backbone" is missing'),
         ("", "model.yaml: "),
-        ("model: !!python/object/apply:os.mkdir [executed]", "not the config of a saved model"),
+        ("model: !!python/object/apply:os.mkdir [executed]", "not YAML: .*expected the config of a saved model"),
     ],
 )
 def test_damaged_descriptions(tmp_path: Path, text: str, message: str) -> None:

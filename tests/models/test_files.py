@@ -19,6 +19,7 @@ from torch.nn.utils import prune
 
 from kpnet import KpnetError, Predictor, build_model, load_model
 from kpnet.backbones.pretrained import read_source
+from kpnet.core.yaml import read_yaml, write_yaml
 from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
 from kpnet.models.calibration import Calibration
 
@@ -391,3 +392,24 @@ def test_a_broken_weight_file_is_one_line(tmp_path: Path, content: bytes) -> Non
         load_model(tmp_path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_a_config_of_a_far_larger_network_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_model(backbone={"name": "conv_sandwich", "channels": [4, 8]}, head="heatmap", num_keypoints=2).save(tmp_path)
+    path = tmp_path / "model.yaml"
+    values = read_yaml(path, "a model")
+    values["model"]["backbone"]["channels"] = [4000, 4000]
+    path.write_text(write_yaml(values))
+    monkeypatch.setattr("kpnet.models.build.assemble", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(KpnetError, match=r"model\.yaml: a network of [\d,]{11,} parameters, but model\.safetensors"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("channels", "found"), [(3, 1), (2, 3), (1, 2)])
+def test_channels_that_contradict_each_other(channels: int, found: int, tmp_path: Path) -> None:
+    small().save(tmp_path)
+    values = read_yaml(tmp_path / "model.yaml", "a model")
+    values["model"]["in_channels"], values["input"]["channels"] = channels, found
+    (tmp_path / "model.yaml").write_text(write_yaml(values))
+    with pytest.raises(KpnetError, match=rf"in_channels is {channels}, but input\.channels is {found}"):
+        load_model(tmp_path)

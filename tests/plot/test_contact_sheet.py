@@ -193,3 +193,9 @@ def test_an_image_of_one_pixel_or_line(shape: tuple[int, ...], monkeypatch: pyte
     figure = draw_contact_sheet(Samples(np.zeros((3, 2))), [0, 1])
     arrays = [shown.get_array() for shown in figure.axes[0].images]
     assert [array.shape[:2] for array in arrays if array is not None] == [shape[:2]] * 2
+
+
+@pytest.mark.parametrize("name", ["$\\foo$", "a$x", "\x1b[31m", "n" * 500])
+def test_a_name_that_is_no_plain_text(name: str) -> None:
+    figure = draw_contact_sheet(Samples(np.full((1, 2), 9.0), skeleton=Skeleton((name,))), [0])
+    figure.draw_without_rendering()
