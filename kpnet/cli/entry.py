@@ -107,7 +107,9 @@ def _fail_usage(error: Any) -> int:
 def _expand(argument: str) -> str:
     """Expand `~` and `$VAR` in a path, and in the path that is given to an option as in `--out=~/run`."""
     option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{option}{sign}{expand_path(value)}" if value.startswith(("~", "$")) or "/$" in value else argument
+    if "://" in value or not (value.startswith(("~", "$")) or "/$" in value):
+        return argument
+    return f"{option}{sign}{expand_path(value)}"
 
 
 def _check_empty(arguments: Sequence[str]) -> None:

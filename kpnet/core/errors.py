@@ -10,7 +10,7 @@ from typing import Any
 
 from kpnet.core.display import one_line
 
-_COMPARED = 1000  # choices; more would take seconds
+_COMPARED = 5000  # choices; more would take seconds
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 3, 60, 60, 40
 

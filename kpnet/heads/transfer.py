@@ -77,6 +77,8 @@ def _copy(
         for i, j in places:
             rows += range(block.start + i * block.each, block.start + (i + 1) * block.each)
             trained_rows += range(source.start + j * source.each, source.start + (j + 1) * source.each)
+    if not rows:
+        return False
     index, source_index = (torch.tensor(each, dtype=torch.long, device=to.device) for each in (rows, trained_rows))
     to.index_copy_(axis, index, trained.to(to).index_select(axis, source_index))
     return True

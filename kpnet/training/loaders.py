@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -84,7 +85,12 @@ def trains_on_one(network: nn.Module, forward: Callable[[Tensor], Any], image: T
         if inputs[0].numel() == inputs[0].shape[1]:
             if isinstance(module, nn.modules.instancenorm._InstanceNorm):
                 raise KpnetError("model: an instance norm has one value for each channel: give a larger input_size")
-            single = True
+            trial = copy.deepcopy(module)
+            trial._forward_pre_hooks.clear()
+            try:
+                trial.train()(*inputs)
+            except ValueError:  # of torch; others may take a single value
+                single = True
 
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     hooks = [norm.register_forward_pre_hook(look) for norm in norms]

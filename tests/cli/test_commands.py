@@ -36,7 +36,7 @@ def test_train_evaluate_predict(kpnet: Run, recipe: Path, data: Path, tmp_path: 
     model = {"model.safetensors", "model.yaml", "training.json"}
     assert files == {
         *(f"{kind}/{name}" for kind in ("best", "final") for name in model),
-        *(".kpnet", "config.yaml", "metrics.csv", "last.ckpt", "predictions.png", "curves.png"),
+        *(".kpnet", ".kpnet.lock", "config.yaml", "metrics.csv", "last.ckpt", "predictions.png", "curves.png"),
     }
     assert list((run / "tensorboard").glob("events*"))
     assert all(cv2.imread(str(run / name)) is not None for name in ("predictions.png", "curves.png"))

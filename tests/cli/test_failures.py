@@ -82,12 +82,14 @@ def test_full_disk_inside_the_checkpoint(
     assert "No space left" in done.err
 
 
-def test_full_disk_at_predict(
-    kpnet: Run, trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    FullDisk(monkeypatch, "predictions.csv")
-    kpnet("predict", trained, data / "val.csv").refused("predictions/predictions.csv", "No space left")
-    assert not [p for p in (tmp_path / "predictions").rglob("*") if p.is_file()]
+def test_full_disk_at_predict(kpnet: Run, trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "predictions/predictions.csv")
+
+    monkeypatch.setattr("kpnet.inference.tables.PredictionTable.add", full)
+    done = kpnet("predict", trained, data / "val.csv")
+    assert done.code == 2, "nothing was predicted"
+    assert done.err == "kpnet: predictions/predictions.csv: No space left on device\n"
 
 
 # Training that goes wrong

@@ -20,6 +20,7 @@ from support.console import Run
 
 from kpnet import KpnetError
 from kpnet.config.loading import load_config
+from kpnet.core.locking import LOCK
 from kpnet.core.outputs import mark_folder
 from kpnet.experiments import runner
 from kpnet.experiments.plan import plan
@@ -208,7 +209,7 @@ def test_bad_calls(kpnet: Run, config: Callable[..., Path], tmp_path: Path) -> N
     kpnet("compare", path, "--out", "mine").refused("mine", "holds something else", "--out")
     (tmp_path / "other").mkdir()
     mark_folder(tmp_path / "other", "comparison")
-    with FileLock(tmp_path / "other" / ".lock"):
+    with FileLock(tmp_path / "other" / LOCK):
         kpnet("compare", path, "--out", "other").refused("other", "another kpnet process works in it")
 
 

@@ -96,7 +96,6 @@ def test_wrong_objects_are_said_shortly(changes: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     "changes",
     [
-        {"input_size": 40000},
         {"backbone": {"name": "conv_sandwich", "channels": [100000, 100000]}},
         {"backbone": {"name": "conv_sandwich", "channels": [20000] * 4}},
         {"backbone": {"name": "mlp", "latent": 10**9}},

@@ -224,7 +224,7 @@ def test_a_failed_save_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.M
         next(model.parameters()).add_(1)
     with pytest.raises(OSError, match="No space") as caught:
         model.save(tmp_path / "model")
-    assert "model.safetensors" in str(caught.value.filename)
+    assert "model" in Path(caught.value.filename).name
     monkeypatch.undo()
     assert tree(tmp_path) == before
 
@@ -279,7 +279,6 @@ def test_an_old_key_is_refused_with_its_new_name(old: str, tmp_path: Path) -> No
 # Forms of a model
 
 
-@HEADS.register("tied")
 class Tied(Head):
     """Two layers of one weight, and a state that is no tensor."""
 
@@ -300,7 +299,8 @@ class Tied(Head):
         self.seen = state["seen"]
 
 
-def test_tied_weights_and_extra_state(tmp_path: Path) -> None:
+def test_tied_weights_and_extra_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HEADS, "tied", Tied)
     model = small(head="tied")
     model.head.seen = [3, "x"]  # type: ignore[assignment]
     model.save(tmp_path)

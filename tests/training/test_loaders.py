@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from kpnet.backbones.mlp import MLP
 from kpnet.config.loading import load_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
@@ -186,3 +187,11 @@ def test_an_instance_norm_of_one_value_is_told() -> None:
     network = nn.Sequential(nn.AvgPool2d(4), nn.InstanceNorm2d(3))
     with pytest.raises(KpnetError, match="an instance norm has one value"):
         trains_on_one(network, network, torch.rand(1, 3, 4, 4))
+
+
+def test_a_batch_norm_that_takes_a_single_value_trains_on_one() -> None:
+    """The fully connected course network, whose norms fall back to the running statistics."""
+    mlp = MLP(1, (8, 8), hidden=4, latent=2)
+    assert trains_on_one(mlp, mlp, torch.zeros(1, 1, 8, 8))
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4))
+    assert not trains_on_one(plain, plain, torch.zeros(1, 1, 8, 8))

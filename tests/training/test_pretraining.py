@@ -51,7 +51,7 @@ def test_the_run_folder_and_the_encoder_in_it(values: dict[str, Any], tmp_path: 
     out = tmp_path / "run"
     measures = run(values, out)
     assert {p.name for p in out.iterdir()} == {
-        *(".kpnet", "config.yaml", "metrics.csv", "last.ckpt", "tensorboard", "final"),
+        *(".kpnet", ".kpnet.lock", "config.yaml", "metrics.csv", "last.ckpt", "tensorboard", "final"),
         *("reconstructions.png", "interpolations.png", "curves.png"),
     }
     assert not list(out.rglob("*.part"))
@@ -67,7 +67,7 @@ def test_the_run_folder_and_the_encoder_in_it(values: dict[str, Any], tmp_path: 
     assert json.loads((out / "final" / "training.json").read_text()) == {"epoch": 1, **measures}
     assert load_pretrain_config(out / "config.yaml") == load_pretrain_config(values)
     state = weights(out)
-    assert {name.split(".")[0] for name in state} == {"backbone", "decoder"}
+    assert {name.split(".")[0] for name in state} == {"backbone", "decoder", "mean", "std"}
     described = yaml.safe_load((out / "final" / "model.yaml").read_text())
     assert described["model"]["backbone"] == CONV
     assert described["input"] == {"channels": 1, "mean": [0.5], "std": [0.25]}
