@@ -191,7 +191,7 @@ def test_an_instance_norm_of_one_value_is_told() -> None:
 
 def test_a_batch_norm_that_takes_a_single_value_trains_on_one() -> None:
     """The fully connected course network, whose norms fall back to the running statistics."""
-    mlp = MLP(1, (8, 8), hidden=4, latent=2)
+    mlp = MLP(1, (8, 8), hidden=32, latent=4)
     assert trains_on_one(mlp, mlp, torch.zeros(1, 1, 8, 8))
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4))
     assert not trains_on_one(plain, plain, torch.zeros(1, 1, 8, 8))
