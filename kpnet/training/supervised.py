@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.accelerators import CPUAccelerator
 from rich.console import Console
 from torch.utils.data import default_collate
 
@@ -115,11 +116,12 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
         if warning and is_main_process():
             console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
-    check_memory(model, config.train.batch_size)
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
+    if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
+        check_memory(model, config.train.batch_size)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
     module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
