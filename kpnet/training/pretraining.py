@@ -23,6 +23,7 @@ from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
+from kpnet.models.memory_format import set_memory_format
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
 from kpnet.training.loaders import Loaders, probe, too_many_workers, trains_on_one
@@ -160,7 +161,8 @@ def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[P
     train_set, val_set = build_images(config)
     watchers = {"schedule: plateau": config.train.schedule.name == "plateau"}
     check_validation(config.trainer, val_set is not None, watchers)
-    model = Autoencoder(config.model).to(memory_format=torch.channels_last)
+    model = Autoencoder(config.model)
+    set_memory_format(model)
     probe(train_set)
     warning = too_many_workers(train_set, config.data.workers, config.train.batch_size)
     if warning and is_main_process():
