@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from kpnet.core.errors import KpnetError
 
 _NAMES = ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn", "randint", "eye", "arange", "linspace")
+_GROUP = Path("/sys/fs/cgroup")
 _NEW = {getattr(torch.ops.aten, name) for name in _NAMES}  # operations that make a tensor from nothing
 
 
@@ -101,12 +102,17 @@ def _machine() -> float:
 
 
 def _container() -> float:
-    """Return the bytes that the control group leaves."""
-    group = Path("/sys/fs/cgroup")
+    """Return the bytes that the control group leaves, with those that the kernel takes back from its caches."""
     try:
-        return float(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        free = int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())
     except (OSError, ValueError):  # ValueError: "max"
         return math.inf
+    try:
+        counts = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        cached = sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file", "slab_reclaimable"))
+    except (OSError, ValueError):
+        cached = 0
+    return float(free + cached)
 
 
 def _own_limit() -> float:

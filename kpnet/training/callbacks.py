@@ -156,6 +156,9 @@ class RunFolderCallback(MetricsLogger):
 class StopEarly(EarlyStopping):
     """Ends a training without a better score; a training that it has ended stays so where it is resumed."""
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})  # a resumed run may have another
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop |= self.wait_count >= self.patience
 

@@ -32,8 +32,13 @@ def probe(dataset: KeypointDataset) -> None:
             dataset[index]
 
 
-def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> int:
-    """Return how many of the workers the shared memory has room for.
+def sharing_loaders(trainer: pl.Trainer, has_val: bool) -> int:
+    """Return how many loaders share a machine's memory: each of its processes has one, or two with validation data."""
+    return trainer.world_size // trainer.num_nodes * (1 + has_val)
+
+
+def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int, sharing: int = 1) -> int:
+    """Return how many of a loader's workers the shared memory has room for.
 
     A worker that finds none is killed by a bus error, and the training with it.
 
@@ -41,6 +46,7 @@ def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> 
         dataset: The data, whose first sample is as large as the others.
         workers: The workers that are asked for.
         batch_size: Samples of a batch.
+        sharing: Loaders that share the memory.
 
     Returns:
         At most `workers`; 0 where not even one fits.
@@ -48,20 +54,21 @@ def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> 
     if not workers or not SHARED_MEMORY.is_dir():
         return workers
     sample = sum(value.nbytes for value in dataset[0].values() if isinstance(value, Tensor))
-    batches = shutil.disk_usage(SHARED_MEMORY).free // max(1, sample * min(batch_size, len(dataset)))
+    batches = shutil.disk_usage(SHARED_MEMORY).free // sharing // max(1, sample * min(batch_size, len(dataset)))
     return max(0, min(workers, (batches - 1) // PREFETCHED))  # one more is being used
 
 
-def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int) -> str | None:
+def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int, sharing: int = 1) -> str | None:
     """Return a warning if fewer workers are used than are asked for."""
-    fitting = fitting_workers(dataset, workers, batch_size)
+    fitting = fitting_workers(dataset, workers, batch_size, sharing)
     if fitting == workers:
         return None
     free = shutil.disk_usage(SHARED_MEMORY).free / 1e6
+    each = f" for each of {sharing} loaders" if sharing > 1 else ""
     return (
         f"data.workers: the {free:.0f} MB that are free in {SHARED_MEMORY} have room for the batches of {fitting} "
-        f"workers, not of {workers}, so {fitting} are used: give a container more (docker run --shm-size=1g), or lower "
-        "train.batch_size"
+        f"workers{each}, not of {workers}, so {fitting} are used: give a container more (docker run "
+        "--shm-size=1g), or lower train.batch_size"
     )
 
 
@@ -201,7 +208,9 @@ class Loaders(pl.LightningDataModule):
         return self._loader(self.val, batch_size=self.config.train.batch_size, sampler=sampler)
 
     def _loader(self, dataset: KeypointDataset, **batches: Any) -> DataLoader[Any]:
-        workers = fitting_workers(dataset, self.config.data.workers, self.config.train.batch_size)
+        assert self.trainer is not None
+        sharing = sharing_loaders(self.trainer, self.val is not None)
+        workers = fitting_workers(dataset, self.config.data.workers, self.config.train.batch_size, sharing)
         return DataLoader(
             dataset,
             **batches,

@@ -23,9 +23,10 @@ from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.unlabelled import UnlabelledImages, build_images
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
+from kpnet.models.memory_format import set_memory_format
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders, probe, too_many_workers, trains_on_one
+from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
@@ -160,16 +161,18 @@ def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[P
     train_set, val_set = build_images(config)
     watchers = {"schedule: plateau": config.train.schedule.name == "plateau"}
     check_validation(config.trainer, val_set is not None, watchers)
-    model = Autoencoder(config.model).to(memory_format=torch.channels_last)
+    model = Autoencoder(config.model)
+    set_memory_format(model)
     probe(train_set)
-    warning = too_many_workers(train_set, config.data.workers, config.train.batch_size)
-    if warning and is_main_process():
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
     single = trains_on_one(model, model, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
+    sharing = sharing_loaders(trainer, val_set is not None)
+    warning = too_many_workers(train_set, config.data.workers, config.train.batch_size, sharing)
+    if warning and is_main_process():
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     allow_unused_parameters(trainer, model, lambda: model(train_set[0]["image"][None]).square().mean())
     module = PretrainModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
     loaders = Loaders(train_set, val_set, config, single=single)

@@ -27,13 +27,17 @@ RUN = "run"  # the kind of folder that its marker states
 _MODEL_FILES = (WEIGHTS, CONFIG, "training.json")
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
-    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json", "fit-profile.txt"),
+    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
+    *("fit-profile.txt", "fit-profile-*.txt"),  # the latter of several ranks
     *("predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
     *(f"{model}/{name}" for model in ("best", "final") for name in _MODEL_FILES),
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    *("mlflow.db", "mlflow.db-*", "mlflow/*/artifacts/**/*"),
+    *("wandb/run-*/**/*", "wandb/offline-run-*/**/*", "wandb/latest-run", "wandb/debug*.log", "wandb/settings"),
     *(f"{folder}{PARTIAL}*" for folder in ("", "best/", "final/")),
 )
-_RUN_FOLDERS = ("best", "final", "tensorboard")
+_NESTED = ("mlflow", "wandb")  # have folders in them
+_RUN_FOLDERS = ("best", "final", "tensorboard", *_NESTED)
 TRAINED = ("last.ckpt", "metrics.csv", "best", "final")  # one of them is there after the first epoch
 NOTHING_YET = "nothing to go on from yet, so the training starts"
 
@@ -197,9 +201,10 @@ def delete_run(folder: Path) -> None:
     """Delete the files of a run, and warn about others, which stay. Links are deleted, and never what they point to."""
     for path in list(_files_of_run(folder)):
         path.unlink(missing_ok=True)
-    for name in _RUN_FOLDERS:
+    nested = [path for name in _NESTED for path in sorted((folder / name).rglob("*"), reverse=True) if path.is_dir()]
+    for path in [*nested, *(folder / name for name in _RUN_FOLDERS)]:
         with suppress(OSError):  # it holds something else
-            (folder / name).rmdir()
+            path.rmdir()
     others = sorted(path.name for path in folder.iterdir() if path.name not in (MARKER, LOCK))
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -212,5 +217,6 @@ def _files_of_run(folder: Path) -> Iterator[Path]:
     yield from links
     for pattern in RUN_FILES:
         for path in folder.glob(pattern):
-            if path.parent not in links and (path.is_symlink() or path.is_file()):
+            within = [folder / parent for parent in path.relative_to(folder).parents][:-1]
+            if not any(each.is_symlink() for each in within) and (path.is_symlink() or path.is_file()):
                 yield path

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.accelerators import CPUAccelerator
 from rich.console import Console
 from torch.utils.data import default_collate
 
@@ -26,7 +27,7 @@ from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
-from kpnet.training.loaders import Loaders, probe, too_many_workers, trains_on_one
+from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import KeypointModule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
 from kpnet.training.trainer import (
@@ -110,16 +111,16 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     if model.backbone.loaded is not None and is_main_process():
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
     probe(train_set)
-    too_many = too_many_workers(train_set, config.data.workers, config.train.batch_size)
-    for warning in (check_freeze(model, config.train), too_many):
-        if warning and is_main_process():
-            console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    _warn(check_freeze(model, config.train), console)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
-    check_memory(model, config.train.batch_size)
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
+    sharing = sharing_loaders(trainer, val_set is not None)
+    _warn(too_many_workers(train_set, config.data.workers, config.train.batch_size, sharing), console)
+    if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
+        check_memory(model, config.train.batch_size)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
     module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
@@ -136,6 +137,11 @@ def _loaded(model: KeypointModel) -> str:
     if taken is None or not taken.tensors:
         return f"{model.backbone.loaded}; new: the head's {len(model.head.state_dict())}"
     return f"{model.backbone.loaded}; {taken}"
+
+
+def _warn(warning: str | None, console: Console) -> None:
+    if warning and is_main_process():
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 def _warn_unlabelled(names: list[str], console: Console) -> None:

@@ -26,7 +26,7 @@ from torch.multiprocessing import ProcessRaisedException
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.config.trainer import TrainerConfig
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import KpnetError, NotFiniteError, first_line
 from kpnet.core.runtime import evaluation_mode
 from kpnet.training import loggers
 from kpnet.training.checkpoints import DurableCheckpointIO
@@ -34,6 +34,7 @@ from kpnet.training.loaders import Loaders
 from kpnet.training.run_folder import create_run_folder
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
+log = logging.getLogger("kpnet")
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 
@@ -49,7 +50,12 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
             raise KeyboardInterrupt from None
         raise
     finally:  # or a logger's thread outlives a failed training
-        loggers.end(trainer.loggers, succeeded)
+        try:
+            loggers.end(trainer.loggers, succeeded)
+        except Exception as error:
+            if succeeded:
+                raise
+            log.warning("%s", first_line(error))  # it must not hide why the training failed
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging) and callback._average_model is not None:
             # Again: resuming a checkpoint of the last epoch ends no training, and the weights would not be averaged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,3 +57,15 @@ def test_a_result_counts_beside_the_weights(monkeypatch: pytest.MonkeyPatch, sid
 def test_what_64_bits_cannot_count_is_too_much() -> None:
     with torch.device("meta"), MemoryLimit("the layer"), pytest.raises(KpnetError, match="at least 8 EiB"):
         nn.Linear(2**40, 2**40)
+
+
+def test_a_control_groups_caches_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    assert memory._container() == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert memory._container() == 100
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 200\nactive_file 30\nslab_reclaimable 4\nslab 9\n")
+    assert memory._container() == 334
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._container() == math.inf

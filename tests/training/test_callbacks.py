@@ -20,7 +20,7 @@ from kpnet.config.loading import load_config
 from kpnet.core.errors import KpnetError
 from kpnet.data import SyntheticFaces
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.callbacks import MetricsLogger, RunFolderCallback, draw_samples, save_model
+from kpnet.training.callbacks import MetricsLogger, RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.module import KeypointModule
 
 
@@ -230,3 +230,10 @@ def test_samples_are_drawn_with_their_true_and_predicted_points(count: int, show
     for found, points in zip((truth, predicted), expected, strict=True):
         np.testing.assert_allclose(found, coordinates.normalized_to_pixel(points, (32, 32)), atol=1e-4)
     assert draw_samples(model, None) is None
+
+
+def test_a_resumed_run_has_its_own_patience() -> None:
+    ended, resumed = (StopEarly("val_score", mode="max", patience=patience) for patience in (1, 5))
+    ended.wait_count = 1
+    resumed.load_state_dict(ended.state_dict())
+    assert (resumed.patience, resumed.wait_count) == (5, 1)

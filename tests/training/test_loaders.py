@@ -48,7 +48,7 @@ def loaders(count: int, epoch: int = 0, ranks: int = 1, rank: int = 0, val: int 
     made = Loaders(Numbers(count), None if val is None else Numbers(val), config)
     progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
     trainer: Any = SimpleNamespace(
-        world_size=ranks, global_rank=rank, fit_loop=SimpleNamespace(epoch_progress=progress)
+        world_size=ranks, num_nodes=1, global_rank=rank, fit_loop=SimpleNamespace(epoch_progress=progress)
     )
     made.trainer = trainer
     return made
@@ -131,6 +131,20 @@ def test_as_many_workers_as_the_shared_memory_has_room_for(
     assert warning is None or f"so {expected} are used" in warning
     monkeypatch.setattr(shared, tmp_path / "not on this system")
     assert fitting_workers(data, asked, 10) == asked
+
+
+@pytest.mark.parametrize(("ranks", "val", "expected"), [(1, None, 8), (1, 8, 4), (2, None, 4), (2, 8, 2)])
+def test_the_loaders_of_all_ranks_share_the_memory(
+    ranks: int, val: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = loaders(8, ranks=ranks, val=val)
+    made.config.data.workers = 8
+    batch = 4 * sum(value.nbytes for value in made.train[0].values() if isinstance(value, torch.Tensor))
+    monkeypatch.setattr("kpnet.training.loaders.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20 * batch))
+    assert made.train_dataloader().num_workers == expected
+    assert val is None or made.val_dataloader().num_workers == expected
+    assert "2 workers for each of 4 loaders, not of 8" in str(too_many_workers(made.train, 8, 4, 4))
 
 
 def test_the_loaders_use_as_many_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

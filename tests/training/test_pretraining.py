@@ -203,3 +203,22 @@ def test_validation_sees_the_same_noise_and_masks_in_every_epoch(values: dict[st
     corrupt(images, 1.0, None, torch.zeros(1))  # what training draws in between
     assert validate() == first
     assert first > 0.1**2 / 2
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_channels_last_only_where_it_is_safe(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def stop(trainer: Any, trained: Any, *_: Any, **__: Any) -> None:
+        seen.extend(m.weight for m in trained.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3))
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "train_in_folder", stop)
+    monkeypatch.setattr("kpnet.models.memory_format._is_safe", lambda _: safe)
+    with pytest.raises(InterruptedError):
+        run(values, tmp_path / "run")
+    several = [weight for weight in seen if weight.shape[1] > 1]
+    assert several
+    assert all(weight.is_contiguous() != safe for weight in several)

@@ -111,9 +111,16 @@ def test_force_deletes_what_a_run_wrote_and_keeps_the_rest(tmp_path: Path, caplo
     run = saved(tmp_path / "run")
     written = [*(name.replace("*", "0") for name in RUN_FILES), "final/model.yaml"]
     for name in written:
-        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("of the run")
-    others = ["notes.txt", "final/labels.csv", "my images/a.png", "tensorboard/notes.txt", "old.ckpt"]
+    others = [
+        "notes.txt",
+        "final/labels.csv",
+        "my images/a.png",
+        "tensorboard/notes.txt",
+        "old.ckpt",
+        "wandb/notes.txt",
+    ]
     for name in others:
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text("mine")
@@ -121,6 +128,8 @@ def test_force_deletes_what_a_run_wrote_and_keeps_the_rest(tmp_path: Path, caplo
     left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert left == {*others, ".kpnet", "config.yaml"}
     assert not (run / "best").exists(), "empty folders of the run go too"
+    assert not (run / "mlflow").exists()
+    assert [path.name for path in (run / "wandb").iterdir()] == ["notes.txt"]
     (warning,) = caplog.messages
     assert "kept" in warning
     assert "final" in warning
@@ -131,7 +140,11 @@ def test_force_deletes_links_and_never_what_they_lead_to(tmp_path: Path, tree: T
     for name in ("final", "data"):
         (elsewhere / name).mkdir()
         (elsewhere / name / "model.safetensors").write_text("precious")
+    (elsewhere / "artifacts").mkdir()
+    (elsewhere / "artifacts" / "a.png").write_text("precious")
     run = saved(tmp_path / "run")
+    (run / "mlflow").mkdir()
+    (run / "mlflow" / "id").symlink_to(elsewhere)
     (run / "last.ckpt").unlink()
     for name in ("last.ckpt", "final", "data"):
         (run / name).symlink_to(elsewhere / name)
@@ -140,7 +153,7 @@ def test_force_deletes_links_and_never_what_they_lead_to(tmp_path: Path, tree: T
     check_folder(tmp_path / "link", config(f"model.pretrained={elsewhere}"), False, True)  # is not deleted
     create_run_folder(tmp_path / "link", config("train.epochs=9"), resume=False)
     assert tree(elsewhere) == before
-    assert names(run) == {".kpnet", "config.yaml", "data"}
+    assert names(run) == {".kpnet", "config.yaml", "data", "mlflow"}
     assert (tmp_path / "link").is_symlink(), "the run is written where the link leads"
 
 

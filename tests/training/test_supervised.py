@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 from safetensors.torch import load_file
 
 from kpnet.config.loading import load_config
@@ -345,6 +346,27 @@ def test_what_watches_validation_needs_it(tmp_path: Path, override: str, without
     with pytest.raises(KpnetError, match=r"data\.val"):
         training.train(tiny(override, without), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_training_on_a_gpu_is_not_held_to_the_machines_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    class Checked(Exception):
+        pass
+
+    def check(*_: Any) -> None:
+        raise Checked
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(training, "check_memory", check)
+    monkeypatch.setattr(training, "train_in_folder", stop)
+    if gpu:  # this machine's accelerator is not the CPU then
+        monkeypatch.setattr(training, "CPUAccelerator", CUDAAccelerator)
+    with pytest.raises(Killed if gpu else Checked):
+        training.train(tiny(), out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -22,6 +22,7 @@ from kpnet.training.trainer import (
     check_batches,
     check_devices,
     create_trainer,
+    fit,
     lightning_errors,
     trainer_arguments,
 )
@@ -149,3 +150,22 @@ def test_several_processes_look_for_unused_parameters_where_there_are_some(unuse
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_logger_that_cannot_end_hides_no_error_of_the_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    def train(*_: Any, **__: Any) -> None:
+        if fails:
+            raise NotFiniteError("the loss is not finite")
+
+    def end(*_: Any) -> None:
+        raise KpnetError("trainer.logger: no server")
+
+    trainer: Any = SimpleNamespace(fit=train, loggers=[], callbacks=[], interrupted=False)
+    monkeypatch.setattr("kpnet.training.loggers.end", end)
+    given: Any = None
+    with pytest.raises(KpnetError, match="the loss" if fails else "no server"):
+        fit(trainer, given, given, None)
+    assert caplog.messages == (["trainer.logger: no server"] if fails else [])
