@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +21,8 @@ MAX_PIXELS = 178_956_970  # the limit of Pillow, 13377 x 13377
 MAX_PIXELS_VARIABLE = "KPNET_MAX_IMAGE_PIXELS"
 MAX_PAGES = 1000  # directories of a TIFF file that are looked at
 KINDS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "JPEG2000", "GIF")  # Pillow's names; JPEG includes MPO
+
+_pillow_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,20 @@ def check_pixels(path: Path, pixels: int) -> None:
         )
 
 
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Set Pillow's own limit of pixels aside where `max_pixels` allows more than Pillow opens."""
+    if max_pixels() <= 2 * MAX_PIXELS:  # up to twice its limit, Pillow only warns
+        yield
+        return
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def read_header(path: Path, file: BinaryIO) -> ImageHeader | None:
     """Read the header of an image file.
 
@@ -77,7 +96,8 @@ def read_header(path: Path, file: BinaryIO) -> ImageHeader | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about sizes and damage: the errors are kpnet's own
         tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        header, several = _tiff(start, file) if tiff else _other(path, start, file)
+        with without_pillow_limit():
+            header, several = _tiff(start, file) if tiff else _other(path, start, file)
     if header is not None:
         check_pixels(path, header.width * header.height)
     if several:

@@ -22,7 +22,7 @@ from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, r
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import PARTIAL
 from kpnet.core.outputs import MARKER, written_files
-from kpnet.data.image_header import check_pixels, max_pixels, read_header
+from kpnet.data.image_header import check_pixels, max_pixels, read_header, without_pillow_limit
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".heic", ".heif"),
@@ -171,7 +171,8 @@ def _with_opencv(data: np.ndarray) -> np.ndarray | None:
 
 def _with_pillow(data: np.ndarray) -> np.ndarray | None:
     try:
-        return np.array(Image.open(io.BytesIO(data.data)).convert("RGB"))
+        with without_pillow_limit():
+            return np.array(Image.open(io.BytesIO(data.data)).convert("RGB"))
     except Exception:  # whatever damaged data lead to
         return None
 

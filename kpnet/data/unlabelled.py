@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import find_image_files, header_problem, read_image
+from kpnet.data.images import FOREIGN_SUFFIXES, find_image_files, header_problem, read_image
+
+_log = logging.getLogger("kpnet")
 
 
 class Images(Protocol):
@@ -111,7 +114,11 @@ def open_images(path: Path) -> Images:
 
 
 def _of_folder(path: Path) -> ImageFiles:
-    paths = find_image_files(path)
+    every = find_image_files(path)
+    paths = [file for file in every if file.suffix.lower() not in FOREIGN_SUFFIXES] or every
+    if len(paths) < len(every):
+        other = next(file for file in every if file.suffix.lower() in FOREIGN_SUFFIXES)
+        _log.warning("%s: %d files that cannot be read are left out: %s, …", path, len(every) - len(paths), other.name)
     # The first bytes show what is no image at all, before a training begins.
     problems = [problem for file in paths if (problem := header_problem(file)) is not None]
     if problems:

@@ -143,3 +143,12 @@ def test_a_file_of_a_few_bytes_is_an_error_of_one_line(
     assert "\n" not in problem
     with pytest.raises(KpnetError, match=r"a\.png: "):
         read_image(path)
+
+
+def test_the_limit_may_be_far_above_the_one_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(30_000, 20_000))
+    monkeypatch.setenv("KPNET_MAX_IMAGE_PIXELS", "600000000")
+    before = Image.MAX_IMAGE_PIXELS
+    assert read_image_size(path) == (20_000, 30_000)
+    assert before == Image.MAX_IMAGE_PIXELS

@@ -225,3 +225,11 @@ def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> N
     images = open_images(tmp_path / "pictures")
     with pytest.raises(KpnetError, match=r"000\.png: the image is cut short"):
         images[0]
+
+
+def test_images_of_other_kinds_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path / "pictures", pixels(2))
+    for name in ("logo.svg", "icon.ico"):
+        (tmp_path / "pictures" / name).touch()
+    assert len(open_images(tmp_path / "pictures")) == 2
+    assert [record.getMessage().count("2 files") for record in caplog.records] == [1]

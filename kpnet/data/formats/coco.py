@@ -85,6 +85,8 @@ class COCO(ImageFileDataset):
         >>> dataset = COCO("coco/annotations/person_keypoints_val2017.json", images="../val2017")
     """
 
+    boxes_are_normalized_too = True
+
     def __init__(
         self,
         path: str | Path,

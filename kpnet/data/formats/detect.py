@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError
-from kpnet.data.formats.foreign import describe_foreign
+from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.formats.table_columns import names_images
 from kpnet.data.formats.text_table import decode_text, find_delimiter, is_image_name, split_line
@@ -60,11 +60,13 @@ def _of_folder(path: Path) -> tuple[Path, str]:
     if (path / "config.yaml").is_file() and (path / "labeled-data").is_dir():
         return path, "deeplabcut"
     files = list(_walk(path))
+    images = any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
     own = [file for file in files if file.parent == path]
     if _is_yolo(path, files):
         return path, "yolo"
     for group in (own, files):
         tables = [file for file in group if file.suffix.lower() in _TABLES and describe_foreign(file) is None]
+        tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_be_coco(file)]
         tables = [file for file in tables if "keypoint" in file.name] or tables
         if len(tables) == 1:
             return detect_format(tables[0])
@@ -74,18 +76,24 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         if group is own and any(file.suffix.lower() == ".pts" for file in files):
             return path, "pts"
     for file in files:
-        if (foreign := describe_foreign(file)) is not None:
+        if (foreign := describe_foreign_labels(file)) is not None:
             raise KpnetError(f"{path}: {file.relative_to(path)} is {foreign}; for its images alone, --format folder")
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+    if images:
         return path, "folder"
     raise KpnetError(f"{path}: found neither labels nor images in it")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders, without hidden ones, sorted."""
+    """Yield the files in a folder and its subfolders, without hidden ones, sorted. A pipe would wait for ever."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
+
+
+def _may_be_coco(path: Path) -> bool:
+    with path.open("rb") as file:
+        return re.search(rb'"(images|categories|annotations)"\s*:', file.read(_HEAD)) is not None
 
 
 def _is_yolo(folder: Path, files: Iterable[Path]) -> bool:

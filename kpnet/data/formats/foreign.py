@@ -9,6 +9,8 @@ from pathlib import Path
 from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_number, split_line
 
 _HEAD = 1 << 16  # bytes that show what a file is
+_UNKNOWN = "a JSON list of an unknown kind"
+_LABEL_STARTS = {".tps": b"LM", ".slp": b"\x89HDF"}
 _TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
 _VIA = "in VIA, Annotation > Export Annotations (COCO format)"
 _CVAT = "in CVAT, export as COCO Keypoints 1.0"
@@ -96,6 +98,19 @@ def describe_foreign(path: Path) -> str | None:
     return find(head.lstrip("\ufeff \r\n\t")) if find and head else None
 
 
+def describe_foreign_labels(path: Path) -> str | None:
+    """Say what a file is whose content shows that it holds labels of another tool; None for any other file.
+
+    Archives and spreadsheets that lie beside images may hold anything.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _LABEL_STARTS:
+        with path.open("rb") as file:
+            return describe_foreign(path) if file.read(16).startswith(_LABEL_STARTS[suffix]) else None
+    found = describe_foreign(path) if suffix in _FINDERS else None
+    return None if found is not None and found.startswith(_UNKNOWN) else found
+
+
 def _find(head: str, known: tuple[tuple[tuple[str, ...], str, str], ...]) -> str | None:
     for words, what, fix in known:
         if all(word in head for word in words):
@@ -108,7 +123,7 @@ def _json(head: str) -> str | None:
         return None  # it may be COCO, whose reader says what it lacks
     found = _find(head, _JSON)
     if found is None and head.startswith("["):
-        return f"a JSON list of an unknown kind, expected COCO keypoints (a mapping); {_COCO}, or {_TABLE}"
+        return f"{_UNKNOWN}, expected COCO keypoints (a mapping); {_COCO}, or {_TABLE}"
     return found
 
 

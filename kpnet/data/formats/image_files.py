@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class ImageFileDataset(InstanceDataset):
         bits: The argument.
     """
 
+    boxes_are_normalized_too: ClassVar[bool] = False  # else the boxes are in pixels whatever `normalized` says
+
     def __init__(
         self,
         folder: Path,
@@ -60,6 +62,11 @@ class ImageFileDataset(InstanceDataset):
         finder = ImageFinder(folder)
         instances, problems = _find_images(finder, instances)
         sizes = _sizes_of_images(folder, instances, problems, bool(exif), every=normalized)
+        boxes = instances.boxes
+        if normalized and self.boxes_are_normalized_too and boxes is not None and sizes is not None:
+            with np.errstate(invalid="ignore"):
+                boxes = (boxes + 0.5) * np.tile(sizes[instances.image_index, ::-1], 2) - 0.5
+        instances = replace(instances, boxes=boxes)
         super().__init__(replace(instances, sizes=sizes), skipped, problems, normalized=normalized, **options)
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
         self.folder, self.exif, self.bits, self._finder = folder, exif, bits, finder

@@ -75,6 +75,8 @@ class YOLO(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
+        if options.get("normalized"):
+            raise KpnetError(f"{path}: normalized: YOLO's labels are parts of the image anyway; leave the option out")
         given = Path(path)
         folder = given if given.is_dir() else given.parent
         skipped = Skipped(folder, strict)

@@ -617,3 +617,22 @@ def test_whatever_stands_where_something_else_should_is_one_line_or_right(
         if "keypoints" not in node:
             assert {(data.image_name(index), *xy) for xy in points.tolist()} <= true
     assert "\n" not in "".join([*data.skipped.messages, *data.skipped.notes])
+
+
+def test_normalized_boxes_are_scaled_with_their_points(tmp_path: Path) -> None:
+    path = write_coco(tmp_path)
+    usual = COCO(path)
+    values = json.loads(path.read_text())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in values["images"]}
+    for annotation in values["annotations"]:
+        size = np.array(sizes[annotation["image_id"]])
+        annotation["bbox"] = (np.array(annotation["bbox"]) / np.tile(size, 2)).tolist()
+        triples = np.reshape(annotation["keypoints"], (-1, 3)) / [*size, 1]
+        annotation["keypoints"] = triples.ravel().tolist()
+    path.write_text(json.dumps(values))
+    found = COCO(path, normalized=True)
+    assert any(usual.box(index) is not None for index in range(len(usual)))
+    for index in range(len(usual)):
+        np.testing.assert_allclose(found.keypoints(index), usual.keypoints(index), atol=1e-9)
+        if (box := usual.box(index)) is not None:
+            np.testing.assert_allclose(found.box(index), box, atol=1e-9)

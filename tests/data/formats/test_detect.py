@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -118,4 +119,13 @@ def test_labels_that_kpnet_does_not_read_are_named_instead_of_a_folder_of_images
     ):
         detect_format(folder)
     (folder / "annotations.xml").write_text("<other/>")
+    assert detect_format(folder) == (folder, "folder")
+
+
+def test_other_files_beside_images_do_not_matter(tmp_path: Path) -> None:
+    folder = tree(
+        tmp_path, **{"a.png": "", "photos.zip": "PK", "b.json": "[1]", "c.json": "{}", "d.pkl": "", "e.npy": ""}
+    )
+    for name in ("x.json", "y.yaml"):
+        os.mkfifo(folder / name)
     assert detect_format(folder) == (folder, "folder")

@@ -131,3 +131,8 @@ def test_a_wrong_yaml(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         YOLO(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "data.yaml"))
+
+
+def test_labels_are_not_scaled_twice(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match="normalized: YOLO's labels are parts of the image anyway; leave"):
+        YOLO(write(tmp_path), normalized=True)
