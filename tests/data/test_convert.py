@@ -122,6 +122,21 @@ def test_arrays_and_pixels_as_text(tmp_path: Path) -> None:
     assert np.allclose(open_dataset(tmp_path / "c").read(2)[1], first.read(2)[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("target", ["b.npz", "b.csv"])
+def test_tables_keep_the_folders_of_names(tmp_path: Path, target: str) -> None:
+    one_size(tmp_path / "a")
+    table = tmp_path / "a" / "points.csv"
+    for number in range(3):
+        file = tmp_path / "a" / f"{number}.png"
+        (file.parent / "train").mkdir(exist_ok=True)
+        file.rename(file.parent / "train" / file.name)
+        table.write_text(table.read_text().replace(f"\n{number}.png", f"\ntrain/{number}.png"))
+    first = PointsCSV(table)
+    convert(first, tmp_path / target)
+    back = open_dataset(tmp_path / target)
+    assert [back.image_name(index) for index in range(3)] == [f"train/{number}.png" for number in range(3)]
+
+
 def test_parquet(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     first = one_size(tmp_path / "a")
@@ -339,7 +354,7 @@ def test_what_is_written_as_coco_is_whole_for_others(tmp_path: Path) -> None:
     assert run.stats[0] == pytest.approx(1)
     back = COCO(tmp_path / "b" / "annotations.json")
     low, high = first.points[0].min(0), first.points[0].max(0)
-    assert back.box(0).tolist() == [*low, *high]  # type: ignore[union-attr]
+    assert back.box(0).tolist() == [*low - 0.5, *high + 0.5]  # type: ignore[union-attr]
 
 
 def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree, monkeypatch: Any) -> None:

@@ -102,7 +102,7 @@ class COCO(ImageFileDataset):
         path = Path(path)
         skipped = Skipped(path, strict)
         index = _Index(path, category, empty, skeleton, skipped)
-        folder = find_folder(path, index.instances.images, images)
+        folder = find_folder(path, index.instances.images, images, skipped)
         super().__init__(folder, index.instances, skipped, skeleton=skeleton, exif=exif, **options)
         self.source = path
         self.image_ids, self.category_ids = index.image_ids[self.kept], index.category_ids[self.kept]
@@ -562,7 +562,8 @@ def annotation_values(xy: np.ndarray, visibility: np.ndarray, box: np.ndarray | 
     Args:
         xy: Keypoints (K, 2) in pixels.
         visibility: Visibilities (K,), 0 for absent.
-        box: Edges x0, y0, x1, y1 in pixels. None: those of the keypoints, or 0 without any.
+        box: Edges x0, y0, x1, y1 in pixels. None: those of the keypoints' pixels, so that there is an area also
+            around one point or points on a line; or 0 without any.
         area: Area in square pixels. NaN: the box's.
 
     Returns:
@@ -571,7 +572,7 @@ def annotation_values(xy: np.ndarray, visibility: np.ndarray, box: np.ndarray | 
     labelled = visibility > 0
     known = xy[labelled]
     if box is None:
-        box = np.concatenate([known.min(0), known.max(0)]) if len(known) else np.full(4, -0.5)
+        box = np.concatenate([known.min(0) - 0.5, known.max(0) + 0.5]) if len(known) else np.full(4, -0.5)
     corner_size = box_to_corner_size(box)
     triples = np.column_stack([np.where(labelled[:, None], xy, 0), visibility]).tolist()
     return {

@@ -86,7 +86,7 @@ class DeepLabCut(ImageFileDataset):
                 raise KpnetError(f"{path}: videos: a single table has none; give the project's folder, or leave it out")
             skipped = Skipped(path, strict)
             instances = _read_single(path, skipped)
-            folder = find_folder(path, instances.images, images)
+            folder = find_folder(path, instances.images, images, skipped)
         else:
             if images is not None:
                 raise KpnetError(f"{path}: images: a project has its frames in labeled-data; leave it out")
@@ -176,7 +176,7 @@ def _skeleton(folder: Path, config: Mapping[str, Any], skipped: Skipped) -> Skel
     edges = [tuple(map(str, edge[:3])) for edge in given if isinstance(edge, list)] if isinstance(given, list) else []
     known = tuple((edge[0], edge[1]) for edge in edges if len(edge) == 2 and set(edge) <= set(names))
     if len(known) != len(edges) and edges != [("bodypart1", "bodypart2"), ("objectA", "bodypart3")]:
-        skipped.add("config.yaml: skeleton: pairs with a name that is no body part are not drawn")
+        skipped.note("config.yaml: skeleton: pairs with a name that is no body part are not drawn")
     return Skeleton(own.names, own.pairs, known) if known else own
 
 

@@ -106,7 +106,9 @@ class ImageFileDataset(InstanceDataset):
         return not is_turned(self.path(index))
 
 
-def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | None) -> Path:
+def find_folder(
+    source: Path, names: Sequence[str] | np.ndarray, given: str | None, skipped: Skipped | None = None
+) -> Path:
     """Find the folder of the images that a file of labels names.
 
     Args:
@@ -115,6 +117,7 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
         given: The folder, relative to the file's. None: the file's folder or `images/` in it, whichever has more of
             the images; if neither has one, a folder in these; beside a folder `annotations` or `labels`, as COCO's
             `train2017` and CVAT's `images/default`; or one above, for names that begin with a folder.
+        skipped: Notes if the images are read from another folder than the file's and `images/` in it.
 
     Returns:
         The folder.
@@ -138,6 +141,8 @@ def find_folder(source: Path, names: Sequence[str] | np.ndarray, given: str | No
         # The name of the file says of which part of the data it is, as in person_keypoints_train2017.json.
         named = [folder for folder in most if folder.name and folder.name in source.stem] if len(most) > 1 else most
         if len(named) == 1:
+            if skipped is not None:
+                skipped.note(f"images are read from {os.path.relpath(named[0], source.parent)}")
             return named[0]
         if most:
             folders = ", ".join(os.path.relpath(folder, source.parent) for folder in most[:_SHOWN])

@@ -84,7 +84,7 @@ class PointsCSV(ImageFileDataset):
     ) -> None:
         skipped = Skipped(Path(path), strict)
         instances = _read(skipped, skeleton, max_gib)
-        folder = find_folder(skipped.source, instances.images, images)
+        folder = find_folder(skipped.source, instances.images, images, skipped)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
 
 

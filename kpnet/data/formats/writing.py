@@ -162,7 +162,8 @@ def written_names(dataset: KeypointDataset) -> list[str]:
     for index in range(len(dataset)):
         name, key = dataset.image_name(index), dataset.image_key(index)
         if key not in known:
-            known[key] = index, str(paths.add(Path(portable_name(name) or "image")))
+            parts = [portable_name(part) for part in name.split("/") if part not in ("", ".", "..")]
+            known[key] = index, paths.add(Path(*filter(None, parts)) if any(parts) else Path("image")).as_posix()
         elif key == name:
             check_same_image(dataset, known[key][0], index)
     return [known[dataset.image_key(index)][1] for index in range(len(dataset))]

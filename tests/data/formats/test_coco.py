@@ -24,6 +24,7 @@ from support.pixels import read_bgr
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
+from kpnet.data.formats.coco import annotation_values
 
 MINI = SHARED / "data" / "coco_mini" / "person_keypoints.json"
 
@@ -636,3 +637,11 @@ def test_normalized_boxes_are_scaled_with_their_points(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.keypoints(index), usual.keypoints(index), atol=1e-9)
         if (box := usual.box(index)) is not None:
             np.testing.assert_allclose(found.box(index), box, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_box_around_points_on_a_line_has_an_area(count: int) -> None:
+    xy = np.array([[4.0, 7.0], [6.0, 7.0]])[:count]
+    values = annotation_values(xy, np.full(count, 2), None, np.nan)
+    width = 2 * count - 1
+    assert (values["bbox"], values["area"]) == ([4, 7, width, 1], width)

@@ -13,6 +13,7 @@ from support.format_files import write_coco, write_dlc, write_points_csv, write_
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import find_folder
+from kpnet.data.formats.skipped import Skipped
 
 
 def image(path: Path) -> None:
@@ -104,7 +105,9 @@ def test_images_that_several_folders_have(tmp_path: Path) -> None:
     """The label file's name decides; where it does not, nothing is guessed."""
     tree(tmp_path, **{"annotations/x_train.json": "", "train/a.png": "", "val/a.png": "", "annotations/x.json": ""})
     labels = tmp_path / "annotations"
-    assert find_folder(labels / "x_train.json", ["a.png"], None) == tmp_path / "train"
+    skipped = Skipped(labels)
+    assert find_folder(labels / "x_train.json", ["a.png"], None, skipped) == tmp_path / "train"
+    assert skipped.notes == ["images are read from ../train"]
     with pytest.raises(KpnetError, match=r"several folders have its images: \.\./train, \.\./val; set images to one"):
         find_folder(labels / "x.json", ["a.png"], None)
     assert find_folder(labels / "x.json", ["a.png"], "../val") == labels / "../val"
