@@ -636,7 +636,7 @@ def test_normalized_boxes_are_scaled_with_their_points(tmp_path: Path) -> None:
     for index in range(len(usual)):
         np.testing.assert_allclose(found.keypoints(index), usual.keypoints(index), atol=1e-9)
         if (box := usual.box(index)) is not None:
-            np.testing.assert_allclose(found.box(index), box, atol=1e-9)
+            np.testing.assert_allclose(found.box(index), box, atol=1e-9)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", [1, 2])
