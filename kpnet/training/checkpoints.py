@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import replacing
 
 
@@ -26,3 +28,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch's own, in place of a full disk's
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, or raise KpnetError if it is damaged."""
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise KpnetError(f"{path}: a damaged checkpoint: {first_line(error)}; use --force to start again") from None

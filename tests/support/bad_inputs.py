@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -61,11 +62,11 @@ def tiny() -> dict[str, Any]:
             "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01},
             "schedule": {"name": "one_cycle", "warmup": 0.3},
             "average": {"name": "ema", "decay": 0.9},
-            "freeze": {"until": 1},
+            "freeze": {"stages": 1},
             "clip_norm": 1.0,
             "seed": 0,
         },
-        "trainer": {"accelerator": "cpu", "precision": "32-true", "gradient_clip_val": None},
+        "trainer": {"accelerator": "cpu", "precision": "32-true"},
     }
 
 
@@ -96,7 +97,7 @@ def make_yaml(random: Random, folder: Path, run: Path) -> list[str]:
     elif kind == 2:
         raw = mutate_bytes(raw, random)
     path = write(folder / "c.yaml", raw)
-    trains = random.random() < 0.25 and kind > 2 and not asks_for_much(config)
+    trains = random.random() < 0.6 and kind > 2 and not asks_for_much(config)
     return ["train", str(path), "--out", str(folder / "o")] if trains else ["info", str(path)]
 
 
@@ -347,23 +348,16 @@ def use_model(random: Random, folder: Path, model: Path) -> list[str]:
 
 
 def make_model(random: Random, folder: Path, run: Path) -> list[str]:
-    config = yaml.safe_load((run / "final" / "model.yaml").read_text())
-    weights = (run / "final" / "model.safetensors").read_bytes()
+    model = Path(shutil.copytree(run, folder / "m")) / "final"
+    text, weights = (model / "model.yaml").read_text(), (model / "model.safetensors").read_bytes()
     chance = random.random()
-    text = yaml.safe_dump(mutate_values(config, random) if chance < 0.6 else config, sort_keys=False)
+    if chance < 0.6:
+        text = yaml.safe_dump(mutate_values(yaml.safe_load(text), random), sort_keys=False)
     if chance > 0.8:
-        weights = random.choice(
-            (
-                mutate_bytes(weights, random),
-                weights[:100],
-                b"",
-                b"\xff" * 64,
-                pickle.dumps({}),
-                save({"a": torch.zeros(1)}),
-            )
-        )
-    write(folder / "m" / "model.yaml", mutate_text(text, random, ": ") if 0.6 < chance < 0.8 else text)
-    write(folder / "m" / "model.safetensors", weights)
+        other = (weights[:100], b"", b"\xff" * 64, pickle.dumps({}), save({"a": torch.zeros(1)}))
+        weights = random.choice((mutate_bytes(weights, random), *other))
+    write(model / "model.yaml", mutate_text(text, random, ": ") if 0.6 < chance < 0.8 else text)
+    write(model / "model.safetensors", weights)
     return use_model(random, folder, folder / "m")
 
 
@@ -386,13 +380,13 @@ def make_checkpoint(random: Random, folder: Path, run: Path) -> list[str]:
     if random.random() < 0.4:
         data = mutate_bytes(data, random)
     if random.random() < 0.3:
-        saved = run / "last.ckpt"
-        for name in ("config.yaml", "metrics.csv"):
-            write(folder / "r" / name, (run / name).read_bytes())
-        whole = mutate_bytes(saved.read_bytes(), random) if saved.is_file() and random.random() < 0.5 else data
-        write(folder / "r" / "last.ckpt", whole)
-        return ["train", str(folder / "r" / "config.yaml"), "--out", str(folder / "r"), "--resume"]
+        copied = Path(shutil.copytree(run, folder / "r"))
+        saved = (copied / "last.ckpt").read_bytes()
+        write(copied / "last.ckpt", random.choice((data, saved, mutate_bytes(saved, random), saved[: len(saved) // 2])))
+        return ["train", str(copied / "config.yaml"), "--out", str(copied), "--resume"]
     path = write(folder / random.choice(("w.pth", "w.ckpt", "w.safetensors", "w.bin", "w")), data)
+    if random.random() < 0.3:
+        path = write(path, random.choice(((run / "final" / "model.safetensors").read_bytes(), data)))
     config = write(folder / "c.yaml", yaml.safe_dump(tiny()))
     return ["info", str(config), f"model.pretrained={path}"]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kpnet.config.loading import load_config
+from kpnet.core.errors import KpnetError
 from kpnet.training.checkpoints import DurableCheckpointIO
 from kpnet.training.trainer import run_arguments
 
@@ -98,3 +99,15 @@ def test_a_run_writes_its_checkpoints_so_and_not_in_the_folder_for_temporary_fil
     plugin.save_checkpoint({"epoch": 2}, last)
     plugin.teardown()
     assert epoch_of(last) == 2
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    """Where the list of its tensors is whole: only reading them tells."""
+    path = tmp_path / "last.ckpt"
+    DurableCheckpointIO().save_checkpoint({"a": torch.arange(5000), "b": torch.arange(5000)}, path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x03\x04", 45_000)  # the head of the second tensor's record
+    data[at : at + 4] = b"\0\0\0\0"
+    path.write_bytes(data)
+    with pytest.raises(KpnetError, match=r"last\.ckpt: a damaged checkpoint: .*--force"):
+        DurableCheckpointIO().load_checkpoint(path, weights_only=True)
