@@ -39,6 +39,8 @@ class MetricsLogger(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read the rows of the checkpoint's epochs; the file may have one more, of an epoch that is trained again."""
+        if "epochs" not in state_dict:
+            raise KpnetError(f"{self.folder}: its last.ckpt is of another version of kpnet; use --force to start again")
         self.history = read_metrics(self.folder / METRICS, state_dict["epochs"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,6 +12,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import replacing
 
+NEEDED = ("epoch", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+
 
 class DurableCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the one before, waits until the disk has it, and renames it.
@@ -30,8 +32,12 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint, or raise KpnetError if it is damaged."""
+        """Read a checkpoint, or raise KpnetError if it is damaged or not of a training."""
         try:
-            return super().load_checkpoint(path, *arguments, **options)
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
         except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise KpnetError(f"{path}: a damaged checkpoint: {first_line(error)}; use --force to start again") from None
+        missing = [key for key in NEEDED if key not in checkpoint]
+        if missing:
+            raise KpnetError(f'{path}: no checkpoint of a training, as it has no "{missing[0]}"')
+        return checkpoint

@@ -111,3 +111,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(KpnetError, match=r"last\.ckpt: a damaged checkpoint: .*--force"):
         DurableCheckpointIO().load_checkpoint(path, weights_only=True)
+
+
+def test_a_checkpoint_of_something_else_is_named(last: Path) -> None:
+    with pytest.raises(KpnetError, match=r'last\.ckpt: no checkpoint of a training, as it has no "state_dict"'):
+        DurableCheckpointIO().load_checkpoint(last, weights_only=True)
