@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from kpnet.inference.video import Video
 from kpnet.smoothing import parse_smoother
 from kpnet.uncertainty import ellipse_radius
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BAND = 0.9  # probability of the ellipses that the plot of a video's tracks shows as bands
 
 
@@ -53,7 +55,7 @@ class Outcome:
             self.failures.append(str(error))
         except OSError as error:
             self.failures.append(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-            self.stopped = True
+            self.stopped = error.errno in NO_ROOM
 
     def interrupt(self, done: str) -> None:
         """Report what was done by the time of Ctrl-C."""
@@ -86,7 +88,6 @@ def predict_images(
         out: The folder to write into.
         draw: Also write the images with their points.
         outcome: Gets lines on what was written and on images that failed.
-
     """
     count, failures = 0, outcome.failures
     error: BaseException | None = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,8 +22,8 @@ from kpnet.inference.inputs import InputImage
 from kpnet.inference.predictor import Prediction
 
 COLUMNS = ("image", "instance", "name", "x", "y", "confidence")
-# How a table is opened. A file name that is not UTF-8 keeps its bytes, so that the file can be found again.
-TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+# A file name that is not UTF-8 keeps its bytes, so that the file can be found again.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def encodable(text: str) -> str:
@@ -34,10 +36,11 @@ def encodable(text: str) -> str:
 
 
 class Table(ABC):
-    """A file of predictions. Each row is on the disk once it is added.
+    """A file of predictions, which is complete after each row that is added.
 
     Attributes:
         file_name: Name of the file.
+        tail: What stands behind the last row.
 
     Example:
         ```python
@@ -47,7 +50,9 @@ class Table(ABC):
     """
 
     file_name: str
-    _file: TextIO
+    tail: str = ""
+    _text: io.StringIO
+    _file: BinaryIO
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[Path]:
@@ -56,19 +61,38 @@ class Table(ABC):
         An error within leaves no file.
         """
         path = folder / self.file_name
-        with replacing(path) as beside, beside.open("w", **TEXT) as self._file:
+        self._text = io.StringIO(newline="")
+        with replacing(path) as beside, beside.open("wb", buffering=0) as self._file:
             self._begin()
+            self._store()
             yield path
-            self._end()
 
     def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
         """Add the prediction of an image with these pixels.
 
         Raises:
             KpnetError: The table cannot hold it. Nothing is added.
+            OSError: The disk is full. Nothing is added.
         """
         self._write(prediction, source, pixels)
-        self._file.flush()
+        self._store()
+
+    def _store(self) -> None:
+        """Move what was written from memory to the file, all or nothing."""
+        tail = self.tail.encode()
+        end = max(0, self._file.seek(0, os.SEEK_END) - len(tail))
+        rest = self._text.getvalue().encode(**TEXT) + tail
+        self._text.seek(0)
+        self._text.truncate()
+        try:
+            self._file.seek(end)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            self._file.seek(end)
+            self._file.write(tail)
+            raise
 
     @abstractmethod
     def _begin(self) -> None: ...
@@ -76,11 +100,8 @@ class Table(ABC):
     @abstractmethod
     def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None: ...
 
-    def _end(self) -> None:
-        return
-
     def _row(self, values: Sequence[Any]) -> None:
-        csv.writer(self._file, lineterminator="\n").writerow(values)
+        csv.writer(self._text, lineterminator="\n").writerow(values)
 
 
 class PredictionTable(Table):
@@ -88,11 +109,13 @@ class PredictionTable(Table):
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.file_name = "predictions.json" if as_json else "predictions.csv"
+        self.file_name, self.tail = ("predictions.json", "\n]\n") if as_json else ("predictions.csv", "")
 
     def _begin(self) -> None:
-        self._separator = "[\n"
-        if not self.as_json:
+        self._separator = "\n"
+        if self.as_json:
+            self._text.write("[")
+        else:
             self._row(COLUMNS)
 
     def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
@@ -103,15 +126,11 @@ class PredictionTable(Table):
                 if self.as_json:
                     numbers = [number if math.isfinite(number) else None for number in (x, y, sure)]
                     record = dict(zip(COLUMNS, (prediction.image, instance, name, *numbers), strict=True))
-                    self._file.write(f"{self._separator} {json.dumps(record)}")
+                    self._text.write(f"{self._separator} {json.dumps(record)}")
                     self._separator = ",\n"
                 else:
                     cells = ["" if math.isnan(number) else f"{number:.4f}" for number in (x, y, sure)]
                     self._row([encodable(prediction.image), instance, encodable(name), *cells])
-
-    def _end(self) -> None:
-        if self.as_json:
-            self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
 
 
 class LabelTable(Table):

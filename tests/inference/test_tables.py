@@ -154,3 +154,22 @@ def test_any_name_can_be_written(name: str, tmp_path: Path) -> None:
 def test_a_table_without_rows_is_one(tmp_path: Path) -> None:
     assert json.loads(written(PredictionTable(True), tmp_path).read_text()) == []
     assert rows(written(PredictionTable(False), tmp_path)) == []
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("room", [700, 735, 777])
+def test_a_full_disk_keeps_whole_rows(as_json: bool, room: int, tmp_path: Path) -> None:
+    """A file may grow to `room` bytes and no further."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    table, added = PredictionTable(as_json), 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with table.writing(tmp_path) as path, pytest.raises(OSError, match="too large"):
+            for added in range(100):
+                table.add(predicted(f"{added}", [[[0, 0], [0, 0]]], [[1, 1]]), *given("", GREY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = json.loads(path.read_text()) if as_json else rows(path)
+    assert added > 2
+    assert [row["image"] for row in found] == [str(number) for number in range(added) for _ in NAMES]
