@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from unicodedata import category
 
 NAME_LENGTH, MESSAGE_LENGTH = 120, 2000
-_JOINERS = "\u200c\u200d"  # part of how Persian, Indic scripts and emoji are spelled
+_KEPT = "\n\u200c\u200d"  # line breaks, and what joins letters in Persian, in Indic scripts and in emoji
 _CREDENTIALS = re.compile(r"(?<=://)[^\s'\"<>]{1,500}@")
 _SECRETS = re.compile(r"((?:password|passwd|pwd|secret|token|api_?key)=)[^\s&;'\"]+", re.IGNORECASE)
 
@@ -21,7 +22,7 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" or c in _JOINERS else _escape(c) for c in text)
+    return "".join(c if c.isprintable() or c in _KEPT or category(c) == "Zs" else _escape(c) for c in text)
 
 
 def _escape(char: str) -> str:
@@ -52,10 +53,12 @@ def display_name(text: object, limit: int = NAME_LENGTH) -> str:
     Returns:
         The name, safe to print and to write into a message.
     """
-    name = str(text)
-    if len(name) > limit:
-        name = f"{name[: limit // 2]}…{name[len(name) - (limit - limit // 2 - 1) :]}"
-    return printable(name.replace("\n", "\\n"))
+    name = _without_middle(str(text), limit)
+    return _without_middle(printable(name.replace("\n", "\\n")), limit)  # escapes are longer than what they stand for
+
+
+def _without_middle(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - limit // 2 - 1) :]}"
 
 
 def figure_text(text: str) -> str:

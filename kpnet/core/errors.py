@@ -48,6 +48,12 @@ class UserInterruptError(KpnetError):
     """Raised when the user stops a command that can be continued; the command line ends with exit code 130."""
 
 
+def few(items: Iterable[object], shown: int = 3) -> str:
+    """Return the first items of a list for a message, and how many there are where they are more."""
+    listed = [str(item) for item in items]
+    return ", ".join(listed[:shown]) + (f", … {len(listed)} in all" if len(listed) > shown else "")
+
+
 def did_you_mean(name: object, choices: Iterable[str]) -> str:
     """Return `' (did you mean "relu"?)'` for the closest of `choices`, or an empty string if none is close."""
     match = difflib.get_close_matches(str(name)[:100], list(islice(choices, _COMPARED)), n=1, cutoff=0.5)

@@ -19,6 +19,11 @@ _CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, surrogates, and sepa
 _SHOWN = 40  # characters of the file's own name that are in it
 
 
+def alike(path: str | Path) -> str:
+    """Return what is the same for names that some file systems do not distinguish: A.png and a.png, é in two codes."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
 def expand_path(path: str | Path) -> Path:
     """Replace `~` and environment variables (`$VAR`) at the start and within a path.
 

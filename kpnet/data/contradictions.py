@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, few
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.images import is_turned, read_image_size
 
 _MARGIN = 0.05  # of a box's sides: annotators draw boxes a little too tight
-_NAMED = 3
 
 
 def find_contradictions(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:
@@ -41,7 +40,7 @@ def _points_outside_boxes(dataset: KeypointDataset, xy: np.ndarray) -> list[str]
     if not odd:
         return []
     return [
-        f"{len(odd)} of {boxed} samples have most of their points outside their box: {_few(odd)}; are the boxes as the "
+        f"{len(odd)} of {boxed} samples have most of their points outside their box: {few(odd)}; are the boxes as the "
         "format has them, and each on its own instance?"
     ]
 
@@ -86,7 +85,3 @@ def _turned_images(dataset: ImageFileDataset, xy: np.ndarray) -> list[str]:
 
 def _corners(box: np.ndarray | None) -> list[np.ndarray]:
     return [] if box is None else [box.reshape(2, 2)]
-
-
-def _few(items: list[str]) -> str:
-    return ", ".join(items[:_NAMED]) + (", …" if len(items) > _NAMED else "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kpnet.core.errors import few
 from kpnet.data.base import DATASETS, KeypointDataset
 
 _SHOWN = 3
@@ -95,14 +96,10 @@ def describe_dark_images(
     lines = []
     if deep:
         bits = max(8, *deep.values())
-        what = f"{len(deep)} images of 16 bits are nearly black, and their values fill {bits} bits: {_few(list(deep))}"
+        what = f"{len(deep)} images of 16 bits are nearly black, and their values fill {bits} bits: {few(deep)}"
         lines.append(f"{what}; if all such images do, {_option(dataset, f'bits: {bits}')}")
     if constant:
-        lines.append(f"{len(constant)} images have a single value everywhere: {_few(constant)}")
+        lines.append(f"{len(constant)} images have a single value everywhere: {few(constant)}")
     if dark:
-        lines.append(f"{len(dark)} images are nearly black: {_few(dark)}")
+        lines.append(f"{len(dark)} images are nearly black: {few(dark)}")
     return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from kpnet.config.fields import Part
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import file_name
+from kpnet.core.files import alike, file_name
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
@@ -156,16 +155,11 @@ def _with_unique_targets(images: Iterable[InputImage]) -> list[InputImage]:
     unique: dict[str, InputImage] = {}
     for image in images:
         target, count = image.target, 1
-        while _alike(target) in unique:
+        while alike(target) in unique:
             count += 1
             target = image.target.with_stem(f"{image.target.stem}_{count}")
-        unique[_alike(target)] = replace(image, target=target)
+        unique[alike(target)] = replace(image, target=target)
     return list(unique.values())
-
-
-def _alike(path: str | Path) -> str:
-    """Return what is the same for names that some file systems do not distinguish: A.png and a.png, é in two codes."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _read(dataset: KeypointDataset, index: int) -> np.ndarray:
@@ -203,8 +197,8 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
     for path in found:
         name = first = file_name(path.stem)
         count = 1
-        while _alike(name) in named:
+        while alike(name) in named:
             count += 1
             name = f"{first}_{count}"
-        named[_alike(name)] = name, path
+        named[alike(name)] = name, path
     return others, dict(named.values())

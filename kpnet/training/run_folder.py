@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kpnet.config.loading import flatten, load_as, to_yaml
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
-from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.errors import KpnetError, few, first_line
 from kpnet.core.files import PARTIAL, write_atomic
 from kpnet.core.locking import LOCK, locked
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
@@ -207,8 +207,7 @@ def delete_run(folder: Path) -> None:
             path.rmdir()
     others = sorted(path.name for path in folder.iterdir() if path.name not in (MARKER, LOCK))
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        log.warning("%s: kept what no training wrote: %s%s", folder, ", ".join(others[:3]), more)
+        log.warning("%s: kept what no training wrote: %s", folder, few(others))
 
 
 def _files_of_run(folder: Path) -> Iterator[Path]:

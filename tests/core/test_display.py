@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 
 import pytest
 from rich.table import Table
@@ -33,7 +32,10 @@ def test_a_hostile_name_becomes_text_that_any_terminal_shows(name: str) -> None:
         shown.encode()
 
 
-@pytest.mark.parametrize("name", ["nose", "左目", "café", "😀", "چشم\u200cچپ", "Zoë’s eye 1/2 [left]"])
+@pytest.mark.parametrize(
+    "name",
+    ["nose", "左目", "café", "😀", "چشم\u200cچپ", "Screenshot 9.41\u202fPM", "左\u3000目", "Zoë’s eye 1/2 [left]"],
+)
 def test_an_honest_name_stays(name: str) -> None:
     assert display_name(name) == name
 
@@ -54,10 +56,8 @@ def test_a_message_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("part", ["x", " ", "://", "\n ", "password=", "\x1b", "a://b:c"])
-def test_a_long_message_takes_no_time(part: str) -> None:
-    started = time.process_time()
-    one_line(part * 10**6)
-    assert time.process_time() - started < 1
+def test_a_message_of_megabytes_is_a_short_line(part: str) -> None:
+    assert len(one_line(part * 10**6)) <= 2000
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +99,8 @@ def test_a_bomb_is_not_blown_up(kind: str) -> None:
         if kind == "merge":
             aliases[0] = f"<<: *a{i - 1}"
         lines.append(f"a{i}: &a{i} {inner.format(', '.join(aliases))}")
-    started = time.process_time()
     with pytest.raises(KpnetError, match=r"^a\.yaml:\d+: not YAML: more than .* values"):
         parse("\n".join(lines))
-    assert time.process_time() - started < 5
 
 
 def test_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

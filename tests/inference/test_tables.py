@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,11 @@ def test_a_full_disk_keeps_whole_rows(as_json: bool, room: int, tmp_path: Path) 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
-        with table.writing(tmp_path) as path, pytest.raises(OSError, match="too large"):
+        with table.writing(tmp_path) as path, suppress(OSError):
             for added in range(100):
                 table.add(predicted(f"{added}", [[[0, 0], [0, 0]]], [[1, 1]]), *given("", GREY))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     found = json.loads(path.read_text()) if as_json else rows(path)
-    assert added > 2
+    assert 2 < added < 99
     assert [row["image"] for row in found] == [str(number) for number in range(added) for _ in NAMES]

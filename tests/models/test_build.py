@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +107,8 @@ def test_wrong_objects_are_said_shortly(changes: dict[str, Any], message: str) -
 )
 def test_what_no_memory_holds_is_refused_before_it_is_taken(changes: dict[str, Any], monkeypatch: Any) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 2.0**34)
-    start = time.process_time()
     with pytest.raises(KpnetError, match=r"the model needs at least \S+ .iB of memory, 16 GiB are available"):
         small(**changes)
-    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from kpnet.coordinates import box_to_corner_size, corner_size_to_box
-from kpnet.core.errors import KpnetError, did_you_mean, shorten
+from kpnet.core.errors import KpnetError, did_you_mean, few, shorten
 from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
@@ -248,7 +248,9 @@ class _Index:
                 )
         names = [c["name"] for c in by_id.values()]
         if wanted is not None and wanted not in names:
-            raise KpnetError(f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {_list(names)}')
+            raise KpnetError(
+                f'{self.path}: no category "{wanted}"{did_you_mean(wanted, names)}; it has {few(names, 5) or "none"}'
+            )
         known_ones = {key: c for key, c in by_id.items() if wanted is None or c["name"] == wanted}
         return {key: c for key, c in known_ones.items() if c["keypoints"]} or known_ones
 
@@ -305,12 +307,12 @@ class _Index:
         single = all(len(c["keypoints"]) == 1 or (not c["keypoints"] and usual == 1) for c in categories)
         if len(categories) > 1 and single:
             raise KpnetError(
-                f"{self.path}: categories {_list(labels)} have one point each; expected one category with all the "
+                f"{self.path}: categories {few(labels, 5)} have one point each; expected one category with all the "
                 "keypoints' names, and one annotation for each instance with all its points; or set category to one"
             )
         if len({tuple(c["keypoints"]) for c in categories}) > 1:
             raise KpnetError(
-                f"{self.path}: categories {_list(labels)} have different keypoints; set category to one of them"
+                f"{self.path}: categories {few(labels, 5)} have different keypoints; set category to one of them"
             )
         names = categories[0]["keypoints"] if categories else []
         if not names:
@@ -407,7 +409,7 @@ def _load(path: Path) -> Json:
     for key in ("images", "annotations", "categories"):
         held = values.get(key) if isinstance(values, dict) else None
         if not isinstance(held, list):
-            what = type(values).__name__ if not isinstance(values, dict) else f"keys {_list(list(values))}"
+            what = type(values).__name__ if not isinstance(values, dict) else f"keys {few(values, 5) or 'none'}"
             raise KpnetError(f'{path}: no list "{key}" in it, found {what}; expected {_EXPECTED}')
     return dict(values)
 
@@ -529,10 +531,6 @@ def _number(value: Any) -> float:
         return np.nan
     except OverflowError:  # integers in JSON have any length
         return np.inf
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(map(str, names[:5])) + (f", … {len(names)} in all" if len(names) > 5 else "") or "none"
 
 
 def write_coco(dataset: KeypointDataset, folder: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, few
 from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.formats.table_columns import names_images
@@ -71,7 +71,7 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         if len(tables) == 1:
             return detect_format(tables[0])
         if tables:
-            names = _list(file.relative_to(path) for file in tables)
+            names = few((file.relative_to(path) for file in tables), _SHOWN)
             raise KpnetError(f"{path}: several files of labels: {names}; give one of them")
         if group is own and any(file.suffix.lower() == ".pts" for file in files):
             return path, "pts"
@@ -130,8 +130,3 @@ def _of_csv(path: Path) -> str:
         return "kaggle_csv"
     holds_pixels = any(_PIXELS.fullmatch(cell) for cell in row)
     return "points_csv" if names_images(header, row) and not holds_pixels else "kaggle_csv"
-
-
-def _list(paths: Iterable[Path]) -> str:
-    names = list(map(str, paths))
-    return ", ".join(names[:_SHOWN]) + (f", … {len(names)} in all" if len(names) > _SHOWN else "")

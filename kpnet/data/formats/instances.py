@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from kpnet.config.schema import DataConfig
-from kpnet.core.errors import KpnetError, shorten
+from kpnet.core.errors import KpnetError, few, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.conventions import convert_points
@@ -206,8 +206,7 @@ def tell_apart(names: Sequence[str], images: np.ndarray, skipped: Skipped) -> li
             seen.add(name)
         own[row] = known[key]
     if changed:
-        few = ", ".join(changed[:3]) + (f", … {len(changed)} in all" if len(changed) > 3 else "")
-        skipped.note(f"names that stand for several images are kept apart by a number: {few}")
+        skipped.note(f"names that stand for several images are kept apart by a number: {few(changed)}")
     return own
 
 
@@ -294,8 +293,7 @@ def _note_repeated(instances: Instances, keep: np.ndarray, skipped: Skipped) -> 
         if first.setdefault(key, index) != index:
             twice.append(f"{instances.origins[index]} is {instances.origins[first[key]]}")
     if twice:
-        few = ", ".join(twice[:3]) + (f", … {len(twice)} in all" if len(twice) > 3 else "")
-        skipped.note(f"instances with the same points on the same image appear more than once: {few}")
+        skipped.note(f"instances with the same points on the same image appear more than once: {few(twice)}")
 
 
 def _format_box(edges: np.ndarray) -> str:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, did_you_mean, first_line, shorten
+from kpnet.core.errors import KpnetError, did_you_mean, few, first_line, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
@@ -129,9 +129,9 @@ def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarra
     names, has_header = canonical_columns(path, header, first)
     skipped.notes += table.notes
     if not has_header:
-        skipped.notes.append(f"it has no header line; its columns were read as {_list(names)}")
+        skipped.notes.append(f"it has no header line; its columns were read as {few(filter(None, names), 6)}")
     elif "x_0" in names and "x_0" not in header and "x0" not in header:
-        skipped.notes.append(f"its columns were read as {_list(names)}")
+        skipped.notes.append(f"its columns were read as {few(filter(None, names), 6)}")
     rows, origins = [], []
     for number, row in list(zip(table.numbers, table.lines, strict=True))[has_header:]:
         if len(row) != len(header):
@@ -149,11 +149,6 @@ def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarra
 def _with_points(cells: np.ndarray) -> np.ndarray:
     """Write decimal points in the numbers of a column that have a decimal comma."""
     return np.array([cell.replace(",", ".") if is_number(cell) else cell for cell in cells.tolist()], object)
-
-
-def _list(names: Sequence[str | None]) -> str:
-    shown = [name for name in names if name is not None]
-    return ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
 
 
 def _parquet(path: Path, max_gib: float) -> tuple[dict[str, np.ndarray], np.ndarray]:

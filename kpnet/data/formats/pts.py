@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.files import alike
 from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
@@ -171,5 +172,4 @@ def _own_stems(paths: list[Path]) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    """Return the path without its suffix, alike for names that differ by upper and lower case alone."""
-    return str(path.with_suffix("")).casefold()
+    return alike(path.with_suffix(""))

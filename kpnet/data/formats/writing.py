@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import shutil
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 
 from kpnet.core.errors import KpnetError, shorten
-from kpnet.core.files import file_name
+from kpnet.core.files import alike, file_name
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import InstanceDataset
@@ -98,17 +97,13 @@ class _OwnPaths:
         self._last: dict[str, int] = {}  # of each path that is taken, the last number behind its name
 
     def add(self, path: Path) -> Path:
-        folder = self._folders.setdefault(_folded(path.parent), path.parent)
+        folder = self._folders.setdefault(alike(path.parent), path.parent)
         own = base = folder / path.name
-        while _folded(own) in self._last:
-            self._last[_folded(base)] += 1
-            own = base.with_name(f"{base.stem}_{self._last[_folded(base)]}{base.suffix}")
-        self._last[_folded(own)] = 1
+        while alike(own) in self._last:
+            self._last[alike(base)] += 1
+            own = base.with_name(f"{base.stem}_{self._last[alike(base)]}{base.suffix}")
+        self._last[alike(own)] = 1
         return own
-
-
-def _folded(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _image_path(dataset: KeypointDataset, index: int) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.core.errors import KpnetError, did_you_mean
+from kpnet.core.errors import KpnetError, did_you_mean, few
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset, Transform
 
@@ -172,9 +172,5 @@ def _check(part: ConcatPart, skeleton: Skeleton) -> None:
         raise KpnetError(f"{part.source}: limit is {part.count}, but it has {count} samples")
     if not set(names) & set(skeleton.names):
         raise KpnetError(
-            f"{part.source}: none of its points ({_few(names)}) is one of the skeleton's ({_few(skeleton.names)})"
+            f"{part.source}: none of its points ({few(names)}) is one of the skeleton's ({few(skeleton.names)})"
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f", … {len(names)} in all" if len(names) > 3 else "")

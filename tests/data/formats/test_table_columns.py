@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +112,10 @@ def test_what_is_not_clear(case: str) -> None:
         canonical_columns(Path("a.csv"), header, [])
 
 
-def test_many_columns_take_linear_time(tmp_path: Path) -> None:
-    names = [f"p{k}_{axis}" for k in range(8_000) for axis in "xy"]
-    path = written(tmp_path, [["image", *names], ["a.png", *["1"] * len(names)]])
-    began = time.process_time()
-    assert len(PointsCSV(path).skeleton) == 8_000
-    assert time.process_time() - began < 5, "a quadratic step takes more than 10 s"
+def test_thousands_of_columns_keep_their_order(tmp_path: Path) -> None:
+    names = [f"p{k}" for k in range(8_000)]
+    header = ["image", *(f"{name}_{axis}" for name in names for axis in "xy")]
+    path = written(tmp_path, [header, ["a.png", *map(str, range(16_000))]])
+    data = PointsCSV(path)
+    assert data.skeleton.names == tuple(names)
+    assert data.keypoints(0)[-1].tolist() == [15_998, 15_999]
