@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.module import wrap_module
@@ -19,7 +20,6 @@ from kpnet.config.fields import Part, StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
-from kpnet.core.memory import MemoryLimit
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
 from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
@@ -30,6 +30,7 @@ from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import load_extra_state
 from kpnet.models.keypoint_model import KeypointModel, size_message
+from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.parts import is_given, take_modules
 
 _EXPECTED = "the config of a saved model"
@@ -130,8 +131,8 @@ def assemble(
     channels = input_spec.channels if input_spec else required_channels(config)
     if channels != config.in_channels and (config.in_channels, channels) != (1, 3):  # RGB weights see grey three times
         raise KpnetError(f"model.in_channels is {config.in_channels}, but input.channels is {channels}")
-    if not modules and _numbers(config.model_dump()) > LARGE:
-        _check_memory(config, skeleton, channels)
+    if not modules:
+        check_model_memory(config, partial(_build, config, skeleton, channels), channels)
     if "backbone" in modules:
         backbone = wrap_module(modules["backbone"], channels, config.input_size)
     else:
@@ -144,6 +145,11 @@ def assemble(
         _go_on(model)
     model.choose_memory_format()
     return model
+
+
+def _build(config: ModelConfig, skeleton: Skeleton, channels: int) -> KeypointModel:
+    """Return the model of a config, with random weights."""
+    return _join(build_backbone(config.backbone, channels, input_size=config.input_size), None, config, skeleton)
 
 
 def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skeleton: Skeleton) -> KeypointModel:
@@ -178,48 +184,6 @@ def _check_head(model: KeypointModel) -> None:
     if not isinstance(found, HeadOutput) or tuple(found.xy.shape) != expected:
         what = f"points {tuple(found.xy.shape)}" if isinstance(found, HeadOutput) else f"a {type(found).__name__}"
         raise KpnetError(f"{name}: expected a HeadOutput with points {expected}, found {what}")
-
-
-def _numbers(value: Any) -> float:
-    """Return the sum of all numbers in a config, which bounds the sizes of the layers that it asks for."""
-    if isinstance(value, Mapping):
-        return sum(_numbers(each) for each in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_numbers(each) for each in value)
-    return abs(value) if isinstance(value, (int, float)) else 0
-
-
-def _check_memory(config: ModelConfig, skeleton: Skeleton, channels: int) -> None:
-    """Raise KpnetError where the weights, or the prediction of one image, need more memory than there is."""
-    try:
-        with torch.device("meta"), MemoryLimit("the model"), torch.no_grad():
-            backbone = build_backbone(config.backbone, channels, input_size=config.input_size)
-            model = _join(backbone, None, config, skeleton).eval()
-            model.output(torch.zeros(1, channels, *config.input_size))
-    except KpnetError:
-        raise
-    except Exception:  # code that needs values; on the meta device there are none
-        return
-
-
-def _check_size(config: ModelConfig, skeleton: Skeleton, channels: int, weights: Mapping[str, Tensor]) -> None:
-    """Raise KpnetError where a saved config asks for a far larger network than its weights are of: it is not built."""
-    if is_given(config.backbone) or is_given(config.head) or _numbers(config.model_dump()) <= LARGE:
-        return
-    try:
-        with torch.device("meta"):
-            backbone = build_backbone(config.backbone, channels, input_size=config.input_size)
-            wanted = sum(p.numel() for p in _join(backbone, None, config, skeleton).parameters())
-    except KpnetError:
-        raise
-    except Exception:  # code that needs values
-        return
-    found = sum(value.numel() for value in weights.values())
-    if wanted > 2 * found:
-        raise KpnetError(f"a network of {wanted:,} parameters, but {WEIGHTS} has {found:,}: it is of another model")
-
-
-LARGE = 5000  # sum of a config's numbers from which its memory is estimated before it is built
 
 
 def _go_on(model: KeypointModel) -> None:
@@ -298,7 +262,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     weights = load_weights(folder / WEIGHTS)
     try:
         skeleton = Skeleton.load(saved.skeleton)
-        _check_size(saved.model, skeleton, saved.input.channels, weights)
+        if not (is_given(saved.model.backbone) or is_given(saved.model.head)):
+            check_size(saved.model, partial(_build, saved.model, skeleton, saved.input.channels), weights)
         model = assemble(saved.model, skeleton, input_spec=saved.input)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None

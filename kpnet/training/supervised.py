@@ -22,9 +22,9 @@ from kpnet.data.build import build_splits, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
-from kpnet.models.activations import check_memory
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.memory import check_training_memory
 from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
@@ -120,7 +120,7 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     sharing = sharing_loaders(trainer, val_set is not None)
     _warn(too_many_workers(train_set, config.data.workers, config.train.batch_size, sharing), console)
     if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
-        check_memory(model, config.train.batch_size)
+        check_training_memory(model, config.train.batch_size)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
     module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)

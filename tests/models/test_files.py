@@ -401,7 +401,7 @@ def test_a_config_of_a_far_larger_network_is_not_built(tmp_path: Path, monkeypat
     values["model"]["backbone"]["channels"] = [4000, 4000]
     path.write_text(write_yaml(values))
     monkeypatch.setattr("kpnet.models.build.assemble", lambda *_, **__: pytest.fail("it was built"))
-    with pytest.raises(KpnetError, match=r"model\.yaml: a network of [\d,]{11,} parameters, but model\.safetensors"):
+    with pytest.raises(KpnetError, match=r"model\.yaml: a network of [\d,]{11,} parameters, but its weights are"):
         load_model(tmp_path)
 
 

@@ -361,7 +361,7 @@ def test_a_training_on_a_gpu_is_not_held_to_the_machines_memory(
     def stop(*_: Any, **__: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(training, "check_memory", check)
+    monkeypatch.setattr(training, "check_training_memory", check)
     monkeypatch.setattr(training, "train_in_folder", stop)
     if gpu:  # this machine's accelerator is not the CPU then
         monkeypatch.setattr(training, "CPUAccelerator", CUDAAccelerator)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kpnet import KpnetError, build_model
-from kpnet.models.activations import check_memory
 from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.memory import check_training_memory
 
 
 @pytest.fixture
@@ -28,16 +28,16 @@ def maps(model: KeypointModel) -> int:
 
 def test_a_step_keeps_the_maps_of_every_image(model: KeypointModel, monkeypatch: pytest.MonkeyPatch) -> None:
     need = 8 * maps(model)
-    monkeypatch.setattr("kpnet.models.activations.available_memory", lambda: need / 2)
-    check_memory(model, 8)
-    monkeypatch.setattr("kpnet.models.activations.available_memory", lambda: need / 2 - 1)
+    monkeypatch.setattr("kpnet.models.memory.available_memory", lambda: need / 2)
+    check_training_memory(model, 8)
+    monkeypatch.setattr("kpnet.models.memory.available_memory", lambda: need / 2 - 1)
     with pytest.raises(KpnetError, match=r"^train\.batch_size=8: .*32x32.* smaller batches"):
-        check_memory(model, 8)
+        check_training_memory(model, 8)
 
 
 def test_the_model_is_left_as_it_was(model: KeypointModel) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_memory(model, 4)
+    check_training_memory(model, 4)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
@@ -45,4 +45,4 @@ def test_the_model_is_left_as_it_was(model: KeypointModel) -> None:
 
 def test_a_backbone_that_needs_values_is_let_through(model: KeypointModel) -> None:
     model.backbone.forward = lambda images: [images * images.sum().item()]  # type: ignore[method-assign]
-    check_memory(model, 10**6)
+    check_training_memory(model, 10**6)
