@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import timm
 from huggingface_hub import constants  # timm downloads with it
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import get_session
 from timm.layers import Format
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -160,12 +158,9 @@ def _quick_downloads() -> Iterator[None]:
         ConnectionError: The hub cannot be reached, and a file that is needed inside is not there.
     """
     try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=TIMEOUT).close()
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
         reached = True
-    except urllib.error.HTTPError:  # the hub's own reply
-        reached = True
-    except (OSError, http.client.HTTPException) as error:
+    except Exception as error:  # of requests or httpx, whichever the library uses
         reached, reason = constants.HF_HUB_OFFLINE, first_line(error)
     if reached:
         yield

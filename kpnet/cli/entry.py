@@ -107,9 +107,7 @@ def _fail_usage(error: Any) -> int:
 def _expand(argument: str) -> str:
     """Expand `~` and `$VAR` in a path, and in the path that is given to an option as in `--out=~/run`."""
     option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    if "://" in value or not (value.startswith(("~", "$")) or "/$" in value):
-        return argument
-    return f"{option}{sign}{expand_path(value)}"
+    return f"{option}{sign}{expand_path(value)}" if value.startswith(("~", "$")) or "/$" in value else argument
 
 
 def _check_empty(arguments: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ def _folder_name(value: str) -> str:
 
 FolderName = Annotated[str, AfterValidator(_folder_name)]
 # With `~` and `$VAR` expanded. An empty one would mean the working folder.
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(lambda path: str(expand_path(path)))]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(expand_path)]
 
 
 def square(value: Any) -> Any:

@@ -95,7 +95,7 @@ def to_yaml(values: Mapping[str, Any] | BaseModel) -> str:
 
 def _read(source: str | Path) -> tuple[dict[str, Any], str]:
     """Return the values of a file or a shipped recipe, and its name for messages."""
-    path = expand_path(source)
+    path = Path(expand_path(source))
     if path.is_file():
         values = read_yaml(path, _EXPECTED)
     elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():

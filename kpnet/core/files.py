@@ -24,19 +24,19 @@ def alike(path: str | Path) -> str:
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def expand_path(path: str | Path) -> Path:
+def expand_path(path: str | Path) -> str:
     """Replace `~` and environment variables (`$VAR`) at the start and within a path.
 
     Args:
-        path: The path. One that exists as it is written stays, and so does a variable that is not set.
+        path: The path. One that exists as it is written stays, and so do an address and a variable that is not set.
 
     Returns:
-        The path.
+        The path as text.
     """
     text = str(path)
     if os.path.lexists(text) or "://" in text:
-        return Path(path)
-    return Path(os.path.expanduser(os.path.expandvars(text)))
+        return text
+    return os.path.expanduser(os.path.expandvars(text))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

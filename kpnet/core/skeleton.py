@@ -215,7 +215,7 @@ class Skeleton:
             return cls.from_names([str(n) for n in spec])
         shipped = shipped_skeletons()
         if str(spec).endswith((".yaml", ".yml")):
-            path = expand_path(spec)
+            path = Path(expand_path(spec))
             if not path.exists():
                 raise KpnetError(f"{spec}: no such skeleton file")
         elif spec in shipped:

@@ -97,7 +97,10 @@ class Video:
                 "header declares"
             )
         if self._damaged:
-            return f"{self.path}: {self._damaged} damaged frame(s) could not be decoded; {found} were read"
+            return (
+                f"{self.path}: {self._damaged} damaged frame(s) could not be decoded; {found} were read, whose numbers "
+                "count them alone: go by their times"
+            )
         return None
 
     def _decoded(self) -> Iterator[av.VideoFrame]:

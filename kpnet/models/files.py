@@ -18,6 +18,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
 from kpnet.core.model_folder import CONFIG, WEIGHTS
 from kpnet.core.outputs import check_writable
+from kpnet.core.yaml import read_yaml
 
 OWN = "kpnet"  # key of the version in the metadata of weights that kpnet wrote
 EXTRA_STATE = "extra_state"  # key of the file's metadata for what modules give to `get_extra_state`, as JSON
@@ -33,8 +34,9 @@ def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, va
     folder = Path(folder)
     tensors, extra = _state(module)
     check_writable(folder)
-    if os.path.lexists(folder / WEIGHTS) and not _is_own(folder / WEIGHTS):
-        raise KpnetError(f"{folder / WEIGHTS}: exists, and kpnet did not write it; give another folder")
+    for path, is_own in ((folder / WEIGHTS, _are_own_weights), (folder / CONFIG, _is_own_config)):
+        if os.path.lexists(path) and not is_own(path):
+            raise KpnetError(f"{path}: exists, and kpnet did not write it; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", OWN: __version__} | ({EXTRA_STATE: extra} if extra else {})
     write_atomic(folder / CONFIG, to_yaml({**values, "input": input_spec.model_dump()}).encode())
@@ -42,7 +44,16 @@ def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, va
     write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
 
 
-def _is_own(weights: Path) -> bool:
+def _is_own_config(path: Path) -> bool:
+    """Return whether a YAML describes a saved model; one that is to be trained says nothing of input statistics."""
+    try:
+        values = read_yaml(path, "the config of a saved model")
+    except KpnetError:
+        return False
+    return isinstance(values, dict) and {"model", "input"} <= values.keys()
+
+
+def _are_own_weights(weights: Path) -> bool:
     """Return whether kpnet wrote a weight file."""
     try:
         with safe_open(weights, "pt") as file:

@@ -276,6 +276,22 @@ def test_an_old_key_is_refused_with_its_new_name(old: str, tmp_path: Path) -> No
             read_source(folder)
 
 
+@pytest.mark.parametrize("text", ["model: {backbone: resnet18}\ndata: {}\n", "my notes", "[1, 2"])
+def test_a_yaml_of_the_users_is_not_replaced(text: str, tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text(text)
+    with pytest.raises(KpnetError, match=r"model\.yaml: exists, and kpnet did not write it"):
+        small().save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.yaml"]
+    assert (tmp_path / "model.yaml").read_text() == text
+
+
+def test_a_save_that_was_killed_between_its_files_can_be_repeated(tmp_path: Path) -> None:
+    small().save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    small().save(tmp_path)
+    load_model(tmp_path)
+
+
 # Forms of a model
 
 
