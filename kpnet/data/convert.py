@@ -39,7 +39,7 @@ _READ_ALL = {"coco": {"empty": True}}  # options with which a format reads sampl
 class Conversion:
     """What was written.
 
-    Args:
+    Attributes:
         samples: Number of samples that are read back.
         lost: The information that the samples have and the format cannot store, such as "boxes".
     """

@@ -42,7 +42,7 @@ class InputImage:
         labels: Returns the points that the image came with: name to x and y in its pixels, and weight.
         boxes: Boxes of its instances. None: the whole image is one.
         warning: A line that says which instances are skipped, or None.
-    file: File that it is read from, if it has one of its own.
+        file: File that it is read from, if it has one of its own.
     """
 
     name: str

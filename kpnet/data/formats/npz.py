@@ -15,8 +15,9 @@ Optional:
 
 Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
 
-Skipped with a warning: rows with an infinite coordinate, another visibility, or a box without area or outside the
-image. Arrays of other shapes or types are an error, and so are pickled objects, which are never loaded.
+Rows with an infinite coordinate are skipped with a warning. Points with a visibility other than 0, 1 and 2, and boxes
+without area or outside their image, are left out with one. Arrays of other shapes or types are an error, and so are
+pickled objects, which are never loaded.
 """
 
 from __future__ import annotations

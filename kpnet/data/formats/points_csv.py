@@ -21,7 +21,8 @@ assumed.
 Coordinates: pixels, integers are pixel centres, as in kpnet. An image reaches from -0.5 to W - 0.5, and so do boxes.
 
 Skipped with a warning: rows with too few or too many cells, without an image, with text instead of a number, an
-infinite coordinate, another visibility, a box without area or outside its image, or a missing or damaged image.
+infinite coordinate, or a missing or damaged image. Left out with a warning: points with a visibility other than 0, 1
+and 2, and boxes without area or outside their image.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Coordinates: times width and height, keypoints are pixel indices and stay as the
 by -0.5, as in COCO's files, from which most of these are made. A keypoint with a negative coordinate is missing.
 
 Ignored: images without a text file. Skipped with a warning: lines with another number of values, text or an unknown
-class, boxes without area or outside the image, and missing or damaged images.
+class, and missing or damaged images. Left out with a warning: boxes without area or outside their image.
 """
 
 from __future__ import annotations
