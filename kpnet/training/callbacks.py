@@ -17,7 +17,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import append_durably, write_atomic, write_json
 from kpnet.data import KeypointDataset
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.loggers import log_figure
+from kpnet.training.loggers import log_figure, log_metrics
 from kpnet.training.module import KeypointModule
 
 SAMPLES = 12
@@ -67,8 +67,8 @@ class MetricsLogger(pl.Callback):
             return
         self.history.append(row)
         self._write(row)
-        for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.current_epoch)
+        metrics = {key: value for key, value in row.items() if key not in ("epoch", "step")}
+        log_metrics(trainer.loggers, metrics, trainer.current_epoch)
         if not self.bar:
             epoch = f"epoch {row['epoch'] + 1:3d}/{trainer.max_epochs}"
             self.console.print(f"{epoch}  loss {train_loss:.4g}{summary}  {row['seconds']:.1f} s", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from PIL import Image
 
 from kpnet.config import trainer as schema
 from kpnet.core.errors import KpnetError, first_line
+
+log = logging.getLogger("kpnet")
 
 
 def build_loggers(settings: list[schema.Logger], name: str, folder: Path) -> list[Logger]:
@@ -80,15 +83,23 @@ def end(loggers: list[Logger], succeeded: bool) -> None:
                 logger._experiment.finish(exit_code=0 if succeeded else 1)
 
 
-def log_figure(loggers: list[Logger], name: str, figure: Figure, epoch: int) -> None:
-    """Log a figure in every logger that takes images."""
+def log_metrics(loggers: list[Logger], metrics: dict[str, float], epoch: int) -> None:
+    """Log the metrics of an epoch; a service that refuses them is warned about, and the training goes on."""
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, epoch, close=False)
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [_image(figure)], step=epoch)
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, _image(figure), f"{name}/{epoch:04d}.png")
+        with _tolerated(logger, epoch):
+            logger.log_metrics(metrics, step=epoch)
+
+
+def log_figure(loggers: list[Logger], name: str, figure: Figure, epoch: int) -> None:
+    """Log a figure in every logger that takes images, as `log_metrics` does."""
+    for logger in loggers:
+        with _tolerated(logger, epoch):
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(name, figure, epoch, close=False)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(name, [_image(figure)], step=epoch)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_image(logger.run_id, _image(figure), f"{name}/{epoch:04d}.png")
 
 
 def _image(figure: Figure) -> Image.Image:
@@ -102,16 +113,17 @@ def _named(logger: Logger) -> Iterator[None]:
     """Raise what a logging service raises as an error of one line, without the address that was tried."""
     try:
         yield
-    except OSError as error:
-        if isinstance(logger, TensorBoardLogger):  # a full disk, which the command line reports
-            raise
-        raise _refused(logger, error) from None
     except Exception as error:
-        if isinstance(logger, TensorBoardLogger):
+        if isinstance(logger, TensorBoardLogger):  # such as a full disk, which the command line reports
             raise
-        raise _refused(logger, error) from None
+        name = "wandb" if isinstance(logger, WandbLogger) else "mlflow"
+        raise KpnetError(f"trainer.logger: {name}: {first_line(error, with_type=True)}") from None
 
 
-def _refused(logger: Logger, error: Exception) -> KpnetError:
-    name = "wandb" if isinstance(logger, WandbLogger) else "mlflow"
-    return KpnetError(f"trainer.logger: {name}: {first_line(error, with_type=True)}")
+@contextmanager
+def _tolerated(logger: Logger, epoch: int) -> Iterator[None]:
+    try:
+        with _named(logger):
+            yield
+    except KpnetError as error:
+        log.warning("%s; epoch %d goes without", error, epoch + 1)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kpnet.config.trainer import CSV, MLflow, TensorBoard, Wandb
 from kpnet.core.errors import KpnetError
-from kpnet.training.loggers import begin, build_loggers, end, log_figure
+from kpnet.training.loggers import begin, build_loggers, end, log_figure, log_metrics
 
 
 class Recorder:
@@ -107,6 +107,23 @@ def test_a_service_that_refuses_is_one_line(
     monkeypatch.setattr(type(logger), "log_hyperparams", refuse)
     with pytest.raises(KpnetError, match=rf"^trainer.logger: wandb: {type(error).__name__}: no [a-zA-Z ]+$"):
         begin([logger], {})
+
+
+def test_a_service_that_fails_in_mid_training_costs_no_training(
+    services: dict[str, Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = build_loggers([MLflow(experiment="points"), TensorBoard()], "mine", tmp_path)
+
+    def dropped(*_: Any, **__: Any) -> None:
+        raise ConnectionError("connection reset")
+
+    monkeypatch.setattr(type(made[0]), "log_metrics", dropped, raising=False)
+    log_metrics(made, {"loss": 1.0}, 4)
+    end(made[1:], succeeded=True)
+    assert "mlflow: ConnectionError: connection reset; epoch 5 goes without" in caplog.text
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert read.Scalars("loss")[0].step == 4
 
 
 def test_tensorboard_alone_is_the_default(tmp_path: Path) -> None:
