@@ -180,11 +180,12 @@ def history(epochs: int, **columns: float) -> pd.DataFrame:
     [
         (history(30), "log", 100.0, True, 3),
         (history(30), "log", None, False, 3),
-        (history(5), "log", 100.0, False, 3),
-        (history(1), "log", 100.0, False, 3),
+        (history(5), "linear", 100.0, False, 3),  # falls to 0.45
+        (history(7), "log", 100.0, False, 3),
+        (history(1), "linear", 100.0, False, 3),
         (history(4, val_loss=-1.0), "linear", None, False, 3),
-        (history(4, val_loss=np.nan, val_score=np.nan, lr=np.nan), "log", 100.0, False, 1),
-        (history(4)[["train_loss"]], "log", None, False, 1),
+        (history(4, val_loss=np.nan, val_score=np.nan, lr=np.nan), "linear", 100.0, False, 1),
+        (history(4)[["train_loss"]], "linear", None, False, 1),
     ],
 )
 def test_curves(
