@@ -304,8 +304,8 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
         flat = _at_least_float32(flat)
         index = torch.from_numpy(flat.numpy().argmax(-1))
         value = flat.gather(-1, index[:, None]).squeeze(-1)
-    width = maps.shape[-1]
-    return _at_least_float32(value), torch.stack([index % width, index // width], -1)
+    row = torch.div(index, maps.shape[-1], rounding_mode="floor")  # not `//` and `%`: ONNX knows no width yet
+    return _at_least_float32(value), torch.stack([index - row * maps.shape[-1], row], -1)
 
 
 def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,8 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
     scale = normalized_distance_to_pixel(covariance.new_ones(2), size) / max(size)
     squares = covariance * scale[:, None] * scale
     mean = (squares[..., 0, 0] + squares[..., 1, 1]) / 2
-    half = torch.hypot((squares[..., 0, 0] - squares[..., 1, 1]) / 2, squares[..., 0, 1])
+    # Not torch.hypot, which ONNX does not have.
+    half = (((squares[..., 0, 0] - squares[..., 1, 1]) / 2).square() + squares[..., 0, 1].square()).sqrt()
     # A quarter turn is enough: the ellipse is symmetric. Its axes are sqrt(mean + half) and sqrt(mean - half) long.
     angles = (torch.arange(ANGLES, dtype=covariance.dtype, device=covariance.device) + 0.5) * (math.pi / 2 / ANGLES)
     along = mean[..., None] + half[..., None] * torch.cos(2 * angles)

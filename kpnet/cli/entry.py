@@ -17,6 +17,7 @@ from kpnet.cli.config import config
 from kpnet.cli.data import app as data_app
 from kpnet.cli.errors import describe_crash, hide_secrets, is_shortage_of_memory
 from kpnet.cli.evaluate import evaluate
+from kpnet.cli.export import export
 from kpnet.cli.info import info
 from kpnet.cli.predict import predict
 from kpnet.cli.pretrain import pretrain
@@ -30,7 +31,10 @@ from kpnet.core.display import one_line
 from kpnet.core.errors import KpnetError, UserInterruptError, first_line
 from kpnet.core.files import expand_path
 
-COMMANDS = (train, pretrain, predict, evaluate, calibrate, compare, report, sweep, visualize, tune, info, config, demo)
+COMMANDS = (
+    *(train, pretrain, predict, evaluate, calibrate, export, compare, report, sweep, visualize, tune, info, config),
+    demo,
+)
 PIPE_CLOSED, FAILED, CRASHED, INTERRUPTED = 1, 2, 70, 130
 # Of click, or of the copy of it that newer versions of typer hold.
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]

@@ -345,8 +345,9 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
     source = image.shape[:2]
     if source == size:
         return image
-    smaller = size[0] < source[0] or size[1] < source[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    # Where one side grows, OpenCV's INTER_AREA would not average along the other either.
+    shrinks = size[0] <= source[0] and size[1] <= source[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def model_inputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from kpnet.evaluation.reliability import measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
 from kpnet.metrics import FAILURE_THRESHOLD, evaluate_in_image_pixels, evaluate_points
-from kpnet.models.build import load_model
-from kpnet.models.ensemble import Ensemble
+from kpnet.models.ensemble import Ensemble, load_ensemble
+from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 
@@ -41,7 +42,7 @@ class Predictions:
 
 
 def predict_dataset(
-    model: KeypointModel | Ensemble,
+    model: KeypointModel | ExportedModel | Ensemble,
     dataset: KeypointDataset,
     batch_size: int = 64,
     test_time: TestTime | None = None,
@@ -60,7 +61,7 @@ def predict_dataset(
     Raises:
         KpnetError: No point of the data is labelled.
     """
-    device = next(model.parameters()).device
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
     predicted, targets, visible, matrices = [], [], [], []
     for batch in DataLoader(dataset, batch_size=batch_size):
         predicted.append(model.infer(batch["image"].to(device), test_time))
@@ -79,7 +80,7 @@ def predict_dataset(
 
 
 def evaluate(
-    model: KeypointModel | Ensemble | str | Path,
+    model: KeypointModel | ExportedModel | Ensemble | str | Path,
     data: KeypointDataset | str | Path | None = None,
     batch_size: int = 64,
     test_time: TestTime | None = None,
@@ -90,7 +91,7 @@ def evaluate(
     """Measure a model on labelled data, in pixels of the model's input.
 
     Args:
-        model: A model, or the folder of a run or of a saved model.
+        model: A model, the folder of a run or of a saved model, or an ONNX file that `kpnet export` wrote.
         data: A dataset, or a file or folder of labels in any format that kpnet detects. None: the validation data of
             the run that `model` names.
         batch_size: Images per forward pass.
@@ -114,7 +115,7 @@ def evaluate(
     """
     run = Path(model) if isinstance(model, (str, Path)) else None
     if isinstance(model, (str, Path)):
-        model = load_model(model).to(best_device())
+        model = load_ensemble(model).to(best_device())
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
     predictions = predict_dataset(model, data, batch_size, test_time)
@@ -123,7 +124,7 @@ def evaluate(
 
 def evaluate_predictions(
     result: Predictions,
-    model: KeypointModel | Ensemble,
+    model: KeypointModel | ExportedModel | Ensemble,
     nme: str | tuple[str, str] | None = None,
     failure_threshold: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,

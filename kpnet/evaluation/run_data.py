@@ -14,13 +14,14 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
 from kpnet.data.formats.detect import detect_format
 from kpnet.models.ensemble import Ensemble
+from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 
 FOLDERS = ("pts", "deeplabcut", "folder", "yolo")  # data formats whose data is a folder
 
 
 def evaluation_dataset(
-    run: Path | None, data: Path | None, model: KeypointModel | Ensemble, form: Part | None = None
+    run: Path | None, data: Path | None, model: KeypointModel | ExportedModel | Ensemble, form: Part | None = None
 ) -> KeypointDataset:
     """Return the dataset to evaluate on: a file or folder of labels, or the run's validation data.
 

@@ -131,7 +131,7 @@ class TemporalHead(Head):
         past, future = self.frame_window
         clips = features[0].ndim == 5
         inner = self.head([each.flatten(0, 1) for each in features] if clips else features)
-        batch, frames = features[0].shape[:2] if clips else (len(features[0]), 1)
+        batch, frames = features[0].shape[:2] if clips else (features[0].shape[0], 1)
         predicted = range(past, frames - future) if clips else range(1)
         rows = torch.arange(batch * frames, device=inner.xy.device).view(batch, frames)[:, predicted].flatten()
         with torch.autocast(inner.xy.device.type, enabled=False):  # half precision would round to a fifth of a pixel
@@ -174,7 +174,7 @@ class TemporalHead(Head):
         if self.appearance is not None:
             tokens = torch.cat([tokens, self.appearance(mean)], -1)
         if not isinstance(self.layer, Convolution):  # a quantised LSTM is no nn.RNNBase
-            hidden = self.layer(tokens)[0][:, -1] if len(tokens) else tokens.new_zeros(0, self.layer.hidden_size)
+            hidden = self.layer(tokens)[0][:, -1] if tokens.shape[0] else tokens.new_zeros(0, self.layer.hidden_size)
         else:
             hidden = self.layer(tokens)
         offset: Tensor = (self.last(hidden) + torch.einsum("ntd,t->nd", moved, self.taps)) / SCALE

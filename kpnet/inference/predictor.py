@@ -216,6 +216,25 @@ class Predictor:
             own = (None if each is None else each[rows] for each in (xy, confidence, covariance))
             yield replace(self._to_image_pixels(name, [m for _, m in view], *own), dof=dof)
 
+    def predict_inputs(self, inputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Prediction:
+        """Predict inputs that have the model's size already.
+
+        Args:
+            inputs: For each one the pixels, uint8 (H, W, C), or (T, H, W, C) of a clip as long as the head's window;
+                and the matrix (2, 3) from pixels of the original image to its pixels, as
+                `kpnet.data.images.model_inputs` returns them.
+
+        Returns:
+            One prediction, whose instances are the inputs.
+        """
+        past, future = self.model.frame_window
+        if past + future:
+            parts = [self._infer(pixels, clip=True) for pixels, _ in inputs]
+        else:
+            parts = [self._infer(np.stack([pixels for pixels, _ in inputs]))]
+        joined = (None if parts[0][j] is None else np.concatenate([part[j] for part in parts]) for j in range(3))
+        return replace(self._to_image_pixels("", [matrix for _, matrix in inputs], *joined), dof=parts[0][3])
+
     def _infer(
         self, pixels: np.ndarray, clip: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:

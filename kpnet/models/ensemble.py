@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
 from kpnet.models.build import load_model
+from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime, average
 
-Model = KeypointModel | str | Path  # a model, or its folder
+Model = KeypointModel | ExportedModel | str | Path  # a model, its folder, or the file that it was exported to
 
 
 class Ensemble(nn.Module):
@@ -34,7 +35,7 @@ class Ensemble(nn.Module):
         ```
     """
 
-    def __init__(self, models: Sequence[KeypointModel]) -> None:
+    def __init__(self, models: Sequence[KeypointModel | ExportedModel]) -> None:
         super().__init__()
         if not models:
             raise KpnetError("an ensemble needs at least one model")
@@ -50,7 +51,7 @@ class Ensemble(nn.Module):
             ):
                 if own != other:
                     raise KpnetError(f"models of an ensemble must have the same {what}: found {own} and {other}")
-        if len({model.calibration is None for model in models}) > 1:
+        if len({_is_calibrated(model) for model in models}) > 1:
             raise KpnetError(
                 "some models of the ensemble are calibrated and some are not: calibrate all of them or none"
             )
@@ -87,12 +88,13 @@ class Ensemble(nn.Module):
 
 def load_ensemble(
     models: Model | Ensemble | Sequence[Model], *, decoding: str | None = None
-) -> KeypointModel | Ensemble:
+) -> KeypointModel | ExportedModel | Ensemble:
     """Load one model, or several as an ensemble.
 
     Args:
-        models: One or several models, run folders or folders that `KeypointModel.save` wrote. An ensemble is returned
-            as it is, and a model in a wrapper of torch (`torch.compile`, DataParallel, AveragedModel) without it.
+        models: One or several models, run folders, folders that `KeypointModel.save` wrote, or ONNX files that
+            `kpnet export` wrote. An ensemble is returned as it is, and a model in a wrapper of torch (`torch.compile`,
+            DataParallel, AveragedModel) without it.
         decoding: Decoding to use instead of the trained one, for models that are loaded; see `load_model`.
 
     Returns:
@@ -104,16 +106,28 @@ def load_ensemble(
     given = [_unwrap(each) for each in (models if isinstance(models, (list, tuple)) else [models])]
     if len(given) == 1 and isinstance(given[0], Ensemble):
         return given[0]
-    loaded = [load_model(each, decoding=decoding) if isinstance(each, (str, Path)) else each for each in given]
+    loaded = [_load(each, decoding) if isinstance(each, (str, Path)) else each for each in given]
     for each in loaded:
-        if not isinstance(each, KeypointModel):
+        if not isinstance(each, (KeypointModel, ExportedModel)):
             raise KpnetError(f"expected a keypoint model, or the folder of one, found a {type(each).__name__}")
     return loaded[0] if len(loaded) == 1 else Ensemble(loaded)
 
 
+def _load(path: str | Path, decoding: str | None) -> KeypointModel | ExportedModel:
+    if Path(path).suffix != SUFFIX:
+        return load_model(path, decoding=decoding)
+    if decoding is not None:
+        raise KpnetError(f"{path}: its decoding is part of the file: export it with another one")
+    return ExportedModel(path)
+
+
+def _is_calibrated(model: KeypointModel | ExportedModel) -> bool:
+    return (model.info if isinstance(model, ExportedModel) else model).calibration is not None
+
+
 def _unwrap(model: Any) -> Any:
     """Return the model inside of torch's wrappers: `torch.compile`, DataParallel, AveragedModel and the like."""
-    while isinstance(model, nn.Module) and not isinstance(model, (KeypointModel, Ensemble)):
+    while isinstance(model, nn.Module) and not isinstance(model, (KeypointModel, ExportedModel, Ensemble)):
         inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
         if not isinstance(inner, nn.Module):
             break

@@ -223,15 +223,8 @@ class KeypointModel(nn.Module):
 
     def _predict(self, images: Tensor) -> Keypoints:
         predicted = self.head.infer(self.output(images))
-        if is_tracing():  # an exported program cannot raise errors
-            return predicted
-        not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
-        if not_finite.any():
-            name = split_spec(self.config.head, "head")[0]
-            raise NotFiniteError(
-                f'head "{name}": the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: '
-                "look for NaN in the images and in the weights"
-            )
+        if not is_tracing():  # an exported program cannot raise errors
+            check_finite(predicted, f'head "{split_spec(self.config.head, "head")[0]}"')
         return predicted
 
     @property
@@ -316,6 +309,16 @@ def _batch(images: Tensor) -> Tensor:
             "and arrays"
         )
     return images[None] if images.ndim == 3 else images
+
+
+def check_finite(predicted: Keypoints, what: str) -> None:
+    """Raise NotFiniteError, which names `what` predicted and the image, where a keypoint is not finite."""
+    not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
+    if not_finite.any():
+        raise NotFiniteError(
+            f"{what}: the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: "
+            "look for NaN in the images and in the weights"
+        )
 
 
 def size_message(size: tuple[int, int], size_divisor: int) -> str:

@@ -160,7 +160,7 @@ def average(predictions: list[Keypoints], size: Size) -> Keypoints:
     points = torch.stack([each.keypoints for each in predictions])
     maps = [each.heatmaps for each in predictions if each.heatmaps is not None]
     heatmaps = None
-    if len(maps) == len(predictions) and len({m.shape for m in maps}) == 1:
+    if len(maps) == len(predictions) and all(each.shape == maps[0].shape for each in maps):
         heatmaps = torch.stack(maps).mean(0)
     covariances = [each.covariance for each in predictions if each.covariance is not None]
     if len(covariances) < len(predictions):

@@ -1,0 +1,171 @@
+"""The `kpnet export` command."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kpnet.cli.errors import exit_with_failures
+from kpnet.cli.options import DecodingOption, RunArg, WithOption
+from kpnet.core.console import echo
+from kpnet.core.errors import KpnetError
+
+if TYPE_CHECKING:
+    from kpnet.data import KeypointDataset
+    from kpnet.export.parity import Sample
+    from kpnet.models.exported import ExportInfo
+
+PARITY_IMAGES, CALIBRATION_IMAGES = 64, 256
+MOST_LOST = 0.02  # of the score, by a lower precision
+SCRIPT = "predict.py"
+
+
+class Target(StrEnum):
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+def export(
+    run: RunArg,
+    to: Annotated[Target, typer.Option(help="What to write: an ONNX file with a script that runs it, or a .pt2.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the network: fp16 halves the file, int8 quarters it (ONNX).")
+    ] = Precision.fp32,
+    int8: Annotated[bool, typer.Option("--int8", help="Short for --precision int8.")] = False,
+    flip_test: Annotated[
+        bool, typer.Option("--flip-test", help="Average with the prediction for the mirrored image, inside the file.")
+    ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Take input images of other sizes too, where the network can.")
+    ] = False,
+    also: WithOption = None,
+    decoding: DecodingOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that kpnet wrote, and accept a score that falls by over 2 %.")
+    ] = False,
+) -> None:
+    """Write a model as one file that runs without kpnet: from pixels to points in the image's own pixels."""
+    from kpnet.core.files import file_name
+    from kpnet.core.outputs import output_files
+    from kpnet.export.parity import ParityError
+    from kpnet.models.ensemble import load_ensemble
+
+    if int8:
+        precision = Precision.int8
+    if to is Target.torch and precision is not Precision.fp32:
+        raise KpnetError(f"--precision {precision.value}: only --to onnx has it")
+    model = load_ensemble([run, *(also or [])], decoding=decoding)
+    name = file_name(run.resolve().name)
+    names = [f"{name}.onnx", SCRIPT] if to is Target.onnx else [f"{name}.pt2"]
+    for path in (out / each for each in names):
+        same = path.name == SCRIPT and path.is_file() and path.read_bytes() == _script()
+        if os.path.lexists(path) and not force and not same:
+            raise KpnetError(f"{path}: exists; give another --out, or --force to replace it")
+    try:
+        with output_files(out, names, "--out"):
+            if to is Target.onnx:
+                lines = _write_onnx(run, model, out / names[0], precision.value, flip_test, any_size, force)
+            else:
+                lines = _write_torch(run, model, out / names[0], flip_test, any_size)
+    except ParityError as error:
+        exit_with_failures([str(error)])
+    echo("\n".join(lines))
+
+
+def _write_torch(run: Path, model: Any, path: Path, flip_test: bool, any_size: bool) -> list[str]:
+    from kpnet.export.program import to_torch
+
+    _, samples, source = _validation(run, model)
+    info = to_torch(model, path, flip_test=flip_test, any_size=any_size, samples=samples)
+    return [_line(path, info, source)]
+
+
+def _write_onnx(
+    run: Path, model: Any, path: Path, precision: Any, flip_test: bool, any_size: bool, force: bool
+) -> list[str]:
+    from kpnet.core.files import write_atomic
+    from kpnet.export.onnx import to_onnx
+    from kpnet.export.parity import ParityError
+    from kpnet.export.score import measure_cost
+
+    dataset, samples, source = _validation(run, model)
+    script = path.with_name(SCRIPT)
+    options: dict[str, Any] = {"flip_test": flip_test, "any_size": any_size, "samples": samples}
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / "fp32.onnx"
+        info = to_onnx(model, exact, **options)
+        lines = [_line(path, info, source)]
+        if precision != "fp32":
+            small = Path(folder) / "small.onnx"
+            images = _calibration_samples(run) if precision == "int8" else None
+            to_onnx(model, small, precision=precision, calibration_samples=images, **options)
+            cost = measure_cost(small, exact, dataset)
+            if cost.lost > MOST_LOST and not force:
+                raise ParityError(
+                    f"--precision {precision}: {cost}; more than 2 % of the score: nothing was written; "
+                    "use fp16, or --force to accept it"
+                )
+            lines.append(f"{precision}: {cost}" + ("" if dataset else "; no labelled data to measure the score on"))
+        write_atomic(path, (exact if precision == "fp32" else small).read_bytes())
+    write_atomic(script, _script())
+    return [*lines, f"{script}: python {script} {path} photo.jpg"]
+
+
+def _script() -> bytes:
+    return (files("kpnet.export") / "reference.py").read_bytes()
+
+
+def _line(path: Path, info: ExportInfo, source: str) -> str:
+    parity = info.parity
+    assert parity is not None
+    spread = f", confidence to {parity.confidence:.1g}" if info.has_spread else ""
+    return (
+        f"{path}: points to {parity.pixels:.1g} px as kpnet.Predictor gives them{spread}, on {parity.images} {source}"
+    )
+
+
+def _validation(run: Path, model: Any) -> tuple[KeypointDataset | None, list[Sample] | None, str]:
+    """Return the run's validation data and inputs from it, or None for both; and what they are called."""
+    from kpnet.evaluation.run_data import evaluation_dataset
+    from kpnet.export.parity import dataset_samples
+
+    try:
+        dataset = evaluation_dataset(run, None, model)
+    except KpnetError:
+        return None, None, "drawn faces"
+    return dataset, list(dataset_samples(dataset, PARITY_IMAGES)), "validation images"
+
+
+def _calibration_samples(run: Path) -> list[Sample]:
+    from kpnet.config.loading import run_config
+    from kpnet.data.build import build_splits
+    from kpnet.export.parity import dataset_samples
+    from kpnet.heads.base import window_of
+
+    config = run_config(run)
+    if config is None:
+        raise KpnetError(f"int8 is calibrated on training images: {run} is no run folder, whose config names them")
+    plain = config.model_copy(
+        update={
+            "data": config.data.model_copy(
+                update={
+                    "transforms": [],
+                    "train": [entry.model_copy(update={"transforms": None}) for entry in config.data.train],
+                }
+            )
+        }
+    )
+    return list(dataset_samples(build_splits(plain, window_of(config.model.head))[0], CALIBRATION_IMAGES))

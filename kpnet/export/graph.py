@@ -1,0 +1,138 @@
+"""The network that is exported: from pixels to points in the original's pixels, with nothing left outside."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from kpnet import coordinates
+from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.runtime import evaluation_copy
+from kpnet.heads import Keypoints
+from kpnet.models.ensemble import Ensemble
+from kpnet.models.exported import INPUTS, ExportedModel
+from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.test_time import TestTime
+
+MOST_STEPS = 4096  # of the largest stride, along a side of images of any size
+
+
+class ExportGraph(nn.Module):
+    """A model with its normalisation, decoding, calibration and the mapping to the original image.
+
+    Args:
+        model: The model, or an ensemble.
+        test_time: Views that are averaged. None: the image alone.
+
+    Attributes:
+        output_names: What `forward` returns: `points`, and `confidence` and `covariance` where the head has them.
+        dof: Degrees of freedom of the errors' Student t distribution; infinite for normal errors.
+
+    Raises:
+        KpnetError: The model is an exported one.
+    """
+
+    def __init__(self, model: KeypointModel | ExportedModel | Ensemble, test_time: TestTime | None = None) -> None:
+        super().__init__()
+        parts_of(model)
+        self.model, self.test_time = evaluation_copy(model), test_time
+        found = self.infer(self.example()[0])
+        self.dof = found.dof
+        self.output_names = ("points",) if found.covariance is None else ("points", "confidence", "covariance")
+
+    def example(self) -> tuple[Tensor, Tensor]:
+        """Return inputs of two images."""
+        config, frames = self.model.config, 1 + sum(self.model.frame_window)
+        shape = (2, *((frames,) if frames > 1 else ()), *config.input_size, config.in_channels)
+        return torch.zeros(shape, dtype=torch.uint8), torch.eye(2, 3).repeat(2, 1, 1)
+
+    def infer(self, images: Tensor) -> Keypoints:
+        """Return the prediction, normalised, for images as `forward` takes them."""
+        return self.model.infer(images.movedim(-1, -3).float() / 255, self.test_time)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, matrices: Tensor) -> tuple[Tensor, ...]:
+        """Predict keypoints.
+
+        Args:
+            images: Uint8 (B, H, W, C), or clips (B, T, H, W, C) as long as the head's window.
+            matrices: Float32 (B, 2, 3), from pixels of the original image to pixels of the input.
+
+        Returns:
+            Points (B, K, 2) in pixels of the original image; confidence (B, K) and covariance (B, K, 2, 2), in squared
+            pixels of the original image, where the head has them. All are float32.
+        """
+        size = (images.shape[-3], images.shape[-2])
+        predicted = self.infer(images)
+        (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrices.unbind(1))
+        inverse = torch.stack([d, -b, -c, a], -1) / (a * d - b * c)[:, None]
+        linear = inverse.unflatten(-1, (2, 2))[:, None]
+        moved = coordinates.normalized_to_pixel(predicted.keypoints.float(), size) - torch.stack([x, y], -1)[:, None]
+        points = (linear @ moved[..., None]).squeeze(-1)
+        if predicted.confidence is None or predicted.covariance is None:
+            return (points,)
+        pixel = coordinates.normalized_distance_to_pixel(torch.ones(2), size)
+        linear = linear * pixel
+        covariance = linear @ predicted.covariance.float() @ linear.mT
+        return points, predicted.confidence.float(), covariance
+
+
+def trace(graph: ExportGraph, *, any_size: bool = False) -> ExportedProgram:
+    """Trace a graph for batches of any number of images.
+
+    Args:
+        graph: The graph.
+        any_size: Whether images of other sizes than the model's input are taken, too: of sides that are multiples of
+            the largest stride.
+
+    Returns:
+        The program.
+
+    Raises:
+        KpnetError: A part cannot be traced, or not for images of any size.
+    """
+    batch = Dim("batch", min=1)
+    images, matrices = graph.example()
+    sides: dict[int, Any] = {0: batch}
+    if any_size:
+        step = size_step(graph.model)
+        sides |= {images.ndim - 3: step * Dim("rows", min=1, max=MOST_STEPS)}
+        sides |= {images.ndim - 2: step * Dim("columns", min=1, max=MOST_STEPS)}
+    head = type(graph.model.head).__name__ if isinstance(graph.model, KeypointModel) else "Ensemble"
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(
+                graph, (images, matrices), dynamic_shapes=dict(zip(INPUTS, (sides, {0: batch}), strict=True))
+            )
+    except KpnetError:
+        raise
+    except Exception as error:
+        reason = first_line(error, with_type=True)
+        if any_size:
+            raise KpnetError(
+                f"{head}: cannot be exported for images of any size: leave out --any-size ({reason})"
+            ) from None
+        raise KpnetError(
+            f"{head}: torch.export cannot trace it: write its forward with torch's own operations, without branches "
+            f"that depend on values ({reason})"
+        ) from None
+
+
+def size_step(model: KeypointModel | ExportedModel | Ensemble) -> int:
+    """Return what the sides of images must be multiples of where a graph takes images of any size."""
+    return math.lcm(*(math.lcm(part.backbone.strides[-1], part.head.size_divisor) for part in parts_of(model)))
+
+
+def parts_of(model: KeypointModel | ExportedModel | Ensemble) -> list[KeypointModel]:
+    """Return the models of an ensemble, or a model itself; raise KpnetError for one that is exported already."""
+    parts = list(model.models) if isinstance(model, Ensemble) else [model]
+    found = [part for part in parts if isinstance(part, KeypointModel)]
+    if len(found) < len(parts):
+        raise KpnetError("the model is an exported one already; export the run that it was made of")
+    return found

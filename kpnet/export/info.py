@@ -1,0 +1,55 @@
+"""What an exported file says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import torch
+
+from kpnet import __version__
+from kpnet.export.graph import ExportGraph, parts_of
+from kpnet.models.exported import ExportInfo
+from kpnet.models.test_time import TestTime
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def describe(graph: ExportGraph, precision: Precision, any_size: bool) -> ExportInfo:
+    """Return what an exported file says of itself, without the parity."""
+    model = graph.model
+    calibration = parts_of(model)[0].calibration
+    views = TestTime() if graph.test_time is None else graph.test_time
+    calibration = None if calibration is None or calibration.test_time != views else calibration
+    config, skeleton = model.config, model.skeleton
+    return ExportInfo(
+        kpnet=__version__,
+        names=list(skeleton.names),
+        pairs=list(skeleton.pairs),
+        edges=list(skeleton.edges),
+        input_size=config.input_size,
+        any_size=any_size,
+        channels=1 if config.in_channels == 1 else 3,
+        crop=config.crop,
+        box_scale=config.box_scale,
+        window=model.frame_window,
+        has_spread=len(graph.output_names) > 1,
+        dof=None if math.isinf(graph.dof) else graph.dof,
+        flip_test=views.flip,
+        precision=precision,
+        weights=_digest(model),
+        model={**config.model_dump(mode="json"), "pretrained": False},  # a path is of no use elsewhere
+        skeleton=skeleton.to_dict(),
+        calibration=calibration,
+    )
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """Return the SHA-256 of a model's weights, with their names."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""How far an exported graph is from `kpnet.Predictor`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kpnet.core.errors import KpnetError
+from kpnet.data import KeypointDataset
+from kpnet.data.images import model_inputs
+from kpnet.data.synthetic.faces import SyntheticFaces
+from kpnet.inference.predictor import Predictor
+from kpnet.models.exported import Parity
+
+MOST_PIXELS = 1e-3
+"""Largest distance, in pixels of the original image, of an exported model's points from those of `Predictor`."""
+BATCH = 16
+DRAWN = 20  # images that are drawn where none are given
+DRAWN_SIZES = ((96, 96), (61, 87), (240, 135), (333, 500), (960, 720))
+
+Run = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
+
+
+class ParityError(KpnetError):
+    """An exported graph does not predict what the model predicts."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An input of a model.
+
+    Attributes:
+        name: Name of the image.
+        pixels: Uint8 (H, W, C), or a clip (T, H, W, C) as long as the head's window.
+        matrix: Matrix (2, 3) from pixels of the original image to pixels of the input.
+    """
+
+    name: str
+    pixels: np.ndarray
+    matrix: np.ndarray
+
+
+def dataset_samples(dataset: KeypointDataset, most: int) -> Iterator[Sample]:
+    """Yield at most `most` samples of a dataset, evenly from its beginning to its end."""
+    count = min(most, len(dataset))
+    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
+        item = dataset[index]
+        pixels = (item["image"] * 255).round().to(torch.uint8).movedim(-3, -1).numpy()
+        file = dataset.image_file(index)
+        yield Sample(f"sample {index}" if file is None else str(file), pixels, item["matrix"].numpy())
+
+
+def drawn_samples(predictor: Predictor, count: int) -> Iterator[Sample]:
+    """Yield drawn faces of several sizes as inputs of a model."""
+    frames = 1 + sum(predictor.model.frame_window)
+    for index in range(count):
+        size = DRAWN_SIZES[index % len(DRAWN_SIZES)]
+        views = []
+        for frame in range(frames):
+            image = SyntheticFaces(1, size=max(size), seed=index * frames + frame).read(0)[0][: size[0], : size[1]]
+            views.append(model_inputs(image, None, predictor.model.config)[0])
+        pixels = np.stack([each.reshape(*each.shape[:2], -1) for each, _ in views])
+        yield Sample(f"drawn face {index} of {size[0]}x{size[1]}", pixels if frames > 1 else pixels[0], views[0][1])
+
+
+def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) -> Parity:
+    """Compare an exported graph with `Predictor` on the same inputs.
+
+    Args:
+        predictor: Predicts with the model that was exported.
+        run: The graph: from images and matrices to points, confidence and covariance.
+        samples: The inputs.
+
+    Returns:
+        The largest differences.
+
+    Raises:
+        ParityError: A value is not finite in one of them alone.
+    """
+    count, pixels, confidence, covariance, worst = 0, 0.0, 0.0, 0.0, ""
+    iterator = iter(samples)
+    while batch := list(itertools.islice(iterator, BATCH)):
+        count += len(batch)
+        expected = predictor.predict_inputs([(each.pixels, each.matrix) for each in batch])
+        points, *spread = run(
+            np.stack([each.pixels for each in batch]), np.stack([each.matrix for each in batch]).astype(np.float32)
+        )
+        apart = np.linalg.norm(points - expected.keypoints, axis=-1).max(-1)
+        index = int(np.nan_to_num(apart, nan=np.inf).argmax())
+        if not np.isfinite(apart[index]):
+            raise ParityError(f"{batch[index].name}: the exported graph gives a point that is not finite")
+        if apart[index] >= pixels:
+            pixels, worst = float(apart[index]), batch[index].name
+        if spread and expected.confidence is not None and expected.covariance is not None:
+            confidence = max(confidence, float(np.abs(spread[0] - expected.confidence).max()))
+            size = expected.covariance.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None]
+            covariance = max(covariance, float((np.abs(spread[1] - expected.covariance) / size).max()))
+    return Parity(images=count, pixels=pixels, confidence=confidence, covariance=covariance, worst=worst)
+
+
+def check_parity(parity: Parity) -> None:
+    """Raise ParityError, which names the worst image, where points are more than `MOST_PIXELS` apart."""
+    if parity.pixels > MOST_PIXELS:
+        raise ParityError(
+            f"{parity.worst}: the exported graph is {parity.pixels:.2g} pixels from kpnet's own prediction, more than "
+            f"{MOST_PIXELS:g}; nothing was written"
+        )

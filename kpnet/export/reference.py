@@ -1,0 +1,120 @@
+"""Predict keypoints with a model that `kpnet export` wrote: python predict.py MODEL.onnx IMAGE … > points.csv
+
+It needs onnxruntime, numpy and Pillow alone, and gives the points that kpnet gives."""
+
+import argparse
+import csv
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+class Model:
+    """An exported model. Points are x, y in pixels of the image; a pixel's centre is a whole number."""
+
+    def __init__(self, path):
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.info = json.loads(self.session.get_modelmeta().custom_metadata_map["kpnet"])
+
+    def __call__(self, image, boxes=None):
+        """Predict one image, uint8 (H, W) or RGB (H, W, 3), or each of its boxes (x0, y0, x1, y1) as an instance.
+
+        Returns a dictionary: `points` (N, K, 2), and `confidence` (N, K) and `covariance` (N, K, 2, 2), in squared
+        pixels, where the model has them.
+        """
+        image, size = to_channels(image, self.info["channels"]), self.info["input_size"]
+        regions = [None] if boxes is None else [region(box, image, self.info["box_scale"], size) for box in boxes]
+        views = [letterbox(image, size) if each is None else crop(image, each, size) for each in regions]
+        pixels = np.stack([view for view, _ in views])
+        if sum(self.info["window"]):  # an image is a clip without motion
+            pixels = np.repeat(pixels[:, None], 1 + sum(self.info["window"]), 1)
+        inputs = {"images": pixels, "matrices": np.stack([matrix for _, matrix in views]).astype(np.float32)}
+        return dict(zip(("points", "confidence", "covariance"), self.session.run(None, inputs), strict=False))
+
+
+def read_image(path):
+    """Read an image as its EXIF rotation says, uint8 (H, W) or RGB (H, W, 3)."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):  # grey of 16 bits
+        return (np.asarray(image) >> 8).astype(np.uint8)
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+
+
+def to_channels(image, channels):
+    """Convert to grey (H, W, 1) or RGB (H, W, 3)."""
+    if image.ndim == 3 and channels == 1:
+        image = (image.astype(np.int32) @ np.array([9798, 19235, 3735]) + 16384 >> 15).astype(np.uint8)
+    return np.repeat(image[..., None], channels, 2) if image.ndim == 2 else image
+
+
+def letterbox(image, size):
+    """Fit an image into a size (H, W), with black borders; return it and the matrix (2, 3) from pixels to pixels."""
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    rows, columns = (min(size[i], max(1, round(image.shape[i] * scale))) for i in (0, 1))
+    top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
+    view = np.zeros((*size, image.shape[2]), np.uint8)
+    view[top : top + rows, left : left + columns], matrix = resize(image, rows, columns)
+    return view, np.add(matrix, [[0, 0, left], [0, 0, top]])
+
+
+def region(box, image, scale, size):
+    """Return the left, top, width and height of the region around a box, with the aspect ratio of a size (H, W)."""
+    edges = np.clip(np.reshape(box, (2, 2)), -0.5, (image.shape[1] - 0.5, image.shape[0] - 0.5))
+    (width, height), aspect = edges[1] - edges[0], size[1] / size[0]
+    sides = np.array([max(width, height * aspect), max(height, width / aspect)])
+    sides = np.maximum(np.round(scale * sides), 1).astype(int)
+    return *np.round(edges.mean(0) + 0.5 - sides / 2).astype(int), *sides
+
+
+def crop(image, region, size):
+    """Fit a region, black outside of the image, into a size (H, W); return it as `letterbox` does."""
+    left, top, width, height = region
+    view = np.zeros((height, width, image.shape[2]), np.uint8)
+    part = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    view[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]] = part
+    view, matrix = resize(view, *size)
+    return view, matrix - matrix[:, :2] @ [[0, 0, left], [0, 0, top]]
+
+
+def resize(image, rows, columns):
+    """Resize as OpenCV's INTER_AREA where both sides shrink, else as INTER_LINEAR; return it as `letterbox` does."""
+    height, width = image.shape[:2]
+    axes, y, x = ((height, rows), (width, columns)), rows / height, columns / width
+    matrix = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])  # the corner of an image is at -0.5
+    if rows > height or columns > width:
+        at = [((np.arange(n) + 0.5) * (m / n) - 0.5).astype(np.float32) for m, n in axes]
+        (r, c), (v, u) = [np.floor(a).astype(int) for a in at], [np.rint(a % 1 * 2048).astype(int) for a in at]
+        u = np.where((c >= 0) & (c < width - 1), u, 0)[:, None]
+        lines = image[:, c.clip(0, width - 1)] * (2048 - u) + image[:, (c + 1).clip(0, width - 1)] * u >> 4
+        above = lines[r.clip(0, height - 1)] * (2048 - v[:, None, None]) >> 16
+        below = lines[(r + 1).clip(0, height - 1)] * v[:, None, None] >> 16
+        return (above + below + 2 >> 2).astype(np.uint8), matrix
+    if height % rows == 0 and width % columns == 0:
+        down, across = height // rows, width // columns
+        total = image.reshape(rows, down, columns, across, -1).sum((1, 3), dtype=np.int64)
+        mean = total + 2 >> 2 if down == across == 2 else np.rint(total * np.float32(1 / (down * across)))
+        return mean.astype(np.uint8), matrix
+    edges = [np.arange(n + 1) * (m / n) for m, n in axes]
+    cells = [np.arange(m) for m, _ in axes]
+    shares = [np.minimum(e[1:, None], i + 1) - np.maximum(e[:-1, None], i) for e, i in zip(edges, cells, strict=True)]
+    down, across = (np.where(w > 1e-3, w, 0).astype(np.float32) for w in shares)
+    lines = (down * np.float32(y) @ image.reshape(height, -1).astype(np.float32)).reshape(rows, width, -1)
+    return np.rint(across * np.float32(x) @ lines).astype(np.uint8), matrix
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Predict keypoints in images, in their pixels.")
+    parser.add_argument("model")
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--box", nargs=4, type=float, action="append", metavar=("X0", "Y0", "X1", "Y1"))
+    arguments = parser.parse_args()
+    model, table = Model(arguments.model), csv.writer(sys.stdout)
+    table.writerow(["image", "instance", "name", "x", "y", "confidence"])
+    for path in arguments.images:
+        found = model(read_image(path), arguments.box)
+        for n, k in np.ndindex(found["points"].shape[:2]):
+            confidence = found["confidence"][n, k] if "confidence" in found else ""
+            table.writerow([path, n, model.info["names"][k], *found["points"][n, k].round(3), confidence])
