@@ -1,6 +1,4 @@
-"""Predict keypoints with a model that `kpnet export` wrote: python predict.py MODEL.onnx IMAGE … > points.csv
-
-It needs onnxruntime, numpy and Pillow alone, and gives the points that kpnet gives."""
+"""Predict keypoints: python predict.py MODEL.onnx IMAGE … > points.csv, with onnxruntime, numpy and Pillow alone."""
 
 import argparse
 import csv
@@ -22,8 +20,7 @@ class Model:
     def __call__(self, image, boxes=None):
         """Predict one image, uint8 (H, W) or RGB (H, W, 3), or each of its boxes (x0, y0, x1, y1) as an instance.
 
-        Returns a dictionary: `points` (N, K, 2), and `confidence` (N, K) and `covariance` (N, K, 2, 2), in squared
-        pixels, where the model has them.
+        The result has `points` (N, K, 2), and where they exist `confidence` (N, K) and `covariance` (N, K, 2, 2).
         """
         image, size = to_channels(image, self.info["channels"]), self.info["input_size"]
         regions = [None] if boxes is None else [region(box, image, self.info["box_scale"], size) for box in boxes]
@@ -87,22 +84,24 @@ def resize(image, rows, columns):
     if rows > height or columns > width:
         at = [((np.arange(n) + 0.5) * (m / n) - 0.5).astype(np.float32) for m, n in axes]
         (r, c), (v, u) = [np.floor(a).astype(int) for a in at], [np.rint(a % 1 * 2048).astype(int) for a in at]
-        u = np.where((c >= 0) & (c < width - 1), u, 0)[:, None]
+        u, v = np.where((c >= 0) & (c < width - 1), u, 0)[:, None], v[:, None, None]
         lines = image[:, c.clip(0, width - 1)] * (2048 - u) + image[:, (c + 1).clip(0, width - 1)] * u >> 4
-        above = lines[r.clip(0, height - 1)] * (2048 - v[:, None, None]) >> 16
-        below = lines[(r + 1).clip(0, height - 1)] * v[:, None, None] >> 16
-        return (above + below + 2 >> 2).astype(np.uint8), matrix
+        lines = lines[r.clip(0, height - 1)] * (2048 - v) // 65536 + lines[(r + 1).clip(0, height - 1)] * v // 65536
+        return (lines + 2 >> 2).astype(np.uint8), matrix
     if height % rows == 0 and width % columns == 0:
         down, across = height // rows, width // columns
-        total = image.reshape(rows, down, columns, across, -1).sum((1, 3), dtype=np.int64)
-        mean = total + 2 >> 2 if down == across == 2 else np.rint(total * np.float32(1 / (down * across)))
-        return mean.astype(np.uint8), matrix
-    edges = [np.arange(n + 1) * (m / n) for m, n in axes]
-    cells = [np.arange(m) for m, _ in axes]
-    shares = [np.minimum(e[1:, None], i + 1) - np.maximum(e[:-1, None], i) for e, i in zip(edges, cells, strict=True)]
-    down, across = (np.where(w > 1e-3, w, 0).astype(np.float32) for w in shares)
-    lines = (down * np.float32(y) @ image.reshape(height, -1).astype(np.float32)).reshape(rows, width, -1)
-    return np.rint(across * np.float32(x) @ lines).astype(np.uint8), matrix
+        total = image.reshape(rows, down, columns, across, -1).sum((1, 3), dtype=np.int32)
+        mean = total.astype(np.float32) * np.float32(1 / (down * across))
+        return (np.floor(mean + 0.5) if down == across == 2 else np.rint(mean)).astype(np.uint8), matrix
+    for axis, (source, target) in ((1, axes[1]), (0, axes[0])):  # in OpenCV's order: a tie is rounded as it does
+        edges, mean = np.arange(target + 1) * (source / target), np.float32(0)
+        for cell in (np.floor(edges[:-1]).astype(int) + k for k in range(source // target + 2)):
+            share = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
+            share = np.where(share > 1e-3, share / np.minimum(source / target, source - edges[:-1]), 0)
+            share = share.astype(np.float32).reshape(-1, *[1] * (2 - axis))
+            mean = mean + np.take(image, cell.clip(0, source - 1), axis) * share
+        image = mean
+    return np.rint(image).astype(np.uint8), matrix
 
 
 if __name__ == "__main__":
