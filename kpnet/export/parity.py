@@ -12,7 +12,7 @@ import torch
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
 from kpnet.data.images import model_inputs
-from kpnet.data.synthetic.faces import SyntheticFaces
+from kpnet.data.synthetic.faces import LARGEST, SyntheticFaces
 from kpnet.inference.predictor import Predictor
 from kpnet.models.exported import Parity
 
@@ -20,7 +20,7 @@ MOST_PIXELS = 1e-3
 """Largest distance, in pixels of the original image, of an exported model's points from those of `Predictor`."""
 BATCH = 16
 DRAWN = 20  # images that are drawn where none are given
-DRAWN_SIZES = ((96, 96), (61, 87), (240, 135), (333, 500), (960, 720))
+DRAWN_SIZES = ((1, 1), (0.64, 0.91), (2.5, 1.4), (3.47, 5.21), (10, 7.5))  # relative to the model's input
 
 Run = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
 
@@ -58,7 +58,9 @@ def drawn_samples(predictor: Predictor, count: int) -> Iterator[Sample]:
     """Yield drawn faces of several sizes as inputs of a model."""
     frames = 1 + sum(predictor.model.frame_window)
     for index in range(count):
-        size = DRAWN_SIZES[index % len(DRAWN_SIZES)]
+        factors = DRAWN_SIZES[index % len(DRAWN_SIZES)]
+        sides = zip(factors, predictor.model.config.input_size, strict=True)
+        size = tuple(min(max(round(factor * side), 16), LARGEST) for factor, side in sides)
         views = []
         for frame in range(frames):
             image = SyntheticFaces(1, size=max(size), seed=index * frames + frame).read(0)[0][: size[0], : size[1]]
