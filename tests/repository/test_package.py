@@ -29,6 +29,10 @@ def test_both_archives_hold_the_recipes(built: Path) -> None:
     wheel = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
     assert {f"kpnet/{recipe}" for recipe in recipes} <= wheel
     assert {"kpnet/py.typed", "kpnet/core/skeletons/facial15.yaml"} <= wheel
+    page = {
+        f"kpnet/export/page/{path.name}" for path in (ROOT / "kpnet" / "export" / "page").iterdir() if path.is_file()
+    }
+    assert page <= wheel
     assert not [name for name in wheel if name.startswith(("tests/", "configs/", "benchmarks/"))]
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}

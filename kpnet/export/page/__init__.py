@@ -1,0 +1,1 @@
+"""The web page that holds a model: its files, how they are put together, and the runtime that they need."""
