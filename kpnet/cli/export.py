@@ -29,6 +29,7 @@ SCRIPT = "predict.py"
 class Target(StrEnum):
     onnx = "onnx"
     torch = "torch"
+    html = "html"
 
 
 class Precision(StrEnum):
@@ -39,7 +40,9 @@ class Precision(StrEnum):
 
 def export(
     run: RunArg,
-    to: Annotated[Target, typer.Option(help="What to write: an ONNX file with a script that runs it, or a .pt2.")],
+    to: Annotated[
+        Target, typer.Option(help="What to write: an ONNX file with a script that runs it, a .pt2, or a web page.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
     precision: Annotated[
         Precision, typer.Option(help="Precision of the network: fp16 halves the file, int8 quarters it (ONNX).")
@@ -51,6 +54,9 @@ def export(
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Take input images of other sizes too, where the network can.")
     ] = False,
+    runtime: Annotated[
+        Path | None, typer.Option(help="Folder with the files of onnxruntime-web, instead of npm's package (HTML).")
+    ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
     force: Annotated[
@@ -65,11 +71,19 @@ def export(
 
     if int8:
         precision = Precision.int8
-    if to is Target.torch and precision is not Precision.fp32:
+    if any_size and to is Target.html:
+        raise KpnetError("--any-size: the page fits images into the model's input; only --to onnx and torch have it")
+    if runtime is not None and to is not Target.html:
+        raise KpnetError("--runtime: only --to html has it")
+    if to is not Target.onnx and precision is not Precision.fp32:
         raise KpnetError(f"--precision {precision.value}: only --to onnx has it")
     model = load_ensemble([run, *(also or [])], decoding=decoding)
     name = file_name(run.resolve().name)
-    names = [f"{name}.onnx", SCRIPT] if to is Target.onnx else [f"{name}.pt2"]
+    names = {
+        Target.onnx: [f"{name}.onnx", SCRIPT],
+        Target.torch: [f"{name}.pt2"],
+        Target.html: [f"{name}.html"],
+    }[to]
     for path in (out / each for each in names):
         same = path.name == SCRIPT and path.is_file() and path.read_bytes() == _script()
         if os.path.lexists(path) and not force and not same:
@@ -78,6 +92,8 @@ def export(
         with output_files(out, names, "--out"):
             if to is Target.onnx:
                 lines = _write_onnx(run, model, out / names[0], precision.value, flip_test, any_size, force)
+            elif to is Target.html:
+                lines = _write_html(run, model, out / names[0], flip_test, runtime)
             else:
                 lines = _write_torch(run, model, out / names[0], flip_test, any_size)
     except ParityError as error:
@@ -91,6 +107,15 @@ def _write_torch(run: Path, model: Any, path: Path, flip_test: bool, any_size: b
     _, samples, source = _validation(run, model)
     info = to_torch(model, path, flip_test=flip_test, any_size=any_size, samples=samples)
     return [_line(path, info, source)]
+
+
+def _write_html(run: Path, model: Any, path: Path, flip_test: bool, runtime: Path | None) -> list[str]:
+    from kpnet.export.html import to_html
+
+    _, samples, source = _validation(run, model)
+    info = to_html(model, path, title=path.stem, flip_test=flip_test, samples=samples, runtime=runtime)
+    source = source if samples is None else f"{source} and drawn faces"
+    return [f"{_line(path, info, source)}; {path.stat().st_size / 1e6:.1f} MB, open it in a browser"]
 
 
 def _write_onnx(

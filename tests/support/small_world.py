@@ -26,6 +26,8 @@ from kpnet.data.unlabelled import build_images
 from kpnet.experiments import runner
 from kpnet.experiments import sweeping as sweep
 from kpnet.experiments.plan import Trial
+from kpnet.export import html
+from kpnet.export.page.runtime import Runtime
 from kpnet.heads import window_of
 from kpnet.inference.video import write_video
 from kpnet.models.autoencoder import Autoencoder
@@ -82,12 +84,13 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Published weights are random ones."""
+    """Published weights are random ones, and ONNX Runtime Web is empty."""
     create = timm_networks._create
     monkeypatch.setattr(timm_networks, "_create", lambda name, channels, _, *rest: create(name, channels, False, *rest))
     monkeypatch.setattr(
         torchvision_networks, "_download", lambda _, name: torchvision.models.get_model(name).state_dict()
     )
+    monkeypatch.setattr(html, "load_runtime", lambda folder: Runtime("1.0", b"", b""))
 
 
 def without_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
