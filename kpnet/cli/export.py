@@ -78,7 +78,8 @@ def export(
     if to is not Target.onnx and precision is not Precision.fp32:
         raise KpnetError(f"--precision {precision.value}: only --to onnx has it")
     model = load_ensemble([run, *(also or [])], decoding=decoding)
-    name = file_name(run.resolve().name)
+    whole = run.resolve()
+    name = file_name((whole.parent if whole.name in ("final", "best") else whole).name)
     names = {
         Target.onnx: [f"{name}.onnx", SCRIPT],
         Target.torch: [f"{name}.pt2"],
@@ -140,8 +141,8 @@ def _write_onnx(
             cost = measure_cost(small, exact, dataset)
             if cost.lost > MOST_LOST and not force:
                 raise ParityError(
-                    f"--precision {precision}: {cost}; more than 2 % of the score: nothing was written; "
-                    "use fp16, or --force to accept it"
+                    f"{precision}: {cost}: more than 2 % of the score is lost, and nothing was written; "
+                    "--force accepts it"
                 )
             lines.append(f"{precision}: {cost}" + ("" if dataset else "; no labelled data to measure the score on"))
         write_atomic(path, (exact if precision == "fp32" else small).read_bytes())
@@ -183,14 +184,5 @@ def _calibration_samples(run: Path) -> list[Sample]:
     config = run_config(run)
     if config is None:
         raise KpnetError(f"int8 is calibrated on training images: {run} is no run folder, whose config names them")
-    plain = config.model_copy(
-        update={
-            "data": config.data.model_copy(
-                update={
-                    "transforms": [],
-                    "train": [entry.model_copy(update={"transforms": None}) for entry in config.data.train],
-                }
-            )
-        }
-    )
-    return list(dataset_samples(build_splits(plain, window_of(config.model.head))[0], CALIBRATION_IMAGES))
+    train, _ = build_splits(config, window_of(config.model.head), augment=False)
+    return list(dataset_samples(train, CALIBRATION_IMAGES))

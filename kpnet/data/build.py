@@ -115,12 +115,15 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
     return joined
 
 
-def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDataset, KeypointDataset | None]:
-    """Build training data with augmentation and validation data without, on one skeleton.
+def build_splits(
+    config: Config, window: tuple[int, int], *, augment: bool = True
+) -> tuple[KeypointDataset, KeypointDataset | None]:
+    """Build training data and validation data on one skeleton.
 
     Args:
         config: The config.
         window: Number of frames before and after each that the model sees (`kpnet.heads.window_of`).
+        augment: Whether to augment and jitter the training data.
 
     Returns:
         Training data, and validation data or None where the config names none.
@@ -128,7 +131,7 @@ def build_splits(config: Config, window: tuple[int, int]) -> tuple[KeypointDatas
     Raises:
         KpnetError: A file cannot be used, or the model sees several frames and the training data are single images.
     """
-    train: KeypointDataset = build_train(config)
+    train: KeypointDataset = build_train(config, augment=augment)
     val = build_val(config, train.skeleton, window)
     if config.data.fold is not None:
         train = Subset(train, split_fold(train, config.data.fold)[0])
