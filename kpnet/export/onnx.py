@@ -84,13 +84,10 @@ def to_onnx(
     if precision == "int8":
         data = quantize(data, [each.pixels for each in calibration_samples or ()])
     info = describe(graph, precision, any_size)
-    parity = measure_parity(
-        predictor,
-        ExportedModel(_with_info(data, info), str(path)).run,
-        list(drawn_samples(predictor, DRAWN)) if samples is None else samples,
-    )
+    samples = list(drawn_samples(predictor, DRAWN)) if samples is None else samples
+    parity = measure_parity(predictor, ExportedModel(_with_info(data, info), str(path)).run, samples)
     if precision == "fp32":
-        check_parity(parity)
+        check_parity(parity, predictor, samples)
     info = info.model_copy(update={"parity": parity})
     write_atomic(Path(path), _with_info(data, info))
     return info

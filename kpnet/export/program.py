@@ -58,8 +58,9 @@ def to_torch(
         found: Any = network(torch.from_numpy(images), torch.from_numpy(matrices))
         return [each.numpy() for each in found]
 
-    parity = measure_parity(predictor, run, drawn_samples(predictor, DRAWN) if samples is None else samples)
-    check_parity(parity)
+    samples = list(drawn_samples(predictor, DRAWN)) if samples is None else samples
+    parity = measure_parity(predictor, run, samples)
+    check_parity(parity, predictor, samples)
     info = describe(graph, "fp32", any_size).model_copy(update={"parity": parity})
     with replacing(Path(path)) as beside:
         torch.export.save(program, beside, extra_files={DESCRIPTION: json.dumps(info.model_dump(mode="json"))})
