@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from kpnet.backbones import list_backbones
     from kpnet.config.loading import load_config
+    from kpnet.core.allocator import keep_freed_memory
     from kpnet.core.errors import KpnetError
     from kpnet.core.skeleton import Skeleton
     from kpnet.evaluation.measurement import evaluate
@@ -43,6 +44,7 @@ _HOME = {
     "TestTime": "kpnet.models.test_time",
     "build_model": "kpnet.models",
     "evaluate": "kpnet.evaluation.measurement",
+    "keep_freed_memory": "kpnet.core.allocator",
     "list_backbones": "kpnet.backbones",
     "list_heads": "kpnet.heads",
     "load_config": "kpnet.config.loading",
@@ -65,6 +67,7 @@ __all__ = [
     "data",
     "decoding",
     "evaluate",
+    "keep_freed_memory",
     "list_backbones",
     "list_heads",
     "load_config",

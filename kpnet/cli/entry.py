@@ -26,6 +26,7 @@ from kpnet.cli.sweep import sweep
 from kpnet.cli.train import demo, train
 from kpnet.cli.tune import tune
 from kpnet.cli.visualize import visualize
+from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import OneLineFormatter
 from kpnet.core.display import one_line
 from kpnet.core.errors import KpnetError, UserInterruptError, first_line
@@ -57,6 +58,7 @@ def main() -> None:
     written, too little memory. It is 130 after Ctrl-C, 1 if the reader of the output has gone, and 70 for any other
     exception, which is a bug: the line names a report with the traceback.
     """
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is shown with escapes
             stream.reconfigure(errors="backslashreplace")

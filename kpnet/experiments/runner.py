@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO, cast
 
 from rich.console import Console
 
+from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError, NotFiniteError, UserInterruptError, first_line
 from kpnet.core.files import write_json
@@ -181,6 +182,7 @@ def _work(trial: Trial, folder: Path, pipe: Any, parent: int, output: Output, wa
     import torch
 
     exit_with_parent(parent)
+    keep_freed_memory()
     multiprocessing.set_start_method(method, force=True)  # spawned loader workers would take six seconds each
     torch.set_num_threads(max(1, torch.get_num_threads() // output.workers))
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kpnet.config.schema import Config
 from kpnet.config.sweep import Range, SweepConfig
+from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
@@ -218,6 +219,7 @@ def failures(trials: Sequence[FrozenTrial]) -> list[str]:
 def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """Work on the study in a process that ends with its parent."""
     exit_with_parent(parent)
+    keep_freed_memory()
     multiprocessing.set_start_method(method, force=True)
     study.work(PlainConsole(), workers)
 
