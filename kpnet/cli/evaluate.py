@@ -77,7 +77,7 @@ def evaluate(
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
     if coco_results is not None and coco_results.suffix.lower() != ".json":
         raise KpnetError(f"--coco-results: {coco_results}: expected a file that ends in .json")
-    model = load_ensemble([run, *(also or [])], decoding=decoding).to(best_device())
+    model = load_ensemble([run, *(also or [])], decoding=decoding, fold=True).to(best_device())
     test_time = parse_test_time(flip_test, scales, shift)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme

@@ -64,7 +64,7 @@ def predict(
     others, videos = find_videos(inputs)
     check_video_options(videos, pseudo_labels or as_json, smooth)
     trained = run_config(run)
-    ensemble = load_ensemble([run, *(also or [])], decoding=decoding)
+    ensemble = load_ensemble([run, *(also or [])], decoding=decoding, fold=True)
     test_time = parse_test_time(flip_test, scales, shift)
     predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size)
     model = predictor.model

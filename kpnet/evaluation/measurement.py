@@ -115,7 +115,7 @@ def evaluate(
     """
     run = Path(model) if isinstance(model, (str, Path)) else None
     if isinstance(model, (str, Path)):
-        model = load_ensemble(model).to(best_device())
+        model = load_ensemble(model, fold=True).to(best_device())
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
     predictions = predict_dataset(model, data, batch_size, test_time)

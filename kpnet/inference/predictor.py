@@ -81,7 +81,7 @@ class Predictor:
     Args:
         model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged. A
             model is used as it is, with the weights that it has at each prediction, and left as it is: a model in
-            training mode stays in it.
+            training mode stays in it. One that is loaded from a folder has its batch norms folded into convolutions.
         test_time: Average over mirrored, scaled and shifted views.
         device: The device to predict on; a model on another one is copied to it. None: where the model is, and for
             folders a GPU if there is one.
@@ -109,7 +109,7 @@ class Predictor:
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise KpnetError(f"batch_size: expected a positive number of images, found {batch_size}")
-        self.model = load_ensemble(model)
+        self.model = load_ensemble(model, fold=True)
         self.test_time = test_time
         self.batch_size = batch_size
         held = next(itertools.chain(self.model.parameters(), self.model.buffers())).device

@@ -13,6 +13,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
 from kpnet.models.build import load_model
 from kpnet.models.exported import SUFFIX, ExportedModel
+from kpnet.models.folding import fold_batch_norms
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime, average
 
@@ -87,7 +88,7 @@ class Ensemble(nn.Module):
 
 
 def load_ensemble(
-    models: Model | Ensemble | Sequence[Model], *, decoding: str | None = None
+    models: Model | Ensemble | Sequence[Model], *, decoding: str | None = None, fold: bool = False
 ) -> KeypointModel | ExportedModel | Ensemble:
     """Load one model, or several as an ensemble.
 
@@ -96,6 +97,7 @@ def load_ensemble(
             `kpnet export` wrote. An ensemble is returned as it is, and a model in a wrapper of torch (`torch.compile`,
             DataParallel, AveragedModel) without it.
         decoding: Decoding to use instead of the trained one, for models that are loaded; see `load_model`.
+        fold: Fold the batch norms of models that are loaded: they predict faster, and can be neither trained nor saved.
 
     Returns:
         The model, or an ensemble where there are several.
@@ -106,16 +108,17 @@ def load_ensemble(
     given = [_unwrap(each) for each in (models if isinstance(models, (list, tuple)) else [models])]
     if len(given) == 1 and isinstance(given[0], Ensemble):
         return given[0]
-    loaded = [_load(each, decoding) if isinstance(each, (str, Path)) else each for each in given]
+    loaded = [_load(each, decoding, fold) if isinstance(each, (str, Path)) else each for each in given]
     for each in loaded:
         if not isinstance(each, (KeypointModel, ExportedModel)):
             raise KpnetError(f"expected a keypoint model, or the folder of one, found a {type(each).__name__}")
     return loaded[0] if len(loaded) == 1 else Ensemble(loaded)
 
 
-def _load(path: str | Path, decoding: str | None) -> KeypointModel | ExportedModel:
+def _load(path: str | Path, decoding: str | None, fold: bool) -> KeypointModel | ExportedModel:
     if Path(path).suffix != SUFFIX:
-        return load_model(path, decoding=decoding)
+        model = load_model(path, decoding=decoding)
+        return fold_batch_norms(model) if fold else model
     if decoding is not None:
         raise KpnetError(f"{path}: its decoding is part of the file: export it with another one")
     return ExportedModel(path)

@@ -51,6 +51,8 @@ class KeypointModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    is_folded: bool = False
+    """Whether `kpnet.models.folding` made it: it predicts, and can be neither trained nor saved."""
 
     def __init__(self, backbone: Backbone, head: Head, config: ModelConfig, skeleton: Skeleton) -> None:
         super().__init__()
@@ -290,8 +292,11 @@ class KeypointModel(nn.Module):
             folder: Where they are written; created if need be.
 
         Raises:
-            KpnetError: A part has values that no file of weights can hold, such as those of a quantised layer.
+            KpnetError: A part has values that no file of weights can hold, such as those of a quantised layer; or it is
+                the model of a `kpnet.Predictor` of a folder.
         """
+        if self.is_folded:
+            raise KpnetError("a Predictor's model is made to predict alone: save the one that kpnet.load_model returns")
         # Seven digits are the precision of float32: 0.485 rather than 0.48500001430511475.
         mean, std = ([float(f"{v:.7g}") for v in each.flatten().tolist()] for each in (self.mean, self.std))
         input_spec = InputSpec(channels=self.backbone.in_channels, mean=mean, std=std)
