@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from kpnet.backbones.base import BACKBONES, Backbone
 from kpnet.core.errors import KpnetError
+from kpnet.core.runtime import is_tracing
 
 MAX_BLOCKS, MAX_RESIDUAL = 16, 1000  # the last block's cells are 65536 pixels wide
 Norm = Literal["none", "batch", "instance", "layer", "group"]
@@ -57,6 +59,20 @@ class ConvSandwich(Backbone):
         return maps
 
 
+class MaxPool2x2(nn.MaxPool2d):
+    """Max-pooling of 2x2 cells, in about half of the time of torch's where no gradient is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch's also finds the indices that a gradient needs; an exported program is to have a pooling.
+        if torch.is_grad_enabled() or is_tracing() or x.device.type != "cpu" or x.shape[-1] % 2 or x.shape[-2] % 2:
+            return super().forward(x)
+        rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a skip connection, `relu(x + branch(x))`; the branch starts at zero."""
 
@@ -75,7 +91,7 @@ class ResidualBlock(nn.Module):
 
 def _sandwich(inp: int, out: int, norm: Norm, dropout: float, residual: int) -> nn.Sequential:
     # ReLU and pooling commute; after the pooling ReLU has a quarter of the work.
-    layers = [*_conv_norm(inp, out, norm), nn.MaxPool2d(2, 2, ceil_mode=True), nn.ReLU(inplace=True)]
+    layers = [*_conv_norm(inp, out, norm), MaxPool2x2(), nn.ReLU(inplace=True)]
     if dropout:
         layers.append(nn.Dropout2d(dropout))
     return nn.Sequential(*layers, *(ResidualBlock(out, norm) for _ in range(residual)))

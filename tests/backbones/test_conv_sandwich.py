@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kpnet.backbones import build_backbone
+from kpnet.backbones.conv_sandwich import MaxPool2x2
 from kpnet.core.errors import KpnetError
 
 
@@ -33,6 +34,24 @@ def test_is_the_course_network() -> None:
     images = torch.rand(2, 1, 96, 96)
     assert torch.equal(net(images)[-1], course(images))
     assert net(images)[-1].shape == (2, 256, 6, 6)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12), (8, 5), (1, 1)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_pooling_without_a_gradient_is_torchs(size: tuple[int, int], memory_format: torch.memory_format) -> None:
+    maps = torch.randn(2, 16, *size).to(memory_format=memory_format)
+    maps[0, 0, 0, 0], maps[0, 1, -1, -1], maps[1, 2] = math.nan, math.inf, -math.inf
+    expected = nn.MaxPool2d(2, 2, ceil_mode=True)(maps)
+    with torch.no_grad():
+        pooled = MaxPool2x2()(maps)
+    assert torch.equal(pooled.nan_to_num(7), expected.nan_to_num(7))
+    assert pooled.is_contiguous(memory_format=memory_format)
+
+
+def test_an_exported_program_has_a_pooling() -> None:
+    with torch.no_grad():
+        program = torch.export.export(MaxPool2x2(), (torch.rand(1, 2, 8, 8),))
+    assert "max_pool2d" in str(program.graph)
 
 
 def test_kaiming_normal() -> None:
