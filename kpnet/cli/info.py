@@ -19,11 +19,12 @@ def info(
     """Summarise a network layer by layer: shapes, parameters, MACs, memory, receptive field, learning rates."""
     from kpnet.cli.printing import render_parameter_groups
     from kpnet.config.loading import load_config, run_config
+    from kpnet.core.model_folder import EXPORTED
     from kpnet.models.build import build_model, load_model
     from kpnet.models.summary import render, summarize
     from kpnet.training.freezing import check_freeze, frozen_stages
 
-    if Path(source).is_dir():
+    if Path(source).is_dir() or Path(source).suffix in EXPORTED:
         if overrides:
             raise KpnetError("overrides apply to a config; the model of a run cannot be changed")
         model, config = load_model(source), run_config(Path(source))

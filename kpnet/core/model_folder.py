@@ -7,6 +7,7 @@ from pathlib import Path
 from kpnet.core.errors import KpnetError
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
+EXPORTED = (".onnx", ".pt2")
 
 
 def model_folder(path: str | Path) -> Path:
@@ -30,6 +31,8 @@ def _folder_of_file(path: Path) -> Path:
     """Return the folder of a file of a saved model or of a run; raise for other files, which say less than a model."""
     if path.name in (WEIGHTS, CONFIG) and (path.parent / WEIGHTS).is_file():
         return path.parent
+    if path.suffix in EXPORTED:
+        raise KpnetError(f"{path}: an exported model, which kpnet predict and evaluate take: give the run folder")
     if path.name in ("config.yaml", "last.ckpt", "metrics.csv"):
         raise KpnetError(f"{path}: a file of a training, not a model: give the run folder, {path.parent}")
     raise KpnetError(f"{path}: not a saved model of kpnet: give a run folder, or a folder with {WEIGHTS} and {CONFIG}")

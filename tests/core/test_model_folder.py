@@ -48,6 +48,8 @@ def test_what_is_none_says_what_there_is(tmp_path: Path) -> None:
     assert "best" not in message
     weights(cut / "best")
     assert str(cut / "best") in refused(cut)
+    (tmp_path / "exported.onnx").touch()
+    assert "run folder" in refused(tmp_path / "exported.onnx")
 
 
 def test_a_file_of_a_saved_model_stands_for_its_folder(tmp_path: Path) -> None:
