@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from kpnet.core.console import PlainConsole
+from kpnet.core.console import PlainConsole, echo
 from kpnet.core.display import display_name, one_line
 from kpnet.core.outputs import output_file
 from kpnet.core.progress import progress
@@ -37,7 +38,7 @@ def run_data_check(data: Path, form: Any, skeleton: str | None, sheet: Path, cou
 
 
 def _report(data: Path, dataset: KeypointDataset, sheet: Path, count: int) -> bool:
-    found = check_data(dataset, progress(range(len(dataset)), "samples"))
+    found = check_data(dataset, progress(range(len(dataset)), "samples"), _print_finding)
     console = PlainConsole()
     console = console if console.is_terminal else PlainConsole(width=200)
     console.print(f"{data}: {type(dataset).__name__}", highlight=False, soft_wrap=True)
@@ -49,6 +50,12 @@ def _report(data: Path, dataset: KeypointDataset, sheet: Path, count: int) -> bo
         save_figure(figure, sheet, png_compression=1)
         console.print(f"contact sheet: {sheet}", highlight=False, soft_wrap=True)
     return bool(found.unusable)
+
+
+def _print_finding(line: str) -> None:
+    """Print what was found on stderr: the report, on stdout, counts it and shows the first ones of its kind."""
+    echo(one_line(line), error=True)
+    sys.stderr.flush()
 
 
 def _choose(found: Findings, samples: int, count: int) -> list[int]:

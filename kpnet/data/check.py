@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,12 +72,18 @@ class Findings:
         return len(self.skipped) + len(self.failed)
 
 
-def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) -> Findings:
+def check_data(
+    dataset: KeypointDataset,
+    progress: Iterable[int] | None = None,
+    on_finding: Callable[[str], None] | None = None,
+) -> Findings:
     """Read every image of a dataset once, and report what is in it and what looks wrong.
 
     Args:
         dataset: The dataset, without augmentation.
         progress: The indices of all samples, such as `range(len(dataset))` in a progress bar. None: no progress bar.
+        on_finding: Called with a line for each instance that the format skipped, then, in the order of the data, as soon
+            as an image cannot be read or looks wrong.
 
     Returns:
         The findings. An image that cannot be read is one of them, not an error.
@@ -94,33 +100,11 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
         found.skipped, found.notes = list(skipped.messages), list(skipped.notes)
     every = np.full((count, points, 2), np.nan)
     image_sizes = np.zeros((count, 2), int)
-    constant: list[str] = []
-    dark: list[str] = []
-    deep: dict[str, int] = {}  # dark images of 16 bits, and how many bits their values fill
-    sizes: dict[str, tuple[int, int] | None] = {}  # of each image; None if it could not be read
-    pixels: defaultdict[bytes, list[str]] = defaultdict(list)
+    images = _Images(dataset, found.failed, on_finding or (lambda line: None))
+    for line in found.skipped:
+        images.say(line)
     for index in range(count) if progress is None else progress:
-        name = dataset.image_name(index)
-        if name in sizes and isinstance(dataset, InstanceDataset):
-            xy = dataset.keypoints(index)
-        else:
-            try:
-                image, xy = dataset.read(index)
-            except (KpnetError, OSError, MemoryError) as error:
-                found.failed.append(str(error) or f"{name}: {type(error).__name__}")
-                sizes[name] = None
-                continue
-            sizes[name] = (image.shape[0], image.shape[1])
-            brightest = int(image.max())
-            if brightest < _DARK and (bits := _filled_bits(dataset, index)) is not None:
-                deep[name] = bits
-            elif brightest - int(image.min()) <= 1:
-                constant.append(name)
-            elif brightest < _DARK:
-                dark.append(name)
-            digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
-            pixels[digest].append(name)
-        size = sizes[name]
+        xy, size = images.look(index)
         if size is None:
             continue
         found.samples += 1
@@ -133,18 +117,78 @@ def check_data(dataset: KeypointDataset, progress: Iterable[int] | None = None) 
         found.boxes += dataset.box(index) is not None
         if beyond.any():
             found.outside_samples.append(index)
-    read = [size for size in sizes.values() if size is not None]
+            images.say(f"{dataset.image_name(index)} #{dataset.instance(index)}: {beyond.sum()} points outside")
+    read = [size for size in images.sizes.values() if size is not None]
     found.images = len(read)
     found.most = max(Counter(map(dataset.image_name, range(count))).values(), default=0)
     if read:
         low, high = min(read, key=np.prod), max(read, key=np.prod)
         found.sizes = (low[1], low[0]), (high[1], high[0])
-    found.duplicates = [names for names in pixels.values() if len(set(names)) > 1]
-    found.same_names = _same_names(sizes)
+    found.duplicates = list(images.duplicates.values())
+    found.same_names = _same_names(images.sizes)
     found.suspicious = find_swapped_sides(every, dataset.skeleton)
     found.notes += find_contradictions(dataset, every)
-    found.hints = find_hints(dataset, every, image_sizes) + describe_dark_images(dataset, constant, dark, deep)
+    found.hints = find_hints(dataset, every, image_sizes)
+    found.hints += describe_dark_images(dataset, images.constant, images.dark, images.deep)
     return found
+
+
+class _Images:
+    """Reads each image of a dataset once, and notes what is odd about it; no pixels are kept.
+
+    Attributes:
+        say: Called with a line as soon as something is found.
+        sizes: Height and width of each image by name; None if it could not be read.
+        constant: Names of images of a single value.
+        dark: Names of images that are nearly black.
+        deep: Names of such images of 16 bits, and how many bits their values fill.
+        duplicates: Names of images with the same pixels, by a digest of these.
+    """
+
+    def __init__(self, dataset: KeypointDataset, failed: list[str], say: Callable[[str], None]) -> None:
+        self.dataset, self.failed, self.say = dataset, failed, say
+        self.sizes: dict[str, tuple[int, int] | None] = {}
+        self.constant: list[str] = []
+        self.dark: list[str] = []
+        self.deep: dict[str, int] = {}
+        self.duplicates: dict[bytes, list[str]] = {}
+        self._first: dict[bytes, str] = {}  # image with these pixels
+
+    def look(self, index: int) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """Return a sample's keypoints (K, 2), and its image's height and width; None if it cannot be read."""
+        name = self.dataset.image_name(index)
+        if name in self.sizes and isinstance(self.dataset, InstanceDataset):
+            return self.dataset.keypoints(index), self.sizes[name]
+        try:
+            image, xy = self.dataset.read(index)
+        except (KpnetError, OSError, MemoryError) as error:
+            self.failed.append(str(error) or f"{name}: {type(error).__name__}")
+            self.say(self.failed[-1])
+            self.sizes[name] = None
+            return np.zeros((0, 2)), None
+        self.sizes[name] = image.shape[0], image.shape[1]
+        self._compare(name, image)
+        self._measure(index, name, image)
+        return xy, self.sizes[name]
+
+    def _measure(self, index: int, name: str, image: np.ndarray) -> None:
+        brightest = int(image.max())
+        if brightest < _DARK and (bits := _filled_bits(self.dataset, index)) is not None:
+            self.deep[name] = bits
+            self.say(f"{name}: nearly black; its values fill {bits} of 16 bits")
+        elif brightest - int(image.min()) <= 1:
+            self.constant.append(name)
+            self.say(f"{name}: a single value everywhere")
+        elif brightest < _DARK:
+            self.dark.append(name)
+            self.say(f"{name}: nearly black")
+
+    def _compare(self, name: str, image: np.ndarray) -> None:
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
+        first = self._first.setdefault(digest, name)
+        if first != name:
+            self.duplicates.setdefault(digest, [first]).append(name)
+            self.say(f"{name}: the same pixels as {first}")
 
 
 def _filled_bits(dataset: KeypointDataset, index: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from support.paths import SHARED
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import COCO, DeepLabCut, SyntheticFaces
+from kpnet.data import COCO, DeepLabCut, KeypointDataset, SyntheticFaces
 from kpnet.data.build import open_dataset
 from kpnet.data.check import check_data, find_swapped_sides
 
@@ -60,6 +61,60 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert found.duplicates == [["a.png", "copies/a.png"]]
     assert found.same_names == [["a.png", "copies/a.png"]]
     assert found.unusable == 2
+
+
+class Odd(KeypointDataset):
+    """Images of 1 MB: in each ten, one that cannot be read, one that is black, one with a point outside, two alike."""
+
+    skeleton = Skeleton(("a",))
+
+    def __init__(self, count: int, log: list[str]) -> None:
+        super().__init__()
+        self.count, self.log = count, log
+
+    def __len__(self) -> int:
+        return self.count
+
+    def visibility(self, index: int) -> np.ndarray:
+        return np.full(1, 2, np.uint8)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        self.log.append(f"read {index}")
+        kind = index % 10
+        if kind == 2:
+            raise KpnetError(f"{index}: cut short")
+        image = np.full((1000, 1000), 9 if kind == 4 else 200, np.uint8)
+        if kind != 4 or index > 4:
+            image.ravel()[:2] = index % 256, (index - (kind == 9)) // 256
+        if kind == 9:  # like the one before
+            image.ravel()[0] -= 1
+        return image, np.full((1, 2), 2000.0 if kind == 6 else 5.0)
+
+
+def test_a_finding_is_given_before_the_next_image_is_read() -> None:
+    log: list[str] = []
+    found = check_data(Odd(10, log), on_finding=log.append)
+    assert [log[k + 1] for k, line in enumerate(log[:-1]) if line in ("read 2", "read 4", "read 6", "read 9")] == [
+        "2: cut short",
+        "4: a single value everywhere",
+        "6 #0: 1 points outside",
+        "9: the same pixels as 8",
+    ]
+    assert len(log) == 10 + 4
+    assert found.failed == ["2: cut short"]
+    assert found.duplicates == [["8", "9"]]
+    assert found.outside_samples == [6]
+
+
+def test_no_image_stays_in_memory() -> None:
+    """What is kept of 1 MB of pixels is their digest, their size and a line."""
+    tracemalloc.start()
+    try:
+        check_data(Odd(60, []))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8e6
 
 
 def faces(count: int = 40) -> tuple[np.ndarray, Skeleton]:
@@ -125,11 +180,31 @@ def test_the_command_says_what_cannot_be_used_once(kpnet: Run, tmp_path: Path) -
     assert done.code == 1
     assert "1 skipped:\n" in done.out
     assert 'a.pts: line 1: "left [eye] right"; expected x y of a point' in done.out
-    assert done.err == ""
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("a.pts: line 1")
     assert (tmp_path / "x.png").is_file()
     kpnet("data", "check", "faces", "--sheet", "x.jpg").refused("--sheet: x.jpg: expected a file that ends in .png")
     kpnet("data", "check", "faces", "--format", "coco").refused("faces: not a file; expected COCO")
     kpnet("data", "check", "faces", "--format", "{name: pts, a: 1}").refused('unknown key "a"')
+
+
+def test_the_command_prints_all_that_cannot_be_read(kpnet: Run, tmp_path: Path) -> None:
+    """As it is found, to stderr; the report has the number and the first ones."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(30):
+        _, data = cv2.imencode(".png", np.random.default_rng(index).integers(0, 255, (40, 40, 3), np.uint8))
+        (folder / f"{index:02}.png").write_bytes(
+            b"no image" if index < 5 else bytes([*data[:900], *bytes(200), *data[1100:]])
+        )
+    cv2.imwrite(str(folder / "30.png"), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+    done = kpnet("data", "check", "photos")
+    assert done.code == 1
+    names = [Path(line.split(":")[0]).name for line in done.err.splitlines()]
+    assert names == [f"{index:02}.png" for index in range(30)]
+    assert "5 skipped" in done.out
+    assert "25 images that cannot be read" in done.out
+    assert "… 5 more" in done.out
 
 
 def test_a_format_is_told_from_the_data(tmp_path: Path) -> None:
