@@ -9,13 +9,14 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".kpnet-"  # beginning of the names of files that are being written; a killed process leaves one behind
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, surrogates, and separators of lines and paragraphs
+_watchers: list[Callable[[Path, Path], None]] = []
 _SHOWN = 40  # characters of the file's own name that are in it
 
 
@@ -51,6 +52,16 @@ def write_json(path: Path, values: Any) -> None:
 
 
 @contextmanager
+def watching_writes(watcher: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Call a function with the path of each file that is written, and with that of its content, before it is there."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file with the same suffix, and rename it to `path` unless an error was raised."""
     with _beside(path, f"part.{path.name[-_SHOWN:]}") as beside:
@@ -75,6 +86,8 @@ def _beside(path: Path, ending: str) -> Iterator[Path]:
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut after the renaming could leave an empty file
+        for watcher in tuple(_watchers):
+            watcher(path, beside)
         os.replace(beside, path)
     except OSError as error:  # a full disk does not say which file
         raise OSError(error.errno, error.strerror, str(path)) from None

@@ -16,13 +16,14 @@ LOCK = ".kpnet.lock"  # name of the file in a folder
 
 
 @contextmanager
-def locked(path: Path, folder: Path, timeout: float = 0) -> Iterator[None]:
-    """Hold a lock file, which is left behind.
+def locked(path: Path, folder: Path, timeout: float = 0, *, remove: bool = False) -> Iterator[None]:
+    """Hold a lock file.
 
     Args:
         path: The lock file.
         folder: What it guards, for the message.
         timeout: Seconds to wait for another process.
+        remove: Remove the file at the end, before others can lock it. False: it is left behind.
 
     Raises:
         KpnetError: Another process holds it; the message names the process and its machine where they are known.
@@ -40,6 +41,9 @@ def locked(path: Path, folder: Path, timeout: float = 0) -> Iterator[None]:
                 path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
+        if remove:
+            with suppress(OSError):  # Windows: it is open
+                path.unlink()
         lock.release()
 
 

@@ -1,7 +1,8 @@
 """Which files kpnet may write: none that is an input, and none that is the user's.
 
 A folder that kpnet writes into gets a file `.kpnet`. It holds kpnet's version, what the folder is (such as a run), and
-a digest of each output file: a file is replaced only if it is still as kpnet wrote it.
+a digest of each output file: a file is replaced only if it is still as kpnet wrote it. While a command writes, its
+digests are in a journal of its own, which is read if the command is killed.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kpnet import __version__
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import PARTIAL, write_json
-from kpnet.core.locking import LOCK
+from kpnet.core.files import PARTIAL, append_durably, partial_path, watching_writes, write_json
+from kpnet.core.locking import LOCK, locked
 
 MARKER = ".kpnet"
+_MARKER_LOCK = f"{PARTIAL}marker.lock"
+_JOURNAL = "written"  # suffix of a journal
+_PATIENCE = 60  # seconds to wait for a process that changes the marker
 
 
 @contextmanager
 def output_files(
     folder: str | Path, names: Iterable[str | Path], option: str, inputs: Iterable[str | Path] = ()
 ) -> Iterator[None]:
-    """Check that output files may be written, and note afterwards that kpnet wrote them.
+    """Check that output files may be written, and note which of them kpnet wrote, with `kpnet.core.files`, meanwhile.
 
     The folder is created. If nothing is written into it, it is removed again.
 
@@ -44,15 +48,23 @@ def output_files(
     folder, files = Path(folder), [Path(name).as_posix() for name in names]
     _check_files(folder, files, option, inputs)
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    _note(folder, dict.fromkeys(files))  # kpnet's, whatever is in them: the process may be killed
+    _begin(folder)
+    named = {(folder / name).absolute(): name for name in files}
+    journal, written = partial_path(folder / MARKER, _JOURNAL), {}
+
+    def note(path: Path, content: Path) -> None:
+        if (name := named.get(path.absolute())) is not None:
+            written[name] = _digest(content)
+            append_durably(journal, (json.dumps([name, written[name]]) + "\n").encode())
+
     try:
-        yield
+        with watching_writes(note):
+            yield
     except BaseException:
-        with suppress(OSError):
-            _note_written(folder, files, missing)
+        with suppress(OSError, KpnetError):
+            _end(folder, written, missing, journal)
         raise
-    _note_written(folder, files, missing)
+    _end(folder, written, missing, journal)
 
 
 def output_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ()) -> Any:
@@ -63,7 +75,7 @@ def output_file(path: str | Path, option: str, inputs: Iterable[str | Path] = ()
 
 def _check_files(folder: Path, names: list[str], option: str, inputs: Iterable[str | Path]) -> None:
     sources = {_identity(path): path for path in inputs}
-    known = read_marker(folder).get("files", {})
+    known = _known_digests(folder)
     for parent in {(folder / name).parent for name in names}:
         check_writable(parent)
     seen = {MARKER}
@@ -85,7 +97,7 @@ def _check_files(folder: Path, names: list[str], option: str, inputs: Iterable[s
             raise KpnetError(f"{path}: writing it would replace the input {sources[identity]}; give another {option}")
         if name not in known or not stat.S_ISREG(found):
             raise KpnetError(f"{path}: exists, and kpnet did not write it; give another {option}, or move it away")
-        if not _is_as_written(path, known[name]):
+        if _digest(path) not in known[name]:
             raise KpnetError(f"{path}: was changed after kpnet wrote it; give another {option}, or move it away")
 
 
@@ -110,11 +122,11 @@ def check_writable(folder: Path) -> None:
 def written_files(folder: Path, among: Set[Path]) -> set[Path]:
     """Return those of some paths below a folder that are files as kpnet wrote them, by the folder's marker."""
     try:
-        known = read_marker(folder).get("files", {})
+        known = _known_digests(folder)
     except KpnetError:  # another program's file of that name
         return set()
-    listed = {folder / name: digest for name, digest in known.items()}
-    return {path for path, digest in listed.items() if path in among and _is_as_written(path, digest)}
+    listed = {folder / name: digests for name, digests in known.items()}
+    return {path for path, digests in listed.items() if path in among and _digest(path) in digests}
 
 
 def folder_kind(folder: Path) -> str | None:
@@ -132,7 +144,8 @@ def is_occupied(folder: Path) -> bool:
 
 def mark_folder(folder: Path, kind: str) -> None:
     """Note in an existing folder what kpnet made it for."""
-    write_json(folder / MARKER, {**read_marker(folder), "kpnet": __version__, "kind": kind})
+    with _locked_marker(folder):
+        write_json(folder / MARKER, {**read_marker(folder), "kpnet": __version__, "kind": kind})
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
@@ -159,27 +172,73 @@ def read_marker(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _note(folder: Path, digests: Mapping[str, str | None], absent: Collection[str] = ()) -> dict[str, Any]:
-    """Note the digests of files in the marker, and forget the absent ones; return what it holds then."""
-    marker = read_marker(folder)
-    files = {name: digest for name, digest in marker.get("files", {}).items() if name not in absent}
-    files |= digests
-    marker = {**marker, "kpnet": __version__, "files": files}
-    if files or "kind" in marker:
-        write_json(folder / MARKER, marker)
-    else:
+def _begin(folder: Path) -> None:
+    """Create a folder with its marker, into which the journals of killed commands go."""
+    for last in (False, False, True):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked_marker(folder):
+                marker, journals = read_marker(folder), _journals(folder)
+                written = {name: digest for path in journals for name, digest in _entries(path)}
+                there = {name: digest for name, digest in written.items() if _has_digest(folder / name, digest)}
+                _write_marker(folder, {**marker, "files": marker.get("files", {}) | there})
+                for path in journals:
+                    path.unlink(missing_ok=True)
+                return
+        except FileNotFoundError:  # a command that wrote nothing has just removed it
+            if last:
+                raise
+
+
+def _end(folder: Path, written: Mapping[str, str], made: list[Path], journal: Path) -> None:
+    """Note what was written, and remove what was made for nothing."""
+    with _locked_marker(folder):
+        marker = read_marker(folder)
+        files = {**marker.get("files", {}), **written}
+        files = {name: digest for name, digest in files.items() if name not in written or (folder / name).is_file()}
+        journal.unlink(missing_ok=True)
+        if files or "kind" in marker or _journals(folder):
+            _write_marker(folder, {**marker, "files": files})
+            return
         (folder / MARKER).unlink(missing_ok=True)
-    return marker
+    with suppress(OSError):
+        for each in made:  # the innermost first; one that is not empty stays
+            each.rmdir()
 
 
-def _note_written(folder: Path, names: list[str], made: list[Path]) -> None:
-    """Note the digests of the files that are there, and remove what was made for nothing."""
-    there = {name: _digest(folder / name) for name in names if (folder / name).is_file()}
-    marker = _note(folder, there, set(names) - set(there))
-    if not marker["files"]:
-        with suppress(OSError):
-            for each in made:  # the innermost first; one that is not empty stays
-                each.rmdir()
+def _write_marker(folder: Path, values: Mapping[str, Any]) -> None:
+    write_json(folder / MARKER, {**values, "kpnet": __version__})
+
+
+def _locked_marker(folder: Path) -> AbstractContextManager[None]:
+    return locked(folder / _MARKER_LOCK, folder, _PATIENCE, remove=True)
+
+
+def _known_digests(folder: Path) -> dict[str, set[str]]:
+    """Return the digests that each file may have that kpnet wrote, by the marker and the journals in its folder."""
+    noted = list(read_marker(folder).get("files", {}).items())
+    known: dict[str, set[str]] = {}
+    for name, digest in [*noted, *(entry for path in _journals(folder) for entry in _entries(path))]:
+        if isinstance(digest, str):
+            known.setdefault(name, set()).add(digest)
+    return known
+
+
+def _journals(folder: Path) -> list[Path]:
+    """Return the journals of commands that are at work in a folder, or were killed."""
+    return sorted(path for path in folder.glob(f"{PARTIAL}*.{_JOURNAL}") if path.is_file() and not path.is_symlink())
+
+
+def _entries(journal: Path) -> list[tuple[str, str]]:
+    """Return the names and digests in a journal; its last line may be cut short."""
+    found, lines = [], b""
+    with suppress(FileNotFoundError):  # its command has just ended
+        lines = journal.read_bytes()
+    for line in lines.splitlines():
+        with suppress(ValueError, TypeError):
+            name, digest = map(str, json.loads(line))
+            found.append((name, digest))
+    return found
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -191,9 +250,11 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_as_written(path: Path, digest: str | None) -> bool:
-    """Return whether a file has a digest; None stands for a file whose writing was interrupted."""
-    return digest is None or digest == _digest(path)
+def _has_digest(path: Path, digest: str) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and _digest(path) == digest
+    except (OSError, ValueError):
+        return False
 
 
 def _digest(path: Path) -> str:

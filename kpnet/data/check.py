@@ -82,8 +82,8 @@ def check_data(
     Args:
         dataset: The dataset, without augmentation.
         progress: The indices of all samples, such as `range(len(dataset))` in a progress bar. None: no progress bar.
-        on_finding: Called with a line for each instance that the format skipped, then, in the order of the data, as soon
-            as an image cannot be read or looks wrong.
+        on_finding: Called with a line for each instance that the format skipped, and then for each image that cannot be
+            read or looks wrong, in the order of the data and before the next one is read.
 
     Returns:
         The findings. An image that cannot be read is one of them, not an error.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.console import Run
 
+from kpnet.core.files import write_atomic
 from kpnet.core.outputs import output_files
 
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -70,7 +71,7 @@ def test_nothing_of_the_users_is_overwritten(
     (tmp_path / "figures" / "a").mkdir(parents=True)
     (tmp_path / "figures" / "a" / "features.png").write_text("mine")
     with output_files(tmp_path / "drawn", ["a.png"], "--out"):
-        shutil.copyfile(photos / "a.png", tmp_path / "drawn" / "a.png")
+        write_atomic(tmp_path / "drawn" / "a.png", (photos / "a.png").read_bytes())
     before = tree(tmp_path)
     done = kpnet(*(trained if word == "RUN" else word for word in shlex.split(line)))
     assert done.code == 2, done

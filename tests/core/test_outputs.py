@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from kpnet.core.outputs import (
     written_files,
 )
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the other process is a fork")
 Tree = Callable[[Path], dict[str, bytes | None]]
 
 
@@ -33,6 +36,23 @@ def write(folder: Path, files: dict[str, str], inputs: tuple[Path, ...] = ()) ->
         for name, text in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             write_atomic(folder / name, text.encode())
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Begin to work in a process of its own, and return its number; it ends with code 1 if it fails."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def in_process(work: Callable[[], None]) -> tuple[int, int]:
+    """The number and status of a process that has done the work."""
+    return os.waitpid(fork(work), 0)
 
 
 def refused(folder: Path, name: str, *words: str, inputs: tuple[Path, ...] = ()) -> None:
@@ -118,30 +138,92 @@ def test_a_failure_leaves_nothing_that_was_made_for_nothing(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_after_a_failure_or_a_kill_the_same_command_goes_on(tmp_path: Path) -> None:
-    """A killed process leaves the marker as it was at the beginning."""
-    markers = []
-
+def test_after_a_failure_the_same_command_goes_on(tmp_path: Path) -> None:
     def stop() -> None:
         with output_files(tmp_path, ["a.csv", "b.csv"], "--out"):
-            (tmp_path / "a.csv").write_text("half of the rows")
-            markers.append((tmp_path / MARKER).read_bytes())
+            write_atomic(tmp_path / "a.csv", b"half of the rows")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop()
-    (killed,) = markers
     assert set(read_marker(tmp_path)["files"]) == {"a.csv"}
-    (tmp_path / "b.csv").write_text("written, and then killed")
-    (tmp_path / MARKER).write_bytes(killed)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", MARKER}
     write(tmp_path, {"a.csv": "all rows", "b.csv": "all rows"})
+
+
+@forks
+def test_a_killed_command_replaces_what_it_wrote_and_nothing_that_came_after(tmp_path: Path, tree: Tree) -> None:
+    """Of five files it wrote three, one of them for the second time."""
+    names = {f"{letter}.csv": "new" for letter in "abcde"}
+    write(tmp_path, {"d.csv": "old", "e.csv": "old"})
+
+    def die() -> None:
+        with output_files(tmp_path, names, "--out"):
+            for name in ("a.csv", "b.csv", "d.csv"):
+                write_atomic(tmp_path / name, b"of the killed one")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(in_process(die)[1]) == signal.SIGKILL
+    (journal,) = tmp_path.glob(f"{PARTIAL}*")
+    journal.write_bytes(journal.read_bytes() + b'["b.c')  # killed as it wrote a line
+    every = {tmp_path / name for name in names}
+    assert written_files(tmp_path, every) == {tmp_path / f"{letter}.csv" for letter in "abde"}
+    (tmp_path / "b.csv").write_text("corrected by hand")
+    (tmp_path / "c.csv").write_text("of the user")
+    before = tree(tmp_path)
+    refused(tmp_path, "b.csv", "was changed after kpnet wrote it", "--out")
+    refused(tmp_path, "c.csv", "kpnet did not write it", "--out")
+    assert tree(tmp_path) == before
+    for name in ("b.csv", "c.csv"):
+        (tmp_path / name).rename(tmp_path / f"mine_{name}")
+    for _ in range(2):
+        write(tmp_path, names)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "mine_b.csv", "mine_c.csv", MARKER}
+
+
+@forks
+def test_a_command_killed_before_it_replaced_a_file_leaves_it_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal has the digest of what never came."""
+    write(tmp_path, {"a.csv": "old"})
+
+    def die() -> None:
+        with output_files(tmp_path, ["a.csv"], "--out"):
+            monkeypatch.setattr(os, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            write_atomic(tmp_path / "a.csv", b"new")
+
+    in_process(die)
+    assert (tmp_path / "a.csv").read_text() == "old"
+    write(tmp_path, {"b.csv": "of another command"})
+    write(tmp_path, {"a.csv": "new"})
+
+
+@forks
+def test_two_commands_in_one_folder_note_all_of_their_files(tmp_path: Path) -> None:
+    """Each of them 40 times; without a lock, one would undo the other's notes, or remove its folder."""
+    folder = tmp_path / "out"
+
+    def work(letter: str) -> None:
+        for number in range(40):
+            with suppress(ZeroDivisionError), output_files(folder, [f"{letter}{number}.csv"], "--out"):
+                if number % 2:
+                    raise ZeroDivisionError  # nothing is written: the folder is removed if it is empty
+                write_atomic(folder / f"{letter}{number}.csv", b"text")
+
+    first = fork(lambda: work("a"))
+    assert in_process(lambda: work("b"))[1] == 0
+    assert os.waitpid(first, 0)[1] == 0
+    noted = set(read_marker(folder)["files"])
+    assert noted == {f"{letter}{number}.csv" for letter in "ab" for number in range(0, 40, 2)}
+    assert {path.name for path in folder.iterdir()} == noted | {MARKER}
 
 
 def test_files_of_two_options_in_one_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with output_file(tmp_path / "a.png", "--plot"), output_file(tmp_path / "b.json", "--coco-results"):
-            (tmp_path / "a.png").write_text("a")
-            (tmp_path / "b.json").write_text("b")
+            write_atomic(tmp_path / "a.png", b"a")
+            write_atomic(tmp_path / "b.json", b"b")
     assert set(read_marker(tmp_path)["files"]) == {"a.png", "b.json"}
     with pytest.raises(KpnetError, match="found a folder"), output_file(Path(), "--out"):
         pytest.fail("it is the working folder")
