@@ -35,7 +35,7 @@ def compare(
 ) -> None:
     """Train several configs with several seeds, and compare them in a table and an HTML page.
 
-    The exit code is 1 if a training failed; the same command tries it again.
+    The exit code is 1 if a training failed or diverged; the same command tries it again.
     """
     from kpnet.experiments import comparison
 

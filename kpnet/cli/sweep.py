@@ -26,7 +26,7 @@ def sweep(
 ) -> None:
     """Search for the best values of config keys: a grid, at random, or Bayesian.
 
-    The exit code is 1 if a trial failed; the same command tries it again.
+    The exit code is 1 if a trial failed; the same command tries it again. One that diverges counts as the worst.
     """
     from kpnet.experiments import sweeping
     from kpnet.experiments.sweep_space import load_sweep

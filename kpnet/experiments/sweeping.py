@@ -176,8 +176,8 @@ def sweep(
         The finished trials.
 
     Raises:
-        KpnetError: If a trial asks for several devices, no trial finishes, `out` holds something else, `storage` is a
-            file, or the study belongs to another sweep.
+        KpnetError: If a trial asks for several devices, every trial fails or diverges, `out` holds something else,
+            `storage` is a file, or the study belongs to another sweep.
     """
     if storage is not None and storage.startswith("sqlite:"):
         raise KpnetError(
@@ -202,16 +202,15 @@ def sweep(
                 raise KpnetError(f"{out}: a worker ended too early; the same command continues")
         found = finished_trials(study.open())
         write_tables(settings, found, out)
-    problems = failures(found)
-    if len(problems) == len(found):
-        raise KpnetError(
-            f"{out}: no trial was finished; the last one: {problems[-1] if problems else 'none was begun'}"
-        )
+    without = [trial for trial in found if trial.state == TrialState.FAIL or trial.user_attrs.get("diverged")]
+    if len(without) == len(found):
+        last = f"trial {without[-1].number}: {without[-1].user_attrs['note']}" if without else "none was begun"
+        raise KpnetError(f"{out}: no trial was finished; the last one: {last}")
     return found
 
 
 def failures(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Return a line for each trial that failed; one that diverged or was stopped has an outcome."""
+    """Return a line for each trial that failed; one that was stopped has a result, and one that diverged the worst."""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     return [f"trial {trial.number}: {trial.user_attrs['note']}" for trial in failed]
 

@@ -195,6 +195,15 @@ def test_a_search_whose_trials_all_fail_ends(
     assert "no memory" in done.err
 
 
+@pytest.mark.parametrize(("rates", "code"), [([1.0, 0.01], 0), ([1.0], 2)])
+def test_a_trial_that_diverged_counts_as_the_worst_but_is_no_result(
+    rates: list[float], code: int, kpnet: Run, recipe: Callable[..., Path], scored: list[Any]
+) -> None:
+    done = kpnet("sweep", recipe({LR: rates}), "--out", "out")
+    assert done.code == code, done
+    assert ("no trial was finished; the last one: trial 0: the loss is not finite" in done.err) == bool(code)
+
+
 def test_a_search_with_some_failures_ends_with_all_its_trials(
     kpnet: Run, recipe: Callable[..., Path], failing: list[bool]
 ) -> None:
