@@ -55,7 +55,7 @@ def predict(
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images, find_videos
     from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
-    from kpnet.inference.predictor import Predictor
+    from kpnet.inference.predictor import Predictor, trained_bits
     from kpnet.inference.tables import LabelTable, PredictionTable
     from kpnet.models.ensemble import load_ensemble
 
@@ -64,9 +64,11 @@ def predict(
     others, videos = find_videos(inputs)
     check_video_options(videos, pseudo_labels or as_json, smooth)
     trained = run_config(run)
-    ensemble = load_ensemble([run, *(also or [])], decoding=decoding, fold=True)
+    runs = [run, *(also or [])]
+    ensemble = load_ensemble(runs, decoding=decoding, fold=True)
     test_time = parse_test_time(flip_test, scales, shift)
-    predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size)
+    bits = trained_bits(runs) if others else None
+    predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size, bits=bits)
     model = predictor.model
     crops = model.config.crop is not None
     failures: list[str] = []

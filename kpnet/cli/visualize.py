@@ -29,13 +29,18 @@ def visualize(
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Use only the first N images.")] = 4,
 ) -> None:
     """Draw what a network sees: filters, feature maps, heatmaps, and the uncertainty of its points."""
+    from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images
     from kpnet.models.build import load_model
 
     model = load_model(run).to(best_device())
     failures: list[str] = []
-    images = find_images(inputs, failures) if inputs else validation_images(run, model)
+    trained = run_config(run)
+    if inputs:
+        images = find_images(inputs, failures, None if trained is None else trained.data)
+    else:
+        images = validation_images(run, model)
     lines = draw_images(model, images[:limit], out, failures, inputs or ())
     if len(images) > limit:
         lines.append(f"the first {limit} of {len(images)} images; --limit takes more")

@@ -18,8 +18,9 @@ from kpnet.core.yaml import parse_yaml, read_yaml, write_yaml
 
 
 def run_config(run: Path) -> Config | None:
-    """Return the config of a run folder, or of the folder of one of its models; None if there is none."""
-    saved = (run.parent if run.name in ("final", "best") else run) / "config.yaml"
+    """Return the config of a run folder, of the folder of one of its models, or of a file in them; None without one."""
+    folder = (run.parent if run.is_file() else run).resolve()
+    saved = (folder.parent if folder.name in ("final", "best") else folder) / "config.yaml"
     return load_config(saved) if saved.is_file() else None
 
 

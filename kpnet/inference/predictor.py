@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -15,9 +16,11 @@ import torch
 from PIL import Image
 
 from kpnet import coordinates
+from kpnet.config.loading import run_config
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.registry import split_spec
 from kpnet.core.runtime import best_device
-from kpnet.data.images import Box, model_inputs, read_image
+from kpnet.data.images import Box, check_bits, model_inputs, read_image
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
 
@@ -86,6 +89,8 @@ class Predictor:
         device: The device to predict on; a model on another one is copied to it. None: where the model is, and for
             folders a GPU if there is one.
         batch_size: Images, or boxes, per forward pass.
+        bits: Bits, from 8 to 16, that the values of 16-bit image files fill. None: for the folder of a run or of one of
+            its models those of the training's `data.format`, else 16.
 
     Raises:
         KpnetError: A model cannot be loaded, the models do not share their points and input, there is no such device,
@@ -106,6 +111,7 @@ class Predictor:
         test_time: TestTime | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
+        bits: int | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise KpnetError(f"batch_size: expected a positive number of images, found {batch_size}")
@@ -113,8 +119,12 @@ class Predictor:
         self.test_time = test_time
         self.batch_size = batch_size
         held = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+        given = model if isinstance(model, (list, tuple)) else [model]
+        self._runs = [Path(each) for each in given if isinstance(each, (str, Path))]
+        if bits is not None:
+            check_bits(bits)
+            self.bits = bits
         if device is None:
-            given = model if isinstance(model, (list, tuple)) else [model]
             device = best_device() if all(isinstance(each, (str, Path)) for each in given) else held
         try:
             self.device = torch.empty(0, device=device).device
@@ -122,6 +132,11 @@ class Predictor:
             raise KpnetError(f"device {device}: {first_line(error)}") from None
         if self.device != held:
             self.model = copy.deepcopy(self.model).to(self.device)
+
+    @cached_property
+    def bits(self) -> int:
+        """Bits that the values of 16-bit image files fill; read from the runs' configs once a file is predicted."""
+        return trained_bits(self._runs)
 
     @overload
     def __call__(self, image: ImageLike, boxes: Sequence[Box] | None = None) -> Prediction: ...
@@ -145,11 +160,17 @@ class Predictor:
             KpnetError: An image cannot be read, or a box is not valid.
         """
         if not isinstance(image, (list, tuple)):
-            return next(self.stream([_named(image, boxes)]))
+            return next(self.stream([self._named(image, boxes)]))
         boxes = [None] * len(image) if boxes is None else boxes
         if len(boxes) != len(image):
             raise KpnetError(f"expected the boxes of each of the {len(image)} images, found those of {len(boxes)}")
-        return list(self.stream(_named(each, own) for each, own in zip(image, boxes, strict=True)))
+        return list(self.stream(self._named(each, own) for each, own in zip(image, boxes, strict=True)))
+
+    def _named(self, image: ImageLike, boxes: Sequence[Box] | None) -> tuple[str, Any, Sequence[Box] | None]:
+        """Return an image with its name, its file or "", and its boxes."""
+        if isinstance(image, (str, Path)):
+            return str(image), read_image(image, bits=self.bits), boxes
+        return "", image, boxes
 
     def stream(self, images: Iterable[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         """Predict many images, in batches.
@@ -270,9 +291,30 @@ class Predictor:
         return Prediction(name, names, points, confidence, covariance)
 
 
-def _named(image: ImageLike, boxes: Sequence[Box] | None) -> tuple[str, Any, Sequence[Box] | None]:
-    """Return an image with its name, its file or "", and its boxes."""
-    return (str(image), read_image(image), boxes) if isinstance(image, (str, Path)) else ("", image, boxes)
+def trained_bits(runs: Iterable[Path]) -> int:
+    """Return the `bits` of 16-bit images with which the models of runs were trained.
+
+    Args:
+        runs: Folders of runs or of their models; others count as of 16 bits.
+
+    Returns:
+        The bits; 16 without a run.
+
+    Raises:
+        KpnetError: The runs were trained with different ones, or a config is wrong.
+    """
+    found: dict[int, Path] = {}
+    for run in runs:
+        config = run_config(run)
+        options = {} if config is None else split_spec(config.data.format, "data.format")[1]
+        found.setdefault(int(options.get("bits", 16)), run)
+    if len(found) > 1:
+        (first, one), (second, other) = list(found.items())[:2]
+        raise KpnetError(
+            f"{other}: was trained on images of {second} bits, and {one} of {first}; predict with one of them, or give "
+            "Predictor the bits"
+        )
+    return next(iter(found), 16)
 
 
 def to_pixels(image: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -385,3 +386,38 @@ def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(KpnetError, match=rf"device {device}: ") as caught:
         Predictor(blob_finder(), device=device)
     assert "\n" not in str(caught.value)
+
+
+def run_of(folder: Path, bits: int | None) -> Path:
+    """A run folder whose config says how its 16-bit images were read."""
+    form = {"name": "points_csv"} if bits is None else {"name": "points_csv", "bits": bits}
+    blob_finder().save(folder / "final")
+    values = {"name": "deep", "model": {"backbone": "conv_sandwich", "head": "heatmap"}, "data": {"format": form}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.mark.parametrize("place", ["", "final", "final/model.safetensors"])
+def test_files_are_read_with_the_bits_of_the_run(place: str, tmp_path: Path) -> None:
+    """A model without a run reads all 16 bits, and the argument wins."""
+    deep = np.random.default_rng(0).integers(0, 4096, (32, 32), np.uint16)
+    path, run = tmp_path / "deep.png", run_of(tmp_path / "run", 12)
+    cv2.imwrite(str(path), deep)
+    found, whole = Predictor(run / place), Predictor(run / place, bits=16)
+    assert (found.bits, whole.bits, Predictor(blob_finder()).bits) == (12, 16, 16)
+    for predictor, shift in ((found, 4), (whole, 8)):
+        expected = predictor(np.repeat((deep >> shift).astype(np.uint8)[..., None], 3, -1))
+        assert np.array_equal(predictor(path).keypoints, expected.keypoints)
+    assert not np.array_equal(found(path).keypoints, whole(path).keypoints)
+
+
+def test_runs_with_different_bits_do_not_read_one_file(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / "a", 12), run_of(tmp_path / "b", None)]
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((32, 32), np.uint16))
+    predictor = Predictor(runs)
+    assert predictor(np.zeros((32, 32), np.uint8)).keypoints.shape == (1, 2, 2)
+    with pytest.raises(KpnetError, match=r"b: was trained on images of 16 bits, and .*a of 12"):
+        predictor(tmp_path / "x.png")
+    assert np.isfinite(Predictor(runs, bits=12)(tmp_path / "x.png").keypoints).all()
+    with pytest.raises(KpnetError, match="bits: expected 8 to 16"):
+        Predictor(runs[0], bits=7)
