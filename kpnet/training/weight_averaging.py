@@ -65,7 +65,8 @@ class EndAverage(Average):
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._begun and trainer.current_epoch < self.start:  # a run that was lengthened averages its new last epochs
+        # Averaged at the ends of epochs before: a run that was lengthened averages its new last epochs.
+        if self._begun and trainer.current_epoch <= self.start:
             assert self._average_model is not None
             self._average_model.n_averaged.zero_()
 

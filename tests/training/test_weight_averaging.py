@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -39,21 +40,25 @@ class Climber(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def climbed(settings: EMA | SWA, epochs: int, folder: Path, dtype: torch.dtype = torch.float32) -> Climber:
+def climbed(
+    settings: EMA | SWA, epochs: int, folder: Path, dtype: torch.dtype = torch.float32, resume: Path | None = None
+) -> Climber:
     steps: Any = torch.zeros(STEPS, 1)
     module = Climber().to(dtype)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[weight_average(settings, epochs, half=dtype != torch.float32)],
+        callbacks=[
+            weight_average(settings, epochs, half=dtype != torch.float32),
+            ModelCheckpoint(folder / str(epochs), save_last=True, save_top_k=0),
+        ],
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
-    trainer.fit(module, DataLoader(steps, batch_size=1), DataLoader(steps[:1]))
+    trainer.fit(module, DataLoader(steps, batch_size=1), DataLoader(steps[:1]), ckpt_path=resume)
     return module
 
 
@@ -87,3 +92,14 @@ def test_swa_is_the_mean_of_the_last_epochs_ends(start: float, first: int, tmp_p
     assert module.weight.item() == pytest.approx(sum(ends[first:]) / len(ends[first:]))
     seen = [end if epoch <= first else sum(ends[first:epoch]) / (epoch - first) for epoch, end in enumerate(ends)]
     assert module.validated == pytest.approx(seen)
+
+
+@pytest.mark.parametrize(("start", "epochs", "first"), [(0.5, 4, 2), (0.6, 5, 3)])
+def test_a_lengthened_training_averages_its_new_last_epochs(
+    start: float, epochs: int, first: int, tmp_path: Path
+) -> None:
+    """After two epochs, the second of which was averaged, also where the new ones begin with the next epoch."""
+    climbed(SWA(start=start), 2, tmp_path)
+    module = climbed(SWA(start=start), epochs, tmp_path, resume=tmp_path / "2" / "last.ckpt")
+    ends = [3.0 * (epoch + 1) for epoch in range(epochs)]
+    assert module.weight.item() == pytest.approx(sum(ends[first:]) / len(ends[first:]))
