@@ -36,6 +36,17 @@ LIBRARIES = [
     *("torch", "torchvision", "timm", "lightning", "albumentations", "cv2", "scipy", "pandas", "matplotlib.pyplot"),
     *("pydantic", "hypothesis", "typer", "rich"),
 ]
+# Tests of a module at another path than its own: what moves an image, and what is written and read back.
+FURTHER = {
+    "data/transforms/matrices": "data/transforms/test_augment.py",
+    **dict.fromkeys(
+        (
+            f"data/formats/{name}"
+            for name in ("coco", "deeplabcut", "kaggle_csv", "npz", "points_csv", "pts", "writing")
+        ),
+        "data/test_convert.py",
+    ),
+}
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -95,7 +106,10 @@ def mutants(path: Path) -> list[tuple[str, str]]:
 
 
 def own_tests(path: Path) -> list[str]:
-    """The tests at the module's own path, else those of its package that import it, else those of its package."""
+    """The tests at the module's own path, else those of its package that import it, else those of its package.
+
+    Those of `FURTHER` are added.
+    """
     module = path.relative_to(ROOT / "kpnet").with_suffix("")
     here = ROOT / "tests" / module.parent
     own = [here / f"test_{module.name}.py", here / module.name]
@@ -103,7 +117,8 @@ def own_tests(path: Path) -> list[str]:
     named = [each for each in here.glob("test_*.py") if importing in each.read_text()]
     package = [here.with_name(f"test_{here.name}.py"), here]
     found = [each for each in own if each.exists()] or named or [each for each in package if each.exists()][:1]
-    return sorted(map(str, found))
+    further = [ROOT / "tests" / FURTHER[str(module)]] if str(module) in FURTHER else []
+    return sorted(map(str, [*found, *further]))
 
 
 def passes(path: Path, source: str, tests: list[str], seconds: float) -> bool:

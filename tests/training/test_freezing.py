@@ -21,6 +21,7 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.training import supervised as training
 from kpnet.training.callbacks import RunFolderCallback
+from kpnet.training.freezing import count_learning_groups, parameter_groups
 from kpnet.training.module import KeypointModule
 
 BACKBONE: dict[str, Any] = {
@@ -164,6 +165,16 @@ def test_rates_of_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pre
     noted = pd.read_csv(tmp_path / "run" / "metrics.csv").iloc[0]
     assert noted["lr"] == pytest.approx(0.01)
     assert noted["lr_backbone_stride_4"] == pytest.approx(0.0032)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_the_head_and_what_is_not_frozen_learn(stages: int) -> None:
+    """Group by group in the order of unfreezing, however few stages there are."""
+    backbone = {"name": "conv_sandwich", "channels": [4] * stages}
+    model = build_model(backbone=backbone, head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    groups = parameter_groups(model, load_config(SMALL, ["train.layer_decay=0.5"]).train)
+    found = [count_learning_groups(groups, model, frozen) for frozen in range(stages + 1)]
+    assert found == [1 + stages - frozen for frozen in range(stages + 1)]
 
 
 def test_what_thaws_warms_up_to_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretrained: Path) -> None:

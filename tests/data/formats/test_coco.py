@@ -645,3 +645,18 @@ def test_a_box_around_points_on_a_line_has_an_area(count: int) -> None:
     values = annotation_values(xy, np.full(count, 2), None, np.nan)
     width = 2 * count - 1
     assert (values["bbox"], values["area"]) == ([4, 7, width, 1], width)
+
+
+def test_an_absent_point_is_three_zeros() -> None:
+    """Whatever stands at its place, as in COCO's own files."""
+    xy = np.array([[np.nan, np.nan], [4.0, 7.0], [5.0, 8.0]])
+    values = annotation_values(xy, np.array([0, 2, 0]), None, np.nan)
+    assert values["keypoints"] == [0, 0, 0, 4, 7, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(0, 30), (30, 0), (30, 30)])
+def test_a_crowd_without_an_area_is_nowhere(size: tuple[int, int], tmp_path: Path) -> None:
+    """Its box is 10 from the left and 20 from the top."""
+    values = coco_values()
+    values["annotations"][0] |= {"iscrowd": 1, "bbox": [10, 20, *size]}
+    assert len(COCO(write_coco(tmp_path, values)).ignored.boxes) == int(all(size))

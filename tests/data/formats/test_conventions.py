@@ -89,3 +89,4 @@ def test_missing_values_are_compared_exactly_and_before_all_else() -> None:
     found = convert_points(points, None, missing=[0, -1], index_base=1)
     nowhere = [np.nan, np.nan]
     np.testing.assert_array_equal(found, np.array([[nowhere, [-1, 4], [0, 0], nowhere]]))
+    np.testing.assert_array_equal(convert_points(points, None), points)

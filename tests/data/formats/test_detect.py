@@ -47,6 +47,8 @@ def test_folders(tmp_path: Path) -> None:
     assert detect_format(project / "config.yaml") == (project, "deeplabcut")
     faces = write_pts(tmp_path / "pts")
     assert detect_format(faces) == (faces, "pts"), "not the images beside the points"
+    write_points_csv(faces / "old")
+    assert detect_format(faces) == (faces, "pts"), "nor a table further down"
     image(tmp_path / "photos" / "deep" / "a.PNG")
     assert detect_format(tmp_path / "photos") == (tmp_path / "photos", "folder")
     for write, form in ((write_coco, "coco"), (write_points_csv, "points_csv")):

@@ -24,6 +24,7 @@ FILES = {
     "fly.tps": ("LM=1\n1 2\nIMAGE=a.jpg\n", "tpsDig"),
     "list_98pt.txt": ("1.0 2.0 3.0 4.0 0 0 a.jpg\n", "WFLW"),
     "a0.txt": ("0 0.5 0.5 0.1 0.2 0.3 0.4 2\n", "YOLO"),
+    "boxes.txt": ("0 0.5 0.5 0.1 0.2\n", "YOLO"),
     "IdLookupTable.csv": ("RowId,ImageId,FeatureName,Location\n1,1,nose_x,\n", "Kaggle's list of the points to submit"),
     "sleap.csv": ("track,frame_idx,instance.score,nose.x,nose.y\n,0,1,2,3\n", "SLEAP"),
     "min.csv": ('id,img,kp\n1,a.jpg,"[{""keypointlabels"":[""nose""]}]"\n', "Label Studio"),

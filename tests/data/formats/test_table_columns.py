@@ -99,6 +99,7 @@ def test_a_single_point(tmp_path: Path) -> None:
 
 REFUSED = {
     "an odd number": (["a.png", "1", "2", "3"], "3 numbers for each image and no names"),
+    "no number": (["a.png"], "0 numbers for each image and no names"),
     "two images": (["file_path", "filepath", "a_x", "a_y"], "file_path, filepath all name an image; keep one"),
     "none": (["photo", "a_x", "a_y"], 'no column "image"'),
     "twice": (["file", "a_x", "a.x", "a_y"], 'column "a_x" appears 2 times'),

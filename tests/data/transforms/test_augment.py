@@ -331,7 +331,7 @@ def test_a_mirror_that_shows_late_needs_pairs_too() -> None:
     ({"OneOf": {"transforms": ["Blur"], "p": "x"}}, "p: expected a probability"),
     ({"OneOf": None}, "expected a list"), ({"OneOf": []}, "expected a list of transforms, found nothing"),
     ({"OneOf": [{"Blur": {"p": 0}}]}, "every p in it is 0"),
-    ({"SomeOf": {"transforms": ["Blur"], "n": 2}}, "n: expected 1 to 1"),
+    ({"SomeOf": {"transforms": ["Blur"], "n": 2}}, "n: expected 1 to 1, the number of transforms, found 2"),
 ])  # fmt: skip
 def test_bad_config_is_one_clear_line(spec: Any, message: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
