@@ -37,16 +37,9 @@ LIBRARIES = [
     *("pydantic", "hypothesis", "typer", "rich"),
 ]
 # Tests of a module at another path than its own: what moves an image, and what is written and read back.
-FURTHER = {
-    "data/transforms/matrices": "data/transforms/test_augment.py",
-    **dict.fromkeys(
-        (
-            f"data/formats/{name}"
-            for name in ("coco", "deeplabcut", "kaggle_csv", "npz", "points_csv", "pts", "writing")
-        ),
-        "data/test_convert.py",
-    ),
-}
+WRITERS = ("coco", "deeplabcut", "kaggle_csv", "npz", "points_csv", "pts", "writing")
+FURTHER = {f"data/formats/{name}": "data/test_convert.py" for name in WRITERS}
+FURTHER["data/transforms/matrices"] = "data/transforms/test_augment.py"
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,

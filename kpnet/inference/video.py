@@ -32,6 +32,11 @@ ENCODER = {"crf": "20", "preset": "veryfast", "bf": "0"}
 class Video:
     """A video file.
 
+    A frame's number counts the frames that can be decoded, as OpenCV and DeepLabCut count them. Where damage costs
+    some, the later ones have smaller numbers than in the intact file; their times are right. Numbers cannot be made
+    from times: cameras leave gaps in intact files, which are numbered without them; whether a stream's rate is constant
+    is known only at its end; and decoders report damage some frames before or after the gap that it makes.
+
     Args:
         path: The file.
 
