@@ -18,13 +18,13 @@ class Model:
         self.info = json.loads(self.session.get_modelmeta().custom_metadata_map["kpnet"])
 
     def __call__(self, image, boxes=None):
-        """Predict one image, uint8 (H, W) or RGB (H, W, 3), or each of its boxes (x0, y0, x1, y1) as an instance.
-
-        The result has `points` (N, K, 2), and where they exist `confidence` (N, K) and `covariance` (N, K, 2, 2).
-        """
+        """Predict an image, uint8 (H, W) or RGB (H, W, 3), or each of its boxes (x0, y0, x1, y1), as `run` does."""
         image, size = to_channels(image, self.info["channels"]), self.info["input_size"]
         regions = [None] if boxes is None else [region(box, image, self.info["box_scale"], size) for box in boxes]
-        views = [letterbox(image, size) if each is None else crop(image, each, size) for each in regions]
+        return self.run([letterbox(image, size) if each is None else crop(image, each, size) for each in regions])
+
+    def run(self, views):
+        """Predict N views: `points` (N, K, 2), and where they exist `confidence` (N, K), `covariance` (N, K, 2, 2)."""
         pixels = np.stack([view for view, _ in views])
         if sum(self.info["window"]):  # an image is a clip without motion
             pixels = np.repeat(pixels[:, None], 1 + sum(self.info["window"]), 1)
