@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -40,16 +41,19 @@ class ExportGraph(nn.Module):
     def __init__(self, model: KeypointModel | ExportedModel | Ensemble, test_time: TestTime | None = None) -> None:
         super().__init__()
         parts_of(model)
-        self.model, self.test_time = evaluation_copy(model), test_time
+        # Without gradients, or what an archive gives could not be turned into arrays.
+        self.model, self.test_time = copy.deepcopy(evaluation_copy(model)).requires_grad_(False), test_time
         found = self.infer(self.example()[0])
         self.dof = found.dof
         self.output_names = ("points",) if found.covariance is None else ("points", "confidence", "covariance")
 
-    def example(self) -> tuple[Tensor, Tensor]:
-        """Return inputs of two images."""
+    def example(self, larger: int = 0) -> tuple[Tensor, Tensor]:
+        """Return inputs of two images, whose sides are `larger` than the model's input."""
         config, frames = self.model.config, 1 + sum(self.model.frame_window)
-        shape = (2, *((frames,) if frames > 1 else ()), *config.input_size, config.in_channels)
-        return torch.zeros(shape, dtype=torch.uint8), torch.eye(2, 3).repeat(2, 1, 1)
+        size = [side + larger for side in config.input_size]
+        shape = (2, *((frames,) if frames > 1 else ()), *size, config.in_channels)
+        images = torch.arange(math.prod(shape)).view(shape).mul(37).remainder(256)
+        return images.to(torch.uint8), torch.eye(2, 3).repeat(2, 1, 1)
 
     def infer(self, images: Tensor) -> Keypoints:
         """Return the prediction, normalised, for images as `forward` takes them."""
@@ -99,21 +103,26 @@ def trace(graph: ExportGraph, *, any_size: bool = False) -> ExportedProgram:
     batch = Dim("batch", min=1)
     images, matrices = graph.example()
     sides: dict[int, Any] = {0: batch}
+    step = size_step(graph.model) if any_size else 0
     if any_size:
-        step = size_step(graph.model)
         sides |= {images.ndim - 3: step * Dim("rows", min=1, max=MOST_STEPS)}
         sides |= {images.ndim - 2: step * Dim("columns", min=1, max=MOST_STEPS)}
     head = type(graph.model.head).__name__ if isinstance(graph.model, KeypointModel) else "Ensemble"
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(
+            # A head of one size stops here, whereas torch.export would take its size for that of all images.
+            expected = graph(*graph.example(step))[0] if any_size else None
+            program = torch.export.export(
                 graph, (images, matrices), dynamic_shapes=dict(zip(INPUTS, (sides, {0: batch}), strict=True))
             )
-    except KpnetError:
-        raise
+            if expected is not None:
+                torch.testing.assert_close(program.module()(*graph.example(step))[0], expected, rtol=0, atol=1e-3)
+            return program
     except Exception as error:
-        reason = first_line(error, with_type=True)
+        if isinstance(error, KpnetError) and not any_size:
+            raise
+        reason = first_line(error, with_type=not isinstance(error, KpnetError))
         if any_size:
             raise KpnetError(
                 f"{head}: cannot be exported for images of any size: leave out --any-size ({reason})"

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from kpnet import __version__
-from kpnet.export.graph import ExportGraph, parts_of
+from kpnet.export.graph import ExportGraph, parts_of, size_step
 from kpnet.models.exported import ExportInfo
 from kpnet.models.test_time import TestTime
 
@@ -30,6 +30,7 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool) -> Export
         edges=list(skeleton.edges),
         input_size=config.input_size,
         any_size=any_size,
+        size_step=size_step(model) if any_size else 1,
         channels=1 if config.in_channels == 1 else 3,
         crop=config.crop,
         box_scale=config.box_scale,

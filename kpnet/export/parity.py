@@ -82,7 +82,7 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
         The largest differences.
 
     Raises:
-        ParityError: A value is not finite in one of them alone.
+        ParityError: A value that the graph gives is not finite.
     """
     count, pixels, confidence, covariance, worst = 0, 0.0, 0.0, 0.0, ""
     iterator = iter(samples)
@@ -92,10 +92,15 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
         points, *spread = run(
             np.stack([each.pixels for each in batch]), np.stack([each.matrix for each in batch]).astype(np.float32)
         )
+        for what, values in zip(("point", "confidence", "covariance"), (points, *spread), strict=False):
+            bad = ~np.isfinite(values).reshape(len(batch), -1).all(1)
+            if bad.any():
+                raise ParityError(
+                    f"{batch[int(bad.argmax())].name}: the exported graph gives a {what} that is not finite; nothing "
+                    "was written"
+                )
         apart = np.linalg.norm(points - expected.keypoints, axis=-1).max(-1)
-        index = int(np.nan_to_num(apart, nan=np.inf).argmax())
-        if not np.isfinite(apart[index]):
-            raise ParityError(f"{batch[index].name}: the exported graph gives a point that is not finite")
+        index = int(apart.argmax())
         if apart[index] >= pixels:
             pixels, worst = float(apart[index]), batch[index].name
         if spread and expected.confidence is not None and expected.covariance is not None:

@@ -21,7 +21,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import Calibration
-from kpnet.models.keypoint_model import check_finite
+from kpnet.models.keypoint_model import check_finite, size_message
 from kpnet.models.test_time import TestTime, infer_views
 
 SUFFIX = ".onnx"
@@ -60,6 +60,7 @@ class ExportInfo(StrictModel):
         edges: Names that a drawing connects.
         input_size: Height and width of the input images.
         any_size: Whether images of other sizes are taken, too.
+        size_step: What the sides of those are multiples of.
         channels: Channels of the input images: 1 for grey, 3 for RGB.
         crop: What the input shows: the whole image, letterboxed (None), or the region around a box.
         box_scale: Size of that region relative to the box.
@@ -82,6 +83,7 @@ class ExportInfo(StrictModel):
     edges: list[tuple[str, str]]
     input_size: tuple[int, int]
     any_size: bool
+    size_step: int = Field(1, gt=0)
     channels: Literal[1, 3]
     crop: Literal["box", "points"] | None
     box_scale: float
@@ -197,8 +199,10 @@ class ExportedModel(nn.Module):
         if clips and images.shape[1] <= sum(self.frame_window):
             needed = 1 + sum(self.frame_window)
             raise KpnetError(f"expected clips of at least {needed} frames, the head's window, got {images.shape[1]}")
-        if tuple(images.shape[-2:]) != self.info.input_size and not self.info.any_size:
-            found, own = images.shape[-2:], self.info.input_size
+        found, own = (images.shape[-2], images.shape[-1]), self.info.input_size
+        if self.info.any_size and (found[0] % self.info.size_step or found[1] % self.info.size_step):
+            raise KpnetError(f"{self.name}: {size_message(found, self.info.size_step)}")
+        if found != own and not self.info.any_size:
             raise KpnetError(
                 f"{self.name}: takes images of {own[0]}x{own[1]}, got {found[0]}x{found[1]}: resize them, or export "
                 "the model with --any-size"
@@ -233,16 +237,21 @@ def _read_info(session: Any, name: str) -> tuple[ExportInfo, ModelConfig, Skelet
         raise KpnetError(f"{name}: an ONNX file, but not one that kpnet export wrote: expected a model of kpnet's")
     try:
         values = json.loads(text)
-        if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise KpnetError(
-                f"{name}: written by kpnet {values.get('kpnet')} in format {values.get('format')}, expected {FORMAT}: "
-                "export the model again"
-            )
+    except ValueError as error:
+        raise KpnetError(f"{name}: its description is damaged ({first_line(error)}); export the model again") from None
+    if isinstance(values, dict) and values.get("format") != FORMAT:
+        raise KpnetError(
+            f"{name}: written by kpnet {values.get('kpnet')} in format {values.get('format')}, expected {FORMAT}: "
+            "export the model again"
+        )
+    try:
         info = ExportInfo.model_validate(values)
+    except ValidationError as error:
+        raise KpnetError(explain_validation_error(error, f"{name}: description", ExportInfo, values)) from None
+    try:
         return info, ModelConfig.model_validate(info.model), Skeleton.load(info.skeleton)
     except ValidationError as error:
-        raise KpnetError(explain_validation_error(error, name, ExportInfo, values)) from None
-    except ValueError as error:
-        if isinstance(error, KpnetError):
-            raise
-        raise KpnetError(f"{name}: its description is damaged ({first_line(error)}); export the model again") from None
+        where = f"{name}: description: model"
+        raise KpnetError(explain_validation_error(error, where, ModelConfig, info.model)) from None
+    except KpnetError as error:
+        raise KpnetError(f"{name}: description: {error}") from None
