@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ import torch
 import yaml
 from support.console import Result, Run
 from support.paths import SHARED
+
+if TYPE_CHECKING:
+    from support.exports import Exports
 
 SIDE = 32
 NAMES = ("left_eye", "right_eye", "nose")
@@ -151,3 +154,11 @@ def run_copy(trained: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """`exports(kind)`: a small model and the ONNX file that it was exported to; tests leave both as they are."""
+    from support.exports import Exports
+
+    return Exports(tmp_path_factory.mktemp("exports"))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import kpnet
 from kpnet import KpnetError, build_model
+from kpnet.core.errors import NotFiniteError
 from kpnet.heads.heatmap import HeatmapOutput
 
 # Building
@@ -228,6 +229,31 @@ def test_infer_restores_the_mode_after_an_error() -> None:
     with pytest.raises(KpnetError):
         model.infer(torch.rand(1, 2, 32, 32))
     assert model.training
+
+
+@pytest.mark.parametrize("head", ["heatmap", "regression"])
+def test_infer_is_exported_compiled_and_traced(head: str) -> None:
+    """Without a break of the graph; as it is, it still raises an error where a prediction is not finite."""
+
+    class Infer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = small(head=head, backbone={**SANDWICH, "norm": "batch"}).eval()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.model.infer(images).keypoints
+
+    network, images = Infer().eval(), torch.rand(3, 1, 32, 32)
+    expected = network(images)
+    for other in (
+        torch.export.export(network, (images,)).module(),
+        torch.compile(network, fullgraph=True, backend="eager"),
+        torch.jit.trace(network, (images,), check_trace=False),
+    ):
+        torch.testing.assert_close(other(images), expected, atol=1e-5, rtol=0)
+    images[1, 0, 3, 4] = torch.nan
+    with pytest.raises(NotFiniteError, match="image 1 of the batch is not finite"):
+        network.model.infer(images)
 
 
 # Freezing
