@@ -18,6 +18,13 @@ export const inImage = ([x, y]) => (bitmap ? [clamp(x, -0.5, bitmap.width - 0.5)
 export const hasImage = () => bitmap !== null;
 export const middle = () => inImage(toImage(stage.clientWidth / 2, stage.clientHeight / 2));
 
+/** Where the browser paints the stage: its edges lie on whole pixels of the screen, those of the layout need not. */
+function frame() {
+  const box = stage.getBoundingClientRect(), ratio = window.devicePixelRatio;
+  const snap = (value) => Math.round(value * ratio) / ratio;
+  return { left: snap(box.left), top: snap(box.top), width: snap(box.right) - snap(box.left), height: snap(box.bottom) - snap(box.top) };
+}
+
 /** Show an image, or none; the view stays where the next image has the same size. */
 export function setImage(image) {
   const keeps = bitmap && image && bitmap.width === image.width && bitmap.height === image.height;
@@ -72,22 +79,27 @@ function paint() {
   const ratio = window.devicePixelRatio;
   view.x = Math.round(view.x * ratio) / ratio;
   view.y = Math.round(view.y * ratio) / ratio;
+  const { width, height } = frame();
   for (const canvas of [pixels, marks]) {
-    const width = Math.round(stage.clientWidth * ratio), height = Math.round(stage.clientHeight * ratio);
-    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) {
+      canvas.width = w;
+      canvas.height = h;
+      canvas.style.width = `${w / ratio}px`;
+      canvas.style.height = `${h / ratio}px`;
+    }
   }
-  const [kx, ky] = [pixels.width / stage.clientWidth, pixels.height / stage.clientHeight];
   const image = pixels.getContext("2d"), over = marks.getContext("2d");
   image.setTransform(1, 0, 0, 1, 0, 0);
   image.clearRect(0, 0, pixels.width, pixels.height);
   over.setTransform(1, 0, 0, 1, 0, 0);
   over.clearRect(0, 0, marks.width, marks.height);
   if (!bitmap) return;
-  image.setTransform(kx * view.scale, 0, 0, ky * view.scale, kx * view.x, ky * view.y);
+  image.setTransform(ratio * view.scale, 0, 0, ratio * view.scale, ratio * view.x, ratio * view.y);
   image.imageSmoothingEnabled = view.scale * ratio < 3;
   image.imageSmoothingQuality = "high";
   image.drawImage(bitmap, 0, 0);
-  over.setTransform(kx, 0, 0, ky, 0, 0);
+  over.setTransform(ratio, 0, 0, ratio, 0, 0);
   state.instances.forEach((each, number) => drawInstance(over, each, number));
   drawCrosshair(over);
   stage.dataset.view = JSON.stringify(view);
@@ -181,8 +193,8 @@ const fingers = new Map();
 let grip = null; // what one finger does: {from, at, point, before, moved}
 
 const where = (event) => {
-  const box = stage.getBoundingClientRect();
-  return [event.clientX - box.left, event.clientY - box.top];
+  const { left, top } = frame();
+  return [event.clientX - left, event.clientY - top];
 };
 
 function hit([x, y], reach) {

@@ -105,5 +105,6 @@ export async function settle(load) {
   if (load) outbox.clear();
   revision = status.revision;
   stopped = false;
-  if (!load) await send();
+  if (load) tell.saving(false);
+  else await send();
 }
