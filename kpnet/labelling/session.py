@@ -25,7 +25,7 @@ from kpnet.labelling.source import Source, choose_skeleton, relative_names
 
 MOST_RANKED = 2000  # images that are predicted for the queue; of more, as many are drawn
 CHOSEN = 100  # of them are chosen to be far from each other
-LOSSLESS = 2_000_000  # pixels; larger images are sent as JPEG
+LOSSLESS = 500_000  # pixels; larger images are sent as JPEG, which is encoded several times as fast
 QUALITY = 95
 
 

@@ -129,6 +129,7 @@ async function open(index) {
     const bitmap = await image(index);
     if (state.index !== index) return;
     canvas.setImage(bitmap);
+    byId("stage").dataset.image = index;
   } catch (error) {
     if (state.index !== index) return;
     canvas.setImage(null);
