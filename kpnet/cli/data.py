@@ -1,4 +1,4 @@
-"""The `kpnet data check` and `kpnet data convert` commands."""
+"""The `kpnet data check`, `kpnet data convert` and `kpnet data next` commands."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
-from kpnet.cli.options import FormatOption, parse_format
+from kpnet.cli.options import FormatOption, RunArg, parse_format
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
-app = typer.Typer(help="Check and convert labelled data.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Check and convert labelled data, and find what to label next.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
 SkeletonOption = Annotated[
     str | None, typer.Option(help="Skeleton of points without names: a shipped one, or a YAML file.")
@@ -32,8 +36,7 @@ def check(
     """
     from kpnet.cli.data_report import run_data_check
 
-    if sheet.suffix.lower() != ".png":
-        raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")
+    _check_png(sheet)
     if run_data_check(data, parse_format(form, "--format"), skeleton, sheet, count):
         raise typer.Exit(1)
 
@@ -63,3 +66,27 @@ def convert(
     echo(f"{done.samples} samples: {target}")
     if done.lost:
         echo(f"not written, as that format cannot store it: {', '.join(done.lost)}", error=True)
+
+
+@app.command("next")
+def next_images(
+    run: RunArg,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder of images, or labels that lack some images'.")],
+    form: FormatOption = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 20,
+    sheet: Annotated[Path, typer.Option(metavar="PNG", help="Contact sheet to write.")] = Path("next.png"),
+) -> None:
+    """List the images to label next: the model is least sure of them, and they differ from each other.
+
+    The exit code is 1 if an image could not be read.
+    """
+    from kpnet.cli.data_next import run_data_next
+
+    _check_png(sheet)
+    if run_data_next(run, data, parse_format(form, "--format"), count, sheet):
+        raise typer.Exit(1)
+
+
+def _check_png(sheet: Path) -> None:
+    if sheet.suffix.lower() != ".png":
+        raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")

@@ -19,6 +19,7 @@ from kpnet.cli.errors import describe_crash, hide_secrets, is_shortage_of_memory
 from kpnet.cli.evaluate import evaluate
 from kpnet.cli.export import export
 from kpnet.cli.info import info
+from kpnet.cli.label import label
 from kpnet.cli.predict import predict
 from kpnet.cli.pretrain import pretrain
 from kpnet.cli.report import report
@@ -33,8 +34,8 @@ from kpnet.core.errors import KpnetError, UserInterruptError, first_line
 from kpnet.core.files import expand_path
 
 COMMANDS = (
-    *(train, pretrain, predict, evaluate, calibrate, export, compare, report, sweep, visualize, tune, info, config),
-    demo,
+    *(label, train, pretrain, predict, evaluate, calibrate, export, compare, report, sweep, visualize, tune, info),
+    *(config, demo),
 )
 PIPE_CLOSED, FAILED, CRASHED, INTERRUPTED = 1, 2, 70, 130
 # Of click, or of the copy of it that newer versions of typer hold.

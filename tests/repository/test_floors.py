@@ -16,7 +16,7 @@ FLOORS = (  # docs/contributing/architecture.md draws them
     ("models",),
     ("evaluation", "plot"),
     ("inference", "training"),
-    ("experiments", "export"),
+    ("experiments", "export", "labelling"),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -19,6 +19,7 @@ SEVERAL = {
     "data/formats/test_damaged_files.py": "damaged files, in every data format",
     "heads/test_weights.py": "the weights of points, in every head's loss",
     # One subject of a package.
+    "labelling/test_page.py": "the labelling page in a browser",
     "config/test_training_files.py": "data.train in the schema and when it is loaded",
     "core/test_registry_plugins.py": "entry points of the registry",
     "models/test_foreign_weights.py": "models on weights of timm",

@@ -10,7 +10,9 @@ Layout: one `.csv` file, `.parquet` or `.pq`, and the images as files of their o
 Columns in any order: `image`, the path of the image from the folder of the images, and for each keypoint `NAME_x` and
 `NAME_y`; or numbered ones `x_0`, `y_0`, `x_1`, … An empty cell is a missing keypoint. Several rows may have the same
 image: they are its instances. Optional: `NAME_visibility` of 0 (absent, whatever its coordinates), 1 (hidden) and
-2 (visible); `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another name is an error.
+2 (visible); `NAME_source`, who made the point, `person` or `proposed` (by a model, or copied from another image), as
+`kpnet label` writes it; `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another name is an
+error.
 
 Also read: `filename`, `image_path`, `file` and the like for `image`; `NAME.x` and `x0` for `NAME_x` and `x_0`; columns
 0, 1, 2, … that are x and y in turn, with or without a header; an index that pandas wrote; and one row for each point,
@@ -27,6 +29,7 @@ and 2, and boxes without area or outside their image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,7 @@ from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, writ
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 PARQUET = (".parquet", ".pq")
+PERSON, PROPOSED = "person", "proposed"  # who made a point
 _MAX_NAME = 4096  # characters of a path on Linux
 
 
@@ -60,6 +64,7 @@ class PointsCSV(ImageFileDataset):
             whichever has more of the images.
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored.
         max_gib: Size in memory, in GiB, up to which a Parquet file is read that is over twenty times as large unpacked.
+        proposed_weight: Weight in the loss of the points whose `NAME_source` is `proposed`; 0 leaves them out.
         skeleton: Skeleton to use if its keypoint names are the file's, or if the file has as many numbered keypoints.
             None: the file's names; numbered keypoints are called 0, 1, 2, …
         strict: Raise an error at the first row that cannot be used, instead of skipping it with a warning.
@@ -79,17 +84,30 @@ class PointsCSV(ImageFileDataset):
         images: str | None = None,
         exif: bool = True,
         max_gib: float = MAX_GIB,
+        proposed_weight: float = 1.0,
         skeleton: Skeleton | None = None,
         strict: bool = False,
         **options: Any,
     ) -> None:
+        if not (math.isfinite(proposed_weight) and proposed_weight >= 0):
+            raise KpnetError(f"proposed_weight: expected a number of at least 0, found {proposed_weight:g}")
         skipped = Skipped(Path(path), strict)
-        instances = _read(skipped, skeleton, max_gib)
+        instances, proposed = _read(skipped, skeleton, max_gib)
+        if proposed is not None and not proposed_weight:
+            instances.keypoints[proposed] = np.nan
         folder = find_folder(skipped.source, instances.images, images, skipped)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
+        self.proposed = None if proposed is None else proposed[self.kept]
+        self._proposed_weight = proposed_weight
+
+    def point_weights(self, index: int) -> np.ndarray:
+        if self.proposed is None:
+            return super().point_weights(index)
+        return np.where(self.proposed[index], self._proposed_weight, 1.0)
 
 
-def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instances:
+def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> tuple[Instances, np.ndarray | None]:
+    """Return the instances, and which points (N, K) are proposed, where the file says so."""
     path = skipped.source
     is_parquet = path.suffix.lower() in PARQUET
     table, origins = _parquet(path, max_gib) if is_parquet else _csv(path, skipped)
@@ -109,6 +127,7 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instan
         *(BOX if _has_boxes(path, table) else ()),
     ]
     numbers = {column: _numbers(table[column], column, origins, good, skipped) for column in wanted}
+    proposed = _sources(table, own.names, origins, good, skipped)
     xy = np.stack([np.stack([numbers[x], numbers[y]], -1) for x, y in xy_columns], 1).reshape(count, len(own), 2)
     xy[np.isnan(xy).any(-1)] = np.nan
     images, image_index = np.unique(names[good].astype(str), return_inverse=True)
@@ -117,7 +136,27 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instan
         instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in levels], 1)[good]
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
-    return instances
+    return instances, None if proposed is None else proposed[good]
+
+
+def _sources(
+    table: dict[str, np.ndarray], names: Sequence[str], origins: np.ndarray, good: np.ndarray, skipped: Skipped
+) -> np.ndarray | None:
+    """Return which points are proposed, bool (N, K); None if no column says so. A row with another word is skipped."""
+    columns = {k: table[column] for k, name in enumerate(names) if (column := f"{name}_source") in table}
+    if not columns:
+        return None
+    proposed = np.zeros((len(good), len(names)), bool)
+    for k, cells in columns.items():
+        words = np.array(["" if cell is None or cell != cell else str(cell) for cell in cells.tolist()], object)
+        proposed[:, k] = words == PROPOSED
+        for row in np.flatnonzero(~np.isin(words, ("", PERSON, PROPOSED)) & good):
+            good[row] = False
+            found = shorten(words[row])
+            skipped.add(
+                f'{origins[row]}: {names[k]}_source is "{found}"; expected {PERSON}, {PROPOSED} or an empty cell'
+            )
+    return proposed
 
 
 def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -204,7 +243,8 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
             raise KpnetError(f"{path}: no point among {shorten(', '.join(columns))}; expected {EXPECTED}")
         own = Skeleton.of_names(names)
     known = set(columns)
-    expected = [each for pair in pairs for each in pair] + [f"{name}_visibility" for name in own.names] + [*BOX, IMAGE]
+    more = [f"{name}_{what}" for what in ("visibility", "source") for name in own.names]
+    expected = [each for pair in pairs for each in pair] + more + [*BOX, IMAGE]
     missing = next((y for _, y in pairs if y not in known), None)
     if missing is not None:
         close = did_you_mean(missing, columns)
@@ -213,7 +253,7 @@ def _points(path: Path, columns: list[str], skeleton: Skeleton | None) -> tuple[
     if unknown is not None:
         close = did_you_mean(unknown, [e for e in expected if e not in known])
         raise KpnetError(
-            f'{path}: column "{shorten(unknown)}"{close} is no point, visibility or box; rename or drop it'
+            f'{path}: column "{shorten(unknown)}"{close} is no point, visibility, source or box; rename or drop it'
         )
     return own, pairs
 

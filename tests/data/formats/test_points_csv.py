@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no name": (["image,a_x,a_y,_x"], 'column "_x" .*is no point, visibility or box'),
     "x alone": (["image,nose_x,nose_z"], r'no column "nose_y"'),
     "twice": (["image,a_x,a_y,a_x"], 'column "a_x" appears 2 times'),
-    "unknown": (["image,a_x,a_y,weight"], 'column "weight" is no point, visibility or box'),
+    "unknown": (["image,a_x,a_y,weight"], 'column "weight" is no point, visibility, source or box'),
     "misspelt": (["image,a_x,a_y,a_visiblity"], r'column "a_visiblity" \(did you mean "a_visibility"\?\)'),
     "half a box": (["image,a_x,a_y,box_x0"], "box_y1; found only box_x0"),
     "no rows": (["image,a_x,a_y"], "no usable labelled instances"),
@@ -143,3 +143,27 @@ def test_a_bad_row_is_left_out_and_named(tmp_path: Path, name: str, caplog: pyte
     assert message in record.getMessage()
     with pytest.raises(KpnetError, match="line 4"):
         PointsCSV(path, strict=True)
+
+
+def test_proposed_points_have_a_weight_of_their_own(tmp_path: Path) -> None:
+    lines = csv_lines()
+    more = ["nose_source", "person", "proposed", "", "proposed"]
+    path = write(tmp_path, [f"{a},{b}" for a, b in zip(lines, more, strict=True)])
+    names = PointsCSV(path).skeleton.names
+    k = names.index("nose")
+    assert [PointsCSV(path).point_weights(i).tolist() for i in range(4)] == [[1.0] * len(names)] * 4
+    half = PointsCSV(path, proposed_weight=0.5)
+    assert [half.point_weights(i)[k] for i in range(4)] == [1, 0.5, 1, 0.5]
+    assert half[1]["weight"][k] == 0.5
+    none = PointsCSV(path, proposed_weight=0)
+    assert not none.labels()[[1, 3], k].any()
+    with pytest.raises(KpnetError, match="proposed_weight: expected a number of at least 0, found -1"):
+        PointsCSV(path, proposed_weight=-1)
+
+
+def test_a_source_of_another_word_skips_the_row(tmp_path: Path) -> None:
+    more = ["nose_source", "person", "robot", "", ""]
+    path = write(tmp_path, [f"{a},{b}" for a, b in zip(csv_lines(), more, strict=True)])
+    data = PointsCSV(path)
+    assert len(data) == 3
+    assert data.skipped.messages == ['line 3: nose_source is "robot"; expected person, proposed or an empty cell']

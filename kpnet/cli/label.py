@@ -1,0 +1,52 @@
+"""The `kpnet label` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpnet.cli.options import FormatOption, parse_format
+from kpnet.core.console import echo
+from kpnet.labelling.queue import Queue
+
+
+def label(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder of images, a video, or a file of labels.")],
+    skeleton: Annotated[
+        str | None, typer.Option(help="Skeleton: a shipped one, or a YAML file; by default made in the page.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder whose points are proposed.")] = None,
+    queue: Annotated[Queue, typer.Option(help="Order of the images; uncertain needs --run or --train.")] = Queue.order,
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="Recipe that a button trains on the labels, for better proposals."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="File of labels; by default labels.csv in DATA, or beside it.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to take from a video, evenly.")] = 100,
+    form: FormatOption = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; if it is in use, the next one.")] = 8765,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Label images in the browser; the page is served on this machine alone, until Ctrl-C."""
+    from kpnet.core.skeleton import Skeleton
+    from kpnet.labelling.server import serve
+    from kpnet.labelling.session import Session
+    from kpnet.labelling.source import open_source
+
+    source = open_source(data, parse_format(form, "--format"), skeleton, frames=frames, out=out)
+    given = None if skeleton is None else Skeleton.load(skeleton)
+    session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)
+
+    def ready(address: str) -> None:
+        echo(f"{len(session.labels)} images; labels: {session.labels.path}\n{address}\nCtrl-C ends")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve(session, port, ready)
+    echo(f"labels: {session.labels.path}")

@@ -1,0 +1,251 @@
+"""What `kpnet label` labels: the images of a folder, frames of a video, or those of a labelled file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kpnet.config.fields import Part
+from kpnet.core.errors import KpnetError
+from kpnet.core.files import file_name, partial_path
+from kpnet.core.outputs import check_writable, folder_kind, mark_folder
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.base import KeypointDataset
+from kpnet.data.build import open_dataset
+from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.image_files import ImageFileDataset
+from kpnet.data.formats.points_csv import PERSON
+from kpnet.data.formats.writing import sample_points
+from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
+from kpnet.inference.video import Video
+from kpnet.labelling.background_training import runs_folder
+from kpnet.labelling.label_rows import Instance, Point, is_label_file, read_labels
+
+FRAMES, IMAGES = "frames of a video", "images of a labelled file"  # kinds of folders that are written
+_OF_FOLDERS = ("pts", "deeplabcut", "yolo")  # formats of labels that a folder as a whole has
+_log = logging.getLogger("kpnet")
+
+
+@dataclass
+class Source:
+    """Images to label.
+
+    Attributes:
+        images: The image files.
+        labels: The file of labels, by default.
+        names: Keypoints of the labels that the images came with; None if they have none.
+        start: These labels, by image.
+        problems: Images that cannot be labelled, with the reason.
+        inside: Folder that the images have to lie in, links followed. None: a labelled file names them.
+    """
+
+    images: list[Path]
+    labels: Path
+    names: tuple[str, ...] | None = None
+    start: Mapping[int, tuple[Instance, ...]] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    inside: Path | None = None
+
+    def read(self, index: int) -> np.ndarray:
+        """Return an image as kpnet reads it, RGB uint8 (H, W, 3).
+
+        Args:
+            index: The image.
+
+        Raises:
+            KpnetError: It cannot be read, or lies outside of the folder.
+        """
+        if index in self.problems:
+            raise KpnetError(self.problems[index])
+        path = self.images[index]
+        if self.inside is not None and not path.resolve().is_relative_to(self.inside):
+            raise KpnetError(f"{path}: a link that leads out of {self.inside}")
+        return read_image(path)
+
+
+def open_source(
+    data: Path, form: Part | None = None, skeleton: str | None = None, *, frames: int = 100, out: Path | None = None
+) -> Source:
+    """Find the images to label, and the labels that they come with.
+
+    Args:
+        data: A folder of images, a video, or a file or folder of labels.
+        form: Format of the labels. None: detected.
+        skeleton: Skeleton of points without names.
+        frames: Number of frames to take from a video; they are written as PNG beside it.
+        out: The file of labels. None: chosen from `data`.
+
+    Returns:
+        The images.
+
+    Raises:
+        KpnetError: There is nothing to label, or the frames cannot be written.
+    """
+    if data.suffix.lower() in VIDEO_SUFFIXES and data.is_file():
+        folder = data.with_name(f"{file_name(data.stem)}_frames")
+        _write_once(folder, FRAMES, lambda target: _write_frames(Video(data), frames, target))
+        return open_folder(folder, out or data.with_name(f"{file_name(data.stem)}_labels.csv"))
+    if form is None and data.is_file() and data.suffix.lower() == ".csv" and is_label_file(data):
+        return _of_label_file(data, out or data)
+    if form is None and data.is_dir() and holds_only_images(data):
+        return open_folder(data, out or data / "labels.csv")
+    return _of_dataset(data, open_dataset(data, form, skeleton), out)
+
+
+def holds_only_images(folder: Path) -> bool:
+    """Return whether a folder's images are to be labelled; False where the folder as a whole has labels.
+
+    A single file of labels in it is named in a warning.
+    """
+    try:
+        found, form = detect_format(folder)
+    except KpnetError:
+        return True
+    if found.is_file() and not is_label_file(found):
+        _log.warning("%s: its labels are not shown; to start from them, give the file: kpnet label %s", folder, found)
+    return form not in _OF_FOLDERS
+
+
+def open_folder(folder: Path, labels: Path) -> Source:
+    """Find the images of a folder to label into a file; those that a training on the labels drew are not among them."""
+    runs = runs_folder(labels)  # their figures are no data
+    images = [path for path in find_image_files(folder) if runs not in path.parents]
+    return Source(images, labels, inside=folder.resolve())
+
+
+def _of_label_file(path: Path, labels: Path) -> Source:
+    names, found = read_labels(path)
+    if not found:
+        raise KpnetError(f"{path}: it names no image; give the folder of the images")
+    start = dict(enumerate(found.values()))
+    return Source([path.parent / name for name in found], labels, names, start)
+
+
+def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Source:
+    groups: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        groups.setdefault(dataset.image_key(index), []).append(index)
+    start = {
+        number: tuple(_instance(dataset, index) for index in indices) for number, indices in enumerate(groups.values())
+    }
+    firsts = [indices[0] for indices in groups.values()]
+    stem = file_name(data.stem if data.is_file() else data.name)
+    files = [dataset.image_file(index) for index in firsts]
+    paths = [path for path in files if path is not None]
+    if len(paths) < len(files):
+        folder = data.with_name(f"{stem}_images")
+        _write_once(folder, IMAGES, lambda target: _write_images(dataset, firsts, target))
+        paths = [folder / f"{number:06d}.png" for number in range(len(firsts))]
+    labelled = any(any(instance.points) for each in start.values() for instance in each)
+    names = dataset.skeleton.names if labelled else None
+    source = Source(paths, out or data.with_name(f"{stem}_labels.csv"), names, start if labelled else {})
+    if isinstance(dataset, ImageFileDataset) and dataset.exif is not True:
+        for number, index in enumerate(firsts):
+            if is_turned(paths[number]) and dataset.image(index).shape[:2] != read_image_size(paths[number]):
+                source.problems[number] = (
+                    f"{paths[number]}: turned by EXIF, and its labels are those of the stored pixels; "
+                    "kpnet data convert writes upright copies"
+                )
+    return source
+
+
+def _instance(dataset: KeypointDataset, index: int) -> Instance:
+    levels, xy, box = dataset.visibility(index), sample_points(dataset, index), dataset.box(index)
+    points = [
+        Point(float(x), float(y), int(level), PERSON) if level and np.isfinite((x, y)).all() else None
+        for (x, y), level in zip(xy, levels, strict=True)
+    ]
+    return Instance(tuple(points), None if box is None else tuple(box.tolist()))
+
+
+def _write_once(folder: Path, kind: str, write: Callable[[Path], None]) -> None:
+    """Fill a folder that appears once it is complete; one that an earlier call has made stays as it is."""
+    if os.path.lexists(folder):
+        if not folder.is_dir() or folder_kind(folder) != kind:
+            raise KpnetError(f"{folder}: exists, and kpnet label did not write it; move it away")
+        return
+    check_writable(folder.parent)
+    beside = partial_path(folder)
+    try:
+        beside.mkdir()
+        write(beside)
+        mark_folder(beside, kind)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_frames(video: Video, count: int, folder: Path) -> None:
+    """Write evenly spaced frames of a video."""
+    total = video.declared_frames or sum(1 for _ in video.frames())
+    wanted = set(np.linspace(0, max(total - 1, 0), min(count, max(total, 1))).round().astype(int).tolist())
+    for number, frame in enumerate(video.frames()):
+        if number in wanted:
+            _write_png(folder / f"frame_{number:06d}.png", frame)
+
+
+def _write_images(dataset: KeypointDataset, indices: list[int], folder: Path) -> None:
+    for number, index in enumerate(indices):
+        _write_png(folder / f"{number:06d}.png", dataset.read(index)[0])
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    bgr = image if image.ndim == 2 or image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    path.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())
+
+
+def relative_names(images: list[Path], labels: Path) -> list[str]:
+    """Return how the file of labels names the images: from its folder, so that both can be moved together.
+
+    Args:
+        images: The image files.
+        labels: The file of labels.
+
+    Returns:
+        A name for each image.
+    """
+    base = os.path.abspath(labels.parent)
+    names = []
+    for image in images:
+        try:
+            names.append(Path(os.path.relpath(os.path.abspath(image), base)).as_posix())
+        except ValueError:  # another drive of Windows
+            names.append(Path(os.path.abspath(image)).as_posix())
+    return names
+
+
+def choose_skeleton(
+    source: Source, labels: Path, given: Skeleton | None, beside: Skeleton | None, trained: Skeleton | None
+) -> Skeleton | None:
+    """Return the skeleton to label with.
+
+    Args:
+        source: The images.
+        labels: The file of labels.
+        given: The one that the user gives.
+        beside: The one that was made in the page, beside the file of labels.
+        trained: The one of the model.
+
+    Returns:
+        The first of `given`, `beside`, that of the file of labels, of the source, and `trained`; None if there is none.
+
+    Raises:
+        KpnetError: It lacks points that the source has labels of.
+    """
+    own = source.names
+    if os.path.lexists(labels):
+        own = read_labels(labels)[0] if labels.is_file() else None
+    chosen = given or beside or (None if own is None else Skeleton.of_names(own)) or trained
+    if chosen is not None and own is not None and (lost := [name for name in own if name not in chosen.names]):
+        raise KpnetError(
+            f"the skeleton lacks {lost[0]}, a point of the labels ({len(lost)} of {len(own)}); "
+            f"expected {', '.join(own[:6])}{', …' if len(own) > 6 else ''}"
+        )
+    return chosen

@@ -1,0 +1,86 @@
+"""What there is to label: folders, videos, files of labels, and what may be written beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
+from kpnet.data.images import read_image
+from kpnet.inference.video import write_video
+from kpnet.labelling.label_rows import read_labels
+from kpnet.labelling.session import Session
+from kpnet.labelling.source import open_source
+
+
+def test_frames_of_a_video_are_spread_evenly_and_written_once(tmp_path: Path) -> None:
+    with write_video(tmp_path / "clip.mp4", 25.0) as add:
+        for level in range(0, 250, 10):
+            add(np.full((32, 32, 3), level, np.uint8))
+    source = open_source(tmp_path / "clip.mp4", frames=5)
+    assert [path.name for path in source.images] == [f"frame_{n:06d}.png" for n in (0, 6, 12, 18, 24)]
+    assert [int(source.read(i).mean().round(-1)) for i in range(5)] == [0, 60, 120, 180, 240]
+    assert source.labels == tmp_path / "clip_labels.csv"
+    before = {path: path.stat().st_mtime_ns for path in source.images}
+    assert open_source(tmp_path / "clip.mp4", frames=3).images == source.images
+    assert {path: path.stat().st_mtime_ns for path in source.images} == before
+
+
+def test_a_folder_in_the_way_of_the_frames_is_left_alone(tmp_path: Path) -> None:
+    with write_video(tmp_path / "clip.mp4", 25.0) as add:
+        add(np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "clip_frames").mkdir()
+    with pytest.raises(KpnetError, match="clip_frames: exists, and kpnet label did not write it"):
+        open_source(tmp_path / "clip.mp4")
+
+
+def test_a_labelled_file_is_where_the_labels_start_and_stays(data: Path) -> None:
+    given = (data / "val.csv").read_bytes()
+    source = open_source(data / "val.csv")
+    session = Session(source)
+    assert source.names == ("left_eye", "right_eye", "nose")
+    first = session.labels.instances(0)
+    session.put(0, [each.to_json() | {"points": [list(p) for p in each.points if p]} for each in first], 0)
+    session.close()
+    assert (data / "val.csv").read_bytes() == given
+    names, found = read_labels(data / "val_labels.csv")
+    assert names == source.names
+    assert list(found) == [f"val_images/{n:06d}.png" for n in range(5)]
+    header, row = (line.split(",") for line in given.decode().splitlines()[:2])
+    wanted = [float(row[header.index(f"left_eye_{axis}")]) for axis in "xy"]
+    assert list(found["val_images/000000.png"][0].points[0] or ())[:2] == pytest.approx(wanted, abs=1e-4)
+    pixels = read_image(data / "val_images" / "000000.png")[..., 0]
+    assert pixels.ravel().tolist() == [int(v) for v in row[-1].split()]
+    # The file that was written is labelled further as it is.
+    again = Session(open_source(data / "val_labels.csv"))
+    assert again.labels.path == data / "val_labels.csv"
+    assert again.labels.labelled_counts() == [-1] * 5
+    again.close()
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match="found no images in it"):
+        open_source(tmp_path)
+
+
+def test_a_skeleton_that_does_not_fit(data: Path) -> None:
+    with pytest.raises(KpnetError, match=r"the skeleton lacks nose, a point of the labels \(1 of 3\)"):
+        Session(open_source(data / "val.csv"), skeleton=Skeleton(("left_eye", "right_eye", "ear")))
+
+
+def test_a_file_of_labels_of_another_program_in_the_folder_is_not_replaced(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\na.png,1,2\n")
+    with pytest.raises(KpnetError, match="kpnet label did not write it"):
+        Session(open_source(tmp_path))
+
+
+def test_out_must_be_a_csv_in_a_folder_that_exists(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    for out, why in (("labels.json", "ends in .csv"), ("nowhere/labels.csv", "there is no folder")):
+        with pytest.raises(KpnetError, match=why):
+            Session(open_source(tmp_path), out=tmp_path / out)
