@@ -10,6 +10,7 @@ from kpnet.data.formats.coco import COCO
 from kpnet.data.formats.deeplabcut import DeepLabCut
 from kpnet.data.formats.folder import ImageFolder
 from kpnet.data.formats.kaggle_csv import KaggleCSV
+from kpnet.data.formats.labelme import LabelMe
 from kpnet.data.formats.npz import NPZ
 from kpnet.data.formats.points_csv import PointsCSV
 from kpnet.data.formats.pts import PTS
@@ -27,6 +28,7 @@ __all__ = [
     "ImageFolder",
     "KaggleCSV",
     "KeypointDataset",
+    "LabelMe",
     "PointsCSV",
     "SyntheticClips",
     "SyntheticFaces",

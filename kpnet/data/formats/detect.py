@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kpnet.core.errors import KpnetError, few
 from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
+from kpnet.data.formats.labelme import is_labelme
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.formats.table_columns import names_images
 from kpnet.data.formats.text_table import decode_text, find_delimiter, is_image_name, split_line
@@ -18,7 +19,8 @@ from kpnet.data.images import IMAGE_SUFFIXES
 _FORMATS = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _TABLES = (*_FORMATS, ".csv")
 _FIX = "name its format (--format; in a YAML: data.format)"
-_HEAD = 1 << 20  # bytes of a CSV that are looked at
+_HEAD = 1 << 20  # bytes of a file that are looked at
+_JSON_HEAD = 1 << 16
 _SHOWN = 5
 _PIXELS = re.compile(r"\d{1,3}(\s+\d{1,3}){3,}\s*")
 
@@ -49,6 +51,8 @@ def detect_format(path: Path) -> tuple[Path, str]:
         raise KpnetError(f"{path}: {foreign}")
     if suffix == ".csv":
         return path, _of_csv(path)
+    if suffix == ".json":
+        return path, _of_json(path)
     if suffix == ".h5":
         return path, "deeplabcut"
     if suffix not in _FORMATS:
@@ -66,8 +70,10 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         return path, "yolo"
     for group in (own, files):
         tables = [file for file in group if file.suffix.lower() in _TABLES and describe_foreign(file) is None]
-        tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_be_coco(file)]
+        tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_have_labels(file)]
         tables = [file for file in tables if "keypoint" in file.name] or tables
+        if tables and all(file.suffix.lower() == ".json" and _of_json(file) == "labelme" for file in tables):
+            return path, "labelme"
         if len(tables) == 1:
             return detect_format(tables[0])
         if tables:
@@ -91,9 +97,17 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.is_file())
 
 
-def _may_be_coco(path: Path) -> bool:
+def _may_have_labels(path: Path) -> bool:
+    """Return whether a JSON file beside images may hold their labels."""
     with path.open("rb") as file:
-        return re.search(rb'"(images|categories|annotations)"\s*:', file.read(_HEAD)) is not None
+        head = file.read(_HEAD)
+    return re.search(rb'"(images|categories|annotations)"\s*:', head) is not None or _of_json(path) != "coco"
+
+
+def _of_json(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(_JSON_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t")
+    return "labelme" if is_labelme(head) else "coco"
 
 
 def _is_yolo(folder: Path, files: Iterable[Path]) -> bool:

@@ -18,7 +18,6 @@ _COCO = "export it as COCO keypoints (format coco)"
 
 # What a file is and how to get its labels into kpnet, for words that all stand in its first bytes.
 _JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (('"shapes"', '"imagePath"'), "a LabelMe file, one for each image", _TABLE),
     (('"original_width"',), "a Label Studio export", _COCO),
     (('"keypointlabels"',), "a Label Studio export", _COCO),
     (('"_via_img_metadata"',), "a VGG Image Annotator (VIA) project", _VIA),

@@ -12,7 +12,6 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.foreign import describe_foreign
 
 FILES = {
-    "labelme.json": ('{"version": "5", "flags": {}, "shapes": [], "imagePath": "a.jpg"}', "LabelMe"),
     "tasks.json": ('[{"id": 0, "annotations": [{"result": [{"original_width": 64}]}]}]', "Label Studio"),
     "via.json": ('{"a.jpg1": {"filename": "a.jpg", "regions": [{"region_attributes": {}}]}}', "VIA"),
     "pose.json": ('{"version": 1.3, "people": [{"pose_keypoints_2d": []}]}', "OpenPose"),
