@@ -10,6 +10,7 @@ from kpnet.data.formats.coco import COCO
 from kpnet.data.formats.deeplabcut import DeepLabCut
 from kpnet.data.formats.folder import ImageFolder
 from kpnet.data.formats.kaggle_csv import KaggleCSV
+from kpnet.data.formats.label_studio import LabelStudio
 from kpnet.data.formats.labelme import LabelMe
 from kpnet.data.formats.npz import NPZ
 from kpnet.data.formats.points_csv import PointsCSV
@@ -29,6 +30,7 @@ __all__ = [
     "KaggleCSV",
     "KeypointDataset",
     "LabelMe",
+    "LabelStudio",
     "PointsCSV",
     "SyntheticClips",
     "SyntheticFaces",

@@ -25,6 +25,7 @@ from kpnet.data.formats.coco import write_coco
 from kpnet.data.formats.deeplabcut import write_deeplabcut
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.kaggle_csv import write_kaggle_csv
+from kpnet.data.formats.label_studio import write_label_studio
 from kpnet.data.formats.labelme import write_labelme
 from kpnet.data.formats.npz import write_npz
 from kpnet.data.formats.points_csv import write_points_csv
@@ -34,7 +35,7 @@ from kpnet.data.formats.writing import Writer, sample_points
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 # Options with which a format reads samples without a labelled point, too.
-_READ_ALL: dict[str, dict[str, Any]] = {name: {"empty": True} for name in ("coco", "labelme")}
+_READ_ALL: dict[str, dict[str, Any]] = {name: {"empty": True} for name in ("coco", "label_studio", "labelme")}
 _READ_ALIKE = ("index_base", "predictions")  # options of a writer that its reader needs, too
 
 
@@ -170,6 +171,7 @@ def _dropped_information(dataset: KeypointDataset, written: KeypointDataset, nam
 WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
     "labelme": Writer(write_labelme),
+    "label_studio": Writer(write_label_studio),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
     "points_csv": Writer(write_points_csv),

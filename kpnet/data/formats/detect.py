@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kpnet.core.errors import KpnetError, few
 from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
+from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.labelme import is_labelme
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.formats.table_columns import names_images
@@ -107,7 +108,7 @@ def _may_have_labels(path: Path) -> bool:
 def _of_json(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(_JSON_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t")
-    return "labelme" if is_labelme(head) else "coco"
+    return "labelme" if is_labelme(head) else "label_studio" if is_label_studio(head) else "coco"
 
 
 def _is_yolo(folder: Path, files: Iterable[Path]) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_number, split_line
 
 _HEAD = 1 << 16  # bytes that show what a file is
@@ -14,12 +15,13 @@ _LABEL_STARTS = {".tps": b"LM", ".slp": b"\x89HDF"}
 _TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
 _VIA = "in VIA, Annotation > Export Annotations (COCO format)"
 _CVAT = "in CVAT, export as COCO Keypoints 1.0"
+_LABEL_STUDIO = "in Label Studio, export as JSON"
 _COCO = "export it as COCO keypoints (format coco)"
 
 # What a file is and how to get its labels into kpnet, for words that all stand in its first bytes.
 _JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (('"original_width"',), "a Label Studio export", _COCO),
-    (('"keypointlabels"',), "a Label Studio export", _COCO),
+    (('"original_width"',), "Label Studio's JSON_MIN export", _LABEL_STUDIO),
+    (('"keypointlabels"',), "Label Studio's JSON_MIN export", _LABEL_STUDIO),
     (('"_via_img_metadata"',), "a VGG Image Annotator (VIA) project", _VIA),
     (('"region_attributes"',), "a VGG Image Annotator (VIA) export", _VIA),
     (('"pose_keypoints_2d"',), "an OpenPose result, which holds predictions", _TABLE),
@@ -44,8 +46,8 @@ _XML = (
 _CSV = (
     (("RowId", "FeatureName", "Location"), "Kaggle's list of the points to submit", "give training.csv or test.csv"),
     (("region_shape_attributes",), "a VGG Image Annotator (VIA) export", _VIA),
-    (("annotator", "annotation_id"), "a Label Studio export", _COCO),
-    (("keypointlabels",), "a Label Studio export", _COCO),
+    (("annotator", "annotation_id"), "a CSV of Label Studio", _LABEL_STUDIO),
+    (("keypointlabels",), "a CSV of Label Studio", _LABEL_STUDIO),
     (
         ("frame_idx", "instance.score"),
         "a SLEAP analysis, which holds predictions",
@@ -118,6 +120,8 @@ def _find(head: str, known: tuple[tuple[tuple[str, ...], str, str], ...]) -> str
 
 
 def _json(head: str) -> str | None:
+    if is_label_studio(head):
+        return None
     if re.search(r'"(images|categories|annotations)"\s*:\s*\[', head) and head.startswith("{"):
         return None  # it may be COCO, whose reader says what it lacks
     found = _find(head, _JSON)

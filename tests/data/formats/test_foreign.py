@@ -12,7 +12,7 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.foreign import describe_foreign
 
 FILES = {
-    "tasks.json": ('[{"id": 0, "annotations": [{"result": [{"original_width": 64}]}]}]', "Label Studio"),
+    "min.json": ('[{"id": 0, "image": "a.jpg", "kp": [{"x": 1, "original_width": 64}]}]', "JSON_MIN"),
     "via.json": ('{"a.jpg1": {"filename": "a.jpg", "regions": [{"region_attributes": {}}]}}', "VIA"),
     "pose.json": ('{"version": 1.3, "people": [{"pose_keypoints_2d": []}]}', "OpenPose"),
     "results.json": ('[{"image_id": "a.jpg", "keypoints": [], "score": 2.9}]', "COCO results"),
