@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.coco import COCO
+from kpnet.data.formats.cvat import CVAT
 from kpnet.data.formats.deeplabcut import DeepLabCut
 from kpnet.data.formats.folder import ImageFolder
 from kpnet.data.formats.kaggle_csv import KaggleCSV
@@ -21,6 +22,7 @@ from kpnet.data.synthetic.faces import SyntheticFaces
 
 __all__ = [
     "COCO",
+    "CVAT",
     "DATASETS",
     "NPZ",
     "PTS",

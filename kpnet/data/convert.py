@@ -22,6 +22,7 @@ from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.coco import write_coco
+from kpnet.data.formats.cvat import write_cvat
 from kpnet.data.formats.deeplabcut import write_deeplabcut
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.kaggle_csv import write_kaggle_csv
@@ -35,7 +36,7 @@ from kpnet.data.formats.writing import Writer, sample_points
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 # Options with which a format reads samples without a labelled point, too.
-_READ_ALL: dict[str, dict[str, Any]] = {name: {"empty": True} for name in ("coco", "label_studio", "labelme")}
+_READ_ALL: dict[str, dict[str, Any]] = {name: {"empty": True} for name in ("coco", "cvat", "label_studio", "labelme")}
 _READ_ALIKE = ("index_base", "predictions")  # options of a writer that its reader needs, too
 
 
@@ -172,6 +173,7 @@ WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
     "labelme": Writer(write_labelme),
     "label_studio": Writer(write_label_studio),
+    "cvat": Writer(write_cvat, boxes=False),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
     "points_csv": Writer(write_points_csv),

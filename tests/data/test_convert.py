@@ -60,19 +60,21 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
 
 
 @pytest.mark.parametrize(
-    "form", ["coco", "labelme", "label_studio", "points_csv", "deeplabcut", {"name": "deeplabcut", "scorer": "me"}]
+    "form",
+    ["coco", "labelme", "label_studio", "cvat", "points_csv", "deeplabcut", {"name": "deeplabcut", "scorer": "me"}],
 )
 def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     first = COCO(write_coco(tmp_path / "a"))
     lost = convert(first, tmp_path / "b", form).lost
     holds = form in ("coco", "labelme", "label_studio", "points_csv")
     edges = ["edges (2)"] if form in ("labelme", "label_studio", "points_csv") else []
-    assert lost == ([] if holds else ["boxes (4)", "which points are hidden (4)"]) + edges
+    boxes, hidden = ["boxes (4)"] if not holds else [], ["which points are hidden (4)"] if not holds else []
+    assert lost == boxes + (hidden if form != "cvat" else []) + edges
     second = open_dataset(tmp_path / "b")
-    same(first, second, boxes=holds, visibility=holds)
+    same(first, second, boxes=holds, visibility=holds or form == "cvat")
     convert(second, tmp_path / "c", "coco")
     third = COCO(tmp_path / "c" / "annotations.json")
-    same(first, third, boxes=holds, visibility=holds)
+    same(first, third, boxes=holds, visibility=holds or form == "cvat")
     if form == "coco":
         assert np.allclose(third.areas, first.areas)
         assert third.skeleton.edges == first.skeleton.edges
@@ -319,7 +321,7 @@ def test_the_count_that_is_printed_is_the_count_that_is_there(kpnet: Run, tmp_pa
     target = f"b{WRITERS[form].suffix}"
     done = kpnet("data", "convert", "a.npz", target, "--to", form)
     assert done.code == 0
-    expected = 2 if form in ("deeplabcut", "labelme", "label_studio") else 3
+    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio") else 3
     assert done.out == f"{expected} samples: {target}\n"
     assert ("instances without a labelled point" in done.err) == (expected == 2)
     if form == "coco":
@@ -379,7 +381,11 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree,
 
 
 REFUSED: dict[str, tuple[str, Any, str]] = {
-    "no format": ("b", None, "b: give its format with --to; there are: coco, labelme, label_studio, pts, deeplabcut"),
+    "no format": (
+        "b",
+        None,
+        "b: give its format with --to; there are: coco, labelme, label_studio, cvat, pts, deeplabcut",
+    ),
     "unknown": ("b", "cooc", r'no writer for "cooc" \(did you mean "coco"\?\)'),
     "unknown option": (
         "b",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError, few
+from kpnet.data.formats.cvat import is_cvat
 from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
 from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.labelme import is_labelme
@@ -17,11 +18,11 @@ from kpnet.data.formats.text_table import decode_text, find_delimiter, is_image_
 from kpnet.data.formats.yolo import label_folder
 from kpnet.data.images import IMAGE_SUFFIXES
 
-_FORMATS = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
+_FORMATS = {".json": "coco", ".xml": "cvat", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _TABLES = (*_FORMATS, ".csv")
 _FIX = "name its format (--format; in a YAML: data.format)"
 _HEAD = 1 << 20  # bytes of a file that are looked at
-_JSON_HEAD = 1 << 16
+_TEXT_HEAD = 1 << 16
 _SHOWN = 5
 _PIXELS = re.compile(r"\d{1,3}(\s+\d{1,3}){3,}\s*")
 
@@ -72,6 +73,7 @@ def _of_folder(path: Path) -> tuple[Path, str]:
     for group in (own, files):
         tables = [file for file in group if file.suffix.lower() in _TABLES and describe_foreign(file) is None]
         tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_have_labels(file)]
+        tables = [file for file in tables if file.suffix.lower() != ".xml" or is_cvat(_head(file))]
         tables = [file for file in tables if "keypoint" in file.name] or tables
         if tables and all(file.suffix.lower() == ".json" and _of_json(file) == "labelme" for file in tables):
             return path, "labelme"
@@ -105,9 +107,13 @@ def _may_have_labels(path: Path) -> bool:
     return re.search(rb'"(images|categories|annotations)"\s*:', head) is not None or _of_json(path) != "coco"
 
 
-def _of_json(path: Path) -> str:
+def _head(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(_JSON_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t")
+        return file.read(_TEXT_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t")
+
+
+def _of_json(path: Path) -> str:
+    head = _head(path)
     return "labelme" if is_labelme(head) else "label_studio" if is_label_studio(head) else "coco"
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from kpnet.data.formats.cvat import is_cvat
 from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_number, split_line
 
@@ -14,7 +15,6 @@ _UNKNOWN = "a JSON list of an unknown kind"
 _LABEL_STARTS = {".tps": b"LM", ".slp": b"\x89HDF"}
 _TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
 _VIA = "in VIA, Annotation > Export Annotations (COCO format)"
-_CVAT = "in CVAT, export as COCO Keypoints 1.0"
 _LABEL_STUDIO = "in Label Studio, export as JSON"
 _COCO = "export it as COCO keypoints (format coco)"
 
@@ -37,9 +37,6 @@ _JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
 )
 _XML = (
-    (("<annotations", "<meta"), "a CVAT XML export", _CVAT),
-    (("<annotations", "<image "), "a CVAT XML export", _CVAT),
-    (("<annotations", "<track "), "a CVAT XML export of a video", _CVAT),
     (("<annotation", "<object"), "a Pascal VOC file, which has boxes", _TABLE),
     (("<dataset", "<image "), "a dlib XML file", _TABLE),
 )
@@ -131,7 +128,7 @@ def _json(head: str) -> str | None:
 
 
 def _xml(head: str) -> str | None:
-    return _find(head, _XML)
+    return None if is_cvat(head) else _find(head, _XML)
 
 
 def _csv(head: str) -> str | None:

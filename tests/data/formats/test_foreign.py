@@ -17,7 +17,6 @@ FILES = {
     "pose.json": ('{"version": 1.3, "people": [{"pose_keypoints_2d": []}]}', "OpenPose"),
     "results.json": ('[{"image_id": "a.jpg", "keypoints": [], "score": 2.9}]', "COCO results"),
     "list.json": ("[1, 2]", "a JSON list of an unknown kind, expected COCO"),
-    "cvat.xml": ('<?xml version="1.0"?><annotations><meta/></annotations>', "CVAT"),
     "voc.xml": ("<annotation><object/></annotation>", "Pascal VOC"),
     "dlib.xml": ("<dataset><images><image file='a.jpg'/></images></dataset>", "dlib"),
     "fly.tps": ("LM=1\n1 2\nIMAGE=a.jpg\n", "tpsDig"),
