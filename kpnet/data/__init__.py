@@ -16,6 +16,7 @@ from kpnet.data.formats.labelme import LabelMe
 from kpnet.data.formats.npz import NPZ
 from kpnet.data.formats.points_csv import PointsCSV
 from kpnet.data.formats.pts import PTS
+from kpnet.data.formats.sleap import SLEAP
 from kpnet.data.formats.yolo import YOLO
 from kpnet.data.synthetic.clips import SyntheticClips
 from kpnet.data.synthetic.faces import SyntheticFaces
@@ -26,6 +27,7 @@ __all__ = [
     "DATASETS",
     "NPZ",
     "PTS",
+    "SLEAP",
     "YOLO",
     "DeepLabCut",
     "ImageFolder",

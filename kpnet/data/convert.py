@@ -32,11 +32,14 @@ from kpnet.data.formats.npz import write_npz
 from kpnet.data.formats.points_csv import write_points_csv
 from kpnet.data.formats.pts import write_pts
 from kpnet.data.formats.skipped import silenced
+from kpnet.data.formats.sleap import write_sleap
 from kpnet.data.formats.writing import Writer, sample_points
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 # Options with which a format reads samples without a labelled point, too.
-_READ_ALL: dict[str, dict[str, Any]] = {name: {"empty": True} for name in ("coco", "cvat", "label_studio", "labelme")}
+_READ_ALL: dict[str, dict[str, Any]] = {
+    name: {"empty": True} for name in ("coco", "cvat", "label_studio", "labelme", "sleap")
+}
 _READ_ALIKE = ("index_base", "predictions")  # options of a writer that its reader needs, too
 
 
@@ -174,6 +177,7 @@ WRITERS: Mapping[str, Writer] = {
     "labelme": Writer(write_labelme),
     "label_studio": Writer(write_label_studio),
     "cvat": Writer(write_cvat, boxes=False),
+    "sleap": Writer(write_sleap, boxes=False, visibility=False),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
     "points_csv": Writer(write_points_csv),

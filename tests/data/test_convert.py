@@ -61,7 +61,16 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
 
 @pytest.mark.parametrize(
     "form",
-    ["coco", "labelme", "label_studio", "cvat", "points_csv", "deeplabcut", {"name": "deeplabcut", "scorer": "me"}],
+    [
+        "coco",
+        "labelme",
+        "label_studio",
+        "cvat",
+        "sleap",
+        "points_csv",
+        "deeplabcut",
+        {"name": "deeplabcut", "scorer": "me"},
+    ],
 )
 def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     first = COCO(write_coco(tmp_path / "a"))
@@ -321,7 +330,7 @@ def test_the_count_that_is_printed_is_the_count_that_is_there(kpnet: Run, tmp_pa
     target = f"b{WRITERS[form].suffix}"
     done = kpnet("data", "convert", "a.npz", target, "--to", form)
     assert done.code == 0
-    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio") else 3
+    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio", "sleap") else 3
     assert done.out == f"{expected} samples: {target}\n"
     assert ("instances without a labelled point" in done.err) == (expected == 2)
     if form == "coco":
@@ -384,7 +393,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "no format": (
         "b",
         None,
-        "b: give its format with --to; there are: coco, labelme, label_studio, cvat, pts, deeplabcut",
+        "b: give its format with --to; there are: coco, labelme, label_studio, cvat, sleap, pts, deeplabcut",
     ),
     "unknown": ("b", "cooc", r'no writer for "cooc" \(did you mean "coco"\?\)'),
     "unknown option": (

@@ -13,12 +13,13 @@ from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
 from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.labelme import is_labelme
 from kpnet.data.formats.points_csv import PARQUET
+from kpnet.data.formats.sleap import is_sleap_h5
 from kpnet.data.formats.table_columns import names_images
 from kpnet.data.formats.text_table import decode_text, find_delimiter, is_image_name, split_line
 from kpnet.data.formats.yolo import label_folder
 from kpnet.data.images import IMAGE_SUFFIXES
 
-_FORMATS = {".json": "coco", ".xml": "cvat", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
+_FORMATS = {".json": "coco", ".xml": "cvat", ".slp": "sleap", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _TABLES = (*_FORMATS, ".csv")
 _FIX = "name its format (--format; in a YAML: data.format)"
 _HEAD = 1 << 20  # bytes of a file that are looked at
@@ -56,7 +57,8 @@ def detect_format(path: Path) -> tuple[Path, str]:
     if suffix == ".json":
         return path, _of_json(path)
     if suffix == ".h5":
-        return path, "deeplabcut"
+        with path.open("rb") as file:
+            return path, "sleap" if is_sleap_h5(file.read(_HEAD)) else "deeplabcut"
     if suffix not in _FORMATS:
         raise KpnetError(f"{path}: unknown format: expected .json, .csv, .parquet, .npz or a folder; or {_FIX}")
     return path, _FORMATS[suffix]

@@ -12,7 +12,7 @@ from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_numb
 
 _HEAD = 1 << 16  # bytes that show what a file is
 _UNKNOWN = "a JSON list of an unknown kind"
-_LABEL_STARTS = {".tps": b"LM", ".slp": b"\x89HDF"}
+_LABEL_STARTS = {".tps": b"LM"}
 _TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
 _VIA = "in VIA, Annotation > Export Annotations (COCO format)"
 _LABEL_STUDIO = "in Label Studio, export as JSON"
@@ -48,13 +48,12 @@ _CSV = (
     (
         ("frame_idx", "instance.score"),
         "a SLEAP analysis, which holds predictions",
-        "in SLEAP, export the labels as COCO",
+        "give the project (.slp)",
     ),
     (("FILE", "LABEL"), "a LabelMe or Labelbox table", _TABLE),
 )
 _SUFFIXES = {
     ".tps": ("a tpsDig file, whose y points up", _TABLE),
-    ".slp": ("a SLEAP project", "export it as COCO: sleap-io converts it"),
     ".mat": ("a MATLAB file", f"{_TABLE}; scipy.io.loadmat reads it"),
     ".xlsx": ("a spreadsheet", "save it as CSV"),
     ".xls": ("a spreadsheet", "save it as CSV"),

@@ -127,12 +127,18 @@ class Gatherer:
             self._sizes.append(size)
         return self._number[name]
 
-    def build(self, asked: Skeleton | None, edges: Sequence[tuple[str, str]] = ()) -> Instances:
+    def build(
+        self,
+        asked: Skeleton | None,
+        edges: Sequence[tuple[str, str]] = (),
+        pairs: Sequence[tuple[str, str]] = (),
+    ) -> Instances:
         """Return the instances as arrays.
 
         Args:
             asked: Skeleton whose order of names is used if it has the names that were found.
             edges: Names that the file's skeleton connects.
+            pairs: (left, right) names, if the file has them.
 
         Returns:
             The instances.
@@ -152,8 +158,8 @@ class Gatherer:
         if asked is not None and set(asked.names) == set(names):
             names = list(asked.names)
         own = Skeleton.of_names(names)
-        if edges and not own.name:
-            own = Skeleton(own.names, own.pairs, tuple(edges))
+        if (edges or pairs) and not own.name:
+            own = Skeleton(own.names, tuple(pairs) or own.pairs, tuple(edges))
         xy = np.full((len(self._rows), len(names), 2), np.nan)
         level = np.zeros(xy.shape[:2])
         boxes = np.full((len(self._rows), 4), np.nan)

@@ -138,7 +138,7 @@ def _image_path(dataset: KeypointDataset, index: int) -> Path:
     """Return a relative path for a sample's image: below the folder, and of names that every program can write."""
     name = dataset.image_name(index)
     if not isinstance(dataset, ImageFileDataset):
-        name = f"{name}.png"
+        name = name if name.endswith(".png") else f"{name}.png"
     elif Path(name).suffix.lower() not in _ENCODED and not dataset.as_stored(index):
         name = f"{name}.png"  # its upright pixels have to be encoded
     path = Path(name)

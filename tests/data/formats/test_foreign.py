@@ -29,7 +29,6 @@ FILES = {
     "a.xlsx": ("", "spreadsheet"),
     "a.pkl": ("", "pickle"),
     "a.zip": ("", "archive"),
-    "a.slp": ("", "SLEAP project"),
     "a.npy": ("", "single array"),
 }
 
