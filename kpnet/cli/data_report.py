@@ -89,6 +89,8 @@ def _lines(dataset: KeypointDataset, found: Findings) -> list[str]:
     lines += _several("file names that occur in several folders", [", ".join(paths) for paths in found.same_names])
     mirror = dataset.skeleton.can_mirror
     lines += [] if mirror else ["  left/right pairs are unknown: transforms that mirror will be refused"]
+    possible = [f"{left} and {right}" for left, right in dataset.skeleton.possible_pairs]
+    lines += _several("pairs that may be left and right (pairs in a skeleton says so; else they do not swap)", possible)
     return lines
 
 

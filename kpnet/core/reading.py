@@ -6,6 +6,7 @@ import codecs
 import json
 from pathlib import Path
 from typing import Any, NoReturn
+from xml.etree import ElementTree
 
 from kpnet.core.display import display_name
 from kpnet.core.errors import KpnetError, show
@@ -68,6 +69,26 @@ def read_json(path: Path, expected: str) -> Any:
         KpnetError: The file cannot be read, it is not JSON, or a key stands twice in an object.
     """
     return parse_json(read_text(path, expected), str(path), expected)
+
+
+def read_xml(path: Path, expected: str) -> ElementTree.Element:
+    """Read an XML file. Entities outside the file are not followed, and those that grow without bounds are refused.
+
+    Args:
+        path: The file.
+        expected: What the file should be, for the error.
+
+    Returns:
+        The root element.
+
+    Raises:
+        KpnetError: The file cannot be read, or it is not XML.
+    """
+    text = read_text(path, expected)
+    try:
+        return ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise KpnetError(f"{path}: not XML: {error}; expected {expected}") from None
 
 
 def parse_json(text: str, where: str, expected: str) -> Any:

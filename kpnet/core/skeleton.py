@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.files import expand_path
 from kpnet.core.resources import shipped_skeletons
+from kpnet.core.sides import SIDES, WORDS, find_pairs
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
 
 NME_LENGTHS = ("box", "diagonal")  # what NME may divide by besides the distance of two points
-
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-# A side is a word of its own: between underscores, hyphens, dots, spaces, or where camelCase begins a word.
-_WORDS = re.compile(r"[_\-. ]+|(?<=[a-z])(?=[A-Z])")
-
-
-def _mirrored(name: str) -> str | None:
-    """Return the point's name on the other side, in lower case; None for a name without a side."""
-    words = [word.lower() for word in _WORDS.split(name)]
-    other = [_SIDES.get(word, word) for word in words]
-    return None if other == words else "_".join(other)
 
 
 class SkeletonFile(BaseModel):
@@ -146,29 +135,25 @@ class Skeleton:
             return {key: [self.names.index(name) for name in members] for key, members in self.groups.items()}
         found: dict[str, list[int]] = {}
         for k, name in enumerate(self.names):
-            words = [word.lower() for word in _WORDS.split(name)]
-            found.setdefault(next((word for word in words if word not in _SIDES), ""), []).append(k)
+            words = [word.lower() for word in WORDS.split(name)]
+            found.setdefault(next((word for word in words if word not in SIDES), ""), []).append(k)
         return found if 1 < len(found) < len(self) and "" not in found else {}
 
     @classmethod
     def from_names(cls, names: Sequence[str], name: str | None = None) -> Skeleton:
-        """Build a skeleton from names alone, with pairs found by the words left/right or l/r in them.
+        """Build a skeleton from names alone, with the left/right pairs that are certain from them.
+
+        Sides are the words left and right and the letters L and R, as `kpnet.core.sides.find_pairs` finds them:
+        `left_eye`, `EyeLeft`, `eye_l`, `LHip`, `forelegL4`, `paw_LF`.
 
         Args:
-            names: Names in snake_case or camelCase.
+            names: Names of the keypoints.
             name: Name of the skeleton.
 
         Returns:
             The skeleton, with pairs and nothing else.
         """
-        plain = {"_".join(word.lower() for word in _WORDS.split(name)): name for name in names}
-        pairs = []
-        for first in names:
-            words = {word.lower() for word in _WORDS.split(first)}
-            partner = plain.get(_mirrored(first) or "")
-            if partner is not None and words & {"left", "l"}:
-                pairs.append((first, partner))
-        return cls(tuple(names), tuple(pairs), name=name)
+        return cls(tuple(names), tuple(find_pairs(names).certain), name=name)
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> Skeleton:
@@ -186,7 +171,13 @@ class Skeleton:
     def unpaired_sides(self) -> list[str]:
         """Names with a side but without a pair, whose labels a mirror would make wrong."""
         paired = {name for pair in self.pairs for name in pair}
-        return [name for name in self.names if name not in paired and _mirrored(name) is not None]
+        return [name for name in find_pairs(self.names).alone if name not in paired]
+
+    @property
+    def possible_pairs(self) -> list[tuple[str, str]]:
+        """(left, right) names that may be a pair or not, which nobody has decided: no name of them is in a pair."""
+        paired = {name for pair in self.pairs for name in pair}
+        return [pair for pair in find_pairs(self.names).possible if not paired & set(pair)]
 
     @property
     def can_mirror(self) -> bool:

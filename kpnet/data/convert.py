@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,25 @@ from kpnet.core.registry import split_spec
 from kpnet.core.validation import check_options
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.coco import write_coco
+from kpnet.data.formats.cvat import write_cvat
 from kpnet.data.formats.deeplabcut import write_deeplabcut
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.kaggle_csv import write_kaggle_csv
+from kpnet.data.formats.label_studio import write_label_studio
+from kpnet.data.formats.labelme import write_labelme
 from kpnet.data.formats.npz import write_npz
 from kpnet.data.formats.points_csv import write_points_csv
 from kpnet.data.formats.pts import write_pts
 from kpnet.data.formats.skipped import silenced
+from kpnet.data.formats.sleap import write_sleap
 from kpnet.data.formats.writing import Writer, sample_points
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
-_READ_ALL = {"coco": {"empty": True}}  # options with which a format reads samples without a labelled point, too
+# Options with which a format reads samples without a labelled point, too.
+_READ_ALL: dict[str, dict[str, Any]] = {
+    name: {"empty": True} for name in ("coco", "cvat", "label_studio", "labelme", "sleap")
+}
+_READ_ALIKE = ("index_base", "predictions")  # options of a writer that its reader needs, too
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Conversion:
 
     Attributes:
         samples: Number of samples that are read back.
-        lost: The information that the samples have and the format cannot store, such as "boxes".
+        lost: The information that the samples have and the format cannot store, each with its count, such as
+            "boxes (3)".
     """
 
     samples: int
@@ -82,33 +91,37 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         else:
             writer.write(dataset, beside, **options)
         try:
-            samples = _read_back(dataset, beside, name, options)
+            written = _read_back(dataset, beside, name, options, writer.holds)
         except KpnetError as error:
             reason = str(error).replace(str(beside), str(target))
             raise KpnetError(f"the samples cannot be written as {name}: read back, {reason}") from None
-    lost = ["instances without a labelled point"] if samples < len(dataset) else []
-    return Conversion(samples, _dropped_information(dataset, name, writer) + lost)
+    return Conversion(len(written), _dropped_information(dataset, written, name, writer))
 
 
-def _read_back(dataset: KeypointDataset, path: Path, name: str, options: dict[str, Any]) -> int:
-    """Return the number of samples in what was written; raise unless all points are there."""
+def _read_back(
+    dataset: KeypointDataset, path: Path, name: str, options: dict[str, Any], holds: Callable[..., np.ndarray]
+) -> KeypointDataset:
+    """Return what was written; raise unless all points are there that the format can hold."""
     labels = detect_format(path)[0] if path.is_dir() and name != "pts" else path
-    own = {key: value for key, value in options.items() if key == "index_base"} | _READ_ALL.get(name, {})
+    own = {key: value for key, value in options.items() if key in _READ_ALIKE} | _READ_ALL.get(name, {})
+    asked = dataset.skeleton if name == "pts" else None  # whose files have no names
     with silenced():
-        written = DATASETS.find(name).open(DataConfig(format=name, root="."), str(labels), dataset.skeleton, **own)
+        written = DATASETS.find(name).open(DataConfig(format=name, root="."), str(labels), asked, **own)
     if name != "pts" and written.skeleton.names != dataset.skeleton.names:
         lost = next((point for point in dataset.skeleton.names if point not in written.skeleton.names), "")
         raise KpnetError(f'there is no point "{shorten(lost)}" in its place; give it another name')
-    before, after = _sums(dataset), _sums(written)
+    before, after = _sums(dataset, holds), _sums(written)
     if not np.allclose(before, after, atol=1e-3 * len(dataset)):
         raise KpnetError(f"there are {len(written)} samples, whose points are not those of the {len(dataset)} written")
-    return len(written)
+    return written
 
 
-def _sums(dataset: KeypointDataset) -> np.ndarray:
+def _sums(dataset: KeypointDataset, holds: Callable[..., np.ndarray] | None = None) -> np.ndarray:
     """Return how many samples have a point, how many have each, and the sums of its x and y, float64 (1 + 3 K,)."""
     every = np.stack([sample_points(dataset, index) for index in range(len(dataset))])
     known = np.isfinite(every).all(-1)
+    if holds is not None:
+        known &= np.stack([holds(dataset, index) for index in range(len(dataset))])
     sums = np.where(known[..., None], every, 0).sum(0)
     return np.concatenate([[known.any(-1).sum()], known.sum(0), sums.ravel()])
 
@@ -135,21 +148,36 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
     return name, check_options(writer.write, options, f"--to {name}"), writer
 
 
-def _dropped_information(dataset: KeypointDataset, name: str, writer: Writer) -> list[str]:
-    """Return the information that the target format cannot store."""
-    every = range(len(dataset))
-    boxes = not writer.boxes and any(dataset.box(index) is not None for index in every)
-    hidden = not writer.visibility and any((dataset.visibility(index) == 1).any() for index in every)
-    names = name == "pts" and dataset.skeleton.name != "ibug68" and not dataset.skeleton.names[0].isdecimal()
-    groups = name in ("pts", "kaggle_csv") and any(dataset.instance(index) for index in every)
-    weights = any((dataset.point_weights(index) != 1).any() for index in every)
-    lost = {"boxes": boxes, "which points are hidden": hidden, "the points' names": names}
-    lost |= {"which instances share an image": groups, "the points' weights": weights}
-    return [what for what, is_lost in lost.items() if is_lost]
+def _dropped_information(dataset: KeypointDataset, written: KeypointDataset, name: str, writer: Writer) -> list[str]:
+    """Return the information that the target format cannot store, with its counts."""
+    every, skeleton = range(len(dataset)), dataset.skeleton
+    named = name != "pts" or skeleton.name == "ibug68" or skeleton.names[0].isdecimal()
+    outside = [np.isfinite(sample_points(dataset, index)).all(-1) & ~writer.holds(dataset, index) for index in every]
+    edges, pairs = set(skeleton.edges) - set(written.skeleton.edges), set(skeleton.pairs) - set(written.skeleton.pairs)
+    lost = {
+        "boxes": 0 if writer.boxes else sum(dataset.box(index) is not None for index in every),
+        "which points are hidden": 0
+        if writer.visibility
+        else sum(int((dataset.visibility(index) == 1).sum()) for index in every),
+        "the points' names": 0 if named else len(skeleton),
+        "left/right pairs": len(pairs) if named else 0,
+        "edges": len(edges) if named else 0,
+        "which instances share an image": sum(dataset.instance(index) == 1 for index in every)
+        if name in ("pts", "kaggle_csv")
+        else 0,
+        "the points' weights": sum(int((dataset.point_weights(index) != 1).sum()) for index in every),
+        "points outside their images": int(np.sum(outside)),
+        "instances without a labelled point": max(0, len(dataset) - len(written)),
+    }
+    return [f"{what} ({count})" for what, count in lost.items() if count]
 
 
 WRITERS: Mapping[str, Writer] = {
     "coco": Writer(write_coco),
+    "labelme": Writer(write_labelme),
+    "label_studio": Writer(write_label_studio),
+    "cvat": Writer(write_cvat, boxes=False),
+    "sleap": Writer(write_sleap, boxes=False, visibility=False),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
     "points_csv": Writer(write_points_csv),

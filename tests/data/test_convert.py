@@ -59,17 +59,31 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
             assert np.allclose(sample["box"], other["box"], atol=1e-3)
 
 
-@pytest.mark.parametrize("form", ["coco", "points_csv", "deeplabcut", {"name": "deeplabcut", "scorer": "me"}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "coco",
+        "labelme",
+        "label_studio",
+        "cvat",
+        "sleap",
+        "points_csv",
+        "deeplabcut",
+        {"name": "deeplabcut", "scorer": "me"},
+    ],
+)
 def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     first = COCO(write_coco(tmp_path / "a"))
     lost = convert(first, tmp_path / "b", form).lost
-    holds = form in ("coco", "points_csv")
-    assert lost == ([] if holds else ["boxes", "which points are hidden"])
+    holds = form in ("coco", "labelme", "label_studio", "points_csv")
+    edges = ["edges (2)"] if form in ("labelme", "label_studio", "points_csv") else []
+    boxes, hidden = ["boxes (4)"] if not holds else [], ["which points are hidden (4)"] if not holds else []
+    assert lost == boxes + (hidden if form != "cvat" else []) + edges
     second = open_dataset(tmp_path / "b")
-    same(first, second, boxes=holds, visibility=holds)
+    same(first, second, boxes=holds, visibility=holds or form == "cvat")
     convert(second, tmp_path / "c", "coco")
     third = COCO(tmp_path / "c" / "annotations.json")
-    same(first, third, boxes=holds, visibility=holds)
+    same(first, third, boxes=holds, visibility=holds or form == "cvat")
     if form == "coco":
         assert np.allclose(third.areas, first.areas)
         assert third.skeleton.edges == first.skeleton.edges
@@ -84,7 +98,7 @@ def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], st
     lost = convert(first, tmp_path / "b", form).lost
     second = open_dataset(tmp_path / "b", form)
     if write is write_points_csv:  # two instances are on one picture
-        assert lost == ["the points' names", "which instances share an image"]
+        assert lost == ["the points' names (3)", "which instances share an image (1)"]
         assert {path.name for path in (tmp_path / "b").glob("*.png")} == {"a_1.png", "a_2.png", "b.png", "c.png"}
     assert len(second) == len(first)
     for index in range(len(second)):
@@ -113,7 +127,7 @@ def test_arrays_and_pixels_as_text(tmp_path: Path) -> None:
     first = one_size(tmp_path / "a")
     assert convert(first, tmp_path / "b.npz").lost == []
     same(first, open_dataset(tmp_path / "b.npz"))
-    assert convert(first, tmp_path / "b.csv").lost == ["boxes", "which points are hidden"]
+    assert convert(first, tmp_path / "b.csv").lost == ["boxes (3)", "which points are hidden (3)"]
     grey = KaggleCSV(tmp_path / "b.csv")
     for index in range(3):
         assert np.array_equal(grey.read(index)[0], first.read(index)[0][..., 0])
@@ -316,7 +330,7 @@ def test_the_count_that_is_printed_is_the_count_that_is_there(kpnet: Run, tmp_pa
     target = f"b{WRITERS[form].suffix}"
     done = kpnet("data", "convert", "a.npz", target, "--to", form)
     assert done.code == 0
-    expected = 2 if form == "deeplabcut" else 3
+    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio", "sleap") else 3
     assert done.out == f"{expected} samples: {target}\n"
     assert ("instances without a labelled point" in done.err) == (expected == 2)
     if form == "coco":
@@ -376,7 +390,11 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, tree: Tree,
 
 
 REFUSED: dict[str, tuple[str, Any, str]] = {
-    "no format": ("b", None, "b: give its format with --to; there are: coco, pts, deeplabcut"),
+    "no format": (
+        "b",
+        None,
+        "b: give its format with --to; there are: coco, labelme, label_studio, cvat, sleap, pts, deeplabcut",
+    ),
     "unknown": ("b", "cooc", r'no writer for "cooc" \(did you mean "coco"\?\)'),
     "unknown option": (
         "b",

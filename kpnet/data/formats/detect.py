@@ -8,17 +8,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError, few
+from kpnet.data.formats.cvat import is_cvat
 from kpnet.data.formats.foreign import describe_foreign, describe_foreign_labels
+from kpnet.data.formats.label_studio import is_label_studio
+from kpnet.data.formats.labelme import is_labelme
 from kpnet.data.formats.points_csv import PARQUET
+from kpnet.data.formats.sleap import is_sleap_h5
 from kpnet.data.formats.table_columns import names_images
 from kpnet.data.formats.text_table import decode_text, find_delimiter, is_image_name, split_line
 from kpnet.data.formats.yolo import label_folder
 from kpnet.data.images import IMAGE_SUFFIXES
 
-_FORMATS = {".json": "coco", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
+_FORMATS = {".json": "coco", ".xml": "cvat", ".slp": "sleap", ".npz": "npz", **dict.fromkeys(PARQUET, "points_csv")}
 _TABLES = (*_FORMATS, ".csv")
 _FIX = "name its format (--format; in a YAML: data.format)"
-_HEAD = 1 << 20  # bytes of a CSV that are looked at
+_HEAD = 1 << 20  # bytes of a file that are looked at
+_TEXT_HEAD = 1 << 16
 _SHOWN = 5
 _PIXELS = re.compile(r"\d{1,3}(\s+\d{1,3}){3,}\s*")
 
@@ -49,8 +54,11 @@ def detect_format(path: Path) -> tuple[Path, str]:
         raise KpnetError(f"{path}: {foreign}")
     if suffix == ".csv":
         return path, _of_csv(path)
+    if suffix == ".json":
+        return path, _of_json(path)
     if suffix == ".h5":
-        return path, "deeplabcut"
+        with path.open("rb") as file:
+            return path, "sleap" if is_sleap_h5(file.read(_HEAD)) else "deeplabcut"
     if suffix not in _FORMATS:
         raise KpnetError(f"{path}: unknown format: expected .json, .csv, .parquet, .npz or a folder; or {_FIX}")
     return path, _FORMATS[suffix]
@@ -66,8 +74,11 @@ def _of_folder(path: Path) -> tuple[Path, str]:
         return path, "yolo"
     for group in (own, files):
         tables = [file for file in group if file.suffix.lower() in _TABLES and describe_foreign(file) is None]
-        tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_be_coco(file)]
+        tables = [file for file in tables if not images or file.suffix.lower() != ".json" or _may_have_labels(file)]
+        tables = [file for file in tables if file.suffix.lower() != ".xml" or is_cvat(_head(file))]
         tables = [file for file in tables if "keypoint" in file.name] or tables
+        if tables and all(file.suffix.lower() == ".json" and _of_json(file) == "labelme" for file in tables):
+            return path, "labelme"
         if len(tables) == 1:
             return detect_format(tables[0])
         if tables:
@@ -91,9 +102,21 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.is_file())
 
 
-def _may_be_coco(path: Path) -> bool:
+def _may_have_labels(path: Path) -> bool:
+    """Return whether a JSON file beside images may hold their labels."""
     with path.open("rb") as file:
-        return re.search(rb'"(images|categories|annotations)"\s*:', file.read(_HEAD)) is not None
+        head = file.read(_HEAD)
+    return re.search(rb'"(images|categories|annotations)"\s*:', head) is not None or _of_json(path) != "coco"
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_TEXT_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \r\n\t")
+
+
+def _of_json(path: Path) -> str:
+    head = _head(path)
+    return "labelme" if is_labelme(head) else "label_studio" if is_label_studio(head) else "coco"
 
 
 def _is_yolo(folder: Path, files: Iterable[Path]) -> bool:

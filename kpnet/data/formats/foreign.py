@@ -6,21 +6,22 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from kpnet.data.formats.cvat import is_cvat
+from kpnet.data.formats.label_studio import is_label_studio
 from kpnet.data.formats.text_table import find_delimiter, is_image_name, is_number, split_line
 
 _HEAD = 1 << 16  # bytes that show what a file is
 _UNKNOWN = "a JSON list of an unknown kind"
-_LABEL_STARTS = {".tps": b"LM", ".slp": b"\x89HDF"}
+_LABEL_STARTS = {".tps": b"LM"}
 _TABLE = "write a CSV with columns image, NAME_x, NAME_y (format points_csv)"
 _VIA = "in VIA, Annotation > Export Annotations (COCO format)"
-_CVAT = "in CVAT, export as COCO Keypoints 1.0"
+_LABEL_STUDIO = "in Label Studio, export as JSON"
 _COCO = "export it as COCO keypoints (format coco)"
 
 # What a file is and how to get its labels into kpnet, for words that all stand in its first bytes.
 _JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (('"shapes"', '"imagePath"'), "a LabelMe file, one for each image", _TABLE),
-    (('"original_width"',), "a Label Studio export", _COCO),
-    (('"keypointlabels"',), "a Label Studio export", _COCO),
+    (('"original_width"',), "Label Studio's JSON_MIN export", _LABEL_STUDIO),
+    (('"keypointlabels"',), "Label Studio's JSON_MIN export", _LABEL_STUDIO),
     (('"_via_img_metadata"',), "a VGG Image Annotator (VIA) project", _VIA),
     (('"region_attributes"',), "a VGG Image Annotator (VIA) export", _VIA),
     (('"pose_keypoints_2d"',), "an OpenPose result, which holds predictions", _TABLE),
@@ -36,27 +37,23 @@ _JSON: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
 )
 _XML = (
-    (("<annotations", "<meta"), "a CVAT XML export", _CVAT),
-    (("<annotations", "<image "), "a CVAT XML export", _CVAT),
-    (("<annotations", "<track "), "a CVAT XML export of a video", _CVAT),
     (("<annotation", "<object"), "a Pascal VOC file, which has boxes", _TABLE),
     (("<dataset", "<image "), "a dlib XML file", _TABLE),
 )
 _CSV = (
     (("RowId", "FeatureName", "Location"), "Kaggle's list of the points to submit", "give training.csv or test.csv"),
     (("region_shape_attributes",), "a VGG Image Annotator (VIA) export", _VIA),
-    (("annotator", "annotation_id"), "a Label Studio export", _COCO),
-    (("keypointlabels",), "a Label Studio export", _COCO),
+    (("annotator", "annotation_id"), "a CSV of Label Studio", _LABEL_STUDIO),
+    (("keypointlabels",), "a CSV of Label Studio", _LABEL_STUDIO),
     (
         ("frame_idx", "instance.score"),
         "a SLEAP analysis, which holds predictions",
-        "in SLEAP, export the labels as COCO",
+        "give the project (.slp)",
     ),
     (("FILE", "LABEL"), "a LabelMe or Labelbox table", _TABLE),
 )
 _SUFFIXES = {
     ".tps": ("a tpsDig file, whose y points up", _TABLE),
-    ".slp": ("a SLEAP project", "export it as COCO: sleap-io converts it"),
     ".mat": ("a MATLAB file", f"{_TABLE}; scipy.io.loadmat reads it"),
     ".xlsx": ("a spreadsheet", "save it as CSV"),
     ".xls": ("a spreadsheet", "save it as CSV"),
@@ -119,6 +116,8 @@ def _find(head: str, known: tuple[tuple[tuple[str, ...], str, str], ...]) -> str
 
 
 def _json(head: str) -> str | None:
+    if is_label_studio(head):
+        return None
     if re.search(r'"(images|categories|annotations)"\s*:\s*\[', head) and head.startswith("{"):
         return None  # it may be COCO, whose reader says what it lacks
     found = _find(head, _JSON)
@@ -128,7 +127,7 @@ def _json(head: str) -> str | None:
 
 
 def _xml(head: str) -> str | None:
-    return _find(head, _XML)
+    return None if is_cvat(head) else _find(head, _XML)
 
 
 def _csv(head: str) -> str | None:

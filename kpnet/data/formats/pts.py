@@ -21,7 +21,6 @@ of keypoints than most files of the folder, or whose image is damaged. Images wi
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -30,14 +29,13 @@ from typing import Any, Literal
 import numpy as np
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.files import alike
 from kpnet.core.reading import read_text
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import sample_points, write_image, write_images
+from kpnet.data.formats.writing import own_stems, sample_points, write_image, write_images
 from kpnet.data.images import IMAGE_SUFFIXES, find_files
 
 
@@ -145,7 +143,7 @@ def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 
     An image of several instances is written once for each. These, and images of one stem, get a number at their name.
     """
     written: dict[str, Path] = {}
-    for index, path in enumerate(_own_stems([path for _, path, _ in write_images(dataset, None)])):
+    for index, path in enumerate(own_stems([path for _, path, _ in write_images(dataset, None)])):
         target, name = folder / path, dataset.image_name(index)
         if name in written:
             shutil.copyfile(written[name], target)
@@ -155,21 +153,3 @@ def write_pts(dataset: KeypointDataset, folder: Path, *, index_base: Literal[0, 
         lines = [f"{x:.6f} {y:.6f}" for x, y in (sample_points(dataset, index) + index_base).tolist()]
         text = ["version: 1", f"n_points: {len(lines)}", "{", *lines, "}"]
         target.with_suffix(".pts").write_text("\n".join(text) + "\n", encoding="utf-8")
-
-
-def _own_stems(paths: list[Path]) -> list[Path]:
-    """Return the paths with a stem of its own for each: those that share one get a number."""
-    shared = Counter(map(_stem, paths))
-    taken = {stem for stem, count in shared.items() if count == 1}
-    own = []
-    for path in paths:
-        if shared[_stem(path)] > 1:
-            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
-            path = next(each for each in numbered if _stem(each) not in taken)
-            taken.add(_stem(path))
-        own.append(path)
-    return own
-
-
-def _stem(path: Path) -> str:
-    return alike(path.with_suffix(""))

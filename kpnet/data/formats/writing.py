@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,11 @@ _ENCODED = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")  # what `
 _LONGEST_SUFFIX = 10
 
 
+def every_point(dataset: KeypointDataset, index: int) -> np.ndarray:
+    """Return that a format can store all keypoints of a sample, bool (K,)."""
+    return np.ones(len(dataset.skeleton), bool)
+
+
 @dataclass(frozen=True)
 class Writer:
     """How to write a format, and what it can store.
@@ -34,12 +41,15 @@ class Writer:
         suffix: Suffix of the file. Empty: the format is a folder.
         boxes: Whether the format stores boxes.
         visibility: Whether the format stores which keypoints are hidden.
+        holds: `holds(dataset, index)` returns which keypoints of a sample the format can store, bool (K,), whether
+            the sample has them or not.
     """
 
     write: Callable[..., None]
     suffix: str = ""
     boxes: bool = True
     visibility: bool = True
+    holds: Callable[[KeypointDataset, int], np.ndarray] = every_point
 
 
 def sample_points(dataset: KeypointDataset, index: int) -> np.ndarray:
@@ -106,11 +116,29 @@ class _OwnPaths:
         return own
 
 
+def own_stems(paths: list[Path]) -> list[Path]:
+    """Return the paths with a stem of its own for each: those that share one get a number."""
+    shared = Counter(map(_stem, paths))
+    taken = {stem for stem, count in shared.items() if count == 1}
+    own = []
+    for path in paths:
+        if shared[_stem(path)] > 1:
+            numbered = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(1))
+            path = next(each for each in numbered if _stem(each) not in taken)
+            taken.add(_stem(path))
+        own.append(path)
+    return own
+
+
+def _stem(path: Path) -> str:
+    return alike(path.with_suffix(""))
+
+
 def _image_path(dataset: KeypointDataset, index: int) -> Path:
     """Return a relative path for a sample's image: below the folder, and of names that every program can write."""
     name = dataset.image_name(index)
     if not isinstance(dataset, ImageFileDataset):
-        name = f"{name}.png"
+        name = name if name.endswith(".png") else f"{name}.png"
     elif Path(name).suffix.lower() not in _ENCODED and not dataset.as_stored(index):
         name = f"{name}.png"  # its upright pixels have to be encoded
     path = Path(name)

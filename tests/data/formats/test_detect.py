@@ -118,13 +118,25 @@ def test_images_that_several_folders_have(tmp_path: Path) -> None:
 
 
 def test_labels_that_kpnet_does_not_read_are_named_instead_of_a_folder_of_images(tmp_path: Path) -> None:
-    folder = tree(tmp_path, **{"images/a.png": "", "annotations.xml": "<annotations><image id='0'/></annotations>"})
-    with pytest.raises(
-        KpnetError, match=r"annotations\.xml is a CVAT XML export, .* COCO Keypoints 1\.0; .*--format folder"
-    ):
+    folder = tree(tmp_path, **{"images/a.png": "", "annotations.xml": "<dataset><image file='a.png'/></dataset>"})
+    with pytest.raises(KpnetError, match=r"annotations\.xml is a dlib XML file, .*; .*--format folder"):
         detect_format(folder)
     (folder / "annotations.xml").write_text("<other/>")
     assert detect_format(folder) == (folder, "folder")
+
+
+def test_files_of_labelling_tools_are_found_beside_their_images(tmp_path: Path) -> None:
+    shapes, tasks = '{"shapes": [], "imagePath": "a.png"}', '[{"data": {}, "annotations": [{"result": []}]}]'
+    files = {
+        "labelme": {"a.png": "", "a.json": shapes, "b.png": "", "b.json": shapes, "classes.txt": "a"},
+        "label_studio": {"images/a.png": "", "project-1.json": tasks, "config.xml": "<View/>"},
+        "cvat": {"images/a.png": "", "annotations.xml": "<annotations><meta></meta></annotations>"},
+    }
+    for form, content in files.items():
+        folder = tree(tmp_path / form, **content)
+        source, found = detect_format(folder)
+        assert found == form
+        assert source == (folder if form == "labelme" else folder / list(content)[1])
 
 
 def test_other_files_beside_images_do_not_matter(tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.foreign import describe_foreign
 
 FILES = {
-    "labelme.json": ('{"version": "5", "flags": {}, "shapes": [], "imagePath": "a.jpg"}', "LabelMe"),
-    "tasks.json": ('[{"id": 0, "annotations": [{"result": [{"original_width": 64}]}]}]', "Label Studio"),
+    "min.json": ('[{"id": 0, "image": "a.jpg", "kp": [{"x": 1, "original_width": 64}]}]', "JSON_MIN"),
     "via.json": ('{"a.jpg1": {"filename": "a.jpg", "regions": [{"region_attributes": {}}]}}', "VIA"),
     "pose.json": ('{"version": 1.3, "people": [{"pose_keypoints_2d": []}]}', "OpenPose"),
     "results.json": ('[{"image_id": "a.jpg", "keypoints": [], "score": 2.9}]', "COCO results"),
     "list.json": ("[1, 2]", "a JSON list of an unknown kind, expected COCO"),
-    "cvat.xml": ('<?xml version="1.0"?><annotations><meta/></annotations>', "CVAT"),
     "voc.xml": ("<annotation><object/></annotation>", "Pascal VOC"),
     "dlib.xml": ("<dataset><images><image file='a.jpg'/></images></dataset>", "dlib"),
     "fly.tps": ("LM=1\n1 2\nIMAGE=a.jpg\n", "tpsDig"),
@@ -32,7 +30,6 @@ FILES = {
     "a.xlsx": ("", "spreadsheet"),
     "a.pkl": ("", "pickle"),
     "a.zip": ("", "archive"),
-    "a.slp": ("", "SLEAP project"),
     "a.npy": ("", "single array"),
 }
 
