@@ -49,20 +49,22 @@ def test_the_largest_distance_and_its_image_are_found() -> None:
                 found[0][row, 1] += (0.03, -0.04)
                 found[1][row, 2] += 0.02
 
-    parity = measure_parity(*graph(move), given)
+    predictor, run = graph(move)
+    parity = measure_parity(predictor, run, given)
     assert parity.images == 20
     assert parity.pixels == pytest.approx(0.05, abs=1e-4)
     assert parity.worst == "image 17"
     assert parity.confidence == pytest.approx(0.02, abs=1e-4)
     assert parity.covariance < 1e-4
     with pytest.raises(ParityError, match=r"^image 17: the exported graph is 0.05 pixels from .*nothing was written$"):
-        check_parity(parity)
+        check_parity(parity, predictor, given)
 
 
 def test_a_graph_as_the_model_is_within_the_bound() -> None:
-    parity = measure_parity(*graph(lambda found, images: None), samples(3))
+    predictor, run = graph(lambda found, images: None)
+    parity = measure_parity(predictor, run, samples(3))
     assert parity.pixels < 1e-4
-    check_parity(parity)
+    check_parity(parity, predictor, samples(3))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
