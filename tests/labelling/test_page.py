@@ -420,7 +420,7 @@ def test_a_file_that_another_program_changed_is_offered(
     assert marks == (1 if load else 2)
     if not load:
         found = read_labels(folder / "labels_2.csv")[1]["0.png"][0].points
-        np.testing.assert_allclose([p[:2] for p in found[:2] if p], truth(0)[:2], atol=0.01)
+        np.testing.assert_allclose(np.array([p[:2] for p in found[:2] if p], float), truth(0)[:2], atol=0.01)
 
 
 def test_a_full_disk_keeps_what_is_in_hand(
