@@ -67,17 +67,21 @@ def export(
     from kpnet.core.files import file_name
     from kpnet.core.outputs import output_files
     from kpnet.export.parity import ParityError
+    from kpnet.inference.predictor import trained_bits
     from kpnet.models.ensemble import load_ensemble
 
-    if int8:
-        precision = Precision.int8
+    if int8 and precision not in (Precision.fp32, Precision.int8):
+        raise KpnetError(f"--int8 and --precision {precision.value}: give one of them")
+    precision = Precision.int8 if int8 else precision
     if any_size and to is Target.html:
         raise KpnetError("--any-size: the page fits images into the model's input; only --to onnx and torch have it")
     if runtime is not None and to is not Target.html:
         raise KpnetError("--runtime: only --to html has it")
     if to is not Target.onnx and precision is not Precision.fp32:
         raise KpnetError(f"--precision {precision.value}: only --to onnx has it")
-    model = load_ensemble([run, *(also or [])], decoding=decoding)
+    runs = [run, *(also or [])]
+    model = load_ensemble(runs, decoding=decoding)
+    options = {"flip_test": flip_test, "bits": trained_bits(runs)}
     whole = run.resolve()
     name = file_name((whole.parent if whole.name in ("final", "best") else whole).name)
     names = {
@@ -92,62 +96,60 @@ def export(
     try:
         with output_files(out, names, "--out"):
             if to is Target.onnx:
-                lines = _write_onnx(run, model, out / names[0], precision.value, flip_test, any_size, force)
+                lines = _write_onnx(run, model, out / names[0], options, any_size, precision.value, force)
             elif to is Target.html:
-                lines = _write_html(run, model, out / names[0], flip_test, runtime)
+                lines = _write_html(run, model, out / names[0], options, runtime)
             else:
-                lines = _write_torch(run, model, out / names[0], flip_test, any_size)
+                lines = _write_torch(run, model, out / names[0], options, any_size)
     except ParityError as error:
         exit_with_failures([str(error)])
     echo("\n".join(lines))
 
 
-def _write_torch(run: Path, model: Any, path: Path, flip_test: bool, any_size: bool) -> list[str]:
+def _write_torch(run: Path, model: Any, path: Path, options: dict[str, Any], any_size: bool) -> list[str]:
     from kpnet.export.program import to_torch
 
     _, samples, source = _validation(run, model)
-    info = to_torch(model, path, flip_test=flip_test, any_size=any_size, samples=samples)
-    return [_line(path, info, source)]
+    return [_line(path, to_torch(model, path, any_size=any_size, samples=samples, **options), source)]
 
 
-def _write_html(run: Path, model: Any, path: Path, flip_test: bool, runtime: Path | None) -> list[str]:
+def _write_html(run: Path, model: Any, path: Path, options: dict[str, Any], runtime: Path | None) -> list[str]:
     from kpnet.export.html import to_html
 
     _, samples, source = _validation(run, model)
-    info = to_html(model, path, title=path.stem, flip_test=flip_test, samples=samples, runtime=runtime)
+    info = to_html(model, path, title=path.stem, samples=samples, runtime=runtime, **options)
     source = source if samples is None else f"{source} and drawn faces"
     return [f"{_line(path, info, source)}; {path.stat().st_size / 1e6:.1f} MB, open it in a browser"]
 
 
 def _write_onnx(
-    run: Path, model: Any, path: Path, precision: Any, flip_test: bool, any_size: bool, force: bool
+    run: Path, model: Any, path: Path, options: dict[str, Any], any_size: bool, precision: Any, force: bool
 ) -> list[str]:
     from kpnet.core.files import write_atomic
     from kpnet.export.onnx import to_onnx
     from kpnet.export.parity import ParityError
     from kpnet.export.score import measure_cost
 
+    images = _calibration_samples(run) if precision == "int8" else None
     dataset, samples, source = _validation(run, model)
+    options = {**options, "any_size": any_size, "samples": samples}
     script = path.with_name(SCRIPT)
-    options: dict[str, Any] = {"flip_test": flip_test, "any_size": any_size, "samples": samples}
     with tempfile.TemporaryDirectory() as folder:
-        exact = Path(folder) / "fp32.onnx"
-        info = to_onnx(model, exact, **options)
-        lines = [_line(path, info, source)]
+        chosen = exact = Path(folder) / "fp32.onnx"
+        info, cost = to_onnx(model, exact, **options), ""
         if precision != "fp32":
-            small = Path(folder) / "small.onnx"
-            images = _calibration_samples(run) if precision == "int8" else None
-            to_onnx(model, small, precision=precision, calibration_samples=images, **options)
-            cost = measure_cost(small, exact, dataset)
-            if cost.lost > MOST_LOST and not force:
+            chosen = Path(folder) / "small.onnx"
+            info = to_onnx(model, chosen, precision=precision, calibration_samples=images, **options)
+            measured = measure_cost(chosen, exact, dataset)
+            if not measured.lost <= MOST_LOST and not force:
+                lost = "is not known, without labelled validation data" if dataset is None else "falls by over 2 %"
                 raise ParityError(
-                    f"{precision}: {cost}: more than 2 % of the score is lost, and nothing was written; "
-                    "--force accepts it"
+                    f"{precision}: {measured}: the score {lost}, and nothing was written; --force accepts it"
                 )
-            lines.append(f"{precision}: {cost}" + ("" if dataset else "; no labelled data to measure the score on"))
-        write_atomic(path, (exact if precision == "fp32" else small).read_bytes())
+            cost = f"; {measured}"
+        write_atomic(path, chosen.read_bytes())
     write_atomic(script, _script())
-    return [*lines, f"{script}: python {script} {path} photo.jpg"]
+    return [f"{_line(path, info, source)}{cost}", f"{script}: python {script} {path} photo.jpg"]
 
 
 def _script() -> bytes:
@@ -164,14 +166,15 @@ def _line(path: Path, info: ExportInfo, source: str) -> str:
 
 
 def _validation(run: Path, model: Any) -> tuple[KeypointDataset | None, list[Sample] | None, str]:
-    """Return the run's validation data and inputs from it, or None for both; and what they are called."""
+    """Return the run's validation data and inputs from it, None where it has none, and what they are called."""
+    from kpnet.config.loading import run_config
     from kpnet.evaluation.run_data import evaluation_dataset
     from kpnet.export.parity import dataset_samples
 
-    try:
-        dataset = evaluation_dataset(run, None, model)
-    except KpnetError:
+    config = run_config(run)
+    if config is None or (config.data.val is None and config.data.fold is None):
         return None, None, "drawn faces"
+    dataset = evaluation_dataset(run, None, model)
     return dataset, list(dataset_samples(dataset, PARITY_IMAGES)), "validation images"
 
 

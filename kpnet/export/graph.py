@@ -16,7 +16,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import evaluation_copy
 from kpnet.heads import Keypoints
 from kpnet.models.ensemble import Ensemble
-from kpnet.models.exported import INPUTS, ExportedModel
+from kpnet.models.exported import INPUTS, OUTPUTS, ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 
@@ -45,7 +45,7 @@ class ExportGraph(nn.Module):
         self.model, self.test_time = copy.deepcopy(evaluation_copy(model)).requires_grad_(False), test_time
         found = self.infer(self.example()[0])
         self.dof = found.dof
-        self.output_names = ("points",) if found.covariance is None else ("points", "confidence", "covariance")
+        self.output_names = OUTPUTS[: 1 if found.covariance is None else 3]
 
     def example(self, larger: int = 0) -> tuple[Tensor, Tensor]:
         """Return inputs of two images, whose sides are `larger` than the model's input."""

@@ -28,6 +28,7 @@ def to_html(
     *,
     title: str = "kpnet",
     flip_test: bool = False,
+    bits: int = 16,
     samples: Sequence[Sample] | None = None,
     runtime: str | Path | None = None,
 ) -> ExportInfo:
@@ -41,6 +42,7 @@ def to_html(
         path: The HTML file to write. An existing one is replaced.
         title: The page's heading.
         flip_test: Average with the mirrored image, inside of the graph.
+        bits: Bits that the values of 16-bit image files fill; browsers read all 16.
         samples: Inputs that the parity is measured on, beside drawn faces. None: drawn faces alone.
         runtime: A folder that holds the files of onnxruntime-web. None: the pinned package, from the user's cache or
             by `npm pack`.
@@ -63,7 +65,7 @@ def to_html(
     predictor = Predictor(model, test_time=TestTime(flip=True) if flip_test else None, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder) / "model.onnx"
-        info = to_onnx(model, exact, flip_test=flip_test, samples=samples)
+        info = to_onnx(model, exact, flip_test=flip_test, bits=bits, samples=samples)
         data = exact.read_bytes()
     measured = [*(samples or ()), *drawn_samples(predictor, DRAWN)]
     for bits in BITS:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import math
 from typing import Literal
 
@@ -15,13 +17,18 @@ from kpnet.models.test_time import TestTime
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+_warn_once = functools.cache(logging.getLogger("kpnet").warning)
 
-def describe(graph: ExportGraph, precision: Precision, any_size: bool) -> ExportInfo:
+
+def describe(graph: ExportGraph, precision: Precision, any_size: bool, bits: int) -> ExportInfo:
     """Return what an exported file says of itself, without the parity."""
     model = graph.model
-    calibration = parts_of(model)[0].calibration
     views = TestTime() if graph.test_time is None else graph.test_time
-    calibration = None if calibration is None or calibration.test_time != views else calibration
+    calibrations = [part.calibration for part in parts_of(model) if part.calibration is not None]
+    used = [each for each in calibrations if each.test_time == views]
+    if len(used) < len(calibrations):
+        was, now = ("without", "with") if views.flip else ("with", "without")
+        _warn_once(f"the model was calibrated {was} the flip test and is exported {now} it: without its calibration")
     config, skeleton = model.config, model.skeleton
     return ExportInfo(
         kpnet=__version__,
@@ -31,6 +38,7 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool) -> Export
         input_size=config.input_size,
         any_size=any_size,
         size_step=size_step(model) if any_size else 1,
+        bits=bits,
         channels=1 if config.in_channels == 1 else 3,
         crop=config.crop,
         box_scale=config.box_scale,
@@ -42,7 +50,7 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool) -> Export
         weights=_digest(model),
         model={**config.model_dump(mode="json"), "pretrained": False},  # a path is of no use elsewhere
         skeleton=skeleton.to_dict(),
-        calibration=calibration,
+        calibration=used[0] if used else None,
     )
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -35,6 +35,7 @@ def to_onnx(
     *,
     flip_test: bool = False,
     any_size: bool = False,
+    bits: int = 16,
     precision: Precision = "fp32",
     samples: Sequence[Sample] | None = None,
     calibration_samples: Sequence[Sample] | None = None,
@@ -54,6 +55,7 @@ def to_onnx(
         flip_test: Average with the mirrored image, inside of the graph.
         any_size: Take images of other sizes than the model's input too, whose sides are multiples of the largest
             stride. For models that take them: no regression from a flattened map, no vision transformer.
+        bits: Bits that the values of 16-bit image files fill, of which the file tells programs that read them.
         precision: `fp32`; `fp16`, weights and maps of half precision, of which the coordinates are still computed in
             single precision; or `int8`, convolutions on 8-bit integers, which are calibrated on images.
         samples: Inputs that the parity is measured on. None: drawn faces.
@@ -63,8 +65,8 @@ def to_onnx(
         What the file says of itself, the parity among it.
 
     Raises:
-        ParityError: The points of the graph are more than a thousandth of a pixel from those of `kpnet.Predictor`; not
-            checked for `fp16` and `int8`, which are further away.
+        ParityError: The points of the graph are more than a thousandth of a pixel from those of `kpnet.Predictor`, or
+            its confidences or covariances too far apart; not checked for `fp16` and `int8`, which are further away.
         KpnetError: A part of the model cannot be exported, or the packages of the extra `kpnet[export]` are missing.
 
     Example:
@@ -75,6 +77,8 @@ def to_onnx(
         ```
     """
     _check_installed()
+    if precision not in get_args(Precision):
+        raise KpnetError(f'precision: expected {", ".join(get_args(Precision))}, found "{precision}"')
     if precision == "int8" and not calibration_samples:
         raise KpnetError("int8: expected images of the training data, which the ranges are calibrated on")
     test_time = TestTime(flip=True) if flip_test else None
@@ -83,7 +87,7 @@ def to_onnx(
     data = _to_bytes(halve(graph) if precision == "fp16" else graph, any_size)
     if precision == "int8":
         data = quantize(data, [each.pixels for each in calibration_samples or ()])
-    info = describe(graph, precision, any_size)
+    info = describe(graph, precision, any_size, bits)
     samples = list(drawn_samples(predictor, DRAWN)) if samples is None else samples
     parity = measure_parity(predictor, ExportedModel(_with_info(data, info), str(path)).run, samples)
     if precision == "fp32":

@@ -17,8 +17,9 @@ from kpnet.data.synthetic.faces import LARGEST, SyntheticFaces
 from kpnet.inference.predictor import Predictor
 from kpnet.models.exported import Parity
 
-MOST_PIXELS = 1e-3
-"""Largest distance, in pixels of the original image, of an exported model's points from those of `Predictor`."""
+MOST_PIXELS, MOST_CONFIDENCE, MOST_COVARIANCE = 1e-3, 1e-4, 1e-3
+"""Largest differences of an exported model from `Predictor`: of points, in pixels of the original image, of
+confidences, and of covariances relative to their trace."""
 BATCH = 16
 DRAWN = 20  # images that are drawn where none are given
 DRAWN_SIZES = ((1, 1), (0.64, 0.91), (2.5, 1.4), (3.47, 5.21), (10, 7.5))  # relative to the model's input
@@ -83,6 +84,7 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
 
     Raises:
         ParityError: A value that the graph gives is not finite.
+        KpnetError: There are no inputs.
     """
     count, pixels, confidence, covariance, worst = 0, 0.0, 0.0, 0.0, ""
     iterator = iter(samples)
@@ -107,17 +109,24 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
             confidence = max(confidence, float(np.abs(spread[0] - expected.confidence).max()))
             size = expected.covariance.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None]
             covariance = max(covariance, float((np.abs(spread[1] - expected.covariance) / size).max()))
+    if not count:
+        raise KpnetError("the parity is measured on images: expected at least one, found none")
     return Parity(images=count, pixels=pixels, confidence=confidence, covariance=covariance, worst=worst)
 
 
 def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]) -> None:
-    """Raise ParityError, which names the worst image, where points are more than `MOST_PIXELS` apart.
+    """Raise ParityError where points, of which the worst image is named, confidences or covariances are too far apart.
 
     Args:
         parity: What was measured.
         predictor: Predicts with the model that was exported.
         samples: The inputs that it was measured on.
     """
+    if parity.confidence > MOST_CONFIDENCE or parity.covariance > MOST_COVARIANCE:
+        raise ParityError(
+            f"the exported graph's confidence is {parity.confidence:.2g} and its covariance {parity.covariance:.2g} of "
+            f"itself from kpnet's own, more than {MOST_CONFIDENCE:g} and {MOST_COVARIANCE:g}; nothing was written"
+        )
     if parity.pixels <= MOST_PIXELS:
         return
     rounding = _rounding_error(predictor, [each for each in samples if each.name == parity.worst])

@@ -29,6 +29,7 @@ def to_torch(
     *,
     flip_test: bool = False,
     any_size: bool = False,
+    bits: int = 16,
     samples: Sequence[Sample] | None = None,
 ) -> ExportInfo:
     """Write a model as a `torch.export` archive (.pt2), which runs without kpnet.
@@ -61,7 +62,7 @@ def to_torch(
     samples = list(drawn_samples(predictor, DRAWN)) if samples is None else samples
     parity = measure_parity(predictor, run, samples)
     check_parity(parity, predictor, samples)
-    info = describe(graph, "fp32", any_size).model_copy(update={"parity": parity})
+    info = describe(graph, "fp32", any_size, bits).model_copy(update={"parity": parity})
     with replacing(Path(path)) as beside:
         torch.export.save(program, beside, extra_files={DESCRIPTION: json.dumps(info.model_dump(mode="json"))})
     return info

@@ -25,18 +25,17 @@ class Model:
 
     def run(self, views):
         """Predict N views: `points` (N, K, 2), and where they exist `confidence` (N, K), `covariance` (N, K, 2, 2)."""
-        pixels = np.stack([view for view, _ in views])
-        if sum(self.info["window"]):  # an image is a clip without motion
-            pixels = np.repeat(pixels[:, None], 1 + sum(self.info["window"]), 1)
+        frames = 1 + sum(self.info["window"])  # an image is a clip without motion
+        pixels = np.stack([[view] * frames if frames > 1 else view for view, _ in views])
         inputs = {"images": pixels, "matrices": np.stack([matrix for _, matrix in views]).astype(np.float32)}
         return dict(zip(("points", "confidence", "covariance"), self.session.run(None, inputs), strict=False))
 
 
-def read_image(path):
-    """Read an image as its EXIF rotation says, uint8 (H, W) or RGB (H, W, 3)."""
+def read_image(path, bits=16):
+    """Read an image as its EXIF rotation says, uint8 (H, W) or RGB (H, W, 3); grey of 16 bits has values of `bits`."""
     image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I"):  # grey of 16 bits
-        return (np.asarray(image) >> 8).astype(np.uint8)
+    if image.mode.startswith("I"):
+        return np.minimum(np.asarray(image) >> bits - 8, 255).astype(np.uint8)
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
@@ -61,8 +60,9 @@ def region(box, image, scale, size):
     """Return the left, top, width and height of the region around a box, with the aspect ratio of a size (H, W)."""
     edges = np.clip(np.reshape(box, (2, 2)), -0.5, (image.shape[1] - 0.5, image.shape[0] - 0.5))
     (width, height), aspect = edges[1] - edges[0], size[1] / size[0]
-    sides = np.array([max(width, height * aspect), max(height, width / aspect)])
-    sides = np.maximum(np.round(scale * sides), 1).astype(int)
+    if not (width > 0 and height > 0):
+        raise ValueError(f"box {box}: no area on an image of {image.shape[1]}x{image.shape[0]} (width x height)")
+    sides = np.round([scale * max(width, height * aspect), scale * max(height, width / aspect)]).clip(1).astype(int)
     return *np.round(edges.mean(0) + 0.5 - sides / 2).astype(int), *sides
 
 
@@ -89,31 +89,31 @@ def resize(image, rows, columns):
         lines = lines[r.clip(0, height - 1)] * (2048 - v) // 65536 + lines[(r + 1).clip(0, height - 1)] * v // 65536
         return (lines + 2 >> 2).astype(np.uint8), matrix
     if height % rows == 0 and width % columns == 0:
-        down, across = height // rows, width // columns
-        total = image.reshape(rows, down, columns, across, -1).sum((1, 3), dtype=np.int32)
-        mean = total.astype(np.float32) * np.float32(1 / (down * across))
-        return (np.floor(mean + 0.5) if down == across == 2 else np.rint(mean)).astype(np.uint8), matrix
+        total = image.reshape(rows, height // rows, columns, width // columns, -1).sum((1, 3), dtype=np.int32)
+        mean = total.astype(np.float32) * np.float32(1 / (height // rows * (width // columns)))
+        return np.uint8(np.floor(mean + 0.5) if (height, width) == (2 * rows, 2 * columns) else np.rint(mean)), matrix
     for axis, (source, target) in ((1, axes[1]), (0, axes[0])):  # in OpenCV's order: a tie is rounded as it does
         edges, mean = np.arange(target + 1) * (source / target), np.float32(0)
         for cell in (np.floor(edges[:-1]).astype(int) + k for k in range(source // target + 2)):
             share = np.minimum(edges[1:], cell + 1) - np.maximum(edges[:-1], cell)
-            share = np.where(share > 1e-3, share / np.minimum(source / target, source - edges[:-1]), 0)
-            share = share.astype(np.float32).reshape(-1, *[1] * (2 - axis))
-            mean = mean + np.take(image, cell.clip(0, source - 1), axis) * share
+            share = np.float32(np.where(share > 1e-3, share / np.minimum(source / target, source - edges[:-1]), 0))
+            mean = mean + np.take(image, cell.clip(0, source - 1), axis) * share.reshape(-1, *[1] * (2 - axis))
         image = mean
     return np.rint(image).astype(np.uint8), matrix
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Predict keypoints in images, in their pixels.")
-    parser.add_argument("model")
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("files", nargs="+", metavar="MODEL.onnx IMAGE")
     parser.add_argument("--box", nargs=4, type=float, action="append", metavar=("X0", "Y0", "X1", "Y1"))
     arguments = parser.parse_args()
-    model, table = Model(arguments.model), csv.writer(sys.stdout)
+    model, table = Model(arguments.files[0]), csv.writer(sys.stdout)
     table.writerow(["image", "instance", "name", "x", "y", "confidence"])
-    for path in arguments.images:
-        found = model(read_image(path), arguments.box)
+    for path in arguments.files[1:]:
+        try:
+            found = model(read_image(path, model.info["bits"]), arguments.box)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{path}: {error}")
         for n, k in np.ndindex(found["points"].shape[:2]):
             confidence = found["confidence"][n, k] if "confidence" in found else ""
             table.writerow([path, n, model.info["names"][k], *found["points"][n, k].round(3), confidence])

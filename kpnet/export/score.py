@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class Cost:
 
     @property
     def lost(self) -> float:
-        """The share of the score that is lost; 0 where it is not known."""
-        return 0.0 if self.score is None else 1 - self.score[0] / self.score[1]
+        """The share of the score that is lost; NaN where it is not known."""
+        return math.nan if self.score is None or not self.score[1] > 0 else 1 - self.score[0] / self.score[1]
 
     def __str__(self) -> str:
         size, each = (f"{n / 1e6:.1f}" for n in self.size), (f"{n:.1f}" for n in self.milliseconds)

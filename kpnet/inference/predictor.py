@@ -22,6 +22,7 @@ from kpnet.core.registry import split_spec
 from kpnet.core.runtime import best_device
 from kpnet.data.images import Box, check_bits, model_inputs, read_image
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
+from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.test_time import TestTime
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def trained_bits(runs: Iterable[Path]) -> int:
     """Return the `bits` of 16-bit images with which the models of runs were trained.
 
     Args:
-        runs: Folders of runs or of their models; others count as of 16 bits.
+        runs: Folders of runs or of their models, or exported files; others count as of 16 bits.
 
     Returns:
         The bits; 16 without a run.
@@ -305,6 +306,9 @@ def trained_bits(runs: Iterable[Path]) -> int:
     """
     found: dict[int, Path] = {}
     for run in runs:
+        if run.suffix == SUFFIX:
+            found.setdefault(ExportedModel(run).info.bits, run)
+            continue
         config = run_config(run)
         options = {} if config is None else split_spec(config.data.format, "data.format")[1]
         found.setdefault(int(options.get("bits", 16)), run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kpnet import coordinates
 from kpnet.config.fields import StrictModel
 from kpnet.config.schema import ModelConfig
-from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.errors import KpnetError, first_line, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.heads import Keypoints
@@ -27,7 +27,7 @@ from kpnet.models.test_time import TestTime, infer_views
 SUFFIX = ".onnx"
 KEY = "kpnet"  # of the file's metadata entry
 FORMAT = 1  # of the description
-INPUTS = ("images", "matrices")
+INPUTS, OUTPUTS = ("images", "matrices"), ("points", "confidence", "covariance")
 INSTALL = 'pip install "kpnet[export]"'
 
 
@@ -61,6 +61,7 @@ class ExportInfo(StrictModel):
         input_size: Height and width of the input images.
         any_size: Whether images of other sizes are taken, too.
         size_step: What the sides of those are multiples of.
+        bits: Bits that the values of 16-bit image files fill.
         channels: Channels of the input images: 1 for grey, 3 for RGB.
         crop: What the input shows: the whole image, letterboxed (None), or the region around a box.
         box_scale: Size of that region relative to the box.
@@ -84,10 +85,11 @@ class ExportInfo(StrictModel):
     input_size: tuple[int, int]
     any_size: bool
     size_step: int = Field(1, gt=0)
+    bits: int = Field(16, ge=8, le=16)
     channels: Literal[1, 3]
     crop: Literal["box", "points"] | None
-    box_scale: float
-    window: tuple[int, int]
+    box_scale: float = Field(gt=0)
+    window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
     has_spread: bool
     dof: float | None = Field(gt=2)
     flip_test: bool
@@ -145,6 +147,12 @@ class ExportedModel(nn.Module):
             raise KpnetError(f"{self.name}: {first_line(error)}") from None
         return found
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExportedModel:
+        """Return a model of its own for another device; both share the session, which cannot be copied."""
+        clone = object.__new__(type(self))
+        clone.__dict__.update(self.__dict__, _buffers={"place": self.place.clone()})
+        return clone
+
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
         """Predict keypoints with their uncertainty, as `KeypointModel.infer` does.
@@ -166,7 +174,7 @@ class ExportedModel(nn.Module):
             return self._predict(images)
         if self.info.flip_test or self.info.calibration is not None:
             what = "has the mirrored image inside" if self.info.flip_test else "is calibrated for the image alone"
-            raise KpnetError(f"{self.name}: {what}: leave out --flip-test, --scales and --shift")
+            raise KpnetError(f"{self.name}: {what}: leave out the test-time views (--flip-test, --scales, --shift)")
         return infer_views(self._predict, images, self.skeleton, test_time)
 
     def _predict(self, images: Tensor) -> Keypoints:
@@ -237,11 +245,12 @@ def _read_info(session: Any, name: str) -> tuple[ExportInfo, ModelConfig, Skelet
         raise KpnetError(f"{name}: an ONNX file, but not one that kpnet export wrote: expected a model of kpnet's")
     try:
         values = json.loads(text)
-    except ValueError as error:
+        json.dumps(values, ensure_ascii=False).encode()  # raises for lone surrogates
+    except (ValueError, RecursionError) as error:
         raise KpnetError(f"{name}: its description is damaged ({first_line(error)}); export the model again") from None
     if isinstance(values, dict) and values.get("format") != FORMAT:
         raise KpnetError(
-            f"{name}: written by kpnet {values.get('kpnet')} in format {values.get('format')}, expected {FORMAT}: "
+            f"{name}: written by kpnet {values.get('kpnet')} in format {values.get('format')!r}, expected {FORMAT}: "
             "export the model again"
         )
     try:
@@ -249,9 +258,35 @@ def _read_info(session: Any, name: str) -> tuple[ExportInfo, ModelConfig, Skelet
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, f"{name}: description", ExportInfo, values)) from None
     try:
-        return info, ModelConfig.model_validate(info.model), Skeleton.load(info.skeleton)
+        config, skeleton = ModelConfig.model_validate(info.model), Skeleton.load(info.skeleton)
     except ValidationError as error:
         where = f"{name}: description: model"
         raise KpnetError(explain_validation_error(error, where, ModelConfig, info.model)) from None
     except KpnetError as error:
         raise KpnetError(f"{name}: description: {error}") from None
+    _check_info(info, config, skeleton, session, name)
+    return info, config, skeleton
+
+
+def _check_info(info: ExportInfo, config: ModelConfig, skeleton: Skeleton, session: Any, name: str) -> None:
+    """Raise KpnetError where a description contradicts itself or the graph."""
+    outputs = {each.name: each.shape for each in session.get_outputs()}
+    frames = (1 + sum(info.window),) if sum(info.window) else ()
+    for key, found, expected in (
+        ("names", tuple(info.names), skeleton.names),
+        ("pairs", tuple(info.pairs), skeleton.pairs),
+        ("edges", tuple(info.edges), skeleton.edges),
+        ("input_size", info.input_size, config.input_size),
+        ("channels", info.channels, config.in_channels),
+        ("crop", info.crop, config.crop),
+        ("box_scale", info.box_scale, config.box_scale),
+        ("has_spread", OUTPUTS[: 3 if info.has_spread else 1], tuple(outputs)),
+        ("names", len(info.names), outputs.get(OUTPUTS[0], [0, 0])[1]),
+        ("window", frames, tuple(session.get_inputs()[0].shape[1:-3])),
+        ("channels", info.channels, session.get_inputs()[0].shape[-1]),
+    ):
+        if found != expected:
+            raise KpnetError(
+                f"{name}: description: {key}: found {shorten(str(found))}, but the rest of the file says "
+                f"{shorten(str(expected))}: export the model again"
+            )
