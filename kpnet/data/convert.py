@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from kpnet.data.formats.pts import write_pts
 from kpnet.data.formats.skipped import silenced
 from kpnet.data.formats.sleap import write_sleap
 from kpnet.data.formats.writing import Writer, sample_points
+from kpnet.data.formats.yolo import holds_yolo, write_yolo
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
 # Options with which a format reads samples without a labelled point, too.
@@ -91,17 +92,18 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         else:
             writer.write(dataset, beside, **options)
         try:
-            written = _read_back(dataset, beside, name, options, writer.holds)
+            held = np.stack([writer.holds(dataset, index) for index in range(len(dataset))])
+            written = _read_back(dataset, beside, name, options, held)
         except KpnetError as error:
             reason = str(error).replace(str(beside), str(target))
             raise KpnetError(f"the samples cannot be written as {name}: read back, {reason}") from None
-    return Conversion(len(written), _dropped_information(dataset, written, name, writer))
+    return Conversion(len(written), _dropped_information(dataset, written, name, writer, held))
 
 
 def _read_back(
-    dataset: KeypointDataset, path: Path, name: str, options: dict[str, Any], holds: Callable[..., np.ndarray]
+    dataset: KeypointDataset, path: Path, name: str, options: dict[str, Any], held: np.ndarray
 ) -> KeypointDataset:
-    """Return what was written; raise unless all points are there that the format can hold."""
+    """Return what was written; raise unless all points are there of those that can be `held`, bool (N, K)."""
     labels = detect_format(path)[0] if path.is_dir() and name != "pts" else path
     own = {key: value for key, value in options.items() if key in _READ_ALIKE} | _READ_ALL.get(name, {})
     asked = dataset.skeleton if name == "pts" else None  # whose files have no names
@@ -110,18 +112,16 @@ def _read_back(
     if name != "pts" and written.skeleton.names != dataset.skeleton.names:
         lost = next((point for point in dataset.skeleton.names if point not in written.skeleton.names), "")
         raise KpnetError(f'there is no point "{shorten(lost)}" in its place; give it another name')
-    before, after = _sums(dataset, holds), _sums(written)
+    before, after = _sums(dataset, held), _sums(written)
     if not np.allclose(before, after, atol=1e-3 * len(dataset)):
         raise KpnetError(f"there are {len(written)} samples, whose points are not those of the {len(dataset)} written")
     return written
 
 
-def _sums(dataset: KeypointDataset, holds: Callable[..., np.ndarray] | None = None) -> np.ndarray:
+def _sums(dataset: KeypointDataset, held: np.ndarray | bool = True) -> np.ndarray:
     """Return how many samples have a point, how many have each, and the sums of its x and y, float64 (1 + 3 K,)."""
     every = np.stack([sample_points(dataset, index) for index in range(len(dataset))])
-    known = np.isfinite(every).all(-1)
-    if holds is not None:
-        known &= np.stack([holds(dataset, index) for index in range(len(dataset))])
+    known = np.isfinite(every).all(-1) & held
     sums = np.where(known[..., None], every, 0).sum(0)
     return np.concatenate([[known.any(-1).sum()], known.sum(0), sums.ravel()])
 
@@ -148,11 +148,13 @@ def _writer(target: Path, form: Part | None) -> tuple[str, dict[str, Any], Write
     return name, check_options(writer.write, options, f"--to {name}"), writer
 
 
-def _dropped_information(dataset: KeypointDataset, written: KeypointDataset, name: str, writer: Writer) -> list[str]:
+def _dropped_information(
+    dataset: KeypointDataset, written: KeypointDataset, name: str, writer: Writer, held: np.ndarray
+) -> list[str]:
     """Return the information that the target format cannot store, with its counts."""
     every, skeleton = range(len(dataset)), dataset.skeleton
     named = name != "pts" or skeleton.name == "ibug68" or skeleton.names[0].isdecimal()
-    outside = [np.isfinite(sample_points(dataset, index)).all(-1) & ~writer.holds(dataset, index) for index in every]
+    outside = [np.isfinite(sample_points(dataset, index)).all(-1) & ~held[index] for index in every]
     edges, pairs = set(skeleton.edges) - set(written.skeleton.edges), set(skeleton.pairs) - set(written.skeleton.pairs)
     lost = {
         "boxes": 0 if writer.boxes else sum(dataset.box(index) is not None for index in every),
@@ -180,6 +182,7 @@ WRITERS: Mapping[str, Writer] = {
     "sleap": Writer(write_sleap, boxes=False, visibility=False),
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
+    "yolo": Writer(write_yolo, holds=holds_yolo),
     "points_csv": Writer(write_points_csv),
     "npz": Writer(write_npz, ".npz"),
     "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),

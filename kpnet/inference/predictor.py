@@ -21,12 +21,14 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import best_device
 from kpnet.data.images import Box, check_bits, model_inputs, read_image
+from kpnet.inference.supervision import from_key_points, to_key_points
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.test_time import TestTime
 
 if TYPE_CHECKING:
     import pandas as pd
+    import supervision
 
 T = TypeVar("T")
 ImageLike = str | Path | np.ndarray | torch.Tensor | Image.Image
@@ -74,6 +76,37 @@ class Prediction:
                 "confidence": np.nan if self.confidence is None else self.confidence.ravel(),
             }
         )
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """Return the points for supervision's annotators and trackers. Needs `kpnet[supervision]`.
+
+        Returns:
+            The points, float32 (N, K, 2); absent ones are at 0, 0 and not visible. `data` has names and covariance.
+
+        Raises:
+            KpnetError: supervision is not installed.
+        """
+        return to_key_points(self.keypoints, self.confidence, self.covariance, self.names)
+
+    @classmethod
+    def from_supervision(
+        cls, key_points: supervision.KeyPoints, image: str = "", names: Sequence[str] | None = None
+    ) -> Prediction:
+        """Return the points of `supervision.KeyPoints`, from whatever model.
+
+        Args:
+            key_points: The points of N instances.
+            image: Name of the image.
+            names: Names of the K keypoints. None: those that `to_supervision` stored, or else 0, 1, 2, …
+
+        Returns:
+            The prediction, NaN where a point is at 0, 0 or not visible.
+
+        Raises:
+            KpnetError: It holds no such points, or another number of them than names.
+        """
+        keypoints, confidence, covariance, own = from_key_points(key_points, names)
+        return cls(image, own, keypoints, confidence, covariance)
 
 
 class Predictor:

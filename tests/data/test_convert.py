@@ -67,6 +67,7 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
         "label_studio",
         "cvat",
         "sleap",
+        "yolo",
         "points_csv",
         "deeplabcut",
         {"name": "deeplabcut", "scorer": "me"},
@@ -75,8 +76,8 @@ def same(first: KeypointDataset, second: KeypointDataset, *, boxes: bool = True,
 def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
     first = COCO(write_coco(tmp_path / "a"))
     lost = convert(first, tmp_path / "b", form).lost
-    holds = form in ("coco", "labelme", "label_studio", "points_csv")
-    edges = ["edges (2)"] if form in ("labelme", "label_studio", "points_csv") else []
+    holds = form in ("coco", "yolo", "labelme", "label_studio", "points_csv")
+    edges = ["edges (2)"] if form in ("labelme", "label_studio", "yolo", "points_csv") else []
     boxes, hidden = ["boxes (4)"] if not holds else [], ["which points are hidden (4)"] if not holds else []
     assert lost == boxes + (hidden if form != "cvat" else []) + edges
     second = open_dataset(tmp_path / "b")
@@ -106,6 +107,21 @@ def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], st
         assert np.allclose(xy, first.read(index)[1], atol=1e-3, equal_nan=True)
         for point in xy[np.isfinite(xy).all(-1)]:
             assert np.abs(brightest(image, point) - point).max() < 0.1
+
+
+def test_what_lies_outside_its_image_is_left_out_of_yolo_and_counted(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), dots((40, 40), np.array([[8.0, 9.0]])))
+    header = "image,eye_l_x,eye_l_y,eye_r_x,eye_r_y,box_x0,box_y0,box_x1,box_y1"
+    (tmp_path / "a.csv").write_text(f"{header}\na.png,8,9,-3,5,2,2,30,30\na.png,20,21,41,9,,,,\n")
+    first = PointsCSV(tmp_path / "a.csv")
+    assert convert(first, tmp_path / "b", "yolo").lost == ["points outside their images (2)"]
+    back = open_dataset(tmp_path / "b")
+    assert back.skeleton.pairs == (("eye_l", "eye_r"),)
+    assert [back.visibility(i).tolist() for i in range(2)] == [[2, 0], [2, 0]]
+    assert np.allclose(back.read(1)[1][0], [20, 21], atol=1e-3)
+    assert np.allclose(back.box(0), [2, 2, 30, 30], atol=1e-3)  # type: ignore[arg-type]
+    assert convert(first, tmp_path / "c", "labelme").lost == []
+    assert np.allclose(open_dataset(tmp_path / "c").read(0)[1], first.read(0)[1], atol=1e-3)
 
 
 def one_size(folder: Path, side: int = 40) -> PointsCSV:
@@ -330,7 +346,7 @@ def test_the_count_that_is_printed_is_the_count_that_is_there(kpnet: Run, tmp_pa
     target = f"b{WRITERS[form].suffix}"
     done = kpnet("data", "convert", "a.npz", target, "--to", form)
     assert done.code == 0
-    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio", "sleap") else 3
+    expected = 2 if form in ("deeplabcut", "cvat", "labelme", "label_studio", "sleap", "yolo") else 3
     assert done.out == f"{expected} samples: {target}\n"
     assert ("instances without a labelled point" in done.err) == (expected == 2)
     if form == "coco":

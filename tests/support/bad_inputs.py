@@ -192,6 +192,85 @@ def make_coco(random: Random, folder: Path, run: Path) -> list[str]:
     return read_commands(random, folder, run, path, "coco")
 
 
+def tool_points(random: Random) -> list[tuple[str, float, float]]:
+    return [(name, random.uniform(2, 22), random.uniform(2, 22)) for name in NAMES]
+
+
+def make_labelme(random: Random, folder: Path, run: Path) -> list[str]:
+    for i in range(3):
+        write(folder / "in" / f"{i}.png", encoded(random))
+        shapes: list[Any] = [
+            {"label": name, "points": [[x, y]], "group_id": 0, "shape_type": "point", "flags": {"occluded": not i}}
+            for name, x, y in tool_points(random)
+        ]
+        shapes.append({"label": "face", "points": [[1, 1], [22, 22]], "group_id": 0, "shape_type": "rectangle"})
+        values: Any = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{i}.png", "imageData": None}
+        values |= {"imageHeight": 24, "imageWidth": 32}
+        text = json.dumps(mutate_values(values, random) if i != 1 else values).encode()
+        write(folder / "in" / f"{i}.json", mutate_bytes(text, random) if random.random() < 0.1 else text)
+    data = folder / "in" if random.random() < 0.7 else folder / "in" / "1.json"
+    return read_commands(random, folder, run, data, "labelme")
+
+
+def make_label_studio(random: Random, folder: Path, run: Path) -> list[str]:
+    tasks: Any = []
+    size = {"original_width": 32, "original_height": 24}
+    for i in range(3):
+        write(folder / f"{i}.png", encoded(random))
+        box = {"x": 1, "y": 1, "width": 80, "height": 80, "rotation": 0, "rectanglelabels": ["face"]}
+        result = [{"id": "b", "type": "rectanglelabels", "value": box, **size}]
+        for name, x, y in tool_points(random):
+            value = {"x": x, "y": y, "width": 1, "keypointlabels": [name]}
+            result.append({"id": name, "type": "keypointlabels", "value": value, "parentID": "b", **size})
+        image = random.choice((f"/data/upload/1/0a1b2c3d-{i}.png", f"/data/local-files/?d=x/{i}.png", f"{i}.png"))
+        annotations = [{"id": 1, "result": result, "was_cancelled": False}]
+        tasks.append({"id": i, "data": {"image": image}, "annotations": annotations, "predictions": []})
+    for _ in range(random.choice((1, 1, 2))):
+        tasks = mutate_values(tasks, random)
+    text = json.dumps(tasks).encode()
+    path = write(folder / "tasks.json", mutate_bytes(text, random) if random.random() < 0.2 else text)
+    return read_commands(random, folder, run, path, "label_studio")
+
+
+def make_cvat(random: Random, folder: Path, run: Path) -> list[str]:
+    lines = ["<annotations>", "<meta><task><labels><label><name>face</name><type>skeleton</type></label>"]
+    lines += [f"<label><name>{name}</name><parent>face</parent></label>" for name in NAMES] + [
+        "</labels></task></meta>"
+    ]
+    for i in range(3):
+        write(folder / "images" / f"{i}.png", encoded(random))
+        lines.append(f'<image id="{i}" name="{i}.png" width="32" height="24"><skeleton label="face" source="manual">')
+        lines += [
+            f'<points label="{name}" outside="0" occluded="{i % 2}" points="{x:.2f},{y:.2f}"></points>'
+            for name, x, y in tool_points(random)
+        ]
+        lines.append("</skeleton></image>")
+    text = "\n".join([*lines, "</annotations>"])
+    data = mutate_text(text, random, random.choice(('"', ">", ",", " ")))
+    return read_commands(random, folder, run, write(folder / "annotations.xml", data), "cvat")
+
+
+SLEAP: list[bytes] = []
+
+
+def make_sleap(random: Random, folder: Path, run: Path) -> list[str]:
+    if not SLEAP:
+        import sleap_io
+
+        skeleton = sleap_io.Skeleton(list(NAMES))
+        names = [str(write(folder / f"{i}.png", encoded(Random(i)))) for i in range(3)]
+        video = sleap_io.Video.from_filename(names)
+        points = np.array([[5.0, 6], [15, 7], [10, 12]])
+        frames = [
+            sleap_io.LabeledFrame(video=video, frame_idx=i, instances=[sleap_io.Instance.from_numpy(points, skeleton)])
+            for i in range(3)
+        ]
+        sleap_io.Labels(frames).save(str(folder / "made.pkg.slp"), embed="all", verbose=False)
+        SLEAP.append((folder / "made.pkg.slp").read_bytes())
+    data = mutate_bytes(SLEAP[0], random)
+    return read_commands(random, folder, run, write(folder / "d.slp", data), "sleap")
+
+
 def make_pts(random: Random, folder: Path, run: Path) -> list[str]:
     for i in range(2):
         points = "\n".join(f"{random.uniform(2, 22):.1f} {random.uniform(2, 22):.1f}" for _ in range(3))
@@ -441,6 +520,10 @@ KINDS: dict[str, Make] = {
     "csv": make_csv,
     "parquet": make_parquet,
     "coco": make_coco,
+    "labelme": make_labelme,
+    "label studio": make_label_studio,
+    "cvat": make_cvat,
+    "sleap": make_sleap,
     "pts": make_pts,
     "deeplabcut": make_deeplabcut,
     "npz": make_npz,

@@ -207,11 +207,9 @@ class _Reader:
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str) or not names[0].strip():
             return f"{_POINT}: expected one name, found {shorten(str(names))}"
         parent = region.get("parentID", region.get("parent_id"))
-        group = (
-            groups.setdefault(parent, f"instance {len(groups)}")
-            if parent in boxes and isinstance(parent, str)
-            else None
-        )
+        group = None
+        if isinstance(parent, str) and parent in boxes:
+            group = groups.setdefault(parent, f"instance {len(groups)}")
         is_hidden = value.get("hidden") is True or (isinstance(own, str) and own in hidden)
         if is_hidden and number(value.get("x")) == number(value.get("y")) == 0:
             return None  # an absent point of COCO, as Label Studio's converter writes it

@@ -31,13 +31,14 @@ import numpy as np
 from kpnet.coordinates import corner_size_to_box
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
-from kpnet.core.yaml import read_yaml
-from kpnet.data.base import DATASETS
+from kpnet.core.yaml import read_yaml, write_yaml
+from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.text_table import decode_text, read_bytes
+from kpnet.data.formats.writing import own_stems, sample_points, write_image, write_images
 from kpnet.data.images import find_image_files, read_image_size
 
 _EXPECTED = "a data.yaml with kpt_shape, or the folder that has one"
@@ -260,3 +261,52 @@ def _rows(label: Path, where: str, width: int, layout: _Layout, skipped: Skipped
             skipped.add(f"{where}, line {number}: its box is {shorten(box)}, expected parts of the image's size")
         elif layout.classes is None or row[0] in layout.classes:
             yield f"{where}, line {number}", row
+
+
+def holds_yolo(dataset: KeypointDataset, index: int) -> np.ndarray:
+    """Return which points the format can store, bool (K,): those that do not lie outside the image."""
+    height, width = dataset.read(index)[0].shape[:2]
+    return _inside(sample_points(dataset, index) / (width, height))
+
+
+def _inside(parts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((parts < 0) | (parts > 1)).any(-1))
+
+
+def write_yolo(dataset: KeypointDataset, folder: Path) -> None:
+    """Write data.yaml, the images in `images/`, and a text file for each in `labels/`, with three numbers a point.
+
+    Points outside the image are left out, as ultralytics refuses them. Every line needs a box: without one of its own,
+    it is that of the points' pixels. Boxes are cut at the image's edge.
+    """
+    skeleton, names = dataset.skeleton, list(dataset.skeleton.names)
+    category = skeleton.name or "object"
+    values: dict[str, Any] = {"path": ".", "train": "images", "val": "images", "kpt_shape": [len(names), 3]}
+    values |= {"flip_idx": skeleton.flip_permutation, "names": {0: category}, "kpt_names": {0: names}}
+    samples: dict[Path, list[int]] = {}
+    for index, path, _ in write_images(dataset, None):
+        samples.setdefault(path, []).append(index)
+    for path, indices in zip(own_stems(list(samples)), samples.values(), strict=True):
+        size = write_image(dataset, indices[0], folder / "images" / path)
+        label = label_folder((folder / "images" / path).parent) / f"{path.stem}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for index in indices if (line := _line(dataset, index, size))]
+        label.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (folder / "data.yaml").write_text(write_yaml(values), encoding="utf-8")
+
+
+def _line(dataset: KeypointDataset, index: int, size: tuple[int, int]) -> str:
+    """Return the line of an instance, empty without a point and a box."""
+    parts, box = sample_points(dataset, index) / size[::-1], dataset.box(index)
+    level = np.where(_inside(parts), dataset.visibility(index), 0)
+    if not level.any() and box is None:
+        return ""
+    if box is None:
+        known = sample_points(dataset, index)[level > 0]
+        box = np.concatenate([known.min(0) - 0.5, known.max(0) + 0.5])
+    edges = np.clip((box + 0.5) / np.tile(size[::-1], 2), 0, 1)
+    numbers = [*((edges[:2] + edges[2:]) / 2).tolist(), *(edges[2:] - edges[:2]).tolist()]
+    for (x, y), v in zip(np.where(level[:, None] > 0, parts, 0).tolist(), level.tolist(), strict=True):
+        numbers += [x, y, v]
+    return " ".join(["0", *(f"{number:.9g}" for number in numbers)])

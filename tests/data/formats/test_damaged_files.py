@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.format_files import dlc_lines, write_dlc, write_points_csv, write_pts
+from support.format_files import dlc_lines, write_coco, write_dlc, write_points_csv, write_pts
+from support.mutations import places
 
 from kpnet.core.errors import KpnetError
+from kpnet.data import COCO
 from kpnet.data.build import open_dataset
+from kpnet.data.convert import convert
 
 PIECES = [
     *("", "-1", "1e308", "nan", "inf", "0x1", "1,5", "1_0", "é", "\x00", "\udcff", '"', '"a', "image", "x", "y"),
@@ -73,6 +78,21 @@ def yolo_config(folder: Path) -> Path:
     return yolo(folder).parents[1] / "data.yaml"
 
 
+def written_as(form: str, name: str) -> Callable[[Path], Path]:
+    """A file of labels as kpnet writes it, and where it is; the formats' own tests compare it with the tools' files."""
+
+    def write(folder: Path) -> Path:
+        convert(COCO(write_coco(folder.with_name("coco"))), folder, form)
+        return folder / name
+
+    return write
+
+
+labelme, label_studio, cvat = (
+    written_as(form, name)
+    for form, name in (("labelme", "a.json"), ("label_studio", "tasks.json"), ("cvat", "annotations.xml"))
+)
+
 FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "points_csv": (points_csv, "points_csv"),
     "long table": (long_table, "points_csv"),
@@ -83,6 +103,9 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "deeplabcut's single table": (single_table, "deeplabcut"),
     "yolo's labels": (yolo, "yolo"),
     "yolo's config": (yolo_config, "yolo"),
+    "labelme": (labelme, "labelme"),
+    "label_studio": (label_studio, "label_studio"),
+    "cvat": (cvat, "cvat"),
 }
 
 
@@ -173,3 +196,57 @@ def test_arrays_of_any_kind(tmp_path_factory: pytest.TempPathFactory, arrays: di
     np.savez(folder / "a.npz", **arrays)
     check(folder / "a.npz", None)
     shutil.rmtree(folder)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(PIECES) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "value", "x"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module", params=["labelme", "label_studio"])
+def json_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FILES[request.param][0](tmp_path_factory.mktemp("json") / "data")
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(where=st.integers(0, 10**6), value=ANY_JSON)
+def test_any_value_at_any_place_of_a_json_file(json_file: Path, where: int, value: Any) -> None:
+    original = json_file.read_text()
+    values = json.loads(original)
+    nodes = places(values)
+    path = nodes[where % len(nodes)]
+    changed = {"root": copy.deepcopy(values)}
+    *parents, last = ("root", *path)
+    held: Any = changed
+    for key in parents:
+        held = held[key]
+    held[last] = value
+    try:
+        json_file.write_text(json.dumps(changed["root"]), encoding="utf-8", errors="replace")
+        check(json_file, "labelme" if json_file.name == "a.json" else "label_studio")
+        check(json_file, None)
+    finally:
+        json_file.write_text(original)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(where=st.integers(0, 10**6), value=st.sampled_from([piece for piece in PIECES if "\x00" not in piece]))
+def test_any_text_at_any_attribute_of_an_xml_file(
+    tmp_path_factory: pytest.TempPathFactory, where: int, value: str
+) -> None:
+    from xml.etree import ElementTree
+
+    path = cvat(tmp_path_factory.mktemp("xml") / "data")
+    root = ElementTree.parse(path).getroot()
+    held = [(each, key) for each in root.iter() for key in each.keys()]  # noqa: SIM118 an Element is no mapping
+    element, key = held[where % len(held)]
+    element.set(key, value.encode("utf-8", "replace").decode())
+    path.write_bytes(ElementTree.tostring(root))
+    check(path, "cvat")
+    shutil.rmtree(path.parents[1])
