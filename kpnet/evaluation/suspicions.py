@@ -224,9 +224,10 @@ def _describe_order(order: np.ndarray, moved: np.ndarray, skeleton: Skeleton) ->
 
 def _single_points(cases: list[_Case], whitened: np.ndarray, dof: float, skeleton: Skeleton) -> list[Suspicion]:
     """Return single labels that are off, and samples whose labels are all of another instance."""
-    indices = [case.index for case in cases]
-    correlation = correlate(whitened[indices])
-    shape = shape_distances(np.stack([case.labels for case in cases])) if cases else []
+    if not cases:
+        return []
+    correlation = correlate(whitened[[case.index for case in cases]])
+    shape = shape_distances(np.stack([case.labels for case in cases]))
     found = []
     for case, oddness in zip(cases, shape, strict=True):
         off, rest = find_outliers(whitened[case.index], correlation)
