@@ -1,4 +1,4 @@
-"""The `kpnet data check`, `kpnet data convert` and `kpnet data next` commands."""
+"""The commands of `kpnet data`: check, convert, next, doctor and agree."""
 
 from __future__ import annotations
 
@@ -90,3 +90,69 @@ def next_images(
 def _check_png(sheet: Path) -> None:
     if sheet.suffix.lower() != ".png":
         raise KpnetError(f"--sheet: {sheet}: expected a file that ends in .png")
+
+
+@app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file or folder of labels.")],
+    form: FormatOption = None,
+    skeleton: SkeletonOption = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of short trainings, each of which leaves a part out.")] = 5,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="Recipe of the trainings; by default a small one that fits the data."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Use this run, trained on other data, instead of trainings.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trainings, continued if it exists; by default runs/doctor_DATA.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings to run at the same time.")] = 1,
+    sheet: Annotated[Path, typer.Option(metavar="PNG", help="Contact sheet of the worst to write.")] = Path(
+        "doctor.png"
+    ),
+    table: Annotated[Path, typer.Option(metavar="CSV", help="Table of everything found to write.")] = Path(
+        "doctor.csv"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Lines to print, and samples on the contact sheet.")] = 24,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write a copy of the data in which what is certain is mended: a new path."),
+    ] = None,
+) -> None:
+    """Find wrong labels by models that did not see them: swapped sides, wrong order, points off, other instances."""
+    from kpnet.cli.doctor_report import DoctorOptions, run_doctor
+
+    for path, option, suffix in ((sheet, "--sheet", ".png"), (table, "--table", ".csv")):
+        if path.suffix.lower() != suffix:
+            raise KpnetError(f"{option}: {path}: expected a file that ends in {suffix}")
+    if run is not None and (recipe is not None or out is not None):
+        raise KpnetError("--run: that model is used as it is; leave out --recipe and --out, which are of trainings")
+    run_doctor(
+        DoctorOptions(data, parse_format(form, "--format"), skeleton, folds, recipe, run, out, workers),
+        sheet,
+        table,
+        count,
+        fix,
+    )
+
+
+@app.command()
+def agree(
+    first: Annotated[Path, typer.Argument(metavar="A", help="One person's labels.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another's labels of the same images.")],
+    form: FormatOption = None,
+    skeleton: SkeletonOption = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Also compare this model's errors with the people's distance.")
+    ] = None,
+    write_sigmas: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Write the skeleton with the OKS sigmas that follow.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
+) -> None:
+    """Measure how far two people's labels of the same images are apart, and a model's errors in that unit."""
+    from kpnet.cli.agreement_report import run_agreement
+
+    run_agreement(first, second, parse_format(form, "--format"), skeleton, run, write_sigmas, as_json)

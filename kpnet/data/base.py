@@ -187,6 +187,22 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
 
+    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+        """Return a copy of the dataset with other keypoints; images, boxes and names stay.
+
+        Args:
+            keypoints: Float64 (N, K, 2) in pixels, NaN where absent.
+            visibility: Uint8 (N, K), as `visibility` counts it; a format that does not distinguish hidden from visible
+                keypoints ignores it.
+
+        Returns:
+            The copy, which shares the images.
+
+        Raises:
+            KpnetError: The format's labels are not stored, but drawn or computed.
+        """
+        raise KpnetError(f"{type(self).__name__}: its labels cannot be replaced; expected a file or folder of labels")
+
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch: what the augmentation draws then depends on the seed, the epoch and the index alone.
 

@@ -228,7 +228,7 @@ def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
     if not skeleton.pairs or len(skeleton) < 3 or len(xy) < 3:
         return {}
     points = xy[..., 0] + 1j * xy[..., 1]
-    shape = _common_shape(points)
+    shape = common_shape(points)
     as_is, swapped = _distance(points, shape), _distance(points[:, skeleton.flip_permutation], shape)
     known = as_is[np.isfinite(as_is)]
     if not len(known):
@@ -236,7 +236,7 @@ def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
     with np.errstate(invalid="ignore"):
         whole = (as_is > _FAR * np.median(known) + 1e-6) & (swapped < _REDUCED * as_is)
     found = dict.fromkeys(np.flatnonzero(whole).tolist(), "left and right may be swapped")
-    aligned = _align(points, shape)
+    aligned = align_to_shape(points, shape)
     for a, b in skeleton.pairs:
         left, right = skeleton.names.index(a), skeleton.names.index(b)
         usual = shape[left] - shape[right]
@@ -249,11 +249,18 @@ def find_swapped_sides(xy: np.ndarray, skeleton: Skeleton) -> dict[int, str]:
     return found
 
 
-def _common_shape(points: np.ndarray) -> np.ndarray:
-    """Return the median shape of the aligned samples, complex (K,), NaN for a point that no sample has."""
+def common_shape(points: np.ndarray) -> np.ndarray:
+    """Return the median shape of samples that are aligned to one another by similarity transforms.
+
+    Args:
+        points: Points (N, K) as complex numbers x + iy, NaN where absent.
+
+    Returns:
+        Complex (K,), NaN for a point that no sample has.
+    """
     shape = points[np.isfinite(points).sum(1).argmax()]
     for _ in range(4):
-        aligned = _align(points, shape)
+        aligned = align_to_shape(points, shape)
         with np.errstate(invalid="ignore"):
             known = np.isfinite(aligned)
             some = known.any(0)
@@ -262,8 +269,16 @@ def _common_shape(points: np.ndarray) -> np.ndarray:
     return shape
 
 
-def _align(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Return points (N, K), aligned to the shape by a similarity transform; NaN for samples with under 3 points."""
+def align_to_shape(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Return samples moved, scaled and rotated onto a shape.
+
+    Args:
+        points: Points (N, K) as complex numbers x + iy, NaN where absent.
+        shape: Complex (K,).
+
+    Returns:
+        Complex (N, K), NaN where absent and for samples with under 3 points.
+    """
     known = np.isfinite(points) & np.isfinite(shape)
     count = np.maximum(known.sum(1, keepdims=True), 1)
     z = np.where(known, points, 0)
@@ -279,7 +294,7 @@ def _align(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _distance(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Return the mean squared distance (N,) from the shape, relative to the shape's variance over the same points."""
-    aligned = _align(points, shape)
+    aligned = align_to_shape(points, shape)
     known = np.isfinite(aligned) & np.isfinite(shape)
     count = np.maximum(known.sum(1), 1)
     target = np.where(known, shape, 0)

@@ -76,14 +76,7 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
         >>> convert(KaggleCSV("val.csv"), Path("val_coco"), "coco").lost
         []
     """
-    name, options, writer = _writer(target, form)
-    if os.path.lexists(target):
-        raise KpnetError(f"{target}: it exists already; give another name, or remove it first")
-    if not target.parent.is_dir():
-        raise KpnetError(f"{target}: there is no folder {target.parent}")
-    check_writable(target.parent)
-    if writer.suffix and target.suffix.lower() != writer.suffix:
-        raise KpnetError(f"{target}: {name} is a file; expected a name that ends in {writer.suffix}")
+    name, options, writer = check_target(target, form)
     with replacing(target) if writer.suffix else _new_folder(target) as beside:
         if writer.suffix:
             buffer = io.BytesIO()
@@ -98,6 +91,30 @@ def convert(dataset: KeypointDataset, target: Path, form: Part | None = None) ->
             reason = str(error).replace(str(beside), str(target))
             raise KpnetError(f"the samples cannot be written as {name}: read back, {reason}") from None
     return Conversion(len(written), _dropped_information(dataset, written, name, writer, held))
+
+
+def check_target(target: Path, form: Part | None = None) -> tuple[str, dict[str, Any], Writer]:
+    """Raise if `convert` cannot write there, before anything is read.
+
+    Args:
+        target: The folder to write, or the file for `npz` and `kaggle_csv`.
+        form: Name of the format, or `{"name": …}` with its options. None: by the target's suffix.
+
+    Returns:
+        The format's name, its options, and its writer.
+
+    Raises:
+        KpnetError: The target exists or cannot be written, or there is no writer for the format.
+    """
+    name, options, writer = _writer(target, form)
+    if os.path.lexists(target):
+        raise KpnetError(f"{target}: it exists already; give another name, or remove it first")
+    if not target.parent.is_dir():
+        raise KpnetError(f"{target}: there is no folder {target.parent}")
+    check_writable(target.parent)
+    if writer.suffix and target.suffix.lower() != writer.suffix:
+        raise KpnetError(f"{target}: {name} is a file; expected a name that ends in {writer.suffix}")
+    return name, options, writer
 
 
 def _read_back(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
@@ -77,6 +79,29 @@ def predict_dataset(
     assert xy is not None
     whole = Keypoints(xy, confidence, covariance, dof=predicted[0].dof)
     return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
+
+
+def to_image_pixels(
+    predicted: Keypoints, matrix: Tensor, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return predictions in pixels of the original images.
+
+    Args:
+        predicted: Predictions for N images, normalised.
+        matrix: Mappings (N, 2, 3) from pixels of the original images to those of the model's input.
+        size: Height and width of the input.
+
+    Returns:
+        Points, float64 (N, K, 2), and covariances, float64 (N, K, 2, 2); None where there are none.
+    """
+    back = matrix.double()[:, :, :2].inverse()[:, None]
+    points = normalized_to_pixel(predicted.keypoints.double(), size) - matrix.double()[:, None, :, 2]
+    points = (back @ points[..., None])[..., 0]
+    if predicted.covariance is None:
+        return points.numpy(), None
+    covariance = normalized_distance_to_pixel(predicted.covariance.double(), size).mT
+    covariance = back @ normalized_distance_to_pixel(covariance, size) @ back.mT
+    return points.numpy(), covariance.numpy()
 
 
 def evaluate(

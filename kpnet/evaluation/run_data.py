@@ -12,7 +12,9 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
+from kpnet.data.cropping import Cropper
 from kpnet.data.formats.detect import detect_format
+from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
@@ -68,8 +70,28 @@ def evaluation_dataset(
     return dataset
 
 
-def check_unseen(run: Path, data: Path) -> None:
-    """Raise if a run was trained or validated with the file, on which its errors are smaller."""
+def adapt_dataset(dataset: KeypointDataset, model: KeypointModel) -> KeypointDataset:
+    """Return the samples of a dataset as a model sees them: its points, size and channels, cropped as in its training.
+
+    Args:
+        dataset: The samples, without augmentation.
+        model: The model.
+
+    Returns:
+        The same samples. Points that the dataset lacks are missing.
+
+    Raises:
+        KpnetError: The dataset has none of the model's points.
+    """
+    config = model.config
+    common = {"image_size": config.input_size, "in_channels": config.in_channels}
+    view = ConcatDataset(model.skeleton, [ConcatPart("the labels", dataset)], partial=True, **common)
+    view.cropper = None if config.crop is None else Cropper(config.crop, config.box_scale)
+    return view
+
+
+def check_unseen(run: Path, data: Path, fix: str = "calibrate on a split of its own") -> None:
+    """Raise if a run was trained or validated with the file, on which its errors are smaller; `fix` says what to do."""
     config = run_config(run)
     if config is None:
         return
@@ -78,4 +100,4 @@ def check_unseen(run: Path, data: Path) -> None:
     trained = [("trained on", entry.file) for entry in config.data.train]
     for split, name in (*trained, ("validated with", config.data.val)):
         if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
-            raise KpnetError(f"{data}: {run} was {split} it; calibrate on a split of its own")
+            raise KpnetError(f"{data}: {run} was {split} it; {fix}")

@@ -98,6 +98,19 @@ def plan(sources: Sequence[str | Path], overrides: Sequence[str], seeds: int, fo
     return rows
 
 
+def fold_trials(config: Config, folds: int) -> Row:
+    """Plan the trainings of one config on all folds of its training data, with the config's seed.
+
+    Args:
+        config: The config.
+        folds: Number of folds.
+
+    Returns:
+        The row of this config.
+    """
+    return Row(config.name, [_trial(config.name, config, 0, fold) for fold in _folds(folds)])
+
+
 def split_seeds(source: str | Path) -> tuple[str | Path, int | None]:
     """Split `CONFIG:5` into CONFIG and 5; without a number, the second is None."""
     match = re.fullmatch(r"(.+):([1-9]\d*)", str(source))

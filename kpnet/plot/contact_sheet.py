@@ -19,12 +19,18 @@ from kpnet.data.base import KeypointDataset
 from kpnet.plot.figure import Figure
 
 LEFT, RIGHT, MIDDLE, EDGE = "#ff8c1a", "#3fa7ff", "#f2f2f2", "#ffe15a"
+PREDICTION = "#ff2b2b"
 TILE, TITLE, GAP = 2.7, 0.125, 0.02  # inches a tile; its title and the edge around it, in tiles
 _NAMED = 20  # more points than this are numbered instead of named
 _NUMBERED = 500  # more points than this are not numbered
 
 
-def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: dict[int, str] | None = None) -> Figure:
+def draw_contact_sheet(
+    dataset: KeypointDataset,
+    indices: Sequence[int],
+    notes: dict[int, str] | None = None,
+    predicted: np.ndarray | None = None,
+) -> Figure:
     """Draw samples of a dataset with their points, edges and boxes.
 
     Left points are orange, right ones blue, hidden ones hollow. A sample that fills a small part of its image is shown
@@ -34,6 +40,8 @@ def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: 
         dataset: The samples.
         indices: Indices of the samples to draw.
         notes: Index of a sample to a line of text, drawn above it in red.
+        predicted: A model's points (N, K, 2) in pixels of the images, NaN where there is none: a red cross for each,
+            with a line to its label.
 
     Returns:
         A grid with an image for each sample, titled with the image's name.
@@ -58,7 +66,8 @@ def draw_contact_sheet(dataset: KeypointDataset, indices: Sequence[int], notes: 
     for i, index in enumerate(samples):
         row, column = divmod(i, columns)
         corner = column + GAP, (row + 1) * (1 + TITLE) - 1 + GAP
-        places[i] = _draw(axes, dataset, index, corner, (notes or {}).get(index))
+        theirs = None if predicted is None else predicted[index]
+        places[i] = _draw(axes, dataset, index, corner, (notes or {}).get(index), theirs)
     _draw_names(axes, places, dataset.skeleton)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + TITLE), 0))
     axes.set_axis_off()
@@ -74,7 +83,12 @@ def _readable(dataset: KeypointDataset, index: int) -> bool:
 
 
 def _draw(
-    axes: Axes, dataset: KeypointDataset, index: int, corner: tuple[float, float], note: str | None
+    axes: Axes,
+    dataset: KeypointDataset,
+    index: int,
+    corner: tuple[float, float],
+    note: str | None,
+    predicted: np.ndarray | None,
 ) -> np.ndarray:
     """Draw a sample into the tile with this upper left corner, in tiles. Returns where its points (K, 2) are."""
     image, xy = dataset.read(index)
@@ -96,6 +110,8 @@ def _draw(
         corners = scale * box.reshape(2, 2) + shift
         axes.add_patch(_rectangle(corners, fill=False, edgecolor="#7dff7d", linewidth=0.8))
     points = scale * xy + shift
+    if predicted is not None:
+        _draw_predicted(axes, points, scale * predicted + shift)
     _draw_points(axes, points, dataset.visibility(index) == 1, dataset.skeleton)
     name, instance = dataset.image_name(index), dataset.instance(index)
     title = ("…" + name[-34:] if len(name) > 35 else name) + f" #{instance}" * bool(instance)
@@ -122,6 +138,12 @@ def _draw_points(axes: Axes, points: np.ndarray, hidden: np.ndarray, skeleton: S
         edgecolors=[colours[k] for k in there],
         linewidths=1.0,
     )
+
+
+def _draw_predicted(axes: Axes, points: np.ndarray, predicted: np.ndarray) -> None:
+    ends = [np.stack(pair) for pair in zip(points, predicted, strict=True) if np.isfinite(pair).all()]
+    axes.add_collection(LineCollection(ends, colors=PREDICTION, linewidths=0.6), autolim=False)
+    axes.plot(*predicted.T, "x", color=PREDICTION, markersize=3.2, markeredgewidth=0.9)
 
 
 def _draw_names(axes: Axes, places: np.ndarray, skeleton: Skeleton) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,13 @@ class InstanceDataset(KeypointDataset):
         if self._visibility is None:
             return np.where(np.isfinite(self._keypoints[index]).all(-1), 2, 0).astype(np.uint8)
         return self._visibility[index].copy()
+
+    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+        other = copy.copy(self)
+        other._keypoints = np.array(keypoints, np.float64)
+        if self._visibility is not None:
+            other._visibility = np.array(visibility, np.uint8)
+        return other
 
     def box(self, index: int) -> np.ndarray | None:
         if self._boxes is None or np.isnan(self._boxes[index]).any():

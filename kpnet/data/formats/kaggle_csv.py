@@ -18,6 +18,7 @@ Nothing is skipped: a row that cannot be read is an error that names its line.
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 from collections.abc import Sequence
@@ -151,6 +152,11 @@ class KaggleCSV(KeypointDataset):
     def labels(self) -> np.ndarray:
         has: np.ndarray = np.isfinite(self.keypoints).all(-1)
         return has
+
+    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+        other = copy.copy(self)
+        other.keypoints = np.array(keypoints, np.float64)
+        return other
 
     def image_name(self, index: int) -> str:
         return self._names[index]  # a row's number in the file, also where `complete_only` skips others
