@@ -101,7 +101,9 @@ def test_instances_pair_by_distance_and_lone_labels_are_counted() -> None:
     xy = np.array([[(10, 10), (20, 10), (15, 20)], [(60, 60), (70, 60), (65, 70)]], float)
     theirs = xy[::-1] + 1
     theirs[0, 2] = np.nan
-    found = measure_agreement(match_labels(Labels(["a.png"] * 2, xy), Labels(["a.png"] * 3, [*theirs, xy[0] + 90])))
+    found = measure_agreement(
+        match_labels(Labels(["a.png"] * 2, xy), Labels(["a.png"] * 3, np.array([*theirs, xy[0] + 90])))
+    )
     assert found.overall.pixels.mean == pytest.approx(math.sqrt(2))
     assert [(each.labels, each.alone) for each in found.points] == [(2, 0), (2, 0), (1, 1)]
     assert found.notes == ["1 instances are in one of the two only"]
