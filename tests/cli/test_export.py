@@ -104,7 +104,7 @@ def test_a_precision_that_costs_too_much(
     monkeypatch.setattr(score, "measure_cost", lambda *_: cost)
     done = kpnet("export", trained, "--to", "onnx", "--int8")
     assert done.code == 1
-    assert done.err.startswith("kpnet: --precision int8: score 97.0 instead of 100.0, 1.0 MB instead of 4.0, ")
+    assert done.err.startswith("kpnet: int8: score 97.0 instead of 100.0, 1.0 MB instead of 4.0, ")
     assert done.err.count("\n") == 1
     assert not (tmp_path / "exported").exists()
     assert quick[-1]["precision"] == "int8"

@@ -25,7 +25,7 @@ IMAGE_SIZES = ((33, 47), (57, 31), (45, 97), (111, 167), (321, 481))  # the last
 SHARP = {"name": "heatmap", "stride": 2, "temperature": 0.1}  # random maps with peaks
 PLAIN: dict[str, Any] = {
     "regression": "regression",
-    "blend": SHARP,
+    "blend": {**SHARP, "decoding": "blend"},
     "dark": {**SHARP, "decoding": "dark"},
     "offset": {"name": "offset", "stride": 4},
     "simcc": "simcc",
