@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "empty": ([], 'no column "image" among nothing; expected a header line image,NAME_x'),
     "no image": (["imag,a_x,a_y"], r'no column "image" \(did you mean "imag"\?\)'),
     "no point": (["image,a"], "no point among image, a; expected"),
-    "no name": (["image,a_x,a_y,_x"], 'column "_x" .*is no point, visibility or box'),
+    "no name": (["image,a_x,a_y,_x"], 'column "_x" .*is no point, visibility, source or box'),
     "x alone": (["image,nose_x,nose_z"], r'no column "nose_y"'),
     "twice": (["image,a_x,a_y,a_x"], 'column "a_x" appears 2 times'),
     "unknown": (["image,a_x,a_y,weight"], 'column "weight" is no point, visibility, source or box'),
