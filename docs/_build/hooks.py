@@ -106,6 +106,23 @@ def temporal() -> str:
     return "\n".join(lines)
 
 
+def doctor() -> str:
+    """Return the table of planted label errors that the doctor finds."""
+    kinds = {
+        "swap": "left and right swapped, or one pair",
+        "order": "a shifted or random order",
+        "off": "one point 8 px off",
+        "face": "the points of another face",
+    }
+    lines = ["| seed | planted | doctor: found, false | F1 | F1 of the shape alone |", "| --- | --- | --- | --- | --- |"]
+    for row in pd.read_csv(RESULTS / "doctor.csv").to_dict("records"):
+        shape = row["f1 of the shape alone"]
+        lines.append(
+            f"| {row['seed']} | {kinds[row['kind']]} | {row['found']}, {row['false']} | {row['f1']:.2f} | {shape:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def commands() -> str:
     """Return the reference of all commands with their arguments and options, read from the application itself."""
     group: Any = typer.main.get_command(app)
@@ -145,6 +162,7 @@ GENERATED = {
     "ablations": ablations,
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
+    "doctor": doctor,
     "transfer": transfer,
     "temporal": temporal,
     "commands": commands,
