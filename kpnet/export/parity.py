@@ -122,12 +122,13 @@ def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]
         predictor: Predicts with the model that was exported.
         samples: The inputs that it was measured on.
     """
-    if parity.confidence > MOST_CONFIDENCE or parity.covariance > MOST_COVARIANCE:
-        raise ParityError(
-            f"the exported graph's confidence is {parity.confidence:.2g} and its covariance {parity.covariance:.2g} of "
-            f"itself from kpnet's own, more than {MOST_CONFIDENCE:g} and {MOST_COVARIANCE:g}; nothing was written"
-        )
     if parity.pixels <= MOST_PIXELS:
+        if parity.confidence > MOST_CONFIDENCE or parity.covariance > MOST_COVARIANCE:
+            raise ParityError(
+                f"the exported graph's confidence is {parity.confidence:.2g} from kpnet's own (at most "
+                f"{MOST_CONFIDENCE:g}), its covariance {parity.covariance:.2g} of it (at most {MOST_COVARIANCE:g}); "
+                "nothing was written"
+            )
         return
     rounding = _rounding_error(predictor, [each for each in samples if each.name == parity.worst])
     cause = (

@@ -111,7 +111,7 @@ def test_a_precision_that_costs_too_much(
     assert len(quick[-1]["calibration_samples"]) == 8
     done = kpnet("export", trained, "--to", "onnx", "--int8", "--force")
     assert done.code == 0
-    assert "\nint8: score 97.0 instead of 100.0" in done.out
+    assert "; score 97.0 instead of 100.0" in done.out
     assert (tmp_path / "exported" / "run.onnx").is_file()
 
 
