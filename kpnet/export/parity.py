@@ -132,8 +132,8 @@ def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]
         return
     rounding = _rounding_error(predictor, [each for each in samples if each.name == parity.worst])
     cause = (
-        f"; the model's own points move by {rounding:.1g} between single and double precision, as flat maps do: train "
-        "it longer, or try --decoding soft_argmax"
+        f"; the model's own points move by {rounding:.1g} between single and double precision, as those of "
+        "a model that has hardly been trained do: train it longer"
         if 8 * rounding > parity.pixels
         else ""
     )
