@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 Points = TypeVar("Points", np.ndarray, torch.Tensor)
+Values = TypeVar("Values", float, np.ndarray)
 Size = tuple[int, int]
 
 
@@ -149,6 +150,35 @@ def box_to_corner_size(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[..., :2] + 0.5, boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
+def edge_to_pixel(values: Values) -> Values:
+    """Convert coordinates that are counted from the image's left and upper edge, as browsers do, to pixels.
+
+    Args:
+        values: Coordinates of points or boxes, of any shape; the centre of the first pixel is 0.5.
+
+    Returns:
+        The coordinates in pixels; the centre of the first pixel is 0.
+    """
+    return values - 0.5
+
+
+def pixel_to_edge(values: Values) -> Values:
+    """Convert coordinates in pixels to those from the image's left and upper edge: the inverse of `edge_to_pixel`."""
+    return values + 0.5
+
+
+def box_of_points(xy: np.ndarray) -> np.ndarray:
+    """Return the edges of the box around the pixels of points.
+
+    Args:
+        xy: At least one point (K, 2), in pixels, without NaN.
+
+    Returns:
+        Edges x0, y0, x1, y1 in pixels, float64.
+    """
+    return np.concatenate([xy.min(0) - 0.5, xy.max(0) + 0.5])
+
+
 # Pixel-to-pixel mappings are 2x3 matrices, as cv2.warpAffine takes them (source to destination).
 
 
@@ -259,3 +289,22 @@ def transform(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         Points (..., 2), float64.
     """
     return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def from_inputs(
+    xy: torch.Tensor, covariance: torch.Tensor | None, matrices: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Map points and covariances from inputs back to their original images, by operations that every exporter knows.
+
+    Args:
+        xy: Points (B, K, 2) in pixels of the inputs.
+        covariance: Covariances (B, K, 2, 2) in squared pixels of the inputs, or None.
+        matrices: Matrices (B, 2, 3) from pixels of the originals to pixels of the inputs.
+
+    Returns:
+        Points and covariances in pixels of the originals.
+    """
+    (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrices.unbind(1))
+    inverse = (torch.stack([d, -b, -c, a], -1) / (a * d - b * c)[:, None]).unflatten(-1, (2, 2))[:, None]
+    points = (inverse @ (xy - torch.stack([x, y], -1)[:, None])[..., None]).squeeze(-1)
+    return points, None if covariance is None else inverse @ covariance @ inverse.mT

@@ -240,3 +240,29 @@ def test_the_region_is_about_the_box_and_of_the_inputs_aspect(box: Any, scale: f
 def test_a_region_needs_an_area(box: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="no area on an image of 40x30"):
         co.crop_region(box, 1.0, (30, 40), (32, 32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_points_and_covariances_return_from_inputs(seed: int) -> None:
+    """Against numpy's inverse, and the covariance of points that were moved."""
+    rng = np.random.default_rng(seed)
+    angle, scale = rng.uniform(-np.pi, np.pi), rng.uniform(0.1, 4, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.hstack([turn * scale, rng.uniform(-50, 50, (2, 1))])
+    xy = rng.uniform(-100, 400, (200, 2))
+    seen = co.transform(xy, matrix)
+    moved = torch.from_numpy(np.cov(seen.T))[None, None]
+    points, covariance = co.from_inputs(torch.from_numpy(seen)[None], moved, torch.from_numpy(matrix)[None])
+    np.testing.assert_allclose(points[0], xy, atol=1e-8)
+    assert covariance is not None
+    np.testing.assert_allclose(covariance[0, 0], np.cov(xy.T), rtol=1e-8)
+
+
+def test_the_box_of_points_holds_their_pixels_and_no_more() -> None:
+    mask = np.zeros((20, 30), bool)
+    points = np.array([[4, 7], [11, 9], [6, 15]])
+    mask[points[:, 1], points[:, 0]] = True
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    x0, y0, x1, y1 = co.pixel_to_edge(co.box_of_points(points))  # in edges, as a slice counts
+    assert (y0, y1, x0, x1) == (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)

@@ -35,7 +35,6 @@ class Target(StrEnum):
 class Precision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
-    int8 = "int8"
 
 
 def export(
@@ -45,9 +44,11 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
     precision: Annotated[
-        Precision, typer.Option(help="Precision of the network: fp16 halves the file, int8 quarters it (ONNX).")
+        Precision, typer.Option(help="Precision of the network: fp16 halves the file (ONNX).")
     ] = Precision.fp32,
-    int8: Annotated[bool, typer.Option("--int8", help="Short for --precision int8.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Convolutions on 8-bit integers: a quarter of the size (ONNX).")
+    ] = False,
     flip_test: Annotated[
         bool, typer.Option("--flip-test", help="Average with the prediction for the mirrored image, inside the file.")
     ] = False,
@@ -67,21 +68,20 @@ def export(
     from kpnet.core.files import file_name
     from kpnet.core.outputs import output_files
     from kpnet.export.parity import ParityError
-    from kpnet.inference.predictor import trained_bits
+    from kpnet.inference.inputs import trained_bits
     from kpnet.models.ensemble import load_ensemble
 
-    if int8 and precision not in (Precision.fp32, Precision.int8):
+    if int8 and precision is not Precision.fp32:
         raise KpnetError(f"--int8 and --precision {precision.value}: give one of them")
-    precision = Precision.int8 if int8 else precision
     if any_size and to is Target.html:
         raise KpnetError("--any-size: the page fits images into the model's input; only --to onnx and torch have it")
     if runtime is not None and to is not Target.html:
         raise KpnetError("--runtime: only --to html has it")
-    if to is not Target.onnx and precision is not Precision.fp32:
-        raise KpnetError(f"--precision {precision.value}: only --to onnx has it")
+    if to is not Target.onnx and (int8 or precision is not Precision.fp32):
+        raise KpnetError(f"{'--int8' if int8 else f'--precision {precision.value}'}: only --to onnx has it")
     runs = [run, *(also or [])]
     model = load_ensemble(runs, decoding=decoding)
-    options = {"flip_test": flip_test, "bits": trained_bits(runs)}
+    options = {"flip_test": flip_test, "bits": trained_bits(runs, model)}
     whole = run.resolve()
     name = file_name((whole.parent if whole.name in ("final", "best") else whole).name)
     names = {
@@ -96,7 +96,8 @@ def export(
     try:
         with output_files(out, names, "--out"):
             if to is Target.onnx:
-                lines = _write_onnx(run, model, out / names[0], options, any_size, precision.value, force)
+                chosen = "int8" if int8 else precision.value
+                lines = _write_onnx(run, model, out / names[0], options, any_size, chosen, force)
             elif to is Target.html:
                 lines = _write_html(run, model, out / names[0], options, runtime)
             else:

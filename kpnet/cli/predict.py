@@ -53,9 +53,9 @@ def predict(
     """Predict keypoints in images and videos, in pixels of the originals."""
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
-    from kpnet.inference.inputs import find_images, find_videos
+    from kpnet.inference.inputs import find_images, find_videos, trained_bits
     from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
-    from kpnet.inference.predictor import Predictor, trained_bits
+    from kpnet.inference.predictor import Predictor
     from kpnet.inference.tables import LabelTable, PredictionTable
     from kpnet.models.ensemble import load_ensemble
 
@@ -67,7 +67,7 @@ def predict(
     runs = [run, *(also or [])]
     ensemble = load_ensemble(runs, decoding=decoding, fold=True)
     test_time = parse_test_time(flip_test, scales, shift)
-    bits = trained_bits(runs) if others else None
+    bits = trained_bits(runs, ensemble) if others else None
     predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size, bits=bits)
     model = predictor.model
     crops = model.config.crop is not None

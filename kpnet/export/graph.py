@@ -73,16 +73,13 @@ class ExportGraph(nn.Module):
         """
         size = (images.shape[-3], images.shape[-2])
         predicted = self.infer(images)
-        (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrices.unbind(1))
-        inverse = torch.stack([d, -b, -c, a], -1) / (a * d - b * c)[:, None]
-        linear = inverse.unflatten(-1, (2, 2))[:, None]
-        moved = coordinates.normalized_to_pixel(predicted.keypoints.float(), size) - torch.stack([x, y], -1)[:, None]
-        points = (linear @ moved[..., None]).squeeze(-1)
+        xy = coordinates.normalized_to_pixel(predicted.keypoints.float(), size)
         if predicted.confidence is None or predicted.covariance is None:
-            return (points,)
+            return coordinates.from_inputs(xy, None, matrices)[:1]
         pixel = coordinates.normalized_distance_to_pixel(torch.ones(2), size)
-        linear = linear * pixel
-        covariance = linear @ predicted.covariance.float() @ linear.mT
+        squared = predicted.covariance.float() * pixel[:, None] * pixel
+        points, covariance = coordinates.from_inputs(xy, squared, matrices)
+        assert covariance is not None
         return points, predicted.confidence.float(), covariance
 
 

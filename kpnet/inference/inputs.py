@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kpnet.config.fields import Part
+from kpnet.config.loading import run_config
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import alike, file_name
@@ -27,6 +29,9 @@ from kpnet.data.images import (
     find_image_files,
     read_image,
 )
+from kpnet.models.ensemble import Ensemble
+from kpnet.models.exported import ExportedModel
+from kpnet.models.keypoint_model import KeypointModel
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many images
 
@@ -202,3 +207,35 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
             name = f"{first}_{count}"
         named[alike(name)] = name, path
     return others, dict(named.values())
+
+
+def trained_bits(sources: Sequence[Any], model: KeypointModel | ExportedModel | Ensemble) -> int:
+    """Return the `bits` of 16-bit images with which models were trained.
+
+    Args:
+        sources: What the model was loaded from: run folders, exported files, models. Models and folders without a
+            config do not say.
+        model: The model.
+
+    Returns:
+        The bits; 16 where nothing says it.
+
+    Raises:
+        KpnetError: The models were trained with different ones, or a config is wrong.
+    """
+    found: dict[int, str] = {}
+    parts = list(model.models) if isinstance(model, Ensemble) else [model]
+    for source, part in zip(sources, parts, strict=False):
+        if isinstance(part, ExportedModel):
+            found.setdefault(part.info.bits, part.name)
+        elif isinstance(source, (str, Path)):
+            config = run_config(Path(source))
+            options = {} if config is None else split_spec(config.data.format, "data.format")[1]
+            found.setdefault(int(options.get("bits", 16)), str(source))
+    if len(found) > 1:
+        (first, one), (second, other) = list(found.items())[:2]
+        raise KpnetError(
+            f"{other}: was trained on images of {second} bits, and {one} of {first}; predict with one of them, or give "
+            "Predictor the bits"
+        )
+    return next(iter(found), 16)

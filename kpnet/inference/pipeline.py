@@ -21,7 +21,8 @@ from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box, check_model_input
 from kpnet.inference.inputs import InputImage
-from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.prediction import Prediction
+from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import Table
 from kpnet.inference.tracks import predict_tracks, write_annotated, write_tables
 from kpnet.inference.video import Video

@@ -6,107 +6,27 @@ import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from PIL import Image
 
 from kpnet import coordinates
-from kpnet.config.loading import run_config
 from kpnet.core.errors import KpnetError, first_line
-from kpnet.core.registry import split_spec
 from kpnet.core.runtime import best_device
 from kpnet.data.images import Box, check_bits, model_inputs, read_image
-from kpnet.inference.supervision import from_key_points, to_key_points
+from kpnet.inference.inputs import trained_bits
+from kpnet.inference.prediction import Prediction
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
-from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.test_time import TestTime
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import supervision
 
 T = TypeVar("T")
 ImageLike = str | Path | np.ndarray | torch.Tensor | Image.Image
 TOLERANCE = 0.01  # by which interpolated floats may leave [0, 1]
-
-
-@dataclass
-class Prediction:
-    """The keypoints of the N instances of one image.
-
-    Attributes:
-        image: Name of the image.
-        names: Names of the K keypoints.
-        keypoints: Points (N, K, 2) in pixels of the original image.
-        confidence: Probability (N, K) that a point lies within 5 % of the input's longer side. None if the model
-            predicts none.
-        covariance: Covariance (N, K, 2, 2) in pixels squared. None if the model predicts none.
-        dof: Degrees of freedom of the errors' Student t distribution, for `kpnet.uncertainty.ellipse_radius`; infinite
-            for normal errors.
-    """
-
-    image: str
-    names: tuple[str, ...]
-    keypoints: np.ndarray
-    confidence: np.ndarray | None
-    covariance: np.ndarray | None
-    dof: float = math.inf
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return a table with a row for each point.
-
-        Returns:
-            The columns image, instance, name, x, y and confidence (NaN without one).
-        """
-        import pandas as pd  # a third of a second that only tables need
-
-        count, points = self.keypoints.shape[:2]
-        return pd.DataFrame(
-            {
-                "image": self.image,
-                "instance": np.repeat(np.arange(count), points),
-                "name": list(self.names) * count,
-                "x": self.keypoints[..., 0].ravel(),
-                "y": self.keypoints[..., 1].ravel(),
-                "confidence": np.nan if self.confidence is None else self.confidence.ravel(),
-            }
-        )
-
-    def to_supervision(self) -> supervision.KeyPoints:
-        """Return the points for supervision's annotators and trackers. Needs `kpnet[supervision]`.
-
-        Returns:
-            The points, float32 (N, K, 2); absent ones are at 0, 0 and not visible. `data` has names and covariance.
-
-        Raises:
-            KpnetError: supervision is not installed.
-        """
-        return to_key_points(self.keypoints, self.confidence, self.covariance, self.names)
-
-    @classmethod
-    def from_supervision(
-        cls, key_points: supervision.KeyPoints, image: str = "", names: Sequence[str] | None = None
-    ) -> Prediction:
-        """Return the points of `supervision.KeyPoints`, from whatever model.
-
-        Args:
-            key_points: The points of N instances.
-            image: Name of the image.
-            names: Names of the K keypoints. None: those that `to_supervision` stored, or else 0, 1, 2, …
-
-        Returns:
-            The prediction, NaN where a point is at 0, 0 or not visible.
-
-        Raises:
-            KpnetError: It holds no such points, or another number of them than names.
-        """
-        keypoints, confidence, covariance, own = from_key_points(key_points, names)
-        return cls(image, own, keypoints, confidence, covariance)
 
 
 class Predictor:
@@ -154,7 +74,7 @@ class Predictor:
         self.batch_size = batch_size
         held = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
         given = model if isinstance(model, (list, tuple)) else [model]
-        self._runs = [Path(each) for each in given if isinstance(each, (str, Path))]
+        self._sources = given
         if bits is not None:
             check_bits(bits)
             self.bits = bits
@@ -169,8 +89,8 @@ class Predictor:
 
     @cached_property
     def bits(self) -> int:
-        """Bits that the values of 16-bit image files fill; read from the runs' configs once a file is predicted."""
-        return trained_bits(self._runs)
+        """Bits that the values of 16-bit image files fill; looked up once a file is predicted."""
+        return trained_bits(self._sources, self.model)
 
     @overload
     def __call__(self, image: ImageLike, boxes: Sequence[Box] | None = None) -> Prediction: ...
@@ -323,35 +243,6 @@ class Predictor:
             linear = np.stack([m[:, :2] for m in inverses])[:, None]
             covariance = linear @ covariance @ linear.swapaxes(-1, -2)
         return Prediction(name, names, points, confidence, covariance)
-
-
-def trained_bits(runs: Iterable[Path]) -> int:
-    """Return the `bits` of 16-bit images with which the models of runs were trained.
-
-    Args:
-        runs: Folders of runs or of their models, or exported files; others count as of 16 bits.
-
-    Returns:
-        The bits; 16 without a run.
-
-    Raises:
-        KpnetError: The runs were trained with different ones, or a config is wrong.
-    """
-    found: dict[int, Path] = {}
-    for run in runs:
-        if run.suffix == SUFFIX:
-            found.setdefault(ExportedModel(run).info.bits, run)
-            continue
-        config = run_config(run)
-        options = {} if config is None else split_spec(config.data.format, "data.format")[1]
-        found.setdefault(int(options.get("bits", 16)), run)
-    if len(found) > 1:
-        (first, one), (second, other) = list(found.items())[:2]
-        raise KpnetError(
-            f"{other}: was trained on images of {second} bits, and {one} of {first}; predict with one of them, or give "
-            "Predictor the bits"
-        )
-    return next(iter(found), 16)
 
 
 def to_pixels(image: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import replacing
 from kpnet.data.images import to_channels
 from kpnet.inference.inputs import InputImage
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 
 COLUMNS = ("image", "instance", "name", "x", "y", "confidence")
 # A file name that is not UTF-8 keeps its bytes, so that the file can be found again.

@@ -12,7 +12,8 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.images import Box
-from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.prediction import Prediction
+from kpnet.inference.predictor import Predictor
 from kpnet.uncertainty import ellipse_radius
 
 ELLIPSE = 0.9  # probability that a point lies in its ellipse

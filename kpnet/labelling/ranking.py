@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset
 from kpnet.data.images import Box
-from kpnet.inference.predictor import Prediction, Predictor
+from kpnet.inference.prediction import Prediction
+from kpnet.inference.predictor import Predictor
 from kpnet.models.keypoint_model import KeypointModel
 
 POOL = 4  # candidates for each image that is chosen

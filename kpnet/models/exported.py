@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,13 +190,14 @@ class ExportedModel(nn.Module):
         size = (pixels.shape[-3], pixels.shape[-2])
         matrices = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(pixels), 2, 3))
         points, *spread = (torch.from_numpy(each) for each in self.run(np.ascontiguousarray(pixels), matrices))
-        keypoints = Keypoints(coordinates.pixel_to_normalized(points, size).to(self.place.device))
+        keypoints = Keypoints(coordinates.pixel_to_normalized(points, size))
+        check_finite(keypoints, self.name)
+        keypoints.keypoints = keypoints.keypoints.to(self.place.device)
         if spread:
             scale = coordinates.pixel_distance_to_normalized(torch.ones(2), size)
             keypoints.confidence = spread[0].to(self.place.device)
             keypoints.covariance = (spread[1] * scale[:, None] * scale).to(self.place.device)
             keypoints.dof = math.inf if self.info.dof is None else self.info.dof
-        check_finite(keypoints, self.name)
         return keypoints
 
     def _check(self, images: Tensor) -> None:
@@ -230,6 +232,8 @@ def _open_session(source: str | Path | bytes, name: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is raised
+    # A file from others may name further files with weights: there are none in this place.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no class for all of its errors

@@ -121,7 +121,7 @@ def test_what_is_refused(
     (tmp_path / "a.onnx").write_bytes(written["fp32"])
     load_model(trained).save(tmp_path / "saved")
     before = tree(tmp_path)
-    kpnet("export", trained, "--to", "torch", "--int8").refused("--precision int8: only --to onnx has it")
+    kpnet("export", trained, "--to", "torch", "--int8").refused("--int8: only --to onnx has it")
     kpnet("export", "a.onnx", "--to", "torch").refused("exported one already", "export the run")
     kpnet("export", "a.onnx", "--to", "onnx", "--decoding", "dark").refused("a.onnx: its decoding is part of the file")
     kpnet("evaluate", "a.onnx", "--decoding", "dark").refused("a.onnx: its decoding is part of the file")

@@ -112,6 +112,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         to_onnx(small("regression"), tmp_path / "a.onnx")
 
 
+def test_a_precision_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match='precision: expected fp32, fp16, int8, found "bf16"'):
+        to_onnx(small("regression"), tmp_path / "a.onnx", precision="bf16")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def test_int8_asks_for_images(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match="int8: expected images of the training data"):
         to_onnx(small("regression"), tmp_path / "a.onnx", precision="int8")

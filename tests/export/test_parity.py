@@ -12,6 +12,7 @@ from support.exports import SIZE, small
 from torch import Tensor
 
 from kpnet import Predictor
+from kpnet.core.errors import KpnetError
 from kpnet.data import SyntheticFaces
 from kpnet.export import ParityError, onnx, program, to_onnx, to_torch
 from kpnet.export.graph import ExportGraph
@@ -60,6 +61,26 @@ def test_the_largest_distance_and_its_image_are_found() -> None:
     assert parity.covariance < 1e-4
     with pytest.raises(ParityError, match=r"^image 5: the exported graph is 0.05 pixels from .*nothing was written$"):
         check_parity(parity, predictor, given)
+
+
+@pytest.mark.parametrize(("output", "off"), [(1, 2e-4), (2, 2e-3)])
+def test_confidence_and_covariance_have_bounds_too(output: int, off: float) -> None:
+    def change(found: Outputs, images: np.ndarray) -> None:
+        if output == 1:
+            found[1] += off
+        else:
+            found[2] *= 1 + 2 * off
+
+    predictor, run = graph(change)
+    parity = measure_parity(predictor, run, samples(3))
+    with pytest.raises(ParityError, match=r"graph's confidence is .* its covariance .*nothing was written$"):
+        check_parity(parity, predictor, samples(3))
+
+
+def test_a_parity_on_nothing_is_none() -> None:
+    predictor, run = graph(lambda found, images: None)
+    with pytest.raises(KpnetError, match="expected at least one, found none"):
+        measure_parity(predictor, run, [])
 
 
 def test_a_graph_as_the_model_is_within_the_bound() -> None:

@@ -176,6 +176,23 @@ def test_boxes_at_the_command_line(exports: Exports, tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= 1.5e-3
 
 
+@pytest.mark.parametrize("box", [(1000, 1000, 1100, 1100), (10, 10, 5, 5), (0, 0, 0, 0), (np.nan, 0, 5, 5)])
+def test_a_box_without_area(box: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="no area on an image of 48x32"):
+        reference.region(box, np.zeros((32, 48, 1), np.uint8), 1.25, SIZE)
+
+
+def test_a_file_that_is_no_image_ends_it_with_one_line(exports: Exports, tmp_path: Path) -> None:
+    good, bad = write_images(tmp_path)[0], tmp_path / "bad.png"
+    bad.write_text("no image")
+    command = [sys.executable, str(SCRIPT), str(exports("rle").path), str(good), str(bad)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{bad}: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.count("\n") == 1 + 3
+
+
 def test_it_is_short() -> None:
     assert len(SCRIPT.read_text().splitlines()) < 120
 

@@ -18,7 +18,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.inference import pipeline
 from kpnet.inference.inputs import InputImage, find_images
 from kpnet.inference.pipeline import Outcome, predict_inputs
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 from kpnet.inference.tables import PredictionTable
 from kpnet.inference.video import write_video
 

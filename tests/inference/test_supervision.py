@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kpnet import KpnetError
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 
 XY = np.array([[[20.25, 12.5], [np.nan, np.nan], [70.125, 40]], [[1, 2], [3, 4], [5, 6]]])
 

@@ -14,7 +14,7 @@ import pytest
 
 from kpnet.core.errors import KpnetError
 from kpnet.inference.inputs import InputImage
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 from kpnet.inference.tables import LabelTable, PredictionTable, Table
 
 NAMES = ("a", "b")

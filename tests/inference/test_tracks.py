@@ -13,7 +13,7 @@ import pytest
 
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference import tracks
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 from kpnet.inference.tracks import Tracks, predict_tracks, smooth_tracks, write_annotated, write_tables
 
 NAMES = ("a", "b")

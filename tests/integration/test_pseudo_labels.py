@@ -24,7 +24,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV
 from kpnet.data.build import build_train
 from kpnet.inference.inputs import InputImage
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 from kpnet.inference.tables import LabelTable
 from kpnet.training.supervised import train
 

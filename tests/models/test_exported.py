@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +19,7 @@ from support.exports import PLAIN, SIZE, Exports, check_equal, odd_images, small
 from kpnet import Predictor
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.evaluation.measurement import evaluate
+from kpnet.export import reference
 from kpnet.models.ensemble import Ensemble, load_ensemble
 from kpnet.models.exported import ExportedModel
 from kpnet.models.test_time import TestTime
@@ -148,12 +151,55 @@ def test_the_file_of_another_program(exports: Exports, tmp_path: Path) -> None:
         (lambda v: {**v, "channels": 4}, "channels"),
         (lambda v: {**v, "model": {**v["model"], "in_channels": -1}}, "in_channels"),
         (lambda v: {**v, "skeleton": {"names": []}}, "skeleton"),
+        (lambda v: "[" * 100_000, "its description is damaged"),
+        (lambda v: {**v, "names": ["\ud800", *v["names"][1:]]}, "its description is damaged"),
+        (lambda v: {**v, "window": [-3, 0]}, "window"),
+        (lambda v: {**v, "box_scale": -1.0}, "box_scale"),
+        (lambda v: {**v, "bits": 17}, "bits"),
+        (lambda v: {**v, "names": v["names"][:2]}, "names: found"),
+        (lambda v: {**v, "edges": [["nose", "left_eye"]]}, "edges: found"),
+        (lambda v: {**v, "input_size": [32, 32]}, "input_size: found"),
+        (lambda v: {**v, "crop": "box"}, "crop: found"),
+        (lambda v: {**v, "window": [1, 1]}, "window: found"),
+        (lambda v: {**v, "has_spread": not v["has_spread"]}, "has_spread: found"),
+        (lambda v: {**v, "names": ["a", "b"], "pairs": [], "skeleton": {"names": ["a", "b"]}}, "names: found"),
     ],
 )
 def test_descriptions_that_do_not_fit(
     exports: Exports, tmp_path: Path, change: Callable[[dict[str, Any]], Any], expected: str
 ) -> None:
     assert expected in refusal(rewritten(exports("regression").path, tmp_path / "a.onnx", change))
+
+
+def test_weights_in_further_files_are_not_looked_for(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untrusted file could name any file of the user's."""
+    path = tmp_path / "a.onnx"
+    onnx.save(onnx.load(exports("regression").path), path, save_as_external_data=True, location="w.bin")
+    assert (tmp_path / "w.bin").is_file()
+    monkeypatch.chdir(tmp_path)
+    assert "not a readable ONNX file" in refusal(path)
+
+
+def test_a_copy_for_another_device_shares_the_session(exports: Exports) -> None:
+    model, images = ExportedModel(exports("simcc").path), torch.rand(2, 1, *SIZE)
+    moved = copy.deepcopy(model).to("meta")
+    assert (moved.place.device.type, model.place.device.type) == ("meta", "cpu")
+    assert moved.infer(images).keypoints.device.type == "meta"
+    assert torch.equal(copy.deepcopy(model).infer(images).keypoints, model.infer(images).keypoints)
+
+
+def test_images_of_16_bits_are_read_as_the_file_says(exports: Exports, tmp_path: Path) -> None:
+    path = rewritten(exports("regression").path, tmp_path / "a.onnx", lambda values: {**values, "bits": 12})
+    grey = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) * 2
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    expected = Predictor(path)((grey >> 4).astype(np.uint8)).keypoints
+    assert np.array_equal(Predictor(path)(tmp_path / "a.png").keypoints, expected)
+    assert not np.array_equal(Predictor(exports("regression").path)(tmp_path / "a.png").keypoints, expected)
+    own = reference.Model(path)
+    found = own(reference.read_image(tmp_path / "a.png", own.info["bits"]))["points"]
+    assert np.abs(found - expected).max() <= 1e-3
 
 
 def test_a_missing_runtime_is_named(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from kpnet import KeypointModel, Predictor, build_model
 from kpnet.data import SyntheticFaces
 from kpnet.data.images import model_inputs
 from kpnet.export import to_onnx
-from kpnet.inference.predictor import Prediction
+from kpnet.inference.prediction import Prediction
 from kpnet.models.calibration import Calibration
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportInfo

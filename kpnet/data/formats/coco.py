@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from kpnet.coordinates import box_to_corner_size, corner_size_to_box
+from kpnet.coordinates import box_of_points, box_to_corner_size, corner_size_to_box
 from kpnet.core.errors import KpnetError, did_you_mean, few, shorten
 from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
@@ -568,14 +568,13 @@ def annotation_values(xy: np.ndarray, visibility: np.ndarray, box: np.ndarray | 
         The values by their names in the file.
     """
     labelled = visibility > 0
-    known = xy[labelled]
     if box is None:
-        box = np.concatenate([known.min(0) - 0.5, known.max(0) + 0.5]) if len(known) else np.full(4, -0.5)
+        box = box_of_points(xy[labelled]) if labelled.any() else np.full(4, -0.5)
     corner_size = box_to_corner_size(box)
     triples = np.column_stack([np.where(labelled[:, None], xy, 0), visibility]).tolist()
     return {
         "keypoints": [value for x, y, v in triples for value in (x, y, int(v))],
-        "num_keypoints": len(known),
+        "num_keypoints": int(labelled.sum()),
         "bbox": corner_size.tolist(),
         "area": area if np.isfinite(area) else float(corner_size[2:].prod()),
     }

@@ -39,6 +39,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from kpnet.coordinates import edge_to_pixel, pixel_to_edge
 from kpnet.core.errors import KpnetError, did_you_mean, few, shorten
 from kpnet.core.reading import read_xml
 from kpnet.core.skeleton import Skeleton
@@ -51,7 +52,6 @@ from kpnet.data.formats.writing import sample_points, write_images
 from kpnet.data.images import IMAGE_SUFFIXES, find_files
 
 _EXPECTED = 'the XML of CVAT\'s export "CVAT for images 1.1" or "CVAT for video 1.1"'
-_CORNER = 0.5  # of the first pixel's centre, in pixels from the image's edge
 _FRAME = re.compile(r"frame_(\d{1,9})", re.IGNORECASE)  # a name of an image of a video
 _SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask")
 _SVG = re.compile(r"<(circle|line)\b([^>]*)>")
@@ -224,7 +224,7 @@ class _Reader:
                 found = shorten(f"{name or 'without a label'}: {point.get('points', '')}")
                 self.skipped.add(f"{origin}, {group}: a point is {found}; expected a label, and points of x,y")
                 return
-            x, y = (values - _CORNER).tolist()
+            x, y = edge_to_pixel(values).tolist()
             points.append((name, x, y, HIDDEN if point.get("occluded") == "1" else VISIBLE))
         for each in points:
             shapes.add_point(group, *each)
@@ -301,7 +301,7 @@ def write_cvat(dataset: KeypointDataset, folder: Path, *, predictions: bool = Fa
 
 def _points(dataset: KeypointDataset, index: int, source: str) -> Iterator[Element]:
     """Yield all points of a sample: CVAT has those that are absent as well, marked as outside."""
-    xy = np.nan_to_num(sample_points(dataset, index) + _CORNER)
+    xy = np.nan_to_num(pixel_to_edge(sample_points(dataset, index)))
     for name, (x, y), level in zip(dataset.skeleton.names, xy.tolist(), dataset.visibility(index), strict=True):
         flags = {"outside": str(int(level == 0)), "occluded": str(int(level == HIDDEN))}
         yield Element("points", {"label": name, "source": source, **flags, "points": f"{x!r},{y!r}"})

@@ -37,6 +37,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 
+from kpnet.coordinates import box_of_points, edge_to_pixel, pixel_to_edge
 from kpnet.core.errors import KpnetError, shorten
 from kpnet.core.reading import read_json, read_xml
 from kpnet.core.skeleton import Skeleton
@@ -51,7 +52,6 @@ from kpnet.data.images import IMAGE_SUFFIXES
 _EXPECTED = "Label Studio's JSON export: a list of tasks with data and annotations"
 _CONFIG = "config.xml"
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # what an upload puts before a file's name
-_CORNER = 0.5  # of the first pixel's centre, in pixels from the image's edge
 _POINT, _BOX = "keypointlabels", "rectanglelabels"
 _MAX_NAME = 4096
 
@@ -196,7 +196,7 @@ class _Reader:
             return "original_width and original_height: expected the image's size"
         if number(region.get("image_rotation", 0)) != 0:
             return "the image is rotated in Label Studio, and its file is not; rotate the file instead"
-        x, y = (number(value.get(key)) / 100 * side - _CORNER for key, side in zip("xy", size[::-1], strict=True))
+        x, y = (edge_to_pixel(number(value.get(key)) / 100 * side) for key, side in zip("xy", size[::-1], strict=True))
         if kind == _BOX:
             if number(value.get("rotation", 0)) != 0:
                 return "a rotated rectangle is no box"
@@ -324,18 +324,17 @@ def _regions(dataset: KeypointDataset, index: int, shape: tuple[int, int], needs
     size = np.array(shape[::-1])
     xy, level, box = sample_points(dataset, index), dataset.visibility(index), dataset.box(index)
     if box is None and needs_box and level.any():
-        known = xy[level > 0]
-        box = np.concatenate([known.min(0) - _CORNER, known.max(0) + _CORNER])
+        box = box_of_points(xy[level > 0])
     parent: dict[str, str] = {}
     if box is not None:
         parent = {"parentID": f"box{index}"}
-        percent = ((box + _CORNER) / np.tile(size, 2) * 100).tolist()
+        percent = (pixel_to_edge(box) / np.tile(size, 2) * 100).tolist()
         value: dict[str, Any] = {"x": percent[0], "y": percent[1], "rotation": 0}
         value |= {"width": percent[2] - percent[0], "height": percent[3] - percent[1]}
         value |= {_BOX: [dataset.skeleton.name or "object"]}
         yield {"id": f"box{index}", "type": _BOX, "from_name": "boxes", **common, "value": value}
     for k, name in enumerate(dataset.skeleton.names):
         if level[k]:
-            x, y = ((xy[k] + _CORNER) / size * 100).tolist()
+            x, y = (pixel_to_edge(xy[k]) / size * 100).tolist()
             value = {"x": x, "y": y, "width": 0.5, _POINT: [name]} | ({"hidden": True} if level[k] == HIDDEN else {})
             yield {"id": f"p{index}_{k}", "type": _POINT, "from_name": "points", **common, "value": value, **parent}

@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from kpnet.coordinates import edge_to_pixel, pixel_to_edge
 from kpnet.core.errors import KpnetError, few, shorten
 from kpnet.core.reading import read_json, read_text
 from kpnet.core.skeleton import Skeleton
@@ -56,7 +57,6 @@ _EXPECTED = "a labelme file: a mapping with imagePath and shapes"
 _LABELS = "labels.txt"
 _NO_POINTS = ("__ignore__", "_background_")  # what labelme's own examples of labels.txt begin with
 _VERSION = "5.5.0"  # of the layout that is written
-_CORNER = 0.5  # of the first pixel's centre on labelme's canvas
 
 
 @DATASETS.register("labelme")
@@ -214,7 +214,7 @@ def _corners(points: Any) -> list[tuple[float, float]] | None:
         return None
     pairs = [(number(p[0]), number(p[1])) if isinstance(p, list) and len(p) == 2 else (math.nan,) * 2 for p in points]
     good = all(math.isfinite(x) and math.isfinite(y) for x, y in pairs)
-    return [(x - _CORNER, y - _CORNER) for x, y in pairs] if good else None
+    return [(edge_to_pixel(x), edge_to_pixel(y)) for x, y in pairs] if good else None
 
 
 def write_labelme(dataset: KeypointDataset, folder: Path) -> None:
@@ -239,10 +239,10 @@ def write_labelme(dataset: KeypointDataset, folder: Path) -> None:
 
 def _shapes(dataset: KeypointDataset, index: int, group: int) -> Iterator[dict[str, Any]]:
     """Yield the shapes of one sample, without points that are absent."""
-    xy = sample_points(dataset, index) + _CORNER
+    xy = pixel_to_edge(sample_points(dataset, index))
     box = dataset.box(index)
     if box is not None:
-        x0, y0, x1, y1 = (box + _CORNER).tolist()
+        x0, y0, x1, y1 = pixel_to_edge(box).tolist()
         label = dataset.skeleton.name or "object"
         yield _shape(label, [[x0, y0], [x1, y1]], group, "rectangle", {})
     for name, point, level in zip(dataset.skeleton.names, xy.tolist(), dataset.visibility(index), strict=True):

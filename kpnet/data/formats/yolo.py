@@ -28,7 +28,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from kpnet.coordinates import corner_size_to_box
+from kpnet.coordinates import box_of_points, corner_size_to_box, pixel_to_edge
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.yaml import read_yaml, write_yaml
@@ -303,9 +303,8 @@ def _line(dataset: KeypointDataset, index: int, size: tuple[int, int]) -> str:
     if not level.any() and box is None:
         return ""
     if box is None:
-        known = sample_points(dataset, index)[level > 0]
-        box = np.concatenate([known.min(0) - 0.5, known.max(0) + 0.5])
-    edges = np.clip((box + 0.5) / np.tile(size[::-1], 2), 0, 1)
+        box = box_of_points(sample_points(dataset, index)[level > 0])
+    edges = np.clip(pixel_to_edge(box) / np.tile(size[::-1], 2), 0, 1)
     numbers = [*((edges[:2] + edges[2:]) / 2).tolist(), *(edges[2:] - edges[:2]).tolist()]
     for (x, y), v in zip(np.where(level[:, None] > 0, parts, 0).tolist(), level.tolist(), strict=True):
         numbers += [x, y, v]

@@ -14,7 +14,7 @@ const edges = about.edges.map((edge) => edge.map((name) => about.names.indexOf(n
 const items = []; // images in the order in which they came: name, file, boxes and instances (null: not yet predicted)
 const live = { name: "camera", boxes: [], instances: [] };
 const shown = { item: null, source: null, size: null, highlight: null, drag: null };
-let [model, camera, facing] = [null, null, "user"];
+let [model, camera, facing, asked] = [null, null, "user", 0]; // asked: how often a camera was opened or stopped
 
 function say(text) {
   byId("status").textContent = text;
@@ -250,8 +250,10 @@ async function openCamera() {
   }
   try {
     const wanted = { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } };
-    camera = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    video.srcObject = camera;
+    const mine = ++asked;
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    if (mine !== asked) return stream.getTracks().forEach((track) => track.stop()); // another click, or images, came
+    camera = video.srcObject = stream;
     await video.play();
   } catch (error) {
     stopCamera();
@@ -265,6 +267,7 @@ async function openCamera() {
 }
 
 function stopCamera() {
+  asked += 1;
   camera?.getTracks().forEach((track) => track.stop());
   camera = video.srcObject = null;
   byId("camera").textContent = "Open camera";
