@@ -163,7 +163,14 @@ def edge_to_pixel(values: Values) -> Values:
 
 
 def pixel_to_edge(values: Values) -> Values:
-    """Convert coordinates in pixels to those from the image's left and upper edge: the inverse of `edge_to_pixel`."""
+    """Convert coordinates in pixels to those from the image's left and upper edge: the inverse of `edge_to_pixel`.
+
+    Args:
+        values: Coordinates of points or boxes in pixels, of any shape.
+
+    Returns:
+        The coordinates from the edge; the centre of the first pixel is 0.5.
+    """
     return values + 0.5
 
 
