@@ -23,6 +23,7 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 
 MIN_POINTS = 50  # that a calibration is fitted to
 PRIOR_STRENGTH = 10.0  # strength of the prior that pulls each keypoint's scale to the common one, in points
+EXPONENT_PRIOR = 1.0  # strength of the prior that keeps the exponent near 1 where the covariances hardly differ
 MIN_DOF = 2.05
 MAX_LOG_SCALE = 15.0  # a factor of three million: no scale fits
 
@@ -106,7 +107,8 @@ def fit_calibration(
         optimizer.zero_grad()
         dof = MIN_DOF + torch.nn.functional.softplus(raw_dof)
         covariance = _scaled(raw, (shared + own)[point], exponent)
-        loss = student_nll(errors, covariance, dof).sum() + PRIOR_STRENGTH * own.square().sum() / 2
+        prior = PRIOR_STRENGTH * own.square().sum() / 2 + EXPONENT_PRIOR * (exponent - 1).square() / 2
+        loss = student_nll(errors, covariance, dof).sum() + prior
         (loss / len(errors)).backward()
         return loss / len(errors)
 

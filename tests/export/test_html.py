@@ -77,7 +77,7 @@ def test_the_command(kpnet: Run, trained: Path, monkeypatch: pytest.MonkeyPatch,
     ("options", "expected"),
     [
         (["--to", "html", "--any-size"], "--any-size: the page fits images into the model's input"),
-        (["--to", "html", "--int8"], "--precision int8: only --to onnx has it"),
+        (["--to", "html", "--int8"], "--int8: only --to onnx has it"),
         (["--to", "onnx", "--runtime", "."], "--runtime: only --to html has it"),
         (["--to", "html", "--runtime", "gone"], "gone: no such folder; run `npm pack onnxruntime-web@"),
     ],

@@ -73,6 +73,21 @@ def test_a_head_without_a_distribution_gets_one_circle_per_point() -> None:
     assert (calibrated.covariance[..., 0, 1] == 0).all()
 
 
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-6])
+def test_covariances_that_hardly_differ_are_scaled_as_one(spread: float) -> None:
+    """A barely trained head: nothing says what the exponent is, and the error is the same for all."""
+    g = torch.Generator().manual_seed(0)
+    target = 0.4 * torch.randn(40, 3, 2, generator=g)
+    size = 0.1 * torch.exp(spread * torch.randn(40, 3, 1, 1, generator=g))
+    prediction = Keypoints(torch.zeros(40, 3, 2), covariance=size**2 * torch.eye(2))
+    found = fit_calibration(prediction, target, torch.ones(40, 3, dtype=torch.bool), SIZE)
+    calibrated = found(prediction, SIZE)
+    assert calibrated.covariance is not None
+    deviation = calibrated.covariance.diagonal(dim1=-2, dim2=-1).mean().sqrt()
+    assert deviation == pytest.approx(float(target.std()), rel=0.1)
+    assert 0 < found.exponent < 3
+
+
 def test_a_point_with_few_labels_is_as_the_others() -> None:
     prediction, covariance = answers(400)
     target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 8.0)

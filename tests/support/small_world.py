@@ -52,7 +52,8 @@ def make_world(folder: Path) -> Path:
         write_csv(folder / place / "training.csv", faces, range(8), 15)
         write_csv(folder / place / "val.csv", faces, range(8, 12), 15)
     write_csv(folder / "data/faces15/partial.csv", faces, range(4), 4)
-    write_csv(folder / "held_out.csv", SyntheticFaces(12, seed=2), range(12), 15)
+    for name, shift in (("held_out.csv", 0.0), ("anna.csv", 0.0), ("ben.csv", 0.5)):
+        write_csv(folder / name, SyntheticFaces(12, seed=2), range(12), 15, shift)
     images = [faces.read(index)[0] for index in range(12)]
     np.savez(folder / "data/faces_unlabelled/faces.npz", images=np.stack(images))
     for name in ("photo.jpg", "photos/a.png", "photos/b.png"):
@@ -65,11 +66,11 @@ def make_world(folder: Path) -> Path:
     return folder
 
 
-def write_csv(path: Path, faces: SyntheticFaces, indices: range, points: int) -> None:
+def write_csv(path: Path, faces: SyntheticFaces, indices: range, points: int, shift: float = 0.0) -> None:
     names = faces.skeleton.names[:points]
     lines = [",".join([f"{name}_{axis}" for name in names for axis in "xy"] + ["Image"])]
     for image, xy in map(faces.read, indices):
-        lines.append(",".join([f"{v:.2f}" for v in xy[:points].ravel()] + [" ".join(map(str, image.ravel()))]))
+        lines.append(",".join([f"{v + shift:.2f}" for v in xy[:points].ravel()] + [" ".join(map(str, image.ravel()))]))
     path.write_text("\n".join(lines) + "\n")
 
 
