@@ -33,7 +33,7 @@ from kpnet.data.formats.points_csv import write_points_csv
 from kpnet.data.formats.pts import write_pts
 from kpnet.data.formats.skipped import silenced
 from kpnet.data.formats.sleap import write_sleap
-from kpnet.data.formats.writing import Writer, sample_points
+from kpnet.data.formats.writing import Writer, sample_points, sample_sources
 from kpnet.data.formats.yolo import holds_yolo, write_yolo
 
 _BY_SUFFIX = {".npz": "npz", ".csv": "kaggle_csv"}
@@ -185,14 +185,21 @@ def _dropped_information(
         if name in ("pts", "kaggle_csv")
         else 0,
         "the points' weights": sum(int((dataset.point_weights(index) != 1).sum()) for index in every),
+        "who made the points": 0 if writer.sources else sum(_stated_sources(dataset, index) for index in every),
         "points outside their images": int(np.sum(outside)),
         "instances without a labelled point": max(0, len(dataset) - len(written)),
     }
     return [f"{what} ({count})" for what, count in lost.items() if count]
 
 
+def _stated_sources(dataset: KeypointDataset, index: int) -> int:
+    """Return how many points of a sample have a source."""
+    sources = sample_sources(dataset, index)
+    return 0 if sources is None else int(np.count_nonzero(sources))
+
+
 WRITERS: Mapping[str, Writer] = {
-    "coco": Writer(write_coco),
+    "coco": Writer(write_coco, sources=True),
     "labelme": Writer(write_labelme),
     "label_studio": Writer(write_label_studio),
     "cvat": Writer(write_cvat, boxes=False),
@@ -200,7 +207,7 @@ WRITERS: Mapping[str, Writer] = {
     "pts": Writer(write_pts, boxes=False, visibility=False),
     "deeplabcut": Writer(write_deeplabcut, boxes=False, visibility=False),
     "yolo": Writer(write_yolo, holds=holds_yolo),
-    "points_csv": Writer(write_points_csv),
+    "points_csv": Writer(write_points_csv, sources=True),
     "npz": Writer(write_npz, ".npz"),
     "kaggle_csv": Writer(write_kaggle_csv, ".csv", boxes=False, visibility=False),
 }

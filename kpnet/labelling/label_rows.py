@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from kpnet.core.errors import KpnetError, few, shorten, show
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.formats.points_csv import BOX, PERSON, PROPOSED
+from kpnet.data.formats.instances import PERSON, PROPOSED
+from kpnet.data.formats.points_csv import BOX
 from kpnet.data.formats.writing import csv_text
 
 SOURCES = (PERSON, PROPOSED)

@@ -21,7 +21,7 @@ from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFileDataset
-from kpnet.data.formats.points_csv import PERSON
+from kpnet.data.formats.instances import PERSON
 from kpnet.data.formats.writing import sample_points
 from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
 from kpnet.inference.video import Video

@@ -90,6 +90,27 @@ def test_several_instances_an_image(tmp_path: Path, form: Any) -> None:
         assert third.skeleton.edges == first.skeleton.edges
 
 
+def test_who_made_the_points_is_kept_or_counted(tmp_path: Path) -> None:
+    """Columns NAME_source go to COCO and back; other formats hold none, and say of how many points."""
+    path = write_points_csv(tmp_path)
+    lines = path.read_text().splitlines()
+    words = [f"{NAMES[0]}_source,{NAMES[2]}_source", "person,proposed", ",proposed", "proposed,", "person,person"]
+    path.write_text("\n".join(f"{line},{more}" for line, more in zip(lines, words, strict=True)) + "\n")
+    first = PointsCSV(path)
+    expected = [[1, 0, 2], [0, 0, 2], [2, 0, 0], [1, 0, 1]]
+    assert [np.array(first.point_sources(i)).tolist() for i in range(4)] == expected
+    assert convert(first, tmp_path / "coco", "coco").lost == []
+    second = COCO(tmp_path / "coco" / "annotations.json", proposed_weight=0.25)
+    assert [second.point_weights(i)[2] for i in range(4)] == [0.25, 0.25, 1, 1]
+    for parquet in (False, True):
+        target = tmp_path / f"csv_{parquet}"
+        convert(COCO(tmp_path / "coco" / "annotations.json"), target, {"name": "points_csv", "parquet": parquet})
+        third = open_dataset(target)
+        assert isinstance(third, PointsCSV)
+        assert [np.array(third.point_sources(i)).tolist() for i in range(4)] == expected
+    assert convert(first, tmp_path / "labelme", "labelme").lost == ["who made the points (6)"]
+
+
 @pytest.mark.parametrize("start", [1, 0])
 @pytest.mark.parametrize("write", [write_pts, write_dlc, write_points_csv])
 def test_faces_as_pts_and_back(tmp_path: Path, write: Callable[[Path], Path], start: int) -> None:

@@ -12,6 +12,10 @@ Layout: a JSON file, and the images as files of their own. The file is a mapping
 Coordinates: keypoints are pixel indices, whose integers are pixel centres, as in kpnet, and stay as they are. A box
 begins at the pixel's corner, so its edges are moved by -0.5.
 
+`kpnet label` and `kpnet data convert` add `"kpnet": {"sources": ["person", "proposed", null, …]}` to an annotation: who
+made each point; null where nobody has looked at it. A person's point of v 0 is one that a person marked as absent. In a
+file of `kpnet label`, `info` has `"kpnet_label": 1`, and the points are those of the upright image.
+
 Ids may be numbers or text; 1, 1.0 and "1" are the same id. Those of annotations serve messages alone.
 
 Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`); they count
@@ -42,11 +46,14 @@ from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder
-from kpnet.data.formats.instances import InstanceDataset, Instances, unnamed_skeleton
+from kpnet.data.formats.instances import SOURCES, InstanceDataset, Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
-from kpnet.data.formats.writing import sample_points, write_images
+from kpnet.data.formats.writing import sample_points, sample_sources, write_images
 
 Json = dict[str, Any]
+NOTE = "kpnet"  # key of an annotation that holds what COCO cannot
+LABEL_MARK = "kpnet_label"  # key of `info` in a file that `kpnet label` wrote
+_SOURCE_CODES = {word: code for code, word in enumerate(SOURCES)}
 _MAX_SIDE = 2**31  # no image has so long a side, in pixels
 _MAX_NAME = 4096  # characters of a path
 _EXPECTED = "COCO keypoints JSON: a mapping with images, annotations and categories"
@@ -66,7 +73,9 @@ class COCO(ImageFileDataset):
         empty: Also use instances without a labelled keypoint.
         exif: Apply the EXIF rotation, as an image viewer does; false reads pixels as they are stored, and null takes
             whichever has the width and height that the file states, and the stored pixels where both have, as
-            pycocotools does.
+            pycocotools does. A file of `kpnet label` has labels of the upright images, whatever their shape.
+        proposed_weight: Weight in the loss of the points that a model proposed and nobody has moved, as `kpnet label`
+            notes them; 0 leaves them out.
         skeleton: Skeleton to use if its keypoint names are the file's. None: the file's own.
         strict: Raise an error at the first instance that cannot be used, instead of skipping it with a warning.
         **options: `complete_only` and the arguments of `KeypointDataset`.
@@ -95,6 +104,7 @@ class COCO(ImageFileDataset):
         category: str | None = None,
         empty: bool = False,
         exif: bool | None = None,
+        proposed_weight: float = 1.0,
         skeleton: Skeleton | None = None,
         strict: bool = False,
         **options: Any,
@@ -102,6 +112,8 @@ class COCO(ImageFileDataset):
         path = Path(path)
         skipped = Skipped(path, strict)
         index = _Index(path, category, empty, skeleton, skipped)
+        index.instances.weigh_proposed(proposed_weight)
+        exif = True if exif is None and index.is_upright else exif
         folder = find_folder(path, index.instances.images, images, skipped)
         super().__init__(folder, index.instances, skipped, skeleton=skeleton, exif=exif, **options)
         self.source = path
@@ -180,6 +192,7 @@ class _Annotation:
     box: Any
     area: float
     crowd: bool
+    note: Any  # kpnet's own
 
 
 class _Index:
@@ -190,6 +203,8 @@ class _Index:
     ) -> None:
         self.path, self.skipped = path, skipped
         values = _load(path)
+        info = values.get("info")
+        self.is_upright = isinstance(info, dict) and LABEL_MARK in info
         self._names: dict[str, str] = {}
         chosen = self._categories(values["categories"], category)
         images = self._images(values["images"])
@@ -220,6 +235,7 @@ class _Index:
             points[..., 2].copy(),
             _boxes(found),
             np.nan_to_num([image.size for image in used]).reshape(-1, 2).astype(int),
+            self._sources(found, len(own)),
         )
         self.ignored = self._ignored(others, images, chosen, len(own))
         self._note_ids(found, images)
@@ -296,7 +312,9 @@ class _Index:
             else:
                 area, crowd = _number(values.get("area")), bool(np.nan_to_num(_number(values.get("iscrowd"))))
                 area = area if 0 < area < np.inf else np.nan
-                found.append(_Annotation(origin, image, category, keypoints, values.get("bbox"), area, crowd))
+                found.append(
+                    _Annotation(origin, image, category, keypoints, values.get("bbox"), area, crowd, values.get(NOTE))
+                )
         return found
 
     def _skeleton(self, chosen: dict[str, Json], found: list[_Annotation], asked: Skeleton | None) -> Skeleton:
@@ -354,6 +372,19 @@ class _Index:
         good = ~wrong.any(-1)
         points[np.isnan(points)] = -1  # what is no number is no visibility, either
         return [a for a, keep in zip(found, good.tolist(), strict=True) if keep], points[good]
+
+    def _sources(self, found: list[_Annotation], count: int) -> np.ndarray | None:
+        """Return who made each point, as `Instances` has it; None if no annotation says so."""
+        stated = {k: a.note["sources"] for k, a in enumerate(found) if isinstance(a.note, dict) and "sources" in a.note}
+        sources = np.zeros((len(found), count), np.uint8)
+        for k, words in stated.items():
+            codes = [_SOURCE_CODES.get(str(word or "")) for word in words] if isinstance(words, list) else []
+            if len(codes) == count and None not in codes:
+                sources[k] = codes
+            else:
+                expected = f"a list of {count} words, {', '.join(SOURCES[1:])} or null"
+                self.skipped.note(f"{found[k].origin}: kpnet: sources: expected {expected}; they are not used")
+        return sources if stated else None
 
     def _ignored(
         self, others: list[_Annotation], images: dict[str, _Image], chosen: dict[str, Json], points: int
@@ -538,9 +569,6 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
 
     Every annotation has a box and an area, as other programs expect: without ones of its own, those of its points.
     """
-    names = dataset.skeleton.names
-    category: dict[str, Any] = {"id": 1, "name": dataset.skeleton.name or "object", "supercategory": "object"}
-    category |= {"keypoints": list(names), "skeleton": [[a + 1, b + 1] for a, b in dataset.skeleton.edge_indices]}
     areas = getattr(dataset, "areas", None)
     images: dict[str, dict[str, Any]] = {}
     annotations = []
@@ -549,9 +577,23 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
         image = images.setdefault(path.as_posix(), image)
         area = float(areas[index]) if isinstance(areas, np.ndarray) else np.nan
         row = annotation_values(sample_points(dataset, index), dataset.visibility(index), dataset.box(index), area)
+        if (sources := sample_sources(dataset, index)) is not None:
+            row[NOTE] = {"sources": [SOURCES[code] or None for code in sources]}
         annotations.append({"id": index + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0, **row})
-    values = {"images": list(images.values()), "annotations": annotations, "categories": [category]}
+    values = {"images": list(images.values()), "annotations": annotations}
+    values["categories"] = [category_values(dataset.skeleton)]
     (folder / "annotations.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def category_values(skeleton: Skeleton) -> Json:
+    """Return the category of a skeleton, whose id is 1."""
+    return {
+        "id": 1,
+        "name": skeleton.name or "object",
+        "supercategory": "object",
+        "keypoints": list(skeleton.names),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.edge_indices],
+    }
 
 
 def annotation_values(xy: np.ndarray, visibility: np.ndarray, box: np.ndarray | None, area: float) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.conventions import convert_points
 from kpnet.data.formats.skipped import Skipped
 
+PERSON, PROPOSED = "person", "proposed"
+SOURCES = ("", PERSON, PROPOSED)  # who made a point: not stated, a person, or a model, or copied from another image
 _LIMIT = 2.0**24  # pixels; a coordinate beyond is none
 
 
@@ -37,6 +40,17 @@ class Instances:
     visibility: np.ndarray | None = None  # (N, K): 0 absent, 1 hidden, 2 visible, NaN not stated; None: none is stated
     boxes: np.ndarray | None = None  # float64 (N, 4): edges x0, y0, x1, y1 in pixels, NaN where there is none
     sizes: np.ndarray | None = None  # int (M, 2): H, W as stated in the file, 0 where it states none
+    sources: np.ndarray | None = None  # uint8 (N, K): index in SOURCES of who made each point; None: not stated
+    proposed_weight: float = 1.0  # of proposed points in the loss
+
+    def weigh_proposed(self, weight: float) -> None:
+        """Set the weight of proposed points in the loss; 0 leaves them out."""
+        if not (math.isfinite(weight) and weight >= 0):
+            raise KpnetError(f"proposed_weight: expected a number of at least 0, found {weight:g}")
+        self.proposed_weight = weight
+        if self.sources is not None and not weight:
+            proposed = self.sources == SOURCES.index(PROPOSED)
+            self.keypoints[proposed], self.sources[proposed] = np.nan, 0
 
 
 class InstanceDataset(KeypointDataset):
@@ -105,6 +119,8 @@ class InstanceDataset(KeypointDataset):
         self._visibility = None if instances.visibility is None else instances.visibility[keep].astype(np.uint8)
         self._boxes = None if instances.boxes is None else instances.boxes[keep]
         self._instance = number_in_image(self._image_index)
+        self._sources = None if instances.sources is None else instances.sources[keep]
+        self._proposed_weight = instances.proposed_weight
 
     @classmethod
     def open(cls, data: DataConfig, source: str | int, skeleton: Skeleton | None, **options: Any) -> Self:
@@ -151,6 +167,22 @@ class InstanceDataset(KeypointDataset):
         if self._boxes is None or np.isnan(self._boxes[index]).any():
             return None
         return self._boxes[index].copy()
+
+    def point_sources(self, index: int) -> np.ndarray | None:
+        """Return who made each keypoint, absent ones included.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Uint8 (K,): 0 not stated, 1 a person, 2 proposed by a model or copied; None if no sample states it.
+        """
+        return None if self._sources is None else self._sources[index].copy()
+
+    def point_weights(self, index: int) -> np.ndarray:
+        if self._sources is None:
+            return super().point_weights(index)
+        return np.where(self._sources[index] == SOURCES.index(PROPOSED), self._proposed_weight, 1.0)
 
     def labels(self) -> np.ndarray:
         has: np.ndarray = np.isfinite(self._keypoints).all(-1)

@@ -29,7 +29,6 @@ and 2, and boxes without area or outside their image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,15 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import DATASETS, KeypointDataset
 from kpnet.data.formats.cells import parse_numbers
 from kpnet.data.formats.image_files import ImageFileDataset, find_folder
-from kpnet.data.formats.instances import Instances, unnamed_skeleton
+from kpnet.data.formats.instances import SOURCES, Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.table_columns import EXPECTED, IMAGE, INSTANCE, POINT, canonical_columns, widen
 from kpnet.data.formats.text_table import is_number, read_text_table
 from kpnet.data.formats.unpacking import MAX_GIB, check_unpacked_size
-from kpnet.data.formats.writing import csv_cells, sample_points, write_csv, write_images
+from kpnet.data.formats.writing import csv_cells, sample_points, sample_sources, write_csv, write_images
 
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 PARQUET = (".parquet", ".pq")
-PERSON, PROPOSED = "person", "proposed"  # who made a point
 _MAX_NAME = 4096  # characters of a path on Linux
 
 
@@ -89,25 +87,14 @@ class PointsCSV(ImageFileDataset):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        if not (math.isfinite(proposed_weight) and proposed_weight >= 0):
-            raise KpnetError(f"proposed_weight: expected a number of at least 0, found {proposed_weight:g}")
         skipped = Skipped(Path(path), strict)
-        instances, proposed = _read(skipped, skeleton, max_gib)
-        if proposed is not None and not proposed_weight:
-            instances.keypoints[proposed] = np.nan
+        instances = _read(skipped, skeleton, max_gib)
+        instances.weigh_proposed(proposed_weight)
         folder = find_folder(skipped.source, instances.images, images, skipped)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
-        self.proposed = None if proposed is None else proposed[self.kept]
-        self._proposed_weight = proposed_weight
-
-    def point_weights(self, index: int) -> np.ndarray:
-        if self.proposed is None:
-            return super().point_weights(index)
-        return np.where(self.proposed[index], self._proposed_weight, 1.0)
 
 
-def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> tuple[Instances, np.ndarray | None]:
-    """Return the instances, and which points (N, K) are proposed, where the file says so."""
+def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instances:
     path = skipped.source
     is_parquet = path.suffix.lower() in PARQUET
     table, origins = _parquet(path, max_gib) if is_parquet else _csv(path, skipped)
@@ -127,7 +114,7 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> tuple[
         *(BOX if _has_boxes(path, table) else ()),
     ]
     numbers = {column: _numbers(table[column], column, origins, good, skipped) for column in wanted}
-    proposed = _sources(table, own.names, origins, good, skipped)
+    sources = _sources(table, own.names, origins, good, skipped)
     xy = np.stack([np.stack([numbers[x], numbers[y]], -1) for x, y in xy_columns], 1).reshape(count, len(own), 2)
     xy[np.isnan(xy).any(-1)] = np.nan
     images, image_index = np.unique(names[good].astype(str), return_inverse=True)
@@ -136,27 +123,27 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> tuple[
         instances.visibility = np.stack([numbers[c] if c else np.full(count, np.nan) for c in levels], 1)[good]
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
-    return instances, None if proposed is None else proposed[good]
+    instances.sources = None if sources is None else sources[good]
+    return instances
 
 
 def _sources(
     table: dict[str, np.ndarray], names: Sequence[str], origins: np.ndarray, good: np.ndarray, skipped: Skipped
 ) -> np.ndarray | None:
-    """Return which points are proposed, bool (N, K); None if no column says so. A row with another word is skipped."""
+    """Return who made each point, as `Instances` has it; None if no column says so. A row of another word is skipped."""
     columns = {k: table[column] for k, name in enumerate(names) if (column := f"{name}_source") in table}
     if not columns:
         return None
-    proposed = np.zeros((len(good), len(names)), bool)
+    sources = np.zeros((len(good), len(names)), np.uint8)
     for k, cells in columns.items():
         words = np.array(["" if cell is None or cell != cell else str(cell) for cell in cells.tolist()], object)
-        proposed[:, k] = words == PROPOSED
-        for row in np.flatnonzero(~np.isin(words, ("", PERSON, PROPOSED)) & good):
+        for code, word in enumerate(SOURCES):
+            sources[words == word, k] = code
+        for row in np.flatnonzero(~np.isin(words, SOURCES) & good):
             good[row] = False
-            found = shorten(words[row])
-            skipped.add(
-                f'{origins[row]}: {names[k]}_source is "{found}"; expected {PERSON}, {PROPOSED} or an empty cell'
-            )
-    return proposed
+            found, expected = shorten(words[row]), ", ".join(SOURCES[1:])
+            skipped.add(f'{origins[row]}: {names[k]}_source is "{found}"; expected {expected} or an empty cell')
+    return sources
 
 
 def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -285,13 +272,17 @@ def write_points_csv(dataset: KeypointDataset, folder: Path, *, parquet: bool = 
     header = ["image", *(f"{name}_{axis}" for name in names for axis in "xy")]
     header += [f"{name}_visibility" for name in names] if hidden else []
     header += BOX if boxed else []
+    sourced = any(sample_sources(dataset, index) is not None for index in every)
+    header += [f"{name}_source" for name in names] if sourced else []
     rows: list[list[Any]] = []
     for index, path, _ in write_images(dataset, folder / "images"):
         box = dataset.box(index)
         values = sample_points(dataset, index).ravel()
         values = np.append(values, dataset.visibility(index)) if hidden else values
         values = np.append(values, np.full(4, np.nan) if box is None else box) if boxed else values
-        rows.append([str(path), *(values.tolist() if parquet else csv_cells(values))])
+        sources = sample_sources(dataset, index)
+        words = [] if sources is None else [SOURCES[code] for code in sources]
+        rows.append([str(path), *(values.tolist() if parquet else csv_cells(values)), *words])
     if not parquet:
         return write_csv(folder / "points.csv", [header, *rows])
     import pandas as pd

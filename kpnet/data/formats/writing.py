@@ -43,6 +43,7 @@ class Writer:
         visibility: Whether the format stores which keypoints are hidden.
         holds: `holds(dataset, index)` returns which keypoints of a sample the format can store, bool (K,), whether
             the sample has them or not.
+        sources: Whether the format stores who made each point.
     """
 
     write: Callable[..., None]
@@ -50,11 +51,17 @@ class Writer:
     boxes: bool = True
     visibility: bool = True
     holds: Callable[[KeypointDataset, int], np.ndarray] = every_point
+    sources: bool = False
 
 
 def sample_points(dataset: KeypointDataset, index: int) -> np.ndarray:
     """Return a sample's keypoints, float64 (K, 2) in pixels, without reading its image where that can be avoided."""
     return dataset.keypoints(index) if isinstance(dataset, InstanceDataset) else dataset.read(index)[1]
+
+
+def sample_sources(dataset: KeypointDataset, index: int) -> np.ndarray | None:
+    """Return who made a sample's keypoints, as `InstanceDataset.point_sources` does; None where nothing states it."""
+    return dataset.point_sources(index) if isinstance(dataset, InstanceDataset) else None
 
 
 def write_images(

@@ -654,6 +654,30 @@ def test_an_absent_point_is_three_zeros() -> None:
     assert values["keypoints"] == [0, 0, 0, 4, 7, 2, 0, 0, 0]
 
 
+def test_proposed_points_have_a_weight_of_their_own(tmp_path: Path) -> None:
+    values = coco_values()
+    values["annotations"][0]["kpnet"] = {"sources": ["person", "proposed", None]}
+    data = COCO(write_coco(tmp_path, values), proposed_weight=0.5)
+    assert data.point_weights(0).tolist() == [1, 0.5, 1]
+    assert data.point_weights(1).tolist() == [1, 1, 1]
+    without = COCO(tmp_path / "heads.json", proposed_weight=0)
+    assert not without.labels()[0, 1]
+    assert without.labels()[0, 0]
+    with pytest.raises(KpnetError, match="proposed_weight: expected a number of at least 0, found nan"):
+        COCO(tmp_path / "heads.json", proposed_weight=float("nan"))
+
+
+@pytest.mark.parametrize("odd", ["person", ["person"], ["person", "robot", None], [{}, [], 3]])
+def test_sources_that_are_none_are_told(tmp_path: Path, odd: Any) -> None:
+    values = coco_values()
+    values["annotations"][0]["kpnet"] = {"sources": odd}
+    data = COCO(write_coco(tmp_path, values), proposed_weight=0)
+    assert [note.split(": ", 1)[1] for note in data.skipped.notes] == [
+        "kpnet: sources: expected a list of 3 words, person, proposed or null; they are not used"
+    ]
+    assert data.labels()[0].all()
+
+
 @pytest.mark.parametrize("size", [(0, 30), (30, 0), (30, 30)])
 def test_a_crowd_without_an_area_is_nowhere(size: tuple[int, int], tmp_path: Path) -> None:
     """Its box is 10 from the left and 20 from the top."""
