@@ -17,9 +17,9 @@ from kpnet.core.outputs import output_file
 from kpnet.core.progress import progress
 from kpnet.data.build import open_dataset
 from kpnet.inference.predictor import Predictor
-from kpnet.labelling.label_rows import read_labels
+from kpnet.labelling.labels import read_labels
 from kpnet.labelling.ranking import Candidate, PredictedDataset, candidates, rank_uncertain
-from kpnet.labelling.source import holds_only_images, open_folder, relative_names
+from kpnet.labelling.source import default_labels, holds_only_images, open_folder, relative_names
 from kpnet.plot import draw_contact_sheet, save_figure
 
 
@@ -58,7 +58,7 @@ def run_data_next(run: Path, data: Path, form: Any, count: int, sheet: Path) -> 
 def _images(data: Path, form: Any) -> tuple[list[Candidate], Callable[[int], np.ndarray], Callable[[int], str]]:
     """Return the images without labels, what reads an image, and what its name is."""
     if form is None and data.is_dir() and holds_only_images(data):
-        source = open_folder(data, data / "labels.csv")
+        source = open_folder(data, default_labels(data / "labels"))
         names = relative_names(source.images, source.labels)
         labelled = read_labels(source.labels)[1] if source.labels.is_file() else {}
         found: list[Candidate] = [

@@ -24,7 +24,8 @@ def label(
         typer.Option(metavar="CONFIG", help="Recipe that a button trains on the labels, for better proposals."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="File of labels; by default labels.csv in DATA, or beside it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of labels, .csv or .json (COCO); by default in DATA, or beside it."),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames to take from a video, evenly.")] = 100,
     form: FormatOption = None,
@@ -42,6 +43,8 @@ def label(
     session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)
 
     def ready(address: str) -> None:
+        if source.stays is not None:
+            echo(f"{source.stays} stays as it is")
         echo(f"{len(session.labels)} images; labels: {session.labels.path}\n{address}\nCtrl-C ends")
         if browser:
             import webbrowser

@@ -126,7 +126,7 @@ def overrides(labels: LabelFile, skeleton: Path, count: int) -> list[str]:
         json.dumps(str(p)) for p in (labels.path.parent.absolute(), labels.path.name, skeleton.absolute())
     )
     return [
-        *(f"data.root={root}", f"data.train={file}", "data.format=points_csv", "data.val=null"),
+        *(f"data.root={root}", f"data.train={file}", f"data.format={labels.encoding.format}", "data.val=null"),
         *(f"data.fold={fold}", f"data.skeleton={names}"),
     ]
 

@@ -1,14 +1,14 @@
-"""The rows of a file of labels: kpnet's points CSV with who made each point."""
+"""Labels of images, and their rows in kpnet's points CSV, with who made each point."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kpnet.core.errors import KpnetError, few, shorten, show
 from kpnet.core.skeleton import Skeleton
@@ -50,6 +50,42 @@ class Instance:
         return {"points": list(self.points), "box": self.box}
 
 
+class Entry(NamedTuple):
+    """What a file has of an image.
+
+    Attributes:
+        instances: The labels.
+        lines: Text of the image in each part of the file; empty if there is no label.
+        ids: Ids of the image and of each instance, where the file has ids.
+    """
+
+    instances: tuple[Instance, ...] = ()
+    lines: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+
+
+class Encoding(Protocol):
+    """A format that labels are written in, for one file.
+
+    Attributes:
+        format: Name of the data format that reads the file.
+    """
+
+    format: str
+
+    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, Entry]]:
+        """Return the keypoints, and the entry of each image by its name; raise KpnetError if the file is another's."""
+        ...
+
+    def entry(self, name: str, instances: tuple[Instance, ...], before: Entry) -> Entry:
+        """Return the entry of an image that has other instances than `before`."""
+        ...
+
+    def text(self, entries: Iterable[Entry], skeleton: Skeleton) -> str:
+        """Return the whole file."""
+        ...
+
+
 def parse_instances(values: Any, count: int) -> tuple[Instance, ...]:
     """Check the instances of an image that a page sends.
 
@@ -66,10 +102,11 @@ def parse_instances(values: Any, count: int) -> tuple[Instance, ...]:
     """
     if not isinstance(values, list) or len(values) > MAX_INSTANCES:
         raise KpnetError(f"instances: expected a list of at most {MAX_INSTANCES}, found {show(values)}")
-    return tuple(_parse_instance(value, count) for value in values)
+    return tuple(parse_instance(value, count) for value in values)
 
 
-def _parse_instance(value: Any, count: int) -> Instance:
+def parse_instance(value: Any, count: int) -> Instance:
+    """Check one instance, as `parse_instances` does."""
     points = value.get("points") if isinstance(value, dict) else None
     if not isinstance(points, list) or len(points) != count:
         found = len(points) if isinstance(points, list) else show(points)
@@ -112,55 +149,61 @@ def check_names(names: Sequence[str]) -> None:
             raise KpnetError(f'name "{shorten(name)}": expected no comma, semicolon, quote, back slash or control')
 
 
-def is_label_file(path: Path) -> bool:
-    """Return whether a file begins as `kpnet label` writes it."""
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return _names_of(next(csv.reader(file), [])) is not None
-    except (OSError, csv.Error):
-        return False
+class CsvRows:
+    """The points CSV: a row for each instance, with four cells for each point and four for a box."""
+
+    format = "points_csv"
+
+    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, Entry]]:
+        rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
+        try:
+            names = names_of(next(rows, []))
+            if names is None:
+                raise not_ours(path)
+            found: dict[str, list[Instance]] = {}
+            width = 1 + len(_COLUMNS) * len(names) + len(BOX)
+            for row in rows:
+                if len(row) != width:
+                    raise KpnetError(
+                        f"{path}: line {rows.line_num}: {len(row)} cells, expected {width} as in the header"
+                    )
+                cells = row[1 : 1 + len(_COLUMNS) * len(names)]
+                try:
+                    points = tuple(_read_point(cells[k : k + 4]) for k in range(0, len(cells), 4))
+                    box = [float(edge) for edge in row[-4:]] if any(row[-4:]) else None
+                    instance = parse_instance({"points": [p and list(p) for p in points], "box": box}, len(names))
+                except (KpnetError, ValueError) as error:
+                    raise KpnetError(f"{path}: line {rows.line_num}: {error}") from None
+                found.setdefault(row[0], []).append(instance)
+        except csv.Error as error:
+            raise KpnetError(f"{path}: line {rows.line_num}: {error}") from None
+        return Skeleton.of_names(names), {name: Entry(tuple(instances)) for name, instances in found.items()}
+
+    def entry(self, name: str, instances: tuple[Instance, ...], before: Entry) -> Entry:
+        lines = []
+        for instance in instances:
+            if instance.is_empty:
+                continue
+            cells: list[str] = []
+            for point in instance.points:
+                cells += (
+                    ("",) * 4
+                    if point is None
+                    else (_cell(point.x), _cell(point.y), str(point.visibility), point.source)
+                )
+            lines.append([name, *cells, *(("",) * 4 if instance.box is None else map(_cell, instance.box))])
+        return Entry(instances, (csv_text(lines),) if lines else ())
+
+    def text(self, entries: Iterable[Entry], skeleton: Skeleton) -> str:
+        return "".join([csv_text([column_names(skeleton.names)]), *(line for each in entries for line in each.lines)])
 
 
-def read_labels(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[Instance, ...]]]:
-    """Read a file that `kpnet label` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The names of the keypoints, and the instances of each image by its name in the file.
-
-    Raises:
-        KpnetError: It is no such file, or a row is damaged.
-    """
-    return parse_table(path, path.read_bytes())
+def not_ours(path: Path) -> KpnetError:
+    """Return the error for a file that is in the place of one of labels."""
+    return KpnetError(f"{path}: exists, and kpnet label did not write it; give another --out, or move it away")
 
 
-def parse_table(path: Path, data: bytes) -> tuple[tuple[str, ...], dict[str, tuple[Instance, ...]]]:
-    rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
-    try:
-        names = _names_of(next(rows, []))
-        if names is None:
-            raise KpnetError(f"{path}: exists, and kpnet label did not write it; give another --out, or move it away")
-        found: dict[str, list[Instance]] = {}
-        width = 1 + len(_COLUMNS) * len(names) + len(BOX)
-        for row in rows:
-            if len(row) != width:
-                raise KpnetError(f"{path}: line {rows.line_num}: {len(row)} cells, expected {width} as in the header")
-            cells = row[1 : 1 + len(_COLUMNS) * len(names)]
-            try:
-                points = tuple(_read_point(cells[k : k + 4]) for k in range(0, len(cells), 4))
-                box = [float(edge) for edge in row[-4:]] if any(row[-4:]) else None
-                instance = _parse_instance({"points": [p and list(p) for p in points], "box": box}, len(names))
-            except (KpnetError, ValueError) as error:
-                raise KpnetError(f"{path}: line {rows.line_num}: {error}") from None
-            found.setdefault(row[0], []).append(instance)
-    except csv.Error as error:
-        raise KpnetError(f"{path}: line {rows.line_num}: {error}") from None
-    return names, {name: tuple(instances) for name, instances in found.items()}
-
-
-def _names_of(header: Sequence[str]) -> tuple[str, ...] | None:
+def names_of(header: Sequence[str]) -> tuple[str, ...] | None:
     """Return the keypoints of a header, or None if `kpnet label` did not write it."""
     names = tuple(column.removesuffix("_x") for column in header[1 : -len(BOX) : len(_COLUMNS)])
     return names if names and list(header) == column_names(names) else None
@@ -176,21 +219,6 @@ def _read_point(cells: Sequence[str]) -> Point | None:
         return None
     x, y, visibility, source = cells
     return Point(float(x) if x else None, float(y) if y else None, int(visibility or 2), source or PERSON)
-
-
-def row_text(name: str, instances: Sequence[Instance]) -> str:
-    """Return the lines of an image in the file."""
-    lines = []
-    for instance in instances:
-        if instance.is_empty:
-            continue
-        cells: list[str] = []
-        for point in instance.points:
-            cells += (
-                ("",) * 4 if point is None else (_cell(point.x), _cell(point.y), str(point.visibility), point.source)
-            )
-        lines.append([name, *cells, *(("",) * 4 if instance.box is None else map(_cell, instance.box))])
-    return csv_text(lines)
 
 
 def _cell(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import threading
@@ -12,16 +13,58 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.yaml import write_yaml
-from kpnet.data.formats.writing import csv_text
+from kpnet.labelling.label_coco import CocoEntries, has_label_mark
 from kpnet.labelling.label_rows import (
+    CsvRows,
+    Encoding,
+    Entry,
     Instance,
     check_kept,
     check_names,
-    column_names,
-    parse_table,
+    names_of,
     reorder_points,
-    row_text,
 )
+
+
+def encoding_of(path: Path) -> Encoding:
+    """Return how labels are written into a file: points CSV, or COCO JSON if its name ends in .json.
+
+    Args:
+        path: The file, which need not exist.
+
+    Raises:
+        KpnetError: Its name has another ending.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise KpnetError(f"{path}: expected a file of labels that ends in .csv or .json (COCO); give --out labels.csv")
+    return CsvRows() if path.suffix.lower() == ".csv" else CocoEntries(path.parent)
+
+
+def is_label_file(path: Path) -> bool:
+    """Return whether a file begins as `kpnet label` writes it."""
+    try:
+        if path.suffix.lower() == ".json":
+            return has_label_mark(path)
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return names_of(next(csv.reader(file), [])) is not None
+    except (OSError, csv.Error):
+        return False
+
+
+def read_labels(path: Path) -> tuple[Skeleton, dict[str, tuple[Instance, ...]]]:
+    """Read a file that `kpnet label` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The keypoints, and the instances of each image by its name in the file.
+
+    Raises:
+        KpnetError: It is no such file, or a part of it is damaged.
+    """
+    skeleton, found = encoding_of(path).parse(path, path.read_bytes())
+    return skeleton, {name: entry.instances for name, entry in found.items()}
 
 
 class StaleRevisionError(KpnetError):
@@ -39,7 +82,7 @@ class LabelFile:
     threads come one after another.
 
     Args:
-        path: The file. It is written at the first change.
+        path: The file, .csv or .json. It is written at the first change.
         images: Name of each image, relative to the file's folder.
         skeleton: The keypoints. None: those of the file; without one they have to be set before the first change.
         start: Labels, by image, that a file that does not exist yet begins with.
@@ -47,6 +90,7 @@ class LabelFile:
     Attributes:
         path: The file.
         skeleton: The keypoints; None if there are none yet.
+        encoding: How it is written.
         revision: Number of the last change.
 
     Raises:
@@ -61,30 +105,30 @@ class LabelFile:
         start: Mapping[int, tuple[Instance, ...]] | None = None,
     ) -> None:
         self.path, self.images, self.skeleton = path, tuple(images), skeleton
+        self.encoding = encoding_of(path)
         self.revision = 0
         self._lock = threading.Lock()
-        self._instances: list[tuple[Instance, ...]] = [()] * len(self.images)
-        self._others: dict[str, tuple[Instance, ...]] = {}  # of images that are not among these
+        self._entries = [Entry()] * len(self.images)
+        self._others: dict[str, Entry] = {}  # of images that are not among these
         self._digest: bytes | None = None  # of the file as it was read or written; None: there is none
         self._stamp: tuple[int, ...] | None = None
         if os.path.lexists(path):
             self._take(self._read())
         else:
             for index, instances in (start or {}).items():
-                self._instances[index] = instances
-        self._rows = [row_text(name, own) for name, own in zip(self.images, self._instances, strict=True)]
+                self._entries[index] = self.encoding.entry(self.images[index], tuple(instances), Entry())
 
     def __len__(self) -> int:
         return len(self.images)
 
     def instances(self, index: int) -> tuple[Instance, ...]:
         """Return the instances of an image."""
-        return self._instances[index]
+        return self._entries[index].instances
 
     def labelled_counts(self) -> list[int]:
         """Return how many points of each image are labelled, absent ones included; -1 where all of them are."""
         counts = []
-        for instances in self._instances:
+        for instances, *_ in self._entries:
             counted = [sum(point is not None for point in instance.points) for instance in instances]
             whole = bool(counted) and min(counted) == len(instances[0].points)
             counts.append(-1 if whole else sum(counted))
@@ -112,10 +156,10 @@ class LabelFile:
             if self.skeleton is None:
                 raise KpnetError("there is no skeleton yet: make one first")
             self._check_unchanged()
-            rows = [*self._rows]
-            rows[index] = row_text(self.images[index], instances)
-            self._write(rows, self.skeleton)
-            self._rows, self._instances[index] = rows, instances
+            entries = [*self._entries]
+            entries[index] = self.encoding.entry(self.images[index], instances, entries[index])
+            self._write(entries, self._others, self.skeleton)
+            self._entries = entries
             self.revision += 1
             return self.revision
 
@@ -135,24 +179,26 @@ class LabelFile:
             check_names(skeleton.names)
             self._check_unchanged()
             old = self.skeleton.names if self.skeleton is not None else ()
-            every = [*self._instances, *self._others.values()]
+            every = [entry.instances for entry in (*self._entries, *self._others.values())]
             check_kept(str(self.path), old, every, skeleton)
-            moved = [reorder_points(instances, old, skeleton.names) for instances in self._instances]
-            others = {name: reorder_points(own, old, skeleton.names) for name, own in self._others.items()}
-            rows = [row_text(name, own) for name, own in zip(self.images, moved, strict=True)]
-            if self._digest is not None or any(rows):
-                self._write(rows, skeleton, others)
-            self._instances, self._others, self._rows, self.skeleton = moved, others, rows, skeleton
+
+            def moved(name: str, entry: Entry) -> Entry:
+                return self.encoding.entry(name, reorder_points(entry.instances, old, skeleton.names), entry)
+
+            entries = [moved(name, entry) for name, entry in zip(self.images, self._entries, strict=True)]
+            others = {name: moved(name, entry) for name, entry in self._others.items()}
+            if self._digest is not None or any(entry.lines for entry in entries):
+                self._write(entries, others, skeleton)
+            self._entries, self._others, self.skeleton = entries, others, skeleton
             self.revision += 1
             return self.revision
 
     def reload(self) -> int:
         """Read the file anew, after another program has changed it, and return the new revision."""
         with self._lock:
-            self._take(self._read() if os.path.lexists(self.path) else ((), {}))
+            self._take(self._read() if os.path.lexists(self.path) else (None, {}))
             if not os.path.lexists(self.path):
                 self._digest = self._stamp = None
-            self._rows = [row_text(name, own) for name, own in zip(self.images, self._instances, strict=True)]
             self.revision += 1
             return self.revision
 
@@ -165,34 +211,34 @@ class LabelFile:
             old, self.path = self.path, path
             try:
                 if self.skeleton is not None:
-                    self._write(self._rows, self.skeleton)
+                    self._write(self._entries, self._others, self.skeleton)
             except OSError:
                 self.path = old
                 raise
             self.revision += 1
             return self.revision
 
-    def _read(self) -> tuple[tuple[str, ...], dict[str, tuple[Instance, ...]]]:
+    def _read(self) -> tuple[Skeleton, dict[str, Entry]]:
         if not self.path.is_file():
             raise KpnetError(
                 f"{self.path}: expected a file of labels, found a folder or a broken link; give another --out"
             )
         stamp = self._stat()
         data = self.path.read_bytes()
-        found = parse_table(self.path, data)
+        found = self.encoding.parse(self.path, data)
         self._digest, self._stamp = hashlib.blake2b(data).digest(), stamp
         return found
 
-    def _take(self, found: tuple[tuple[str, ...], dict[str, tuple[Instance, ...]]]) -> None:
+    def _take(self, found: tuple[Skeleton | None, dict[str, Entry]]) -> None:
         """Take over what the file holds."""
-        names, by_name = found
-        if names and self.skeleton is None:
-            self.skeleton = Skeleton.of_names(names)
-        elif names and self.skeleton is not None:
-            check_kept(str(self.path), names, list(by_name.values()), self.skeleton)
-        own = names if self.skeleton is None else self.skeleton.names
-        taken = {name: reorder_points(instances, names, own) for name, instances in by_name.items()}
-        self._instances = [taken.pop(name, ()) for name in self.images]
+        skeleton, by_name = found
+        taken: dict[str, Entry] = {}
+        if skeleton is not None:
+            own = self.skeleton = self.skeleton or skeleton
+            check_kept(str(self.path), skeleton.names, [entry.instances for entry in by_name.values()], own)
+            for name, entry in by_name.items():
+                taken[name] = self.encoding.entry(name, reorder_points(entry[0], skeleton.names, own.names), entry)
+        self._entries = [taken.pop(name, Entry()) for name in self.images]
         self._others = taken
 
     def _stat(self) -> tuple[int, ...]:
@@ -213,11 +259,8 @@ class LabelFile:
         what = "removed" if stamp is None else "changed"
         raise ChangedFileError(f"{self.path}: was {what} by another program")
 
-    def _write(
-        self, rows: Sequence[str], skeleton: Skeleton, others: Mapping[str, tuple[Instance, ...]] | None = None
-    ) -> None:
-        kept = [row_text(name, own) for name, own in (self._others if others is None else others).items()]
-        data = "".join([csv_text([column_names(skeleton.names)]), *rows, *kept]).encode("utf-8", "surrogateescape")
+    def _write(self, entries: Sequence[Entry], others: Mapping[str, Entry], skeleton: Skeleton) -> None:
+        data = self.encoding.text([*entries, *others.values()], skeleton).encode("utf-8", "surrogateescape")
         write_atomic(self.path, data)
         self._digest, self._stamp = hashlib.blake2b(data).digest(), self._stat()
 

@@ -17,7 +17,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
 from kpnet.labelling.background_training import BackgroundTraining
 from kpnet.labelling.label_rows import check_names, parse_instances, reorder_points
-from kpnet.labelling.labels import LabelFile, skeleton_path, write_skeleton
+from kpnet.labelling.labels import LabelFile, encoding_of, skeleton_path, write_skeleton
 from kpnet.labelling.proposals import Proposer
 from kpnet.labelling.queue import Queue
 from kpnet.labelling.ranking import rank_uncertain
@@ -62,8 +62,7 @@ class Session:
         recipe: str | None = None,
     ) -> None:
         path = source.labels if out is None else out
-        if path.suffix.lower() != ".csv":
-            raise KpnetError(f"{path}: expected a file of labels that ends in .csv; give --out labels.csv")
+        encoding_of(path)  # raises for a file of another kind
         if queue is Queue.uncertain and run is None and recipe is None:
             raise KpnetError("--queue uncertain needs a model: give --run, or --train")
         self.source, self.queue = source, queue

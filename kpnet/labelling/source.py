@@ -21,12 +21,13 @@ from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFileDataset
-from kpnet.data.formats.instances import PERSON
-from kpnet.data.formats.writing import sample_points
+from kpnet.data.formats.instances import PERSON, SOURCES
+from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
 from kpnet.inference.video import Video
 from kpnet.labelling.background_training import runs_folder
-from kpnet.labelling.label_rows import Instance, Point, is_label_file, read_labels
+from kpnet.labelling.label_rows import Instance, Point
+from kpnet.labelling.labels import is_label_file, read_labels
 
 FRAMES, IMAGES = "frames of a video", "images of a labelled file"  # kinds of folders that are written
 _OF_FOLDERS = ("pts", "deeplabcut", "yolo")  # formats of labels that a folder as a whole has
@@ -40,18 +41,25 @@ class Source:
     Attributes:
         images: The image files.
         labels: The file of labels, by default.
-        names: Keypoints of the labels that the images came with; None if they have none.
+        skeleton: Keypoints of the labels that the images came with; None if they have none.
         start: These labels, by image.
         problems: Images that cannot be labelled, with the reason.
         inside: Folder that the images have to lie in, links followed. None: a labelled file names them.
+        stays: The file that the labels come from, if they go to another one.
     """
 
     images: list[Path]
     labels: Path
-    names: tuple[str, ...] | None = None
+    skeleton: Skeleton | None = None
     start: Mapping[int, tuple[Instance, ...]] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     inside: Path | None = None
+    stays: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the keypoints of these labels."""
+        return None if self.skeleton is None else self.skeleton.names
 
     def read(self, index: int) -> np.ndarray:
         """Return an image as kpnet reads it, RGB uint8 (H, W, 3).
@@ -91,11 +99,11 @@ def open_source(
     if data.suffix.lower() in VIDEO_SUFFIXES and data.is_file():
         folder = data.with_name(f"{file_name(data.stem)}_frames")
         _write_once(folder, FRAMES, lambda target: _write_frames(Video(data), frames, target))
-        return open_folder(folder, out or data.with_name(f"{file_name(data.stem)}_labels.csv"))
-    if form is None and data.is_file() and data.suffix.lower() == ".csv" and is_label_file(data):
+        return open_folder(folder, out or default_labels(data.with_name(f"{file_name(data.stem)}_labels")))
+    if form is None and data.is_file() and data.suffix.lower() in (".csv", ".json") and is_label_file(data):
         return _of_label_file(data, out or data)
     if form is None and data.is_dir() and holds_only_images(data):
-        return open_folder(data, out or data / "labels.csv")
+        return open_folder(data, out or default_labels(data / "labels"))
     return _of_dataset(data, open_dataset(data, form, skeleton), out)
 
 
@@ -113,6 +121,22 @@ def holds_only_images(folder: Path) -> bool:
     return form not in _OF_FOLDERS
 
 
+def default_labels(base: Path, *, several: bool = False) -> Path:
+    """Return the file of labels where the user gives none: the one that is there, or a new one.
+
+    Args:
+        base: The file without its ending.
+        several: Whether images have several instances, or boxes: then a new one is COCO JSON, else points CSV.
+    """
+    table, coco = (base.with_name(base.name + suffix) for suffix in (".csv", ".json"))
+    if is_label_file(coco):
+        if not os.path.lexists(table):
+            return coco
+        _log.warning("%s: the labels in %s are not used; to go on with those, give --out %s", table, coco, coco)
+        return table
+    return coco if several and not os.path.lexists(table) else table
+
+
 def open_folder(folder: Path, labels: Path) -> Source:
     """Find the images of a folder to label into a file; those that a training on the labels drew are not among them."""
     runs = runs_folder(labels)  # their figures are no data
@@ -121,11 +145,13 @@ def open_folder(folder: Path, labels: Path) -> Source:
 
 
 def _of_label_file(path: Path, labels: Path) -> Source:
-    names, found = read_labels(path)
+    skeleton, found = read_labels(path)
     if not found:
         raise KpnetError(f"{path}: it names no image; give the folder of the images")
     start = dict(enumerate(found.values()))
-    return Source([path.parent / name for name in found], labels, names, start)
+    return Source(
+        [path.parent / name for name in found], labels, skeleton, start, stays=path if labels != path else None
+    )
 
 
 def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Source:
@@ -144,8 +170,9 @@ def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Sourc
         _write_once(folder, IMAGES, lambda target: _write_images(dataset, firsts, target))
         paths = [folder / f"{number:06d}.png" for number in range(len(firsts))]
     labelled = any(any(instance.points) for each in start.values() for instance in each)
-    names = dataset.skeleton.names if labelled else None
-    source = Source(paths, out or data.with_name(f"{stem}_labels.csv"), names, start if labelled else {})
+    several = any(len(each) > 1 or each[0].box is not None for each in start.values())
+    labels = out or default_labels(data.with_name(f"{stem}_labels"), several=labelled and several)
+    source = Source(paths, labels, dataset.skeleton if labelled else None, start if labelled else {}, stays=data)
     if isinstance(dataset, ImageFileDataset) and dataset.exif is not True:
         for number, index in enumerate(firsts):
             if is_turned(paths[number]) and dataset.image(index).shape[:2] != read_image_size(paths[number]):
@@ -158,9 +185,15 @@ def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Sourc
 
 def _instance(dataset: KeypointDataset, index: int) -> Instance:
     levels, xy, box = dataset.visibility(index), sample_points(dataset, index), dataset.box(index)
+    stated = sample_sources(dataset, index)
+    sources = [""] * len(levels) if stated is None else [SOURCES[code] for code in stated]
     points = [
-        Point(float(x), float(y), int(level), PERSON) if level and np.isfinite((x, y)).all() else None
-        for (x, y), level in zip(xy, levels, strict=True)
+        Point(float(x), float(y), int(level), source or PERSON)
+        if level and np.isfinite((x, y)).all()
+        else Point(None, None, 0, source)
+        if source
+        else None
+        for (x, y), level, source in zip(xy, levels, sources, strict=True)
     ]
     return Instance(tuple(points), None if box is None else tuple(box.tolist()))
 
@@ -239,13 +272,14 @@ def choose_skeleton(
     Raises:
         KpnetError: It lacks points that the source has labels of.
     """
-    own = source.names
+    own = source.skeleton
     if os.path.lexists(labels):
         own = read_labels(labels)[0] if labels.is_file() else None
-    chosen = given or beside or (None if own is None else Skeleton.of_names(own)) or trained
-    if chosen is not None and own is not None and (lost := [name for name in own if name not in chosen.names]):
+    chosen = given or beside or own or trained
+    if chosen is not None and own is not None and (lost := [name for name in own.names if name not in chosen.names]):
+        names = own.names
         raise KpnetError(
-            f"the skeleton lacks {lost[0]}, a point of the labels ({len(lost)} of {len(own)}); "
-            f"expected {', '.join(own[:6])}{', …' if len(own) > 6 else ''}"
+            f"the skeleton lacks {lost[0]}, a point of the labels ({len(lost)} of {len(names)}); "
+            f"expected {', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
         )
     return chosen

@@ -14,9 +14,9 @@ import pytest
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import PointsCSV
-from kpnet.labelling.label_rows import Instance, Point, is_label_file, parse_instances, read_labels
-from kpnet.labelling.labels import ChangedFileError, LabelFile, StaleRevisionError
+from kpnet.data import COCO, PointsCSV
+from kpnet.labelling.label_rows import Instance, Point, parse_instances
+from kpnet.labelling.labels import ChangedFileError, LabelFile, StaleRevisionError, is_label_file, read_labels
 
 NAMES = ("left_eye", "right_eye", "<b>nose</b>")
 IMAGES = ("a.png", 'b, "c".png', "sub/d.png")
@@ -24,12 +24,12 @@ FIRST = Instance((Point(1.5, 2.25, 2, "person"), Point(3.0, 4.1234, 1, "proposed
 SECOND = Instance((None, Point(-0.5, 0.0, 2, "person"), None), (0.0, 1.0, 7.5, 8.25))
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> LabelFile:
+@pytest.fixture(params=["csv", "json"])
+def labels(tmp_path: Path, request: pytest.FixtureRequest) -> LabelFile:
     (tmp_path / "sub").mkdir()
     for name in IMAGES:
         cv2.imwrite(str(tmp_path / name), np.zeros((9, 10), np.uint8))
-    return LabelFile(tmp_path / "labels.csv", IMAGES, Skeleton(NAMES))
+    return LabelFile(tmp_path / f"labels.{request.param}", IMAGES, Skeleton(NAMES))
 
 
 def test_what_is_put_is_read_again_and_by_the_format(labels: LabelFile) -> None:
@@ -41,12 +41,17 @@ def test_what_is_put_is_read_again_and_by_the_format(labels: LabelFile) -> None:
     assert again.skeleton.names == NAMES
     assert [again.instances(i) for i in range(3)] == [(), (FIRST, SECOND), (SECOND,)]
     assert again.labelled_counts() == [0, 4, 1]
-    data = PointsCSV(labels.path, proposed_weight=0.25)
+    read = PointsCSV if labels.path.suffix == ".csv" else COCO
+    data = read(labels.path, proposed_weight=0.25)
+    assert not data.skipped.messages + data.skipped.notes
     assert [data.image_name(i) for i in range(3)] == [IMAGES[1], IMAGES[1], IMAGES[2]]
     np.testing.assert_allclose(data.keypoints(0), [[1.5, 2.25], [3, 4.1234], [np.nan, np.nan]])
     assert data.visibility(0).tolist() == [2, 1, 0]
     assert data.point_weights(0).tolist() == [1, 0.25, 1]
-    assert data.box(0) is None
+    if read is PointsCSV:
+        assert data.box(0) is None
+    else:  # COCO has a box for each instance: here that of the points' pixels
+        np.testing.assert_allclose(data.box(0), [1, 1.75, 3.5, 4.6234])  # type: ignore[arg-type]
     assert data.box(1).tolist() == [0, 1, 7.5, 8.25]  # type: ignore[union-attr]
 
 
@@ -71,14 +76,15 @@ def test_another_programs_change_is_never_overwritten(labels: LabelFile) -> None
     other = LabelFile(labels.path, IMAGES)
     other.put(1, (SECOND,), 0)
     theirs = labels.path.read_bytes()
-    with pytest.raises(ChangedFileError, match=r"labels\.csv: was changed by another program"):
+    with pytest.raises(ChangedFileError, match=r"labels\.(csv|json): was changed by another program"):
         labels.put(0, (), 1)
     assert labels.path.read_bytes() == theirs
     assert labels.continue_beside() == 2
-    assert labels.path.name == "labels_2.csv"
+    before, labels_2 = other.path, f"labels_2{other.path.suffix}"
+    assert labels.path.name == labels_2
     labels.put(2, (SECOND,), 2)
     assert read_labels(labels.path)[1] == {IMAGES[0]: (FIRST,), IMAGES[2]: (SECOND,)}
-    assert labels.path.with_name("labels.csv").read_bytes() == theirs
+    assert before.read_bytes() == theirs
     labels.path.unlink()
     with pytest.raises(ChangedFileError, match="was removed"):
         labels.put(0, (), 3)
@@ -118,7 +124,8 @@ def test_a_skeleton_keeps_labels_by_name(labels: LabelFile) -> None:
     labels.put(0, (Instance((FIRST.points[0], FIRST.points[1], None)),), 0)
     labels.set_skeleton(Skeleton(("ear", "right_eye", "left_eye")))
     assert labels.instances(0) == (Instance((None, FIRST.points[1], FIRST.points[0])),)
-    assert read_labels(labels.path) == (("ear", "right_eye", "left_eye"), {"a.png": labels.instances(0)})
+    skeleton, found = read_labels(labels.path)
+    assert (skeleton.names, found) == (("ear", "right_eye", "left_eye"), {"a.png": labels.instances(0)})
     with pytest.raises(KpnetError, match="has labels of right_eye, which the skeleton lacks"):
         labels.set_skeleton(Skeleton(("ear", "left_eye")))
     with pytest.raises(KpnetError, match="has labels of right_eye"):
@@ -131,14 +138,23 @@ def test_names_that_no_column_can_have_are_refused(labels: LabelFile, name: str)
         labels.set_skeleton(Skeleton((name,)))
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
 @pytest.mark.parametrize(
-    "text", ["", "image,nose_x,nose_y\na.png,1,2\n", "hello", "image,box_x0,box_y0,box_x1,box_y1\n", "\x00\xff"]
+    "text",
+    [
+        "",
+        "image,nose_x,nose_y\na.png,1,2\n",
+        "hello",
+        "image,box_x0,box_y0,box_x1,box_y1\n",
+        "\x00\xff",
+        '{"images": [], "annotations": [], "categories": []}',
+    ],
 )
-def test_a_file_of_another_program_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "labels.csv"
+def test_a_file_of_another_program_is_refused(tmp_path: Path, text: str, name: str) -> None:
+    path = tmp_path / name
     path.write_text(text)
     assert not is_label_file(path)
-    with pytest.raises(KpnetError, match=r"labels\.csv: .*"):
+    with pytest.raises(KpnetError, match=r"labels\.(csv: .*|json: exists, and kpnet label|json, line 1: not JSON)"):
         LabelFile(path, IMAGES)
     assert path.read_text() == text
 
@@ -146,6 +162,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize(("old", "new", "why"), [(",2.25,", ",x,", "could not"), (",2.25,", ",nan,", "point"),
                                                  (",person", ",me", "point"), (",0.0", "", "cells"),
                                                  ("1.5,2.25,2", "1.5,2.25,9", "point")])  # fmt: skip
+@pytest.mark.parametrize("labels", ["csv"], indirect=True)
 def test_a_damaged_row_is_named(labels: LabelFile, old: str, new: str, why: str) -> None:
     labels.put(0, (FIRST,), 0)
     text = labels.path.read_text()
@@ -192,7 +209,8 @@ def test_threads_take_turns(labels: LabelFile) -> None:
     assert read_labels(labels.path)[1] == dict.fromkeys(IMAGES, (SECOND,) * 10)
 
 
-def test_kill_9_loses_at_most_the_point_in_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_kill_9_loses_at_most_the_point_in_hand(tmp_path: Path, name: str) -> None:
     """A process that writes as fast as it can is killed: the file has every change that was acknowledged."""
     script = (
         "import sys; from pathlib import Path; from kpnet.core.skeleton import Skeleton\n"
@@ -201,7 +219,7 @@ def test_kill_9_loses_at_most_the_point_in_hand(tmp_path: Path) -> None:
         "for i in range(500):\n"
         "    labels.put(i, (Instance((Point(float(i), 1.0, 2, 'person'),)),), i); print(i, flush=True)\n"
     )
-    path = tmp_path / "labels.csv"
+    path = tmp_path / name
     process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:

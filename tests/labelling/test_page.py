@@ -27,8 +27,8 @@ from playwright import sync_api
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import PointsCSV
 from kpnet.labelling import server
-from kpnet.labelling.label_rows import Instance, Point, read_labels
-from kpnet.labelling.labels import LabelFile
+from kpnet.labelling.label_rows import Instance, Point
+from kpnet.labelling.labels import LabelFile, read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -389,8 +389,7 @@ def test_two_pages_notice_each_other(browser: Any, session: Session, folder: Pat
 
 def change(path: Path) -> bytes:
     """Another program's change."""
-    names, _ = read_labels(path)
-    other = LabelFile(path, ["4.png"], Skeleton(names))
+    other = LabelFile(path, ["4.png"], read_labels(path)[0])
     other.put(0, (Instance((Point(1.0, 2.0, 2, "person"), None, None)),), 0)
     return path.read_bytes()
 

@@ -23,7 +23,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import read_image
 from kpnet.labelling import server
-from kpnet.labelling.label_rows import read_labels
+from kpnet.labelling.labels import read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -262,7 +262,7 @@ def test_a_skeleton_is_made_and_written_as_yaml(folder: Path) -> None:
     assert again.labels.skeleton is not None
     assert again.labels.skeleton.pairs == (("eye_left", "eye_right"),)
     again.close()
-    assert read_labels(folder / "labels.csv")[0] == tuple(names)
+    assert read_labels(folder / "labels.csv")[0].names == tuple(names)
 
 
 def test_a_users_skeleton_file_is_not_replaced(session: Session, folder: Path) -> None:

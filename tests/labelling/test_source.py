@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from support.format_files import write_coco
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
+from kpnet.data import COCO
 from kpnet.data.images import read_image
 from kpnet.inference.video import write_video
-from kpnet.labelling.label_rows import read_labels
+from kpnet.labelling.labels import is_label_file, read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -47,8 +50,8 @@ def test_a_labelled_file_is_where_the_labels_start_and_stays(data: Path) -> None
     session.put(0, [each.to_json() | {"points": [list(p) for p in each.points if p]} for each in first], 0)
     session.close()
     assert (data / "val.csv").read_bytes() == given
-    names, found = read_labels(data / "val_labels.csv")
-    assert names == source.names
+    skeleton, found = read_labels(data / "val_labels.csv")
+    assert skeleton == source.skeleton
     assert list(found) == [f"val_images/{n:06d}.png" for n in range(5)]
     header, row = (line.split(",") for line in given.decode().splitlines()[:2])
     wanted = [float(row[header.index(f"left_eye_{axis}")]) for axis in "xy"]
@@ -79,8 +82,45 @@ def test_a_file_of_labels_of_another_program_in_the_folder_is_not_replaced(tmp_p
         Session(open_source(tmp_path))
 
 
-def test_out_must_be_a_csv_in_a_folder_that_exists(tmp_path: Path) -> None:
+def test_out_must_be_a_csv_or_json_in_a_folder_that_exists(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
-    for out, why in (("labels.json", "ends in .csv"), ("nowhere/labels.csv", "there is no folder")):
+    for out, why in (("labels.txt", r"ends in \.csv or \.json"), ("nowhere/labels.csv", "there is no folder")):
         with pytest.raises(KpnetError, match=why):
             Session(open_source(tmp_path), out=tmp_path / out)
+
+
+def test_a_coco_file_stays_and_its_labels_go_on_in_a_new_one(tmp_path: Path) -> None:
+    """Several instances or boxes are labelled into COCO JSON, unless a file of labels is there already."""
+    foreign = write_coco(tmp_path)
+    given = foreign.read_bytes()
+    source = open_source(foreign)
+    assert (source.labels, source.stays) == (tmp_path / "heads_labels.json", foreign)
+    session = Session(source)
+    session.put(0, json.loads(json.dumps(session.instances(0)["instances"])), 0)
+    assert session.labels.skeleton == COCO(foreign).skeleton  # with its edges
+    session.close()
+    assert foreign.read_bytes() == given
+    assert is_label_file(source.labels)
+    before, after = COCO(foreign), COCO(source.labels)
+    for index in range(len(before)):
+        np.testing.assert_allclose(after.keypoints(index), before.keypoints(index), atol=1e-4)
+        np.testing.assert_allclose(after.box(index), before.box(index), atol=1e-4)  # type: ignore[arg-type]
+    assert open_source(foreign).labels == source.labels
+    with pytest.raises(KpnetError, match=r"heads\.json: exists, and kpnet label did not write it"):
+        Session(open_source(foreign), out=foreign)
+    Session(open_source(foreign), out=tmp_path / "table.csv").close()
+
+
+def test_the_file_of_labels_that_is_there_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    assert open_source(tmp_path).labels.name == "labels.csv"
+    (tmp_path / "labels.json").write_text("{}")  # of another program
+    assert open_source(tmp_path).labels.name == "labels.csv"
+    (tmp_path / "labels.json").unlink()
+    for name in ("labels.json", "labels.csv"):
+        session = Session(open_source(tmp_path), out=tmp_path / name, skeleton=Skeleton(("nose",)))
+        session.put(0, [{"points": [[1, 2, 2, "person"]], "box": None}], 0)
+        session.close()
+        caplog.clear()
+        assert open_source(tmp_path).labels.name == name
+    assert "labels.csv: the labels in" in caplog.text

@@ -336,19 +336,15 @@ class _Index:
         if not names:
             return unnamed_skeleton(max(usual, 1), asked)
         try:
-            own = Skeleton.of_names(names)
+            own, wrong = category_skeleton(names, categories[0]["skeleton"])
         except KpnetError as error:  # a name that appears twice
             raise KpnetError(f"{self.path}: category {labels[0]}: {error}") from None
-        edges = categories[0]["skeleton"] or []
-        pairs = [pair for edge in (edges if isinstance(edges, list) else [edges]) if (pair := _pair(edge, len(names)))]
-        wrong = (len(edges) if isinstance(edges, list) else 1) - len(pairs)
         if wrong:
             self.skipped.note(
                 f"the category's skeleton: {wrong} of its entries are no pairs of numbers from 1 to {len(names)} and "
                 "are not drawn"
             )
-        named = tuple((names[a - 1], names[b - 1]) for a, b in pairs)
-        return own if own.name else Skeleton(own.names, own.pairs, named)
+        return own
 
     def _is_whole(self, annotation: _Annotation, count: int) -> bool:
         """Return whether it has `count` numbers as keypoints, or none; else record why it is skipped."""
@@ -378,8 +374,8 @@ class _Index:
         stated = {k: a.note["sources"] for k, a in enumerate(found) if isinstance(a.note, dict) and "sources" in a.note}
         sources = np.zeros((len(found), count), np.uint8)
         for k, words in stated.items():
-            codes = [_SOURCE_CODES.get(str(word or "")) for word in words] if isinstance(words, list) else []
-            if len(codes) == count and None not in codes:
+            codes = [_SOURCE_CODES.get(str(word or ""), -1) for word in words] if isinstance(words, list) else []
+            if len(codes) == count and -1 not in codes:
                 sources[k] = codes
             else:
                 expected = f"a list of {count} words, {', '.join(SOURCES[1:])} or null"
@@ -583,6 +579,15 @@ def write_coco(dataset: KeypointDataset, folder: Path) -> None:
     values = {"images": list(images.values()), "annotations": annotations}
     values["categories"] = [category_values(dataset.skeleton)]
     (folder / "annotations.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def category_skeleton(names: list[str], edges: Any) -> tuple[Skeleton, int]:
+    """Return the skeleton of a category's keypoints and edges, and the number of edges that are none."""
+    own = Skeleton.of_names(names)
+    listed = edges if isinstance(edges, list) else [edges] if edges else []
+    pairs = [pair for edge in listed if (pair := _pair(edge, len(names)))]
+    named = tuple((names[a - 1], names[b - 1]) for a, b in pairs)
+    return own if own.name else Skeleton(own.names, own.pairs, named), len(listed) - len(pairs)
 
 
 def category_values(skeleton: Skeleton) -> Json:

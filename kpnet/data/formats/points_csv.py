@@ -130,7 +130,7 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instan
 def _sources(
     table: dict[str, np.ndarray], names: Sequence[str], origins: np.ndarray, good: np.ndarray, skipped: Skipped
 ) -> np.ndarray | None:
-    """Return who made each point, as `Instances` has it; None if no column says so. A row of another word is skipped."""
+    """Return who made each point, as `Instances` has it, or None. A row with another word is skipped."""
     columns = {k: table[column] for k, name in enumerate(names) if (column := f"{name}_source") in table}
     if not columns:
         return None
