@@ -9,6 +9,7 @@ import typer
 
 from kpnet.cli.options import FormatOption, parse_format
 from kpnet.core.console import echo
+from kpnet.labelling.picking import Pick
 from kpnet.labelling.queue import Queue
 
 
@@ -27,7 +28,10 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="File of labels, .csv or .json (COCO); by default in DATA, or beside it."),
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames to take from a video, evenly.")] = 100,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to take from a video.")] = 100,
+    pick: Annotated[
+        Pick, typer.Option(help="Which of them: spread evenly, or as different from each other as possible.")
+    ] = Pick.evenly,
     form: FormatOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; if it is in use, the next one.")] = 8765,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
@@ -38,7 +42,7 @@ def label(
     from kpnet.labelling.session import Session
     from kpnet.labelling.source import open_source
 
-    source = open_source(data, parse_format(form, "--format"), skeleton, frames=frames, out=out)
+    source = open_source(data, parse_format(form, "--format"), skeleton, frames=frames, pick=pick, out=out)
     given = None if skeleton is None else Skeleton.load(skeleton)
     session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)
 

@@ -85,6 +85,15 @@ class Video:
             yield last, _upright(frame)
         self._read = True
 
+    def small_frames(self, side: int) -> Iterator[np.ndarray]:
+        """Yield each frame as grey, uint8 (side, side), as it is stored, for comparing frames with each other.
+
+        Args:
+            side: Width and height in pixels.
+        """
+        for frame in self._decoded():
+            yield frame.reformat(side, side, "gray", interpolation="AREA").to_ndarray()
+
     def missing_frames_message(self, found: int) -> str | None:
         """Return a line if the video, read to its end, ends before its header says, or if some frames are damaged."""
         declared = self.declared_frames

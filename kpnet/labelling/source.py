@@ -28,8 +28,10 @@ from kpnet.inference.video import Video
 from kpnet.labelling.background_training import runs_folder
 from kpnet.labelling.label_rows import Instance, Point
 from kpnet.labelling.labels import is_label_file, read_labels
+from kpnet.labelling.picking import SIDE, Pick, pick_different
 
-FRAMES, IMAGES = "frames of a video", "images of a labelled file"  # kinds of folders that are written
+IMAGES = "images of a labelled file"  # the kind of a folder that is written, as these are
+FRAMES = {Pick.evenly: "frames of a video", Pick.difference: "frames of a video by difference"}
 _OF_FOLDERS = ("pts", "deeplabcut", "yolo")  # formats of labels that a folder as a whole has
 _log = logging.getLogger("kpnet")
 
@@ -79,7 +81,13 @@ class Source:
 
 
 def open_source(
-    data: Path, form: Part | None = None, skeleton: str | None = None, *, frames: int = 100, out: Path | None = None
+    data: Path,
+    form: Part | None = None,
+    skeleton: str | None = None,
+    *,
+    frames: int = 100,
+    pick: Pick = Pick.evenly,
+    out: Path | None = None,
 ) -> Source:
     """Find the images to label, and the labels that they come with.
 
@@ -88,6 +96,7 @@ def open_source(
         form: Format of the labels. None: detected.
         skeleton: Skeleton of points without names.
         frames: Number of frames to take from a video; they are written as PNG beside it.
+        pick: How these are picked. Frames that are there from an earlier call are taken as they are.
         out: The file of labels. None: chosen from `data`.
 
     Returns:
@@ -98,7 +107,11 @@ def open_source(
     """
     if data.suffix.lower() in VIDEO_SUFFIXES and data.is_file():
         folder = data.with_name(f"{file_name(data.stem)}_frames")
-        _write_once(folder, FRAMES, lambda target: _write_frames(Video(data), frames, target))
+        there = folder_kind(folder) if folder.is_dir() else None
+        if there in FRAMES.values() and there != FRAMES[pick]:
+            _log.warning("%s: its %s are taken; to pick them otherwise, move it away", folder, there)
+        else:
+            _write_once(folder, FRAMES[pick], lambda target: _write_frames(Video(data), frames, pick, target))
         return open_folder(folder, out or default_labels(data.with_name(f"{file_name(data.stem)}_labels")))
     if form is None and data.is_file() and data.suffix.lower() in (".csv", ".json") and is_label_file(data):
         return _of_label_file(data, out or data)
@@ -215,10 +228,13 @@ def _write_once(folder: Path, kind: str, write: Callable[[Path], None]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write_frames(video: Video, count: int, folder: Path) -> None:
-    """Write evenly spaced frames of a video."""
-    total = video.declared_frames or sum(1 for _ in video.frames())
-    wanted = set(np.linspace(0, max(total - 1, 0), min(count, max(total, 1))).round().astype(int).tolist())
+def _write_frames(video: Video, count: int, pick: Pick, folder: Path) -> None:
+    """Write frames of a video, evenly spaced or different from each other."""
+    if pick is Pick.difference:
+        wanted = set(pick_different(video.small_frames(SIDE), count))
+    else:
+        total = video.declared_frames or sum(1 for _ in video.frames())
+        wanted = set(np.linspace(0, max(total - 1, 0), min(count, max(total, 1))).round().astype(int).tolist())
     for number, frame in enumerate(video.frames()):
         if number in wanted:
             _write_png(folder / f"frame_{number:06d}.png", frame)

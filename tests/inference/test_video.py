@@ -484,3 +484,14 @@ def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, t
     assert table.confidence.isna().all()
     cv2.imwrite("still.png", frames(1)[0])
     assert kpnet("predict", run, "still.png").code == 0
+
+
+def test_small_frames_are_the_frames_in_grey(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with write_video(tmp_path / "a.mp4", 25.0) as add:
+        for _ in range(5):
+            add(cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC))
+    video = Video(tmp_path / "a.mp4")
+    for small, frame in zip(video.small_frames(16), video.frames(), strict=True):
+        grey = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+        assert np.abs(small.astype(float) - grey.astype(float)).mean() < 3
