@@ -74,7 +74,6 @@ class Session:
         if queue is Queue.suspicious and run is None:
             raise KpnetError("--queue suspicious needs a model that did not see these labels: give --run")
         self.source, self.queue, self.again = source, queue, again
-        self._names = relative_names(source.images, path)
         self._lock = locked(path.with_name(f".{path.name}.lock"), path)
         if not path.parent.is_dir():
             raise KpnetError(f"{path}: there is no folder {path.parent}; make it, or give another --out")
@@ -110,7 +109,7 @@ class Session:
         skeleton = self.labels.skeleton
         return {
             **self.status(),
-            "images": self._names,
+            "images": self.labels.images,
             "order": self.order,
             "counts": self.labels.labelled_counts(),
             "skeleton": None if skeleton is None else skeleton.to_dict(),
@@ -197,7 +196,7 @@ class Session:
         self.training.start(self.labels, path)
 
     def _first_order(self) -> list[int]:
-        indices = np.arange(len(self._names))
+        indices = np.arange(len(self.labels))
         if self.queue is Queue.random:
             indices = np.random.default_rng(0).permutation(indices)
         return indices.tolist()

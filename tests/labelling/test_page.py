@@ -406,7 +406,7 @@ def test_suspected_labels_are_mended_in_one_step(browser: Any, trained: Path, tm
         page.keyboard.press("m")
         wait_saved(page)
         points = read_labels(path)[1][name][0].points
-        np.testing.assert_allclose([p[:2] for p in points if p], predicted[WRONG], atol=1)
+        np.testing.assert_allclose(np.array([p[:2] for p in points if p], float), predicted[WRONG], atol=1)
         assert {p.source for p in points if p} == {"proposed"}
         assert page.is_disabled("#mend")
         assert page.inner_text("#suspicion") == "Nothing in this image."

@@ -40,7 +40,7 @@ def test_labels_that_do_not_fit_are_the_models_points_once_mended(trained: Path,
     assert tuple(before for _, before, _ in suspected.changes) == labels.instances(WRONG)[0].points
     mended = [after for _, _, after in suspected.changes if after is not None]
     assert {point.source for point in mended} == {"proposed"}
-    np.testing.assert_allclose([(point.x, point.y) for point in mended], predicted[WRONG], atol=1)
+    np.testing.assert_allclose(np.array([point[:2] for point in mended], float), predicted[WRONG], atol=1)
 
 
 def test_images_that_cannot_be_read_are_skipped(

@@ -286,6 +286,7 @@ function drawSuspicions() {
 function drawComparison() {
   const command = state.info?.compare;
   byId("comparing").hidden = !command;
+  if (!command) return;
   const done = state.counts.filter((count) => count === -1).length, all = state.images.length;
   byId("comparison").textContent = done < all ? `${done} of ${all} images are fully labelled again.` : `All ${all} images are labelled again. Compare: ${command}`;
 }
