@@ -9,8 +9,11 @@ import typer
 
 from kpnet.cli.options import FormatOption, parse_format
 from kpnet.core.console import echo
+from kpnet.core.errors import KpnetError
 from kpnet.labelling.picking import Pick
 from kpnet.labelling.queue import Queue
+
+OTHER_DATA = "give a run of other data, or examine the labels in folds: kpnet data doctor"
 
 
 def label(
@@ -19,7 +22,15 @@ def label(
         str | None, typer.Option(help="Skeleton: a shipped one, or a YAML file; by default made in the page.")
     ] = None,
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder whose points are proposed.")] = None,
-    queue: Annotated[Queue, typer.Option(help="Order of the images; uncertain needs --run or --train.")] = Queue.order,
+    queue: Annotated[
+        Queue, typer.Option(help="Order of the images; uncertain needs --run or --train, suspicious needs --run.")
+    ] = Queue.order,
+    again: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Show N labelled images anew, without their labels, and compare you with yourself."
+        ),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(metavar="CONFIG", help="Recipe that a button trains on the labels, for better proposals."),
@@ -38,13 +49,26 @@ def label(
 ) -> None:
     """Label images in the browser; the page is served on this machine alone, until Ctrl-C."""
     from kpnet.core.skeleton import Skeleton
+    from kpnet.evaluation.run_data import check_unseen
+    from kpnet.labelling.again import draw_again
     from kpnet.labelling.server import serve
     from kpnet.labelling.session import Session
     from kpnet.labelling.source import open_source
 
+    if again is not None and (run is not None or train is not None or queue is not Queue.order):
+        raise KpnetError("--again: no model is used, and the order is random; leave out --run, --train, --queue")
+    examines = None if queue is not Queue.suspicious else run
+    if examines is not None:
+        check_unseen(examines, data, OTHER_DATA)
     source = open_source(data, parse_format(form, "--format"), skeleton, frames=frames, pick=pick, out=out)
+    if examines is not None:
+        check_unseen(examines, out or source.labels, OTHER_DATA)
     given = None if skeleton is None else Skeleton.load(skeleton)
-    session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)
+    if again is None:
+        session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)
+    else:
+        drawn = draw_again(source, again, out=out, skeleton=given)
+        session = Session(drawn.source, skeleton=drawn.skeleton, again=drawn.first)
 
     def ready(address: str) -> None:
         if source.stays is not None:
@@ -57,3 +81,5 @@ def label(
 
     serve(session, port, ready)
     echo(f"labels: {session.labels.path}")
+    if (command := session.compare_command()) is not None:
+        echo(f"compare: {command}")

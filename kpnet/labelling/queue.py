@@ -11,3 +11,4 @@ class Queue(StrEnum):
     order = "order"
     random = "random"
     uncertain = "uncertain"
+    suspicious = "suspicious"

@@ -104,6 +104,9 @@ def build_app(session: Session, token: str, port: int) -> ASGIApp:
     async def proposals(request: Request) -> Response:
         return JSONResponse(plain({"instances": await run_in_threadpool(session.proposals, number(request))}))
 
+    async def suspicions(request: Request) -> Response:
+        return JSONResponse({"suspicions": session.suspected(number(request))})
+
     def call(function: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             done = await run_in_threadpool(function)
@@ -119,6 +122,7 @@ def build_app(session: Session, token: str, port: int) -> ASGIApp:
         Route("/api/labels/{index:int}", labels),
         Route("/api/labels/{index:int}", put_labels, methods=["PUT"]),
         Route("/api/proposals/{index:int}", proposals),
+        Route("/api/suspicions/{index:int}", suspicions),
         Route("/api/skeleton", skeleton, methods=["PUT"]),
         Route("/api/pairs", pairs, methods=["PUT"]),
         Route("/api/reload", call(session.labels.reload), methods=["POST"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from kpnet.labelling.proposals import Proposer
 from kpnet.labelling.queue import Queue
 from kpnet.labelling.ranking import rank_uncertain
 from kpnet.labelling.source import Source, choose_skeleton, relative_names
+from kpnet.labelling.suspicions import SuspectedLabels, examine_labels
 
 MOST_RANKED = 2000  # images that are predicted for the queue; of more, as many are drawn
 CHOSEN = 100  # of them are chosen to be far from each other
@@ -39,10 +41,12 @@ class Session:
         run: Folder of a run whose points are proposed.
         queue: Order of the images.
         recipe: Recipe of the trainings in the background. None: there are none.
+        again: The file of labels with which those of this session will be compared. None: there is none.
 
     Attributes:
         source: The images.
         labels: The file of labels.
+        again: The file of labels with which these will be compared, or None.
         order: Indices of the images in the order of the queue.
         order_revision: Number of the last change of the order.
 
@@ -60,33 +64,30 @@ class Session:
         run: Path | None = None,
         queue: Queue = Queue.order,
         recipe: str | None = None,
+        again: Path | None = None,
     ) -> None:
         path = source.labels if out is None else out
         encoding_of(path)  # raises for a file of another kind
         if queue is Queue.uncertain and run is None and recipe is None:
             raise KpnetError("--queue uncertain needs a model: give --run, or --train")
-        self.source, self.queue = source, queue
-        beside = skeleton_path(path)
-        self._owns_skeleton_file = beside.is_file()
-        own = Skeleton.load(beside) if self._owns_skeleton_file else None
-        trained = None if run is None else _skeleton_of(run)
-        chosen = choose_skeleton(source, path, skeleton, own, trained)
-        if chosen is not None:
-            check_names(chosen.names)
-        start = source.start
-        if source.names is not None and chosen is not None:
-            start = {i: reorder_points(each, source.names, chosen.names) for i, each in start.items()}
-        self._names = relative_names(source.images, path)
+        if queue is Queue.suspicious and run is None:
+            raise KpnetError("--queue suspicious needs a model that did not see these labels: give --run")
+        self.source, self.queue, self.again = source, queue, again
         self._lock = locked(path.with_name(f".{path.name}.lock"), path)
         if not path.parent.is_dir():
             raise KpnetError(f"{path}: there is no folder {path.parent}; make it, or give another --out")
         self._lock.__enter__()
         try:
-            self.labels = LabelFile(path, self._names, chosen, start)
+            self._owns_skeleton_file = skeleton_path(path).is_file()
+            trained = None if run is None else _skeleton_of(run)
+            self.labels = open_labels(source, path, skeleton, trained)
+            if queue is Queue.suspicious and not any(self.labels.labelled_counts()):
+                raise KpnetError("--queue suspicious: no image has labels; label some first, or give their file")
             self.order, self.order_revision, self.ranking_status = self._first_order(), 0, ""
             self._ranking = threading.Lock()
             self._closed = threading.Event()
             self._proposer: Proposer | None = None
+            self._suspected: dict[int, list[SuspectedLabels]] = {}
             self._run = run
             if run is not None and self.labels.skeleton is not None:
                 self._use(run)
@@ -107,7 +108,7 @@ class Session:
         skeleton = self.labels.skeleton
         return {
             **self.status(),
-            "images": self._names,
+            "images": self.labels.images,
             "order": self.order,
             "counts": self.labels.labelled_counts(),
             "skeleton": None if skeleton is None else skeleton.to_dict(),
@@ -122,6 +123,8 @@ class Session:
             "order_revision": self.order_revision,
             "ranking": self.ranking_status,
             "run": None if self._proposer is None else str(self._proposer.run),
+            "queue": self.queue.value,
+            "compare": self.compare_command(),
             "training": None if self.training is None else self.training.status(),
         }
 
@@ -155,6 +158,7 @@ class Session:
         skeleton = Skeleton.load(values if isinstance(values, dict) else {"names": values})
         check_names(skeleton.names)
         revision = self.labels.set_skeleton(skeleton)
+        self._suspected = {}  # it counts the old one's points
         write_skeleton(self.labels.path, skeleton)
         self._owns_skeleton_file = True
         run = self._run if self._proposer is None else self._proposer.run
@@ -170,6 +174,16 @@ class Session:
         boxes = [instance.box for instance in self.labels.instances(index) if instance.box is not None]
         return proposer.propose(index, boxes)
 
+    def suspected(self, index: int) -> list[dict[str, Any]]:
+        """Return what is suspected of the labels of an image, as they were when they were examined."""
+        return [each.to_json() for each in self._suspected.get(index, [])]
+
+    def compare_command(self) -> str | None:
+        """Return the command that compares the labels with those of `again`; None without these."""
+        if self.again is None:
+            return None
+        return shlex.join(["kpnet", "data", "agree", str(self.again), str(self.labels.path)])
+
     def train(self) -> None:
         """Start a training on the labels."""
         if self.training is None or self.labels.skeleton is None:
@@ -181,7 +195,7 @@ class Session:
         self.training.start(self.labels, path)
 
     def _first_order(self) -> list[int]:
-        indices = np.arange(len(self._names))
+        indices = np.arange(len(self.labels))
         if self.queue is Queue.random:
             indices = np.random.default_rng(0).permutation(indices)
         return indices.tolist()
@@ -210,6 +224,8 @@ class Session:
         self._proposer = Proposer(run, self.source.read, self.labels.skeleton.names)
         if self.queue is Queue.uncertain:
             threading.Thread(target=self._rank, args=(self._proposer,), daemon=True).start()
+        elif self.queue is Queue.suspicious and run == self._run:  # a model trained in the page saw the labels
+            threading.Thread(target=self._examine, args=(self._proposer,), daemon=True).start()
 
     def _use_trained(self, run: Path) -> str | None:
         try:
@@ -242,6 +258,51 @@ class Session:
                 rest.sort(key=lambda index: bool(counts[index]))
                 self.order, self.ranking_status = [*first, *rest], ""
                 self.order_revision += 1
+
+    def _examine(self, proposer: Proposer) -> None:
+        """Put the images with suspected labels first."""
+        with self._ranking:
+            count = sum(count != 0 for count in self.labels.labelled_counts())
+            self._suspected, self.ranking_status = {}, f"examining the labels of {count} images"
+            boxed_only = proposer.predictor.model.config.crop == "box"
+            try:
+                found = examine_labels(proposer.run, self.source, self.labels, boxed_only=boxed_only)
+            except KpnetError as error:
+                self.ranking_status = str(error)
+                return
+            if self._proposer is proposer:
+                self._suspected = found
+                self.order = [*found, *(index for index in range(len(self.labels)) if index not in found)]
+                self.ranking_status = f"the labels of {len(found)} of {count} images look wrong"
+                self.order_revision += 1
+
+
+def open_labels(
+    source: Source, path: Path, skeleton: Skeleton | None = None, trained: Skeleton | None = None
+) -> LabelFile:
+    """Open the file of labels of a source, or prepare it from the labels that the images come with.
+
+    Args:
+        source: The images.
+        path: The file.
+        skeleton: The keypoints. None: those made in the page earlier, of the file, of the source, or `trained`.
+        trained: The keypoints of a model.
+
+    Returns:
+        The file of labels; it is written at the first change.
+
+    Raises:
+        KpnetError: The file is another program's, or the skeleton does not fit the labels.
+    """
+    beside = skeleton_path(path)
+    own = Skeleton.load(beside) if beside.is_file() else None
+    chosen = choose_skeleton(source, path, skeleton, own, trained)
+    if chosen is not None:
+        check_names(chosen.names)
+    start = source.start
+    if source.names is not None and chosen is not None:
+        start = {i: reorder_points(each, source.names, chosen.names) for i, each in start.items()}
+    return LabelFile(path, relative_names(source.images, path), chosen, start)
 
 
 def _skeleton_of(run: Path) -> Skeleton:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.suspected_labels import WRONG, write_suspected
 
 pytest.importorskip("playwright")
 pytest.importorskip("uvicorn")
@@ -26,9 +27,12 @@ from playwright import sync_api
 
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import PointsCSV
+from kpnet.evaluation.agreement import match_labels, measure_agreement
 from kpnet.labelling import server
+from kpnet.labelling.again import draw_again
 from kpnet.labelling.label_rows import Instance, Point
 from kpnet.labelling.labels import LabelFile, read_labels
+from kpnet.labelling.queue import Queue
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -375,7 +379,7 @@ def test_two_pages_notice_each_other(browser: Any, session: Session, folder: Pat
             one.mouse.click(x, y)
         wait_saved(one)
         wait_until(other, "document.getElementById('banner').textContent.includes('Another page')")
-        assert "✓" in other.inner_text("#points li:nth-child(3)")
+        wait_until(other, "document.querySelector('#points li:nth-child(3)').textContent.includes('✓')")
         open_image(other, 1)
         x, y = places(other)[0]
         other.mouse.click(x, y)  # of another image: nothing is lost on either side
@@ -385,6 +389,62 @@ def test_two_pages_notice_each_other(browser: Any, session: Session, folder: Pat
     found = read_labels(folder / "labels.csv")[1]
     assert [point is None for point in found["0.png"][0].points] == [False, False, True]
     assert found["1.png"][0].points[0] is not None
+
+
+def test_suspected_labels_are_mended_in_one_step(browser: Any, trained: Path, tmp_path: Path) -> None:
+    predicted = write_suspected(tmp_path / "suspected", trained)
+    source = open_source(tmp_path / "suspected")
+    session, path = Session(source, run=trained, queue=Queue.suspicious), source.labels
+    before = path.read_bytes()
+    name = f"{WRONG:02d}.png"
+    with served(session) as address, opened(browser, address) as page:
+        wait_until(page, f"document.getElementById('name').textContent === '{name}'")
+        wait_until(page, "!document.getElementById('mend').disabled")
+        assert page.inner_text("#suspicion") == (
+            "another instance (left_eye, right_eye, nose): look at it: none of the labels fits"
+        )
+        page.keyboard.press("m")
+        wait_saved(page)
+        points = read_labels(path)[1][name][0].points
+        np.testing.assert_allclose(np.array([p[:2] for p in points if p], float), predicted[WRONG], atol=1)
+        assert {p.source for p in points if p} == {"proposed"}
+        assert page.is_disabled("#mend")
+        assert page.inner_text("#suspicion") == "Nothing in this image."
+        page.keyboard.press("Control+z")
+        wait_saved(page)
+        assert path.read_bytes() == before
+        page.click("#mend")
+        wait_saved(page)
+        assert path.read_bytes() != before
+        page.keyboard.press("n")
+        wait_until(page, "document.getElementById('name').textContent === '00.png'")
+        assert page.inner_text("#suspicion") == "Nothing in this image."
+
+
+def test_images_are_labelled_again_without_their_labels(browser: Any, folder: Path) -> None:
+    names = [f"{k}.png" for k in range(IMAGES)]
+    first = LabelFile(folder / "labels.csv", names, Skeleton(NAMES))
+    for index in range(IMAGES):
+        points = tuple(Point(x, y, 2, "person") for x, y in truth(index).tolist())
+        first.put(index, (Instance(points),), first.revision)
+    drawn = draw_again(open_source(folder), 2)
+    session = Session(drawn.source, skeleton=drawn.skeleton, again=drawn.first)
+    with served(session) as address, opened(browser, address) as page:
+        for shown in range(2):
+            wait_shown(page)
+            page.keyboard.press("1")
+            assert page.inner_text("#comparison") == f"{shown} of 2 images are fully labelled again."
+            assert page.locator("#points").inner_text().count("✓") == 0
+            for x, y in places(page):
+                page.mouse.click(x, y)
+            wait_saved(page)
+            page.keyboard.press("n")
+            page.wait_for_timeout(200)
+        again = folder / "labels_again.csv"
+        expected = f"All 2 images are labelled again. Compare: kpnet data agree {folder / 'labels.csv'} {again}"
+        assert page.inner_text("#comparison") == expected
+    labels = match_labels(PointsCSV(folder / "labels.csv"), PointsCSV(again))
+    assert measure_agreement(labels).overall.pixels.mean < 0.01
 
 
 def change(path: Path) -> bytes:

@@ -23,9 +23,11 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import read_image
 from kpnet.labelling import server
+from kpnet.labelling.label_rows import Point
 from kpnet.labelling.labels import read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
+from kpnet.labelling.suspicions import SuspectedLabels
 
 TOKEN, PORT = "a-token", 8765
 NAMES = ["left_eye", "right_eye", "nose"]
@@ -198,6 +200,24 @@ def test_another_programs_change_is_offered(client: TestClient, folder: Path) ->
     assert status["file"].endswith("labels_2.csv")
     assert put(client, 2, status["revision"], [POINT] * 3).status_code == 200
     assert path.read_text() == theirs.replace("7", "8")
+
+
+def test_suspicions_and_the_command_that_compares(
+    client: TestClient, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("api/suspicions/0").json() == {"suspicions": []}
+    assert client.get("api/suspicions/4").status_code == 422
+    found = SuspectedLabels(0, "off", "move nose by 9.0 px", ((2, Point(1.0, 2.0, 2, "person"), None),))
+    monkeypatch.setattr(session, "_suspected", {0: [found]})
+    expected = {
+        "instance": 0,
+        "kind": "off",
+        "note": "move nose by 9.0 px",
+        "changes": [[2, [1, 2, 2, "person"], None]],
+    }
+    assert client.get("api/suspicions/0").json() == {"suspicions": [expected]}
+    assert client.get("api/state").json()["queue"] == "order"
+    assert client.get("api/status").json()["compare"] is None
 
 
 def test_a_full_disk_is_told_and_nothing_is_lost(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from support.suspected_labels import IMAGES, WRONG, write_suspected
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
@@ -83,6 +84,35 @@ def test_the_queue(folder: Path, trained: Path) -> None:
     assert sorted(session.order) == [0, 1, 2, 3]
     assert session.order[-1] == 2
     session.put(session.order[0], [{"points": [point] * 3, "box": None}], 0)
+    session.close()
+
+
+def test_the_suspicious_queue(tmp_path: Path, trained: Path, folder: Path) -> None:
+    with pytest.raises(KpnetError, match="--queue suspicious needs a model that did not see these labels: give --run"):
+        Session(open_source(folder), queue=Queue.suspicious)
+    with pytest.raises(KpnetError, match="--queue suspicious: no image has labels"):
+        Session(open_source(folder), run=trained, queue=Queue.suspicious)
+    write_suspected(tmp_path / "suspected", trained)
+    session = Session(open_source(tmp_path / "suspected"), run=trained, queue=Queue.suspicious)
+    wait(lambda: session.order_revision == 1)
+    assert session.order == [WRONG, *(index for index in range(IMAGES) if index != WRONG)]
+    assert session.status()["ranking"] == f"the labels of 1 of {IMAGES} images look wrong"
+    assert session.suspected(0) == []
+    (found,) = session.suspected(WRONG)
+    assert found["note"] == "look at it: none of the labels fits"
+    session.set_skeleton({"names": ["tail", *NAMES]})  # the numbers of the points are others now
+    wait(lambda: session.order_revision == 2)
+    assert [k for k, _, _ in session.suspected(WRONG)[0]["changes"]] == [1, 2, 3]
+    session.close()
+
+
+def test_too_few_labels_are_not_examined(folder: Path, trained: Path) -> None:
+    session = Session(open_source(folder), skeleton=Skeleton(NAMES))
+    session.put(0, [{"points": [[1.0, 2.0, 2, "person"]] * 3, "box": None}], 0)
+    session.close()
+    session = Session(open_source(folder), run=trained, queue=Queue.suspicious)
+    wait(lambda: "at least 50 labelled points, found 3" in session.status()["ranking"])
+    assert session.order == [0, 1, 2, 3]
     session.close()
 
 

@@ -1,11 +1,11 @@
 // The image and its points: view, drawing, mouse and touch.
 // A pixel's centre has whole coordinates, so the image reaches from -0.5 to its width - 0.5.
 
-import { changed, commit, copy, isPlaced, moveTo, place, proposed, setBox, state } from "./state.js";
+import { changed, commit, copy, isPlaced, moveTo, place, proposed, setBox, state, suspected } from "./state.js";
 
 const stage = document.getElementById("stage");
 const pixels = document.getElementById("pixels"), marks = document.getElementById("marks");
-const LEFT = "#ff8c1a", RIGHT = "#3fa7ff", MIDDLE = "#f2f2f2", EDGE = "#ffe15a", PROPOSAL = "#c99bff";
+const LEFT = "#ff8c1a", RIGHT = "#3fa7ff", MIDDLE = "#f2f2f2", EDGE = "#ffe15a", PROPOSAL = "#c99bff", SUSPECTED = "#ff4d4d";
 const MOST = 64, LEAST = 1 / 64, CLICK = 4; // zoom, and CSS pixels that a click may move
 
 export const view = { scale: 1, x: 0, y: 0 }; // CSS pixels a pixel, and where the image's upper left edge is
@@ -136,6 +136,7 @@ function drawInstance(over, each, number) {
     if (isPlaced(p)) drawPoint(over, x, y, paint[k], p[2] === 1, p[3] === "proposed", now);
     else drawProposal(over, x, y, offered[k], now);
   });
+  for (const found of suspected()) if (found.instance === number) drawSuspicion(over, found.changes, each.points, offered);
   over.globalAlpha = 1;
 }
 
@@ -166,6 +167,21 @@ function drawProposal(over, x, y, [, , , a, b, angle], now) {
   over.ellipse(x, y, a * view.scale, b * view.scale, angle, 0, 2 * Math.PI);
   over.stroke();
   over.setLineDash([]);
+}
+
+/** The labels that are suspected, each with a line to its mended place, and the model's points over them. */
+function drawSuspicion(over, changes, points, offered) {
+  for (const [k, before, after] of changes) {
+    if (points[k] !== null && offered[k]) drawProposal(over, ...toStage(offered[k][0], offered[k][1]), offered[k], false);
+    over.strokeStyle = SUSPECTED;
+    over.lineWidth = 2;
+    if (isPlaced(before)) { over.beginPath(); over.arc(...toStage(before[0], before[1]), 10, 0, 7); over.stroke(); }
+    if (!isPlaced(before) || !isPlaced(after)) continue;
+    over.beginPath();
+    over.moveTo(...toStage(before[0], before[1]));
+    over.lineTo(...toStage(after[0], after[1]));
+    over.stroke();
+  }
 }
 
 function drawCrosshair(over) {

@@ -22,6 +22,7 @@ export const KEYS = [
   ["u", "Next image that is not fully labelled"],
   ["c", "Copy the labels of the previous image"],
   ["y, Shift+Y", "Accept the model's point; all of them"],
+  ["m", "Mend the labels that are suspected"],
   ["Ctrl+Z, Ctrl+Y", "Undo, redo"],
   ["+ − 0 1", "Zoom in and out, whole image, one to one"],
   ["w a s d", "Move the view"],

@@ -2,8 +2,8 @@
 
 import * as server from "./server.js";
 import {
-  accept, addInstance, changed, commit, copy, deleteInstance, edit, instance, isPlaced, lastChange, listen, moveTo, names,
-  nextUnplaced, onSave, place, point, proposed, remove, revert, setAbsent, setBox, show, state, toggleHidden,
+  accept, addInstance, changed, commit, copy, deleteInstance, edit, instance, isPlaced, lastChange, listen, mend, moveTo, names,
+  nextUnplaced, onSave, place, point, proposed, remove, revert, setAbsent, setBox, show, state, suspected, toggleHidden,
 } from "./state.js";
 import * as canvas from "./canvas.js";
 import { askAboutChange, editSkeleton, element, showHelp } from "./dialogs.js";
@@ -64,7 +64,7 @@ async function reload(index) {
   state.undo = [];
   state.redo = [];
   if (index >= 0) show(index, await server.getLabels(index));
-  await propose(state.index);
+  await Promise.all([propose(state.index), suspect(state.index)]);
   changed();
 }
 
@@ -85,8 +85,11 @@ async function follow(status) {
     banner("Another page changed the labels; they were loaded.", false);
   } else if (status.order_revision !== old.order_revision) {
     take(await server.getState());
+    if (status.queue === "suspicious" && !state.undo.length) return open(state.order[0]);
     state.order = [state.index, ...state.order.filter((index) => index !== state.index)];
-    banner("The queue has a new order: next comes the image that the model is least sure of.", false);
+    const next = status.queue === "suspicious" ? "whose labels are most probably wrong" : "that the model is least sure of";
+    banner(`The queue has a new order: next comes the image ${next}.`, false);
+    await suspect(state.index);
   } else {
     Object.assign(state.info, status);
   }
@@ -114,10 +117,11 @@ const position = () => state.order.indexOf(state.index);
 
 async function open(index) {
   if (index === undefined || index < 0) return;
-  const labels = server.getLabels(index);
   state.index = index;
+  const labels = server.getLabels(index), pixels = image(index);
   state.instances = [];
   state.proposals = [];
+  state.suspicions = [];
   byId("trouble").hidden = true;
   changed();
   try {
@@ -126,7 +130,7 @@ async function open(index) {
     show(index, found);
     const next = state.skeleton ? nextUnplaced(0) : -1;
     state.point = next < 0 ? 0 : next;
-    const bitmap = await image(index);
+    const bitmap = await pixels;
     if (state.index !== index) return;
     canvas.setImage(bitmap);
     byId("stage").dataset.image = index;
@@ -137,9 +141,10 @@ async function open(index) {
     byId("trouble").hidden = false;
   }
   changed();
-  await propose(index);
   const next = state.order[position() + 1];
-  if (next !== undefined) { image(next); if (state.info.run) server.getProposals(next).catch(() => {}); }
+  if (next !== undefined) image(next);
+  await Promise.all([propose(index), suspect(index)]);
+  if (next !== undefined && state.info.run) server.getProposals(next).catch(() => {});
 }
 
 async function propose(index) {
@@ -148,6 +153,14 @@ async function propose(index) {
     const found = await server.getProposals(index);
     if (state.index === index) { state.proposals = found; changed(); }
   } catch { /* an image that cannot be read is shown as such */ }
+}
+
+async function suspect(index) {
+  if (state.info.queue !== "suspicious" || index < 0) return;
+  try {
+    const found = await server.getSuspicions(index);
+    if (state.index === index) { state.suspicions = found; changed(); }
+  } catch { /* the next change says what is wrong */ }
 }
 
 const step = (by) => open(state.order[position() + by]);
@@ -259,6 +272,25 @@ function drawTraining() {
   if (byId("training-state").textContent !== text) byId("training-state").textContent = text;
 }
 
+function drawSuspicions() {
+  byId("suspecting").hidden = state.info?.queue !== "suspicious";
+  const found = suspected();
+  byId("mend").disabled = !found.length || !canvas.hasImage();
+  const lines = found.map(({ kind, note, changes }) => {
+    const named = changes.slice(0, 3).map(([k]) => names()[k]).join(", ");
+    return `${kind} (${named}${changes.length > 3 ? `, … ${changes.length} in all` : ""}): ${note}`;
+  });
+  byId("suspicion").textContent = lines.join("; ") || "Nothing in this image.";
+}
+
+function drawComparison() {
+  const command = state.info?.compare;
+  byId("comparing").hidden = !command;
+  if (!command) return;
+  const done = state.counts.filter((count) => count === -1).length, all = state.images.length;
+  byId("comparison").textContent = done < all ? `${done} of ${all} images are fully labelled again.` : `All ${all} images are labelled again. Compare: ${command}`;
+}
+
 function drawPanel() {
   const number = position(), p = point(), name = names()[state.point] ?? "";
   if (document.activeElement !== byId("place")) byId("place").value = number + 1;
@@ -289,7 +321,7 @@ function drawPanel() {
   byId("file").textContent = state.info?.file ?? "";
 }
 
-listen(() => { drawPanel(); drawPoints(); drawSkeleton(); drawTraining(); canvas.draw(); });
+listen(() => { drawPanel(); drawPoints(); drawSkeleton(); drawTraining(); drawSuspicions(); drawComparison(); canvas.draw(); });
 
 // Actions
 
@@ -357,7 +389,7 @@ async function train() {
 
 const CLICKS = {
   previous: () => step(-1), next: () => step(1), unlabelled: nextUnlabelled, undo: () => undo(false), redo: () => undo(true),
-  help: showHelp, hidden: toggleHidden, absent: setAbsent, delete: remove, copy: copyPrevious, accept: () => accept(0, false),
+  help: showHelp, mend, hidden: toggleHidden, absent: setAbsent, delete: remove, copy: copyPrevious, accept: () => accept(0, false),
   "accept-all": acceptAll, "instance-next": nextInstance, "instance-add": addInstance, "instance-delete": deleteInstance,
   box, "box-delete": () => edit(() => { instance().box = null; }), "zoom-in": () => { canvas.zoom(1.25); changed(); },
   "zoom-out": () => { canvas.zoom(0.8); changed(); }, "zoom-fit": () => { canvas.fit(); changed(); },
@@ -372,9 +404,9 @@ const PLAIN = {
   Backspace: remove, n: () => step(1), p: () => step(-1), PageDown: () => step(1), PageUp: () => step(-1), u: nextUnlabelled,
   c: copyPrevious, y: () => accept(0, false), Y: acceptAll, "+": CLICKS["zoom-in"], "=": CLICKS["zoom-in"],
   "-": CLICKS["zoom-out"], 0: CLICKS["zoom-fit"], 1: CLICKS["zoom-one"], i: addInstance, I: deleteInstance, o: nextInstance,
-  b: box, Escape: escape, "?": showHelp,
+  b: box, m: mend, Escape: escape, "?": showHelp,
 };
-const NEEDS_POINT = new Set(["h", "x", "Delete", "Backspace", "y", "Y", "c", "i", "I", "o", "b", "Enter", " "]);
+const NEEDS_POINT = new Set(["h", "x", "Delete", "Backspace", "y", "Y", "c", "i", "I", "o", "b", "m", "Enter", " "]);
 
 document.addEventListener("keydown", (event) => {
   const target = event.target;
@@ -408,8 +440,8 @@ for (const id of ["brightness", "contrast"]) {
 
 try {
   take(await server.getState());
-  const first = state.order.find((index) => state.counts[index] !== -1) ?? state.order[0];
-  await open(first);
+  const first = state.info.queue === "suspicious" ? undefined : state.order.find((index) => state.counts[index] !== -1);
+  await open(first ?? state.order[0]);
   if (!state.skeleton) skeleton();
 } catch (error) {
   banner(error.message);

@@ -40,6 +40,7 @@ export const getState = async () => { known.clear(); return take(await json("GET
 export const putSkeleton = async (skeleton) => { known.clear(); return take(await json("PUT", "skeleton", skeleton)); };
 export const suggestPairs = (names) => json("PUT", "pairs", { names });
 export const train = () => json("POST", "train");
+export const getSuspicions = async (index) => (await json("GET", `suspicions/${index}`)).suspicions;
 export const getProposals = async (index) => (await json("GET", `proposals/${index}`)).instances;
 
 export async function getLabels(index) {

@@ -6,6 +6,7 @@ export const state = {
   index: -1, // the image that is shown
   instances: [], instance: 0, point: 0,
   proposals: [], // of the shown image: for each instance and point x, y, confidence, a, b, angle, or null
+  suspicions: [], // of the shown image: {instance, kind, note, changes: [point, label as it was examined, mended one]}
   crosshair: null, // [x, y] in pixels of the image, once keys have moved it
   boxCorner: null, drawsBox: false,
   undo: [], redo: [],
@@ -136,6 +137,18 @@ export function accept(least, all) {
   const next = nextUnplaced(state.point);
   if (next >= 0) state.point = next;
   changed();
+}
+
+/** Suspicions that still hold: the labels are as they were when they were examined. */
+export const suspected = () => state.suspicions.filter(({ instance, changes }) =>
+  changes.every(([k, before]) => state.instances[instance] && same(state.instances[instance].points[k], before)));
+
+/** Mend all that is suspected in the image, in one step. */
+export function mend() {
+  const found = suspected();
+  edit(() => {
+    for (const { instance, changes } of found) for (const [k, , after] of changes) state.instances[instance].points[k] = copy(after);
+  });
 }
 
 export function addInstance() {
