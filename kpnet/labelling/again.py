@@ -12,8 +12,7 @@ from kpnet.core.locking import locked
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.instances import PERSON
 from kpnet.labelling.labels import LabelFile
-from kpnet.labelling.session import open_labels
-from kpnet.labelling.source import Source
+from kpnet.labelling.source import Source, open_labels
 
 
 @dataclass(frozen=True)

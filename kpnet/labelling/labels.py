@@ -104,6 +104,8 @@ class LabelFile:
         skeleton: Skeleton | None = None,
         start: Mapping[int, tuple[Instance, ...]] | None = None,
     ) -> None:
+        if skeleton is not None:
+            check_names(skeleton.names)
         self.path, self.images, self.skeleton = path, tuple(images), skeleton
         self.encoding = encoding_of(path)
         self.revision = 0

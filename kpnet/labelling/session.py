@@ -17,12 +17,12 @@ from kpnet.core.locking import locked
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
 from kpnet.labelling.background_training import BackgroundTraining
-from kpnet.labelling.label_rows import check_names, parse_instances, reorder_points
-from kpnet.labelling.labels import LabelFile, encoding_of, skeleton_path, write_skeleton
+from kpnet.labelling.label_rows import check_names, parse_instances
+from kpnet.labelling.labels import encoding_of, skeleton_path, write_skeleton
 from kpnet.labelling.proposals import Proposer
 from kpnet.labelling.queue import Queue
 from kpnet.labelling.ranking import rank_uncertain
-from kpnet.labelling.source import Source, choose_skeleton, relative_names
+from kpnet.labelling.source import Source, open_labels
 from kpnet.labelling.suspicions import SuspectedLabels, examine_labels
 
 MOST_RANKED = 2000  # images that are predicted for the queue; of more, as many are drawn
@@ -275,34 +275,6 @@ class Session:
                 self.order = [*found, *(index for index in range(len(self.labels)) if index not in found)]
                 self.ranking_status = f"the labels of {len(found)} of {count} images look wrong"
                 self.order_revision += 1
-
-
-def open_labels(
-    source: Source, path: Path, skeleton: Skeleton | None = None, trained: Skeleton | None = None
-) -> LabelFile:
-    """Open the file of labels of a source, or prepare it from the labels that the images come with.
-
-    Args:
-        source: The images.
-        path: The file.
-        skeleton: The keypoints. None: those made in the page earlier, of the file, of the source, or `trained`.
-        trained: The keypoints of a model.
-
-    Returns:
-        The file of labels; it is written at the first change.
-
-    Raises:
-        KpnetError: The file is another program's, or the skeleton does not fit the labels.
-    """
-    beside = skeleton_path(path)
-    own = Skeleton.load(beside) if beside.is_file() else None
-    chosen = choose_skeleton(source, path, skeleton, own, trained)
-    if chosen is not None:
-        check_names(chosen.names)
-    start = source.start
-    if source.names is not None and chosen is not None:
-        start = {i: reorder_points(each, source.names, chosen.names) for i, each in start.items()}
-    return LabelFile(path, relative_names(source.images, path), chosen, start)
 
 
 def _skeleton_of(run: Path) -> Skeleton:

@@ -26,8 +26,8 @@ from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
 from kpnet.inference.video import Video
 from kpnet.labelling.background_training import runs_folder
-from kpnet.labelling.label_rows import Instance, Point
-from kpnet.labelling.labels import is_label_file, read_labels
+from kpnet.labelling.label_rows import Instance, Point, check_kept, reorder_points
+from kpnet.labelling.labels import LabelFile, is_label_file, read_labels, skeleton_path
 from kpnet.labelling.picking import SIDE, Pick, pick_different
 
 IMAGES = "images of a labelled file"  # the kind of a folder that is written, as these are
@@ -270,32 +270,31 @@ def relative_names(images: list[Path], labels: Path) -> list[str]:
     return names
 
 
-def choose_skeleton(
-    source: Source, labels: Path, given: Skeleton | None, beside: Skeleton | None, trained: Skeleton | None
-) -> Skeleton | None:
-    """Return the skeleton to label with.
+def open_labels(
+    source: Source, path: Path, skeleton: Skeleton | None = None, trained: Skeleton | None = None
+) -> LabelFile:
+    """Open the file of labels of a source, or prepare it from the labels that the images come with.
 
     Args:
         source: The images.
-        labels: The file of labels.
-        given: The one that the user gives.
-        beside: The one that was made in the page, beside the file of labels.
-        trained: The one of the model.
+        path: The file.
+        skeleton: The keypoints. None: those made in the page earlier, of the file, of the source, or `trained`.
+        trained: The keypoints of a model.
 
     Returns:
-        The first of `given`, `beside`, that of the file of labels, of the source, and `trained`; None if there is none.
+        The file of labels; it is written at the first change.
 
     Raises:
-        KpnetError: It lacks points that the source has labels of.
+        KpnetError: The file is another program's, or the skeleton does not fit the labels.
     """
-    own = source.skeleton
-    if os.path.lexists(labels):
-        own = read_labels(labels)[0] if labels.is_file() else None
-    chosen = given or beside or own or trained
-    if chosen is not None and own is not None and (lost := [name for name in own.names if name not in chosen.names]):
-        names = own.names
-        raise KpnetError(
-            f"the skeleton lacks {lost[0]}, a point of the labels ({len(lost)} of {len(names)}); "
-            f"expected {', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
-        )
-    return chosen
+    beside = skeleton_path(path)
+    names = relative_names(source.images, path)
+    chosen = skeleton or (Skeleton.load(beside) if beside.is_file() else None)
+    if os.path.lexists(path):
+        return LabelFile(path, names, chosen)
+    chosen = chosen or source.skeleton or trained
+    start = source.start
+    if source.names is not None and chosen is not None:
+        check_kept(str(source.stays or path), source.names, [*start.values()], chosen)
+        start = {i: reorder_points(each, source.names, chosen.names) for i, each in start.items()}
+    return LabelFile(path, names, chosen, start)

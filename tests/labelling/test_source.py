@@ -71,7 +71,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 
 def test_a_skeleton_that_does_not_fit(data: Path) -> None:
-    with pytest.raises(KpnetError, match=r"the skeleton lacks nose, a point of the labels \(1 of 3\)"):
+    with pytest.raises(KpnetError, match=r"val.csv: has labels of nose, which the skeleton lacks"):
         Session(open_source(data / "val.csv"), skeleton=Skeleton(("left_eye", "right_eye", "ear")))
 
 

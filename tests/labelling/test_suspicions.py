@@ -21,8 +21,7 @@ from kpnet.heads import Keypoints
 from kpnet.labelling import suspicions
 from kpnet.labelling.label_rows import Instance, Point
 from kpnet.labelling.labels import LabelFile
-from kpnet.labelling.session import open_labels
-from kpnet.labelling.source import Source, open_source
+from kpnet.labelling.source import Source, open_labels, open_source
 from kpnet.labelling.suspicions import examine_labels
 
 SIZE = (96, 96)
