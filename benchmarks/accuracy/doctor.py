@@ -1,29 +1,42 @@
 """Plant wrong labels in faces15, and measure which of them `kpnet data doctor` finds, beside the shape alone.
 
-    python benchmarks/accuracy/doctor.py data.root=data/faces15 [--folds 5] [SEED ...]
+    python benchmarks/accuracy/doctor.py data.root=data/faces15 [--folds 5] [--out runs] [--real] [SEED ...]
 
-Each seed trains on its folds, in runs/doctor_SEED, and appends a row for each kind to `benchmarks/results/doctor.csv`.
-A kind is found where a sample has a suspicion of that kind, and a false alarm is one of a sample without a planted
-error; wrong labels that are in faces15 by themselves count as false alarms too. The baseline is the Mahalanobis
-distance of the aligned labels, with the threshold that is best for it among the samples of that kind and clean ones.
-The thresholds of `kpnet.evaluation.suspicions` were chosen on seed 0.
+Each seed trains on its folds, in OUT/doctor_SEED, and appends a row for each kind to `benchmarks/results/doctor.csv`,
+unless its rows are there already. A kind is found where a sample has a suspicion of that kind, and a false alarm is one
+of a sample without a planted error; wrong labels that are in faces15 by themselves count as false alarms too. The
+baseline is the Mahalanobis distance of the aligned labels, with the threshold that is best for it among the samples of
+that kind and clean ones.
+The thresholds of `kpnet.evaluation.suspicions` were chosen on seed 0; seed 1 chose nothing.
+
+With --real, the same predictions also examine the labels as they are, without planted errors. What is found is printed,
+numbered by the file's rows from 1; and so that there is more to look at, the ten worst at half of the threshold for
+single points are drawn into OUT/doctor_SEED_real.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import dataclasses
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from running import RESULTS, append_row, split_folder
 
+from kpnet.coordinates import pixel_to_normalized
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV
 from kpnet.data.check import align_to_shape, common_shape
 from kpnet.data.convert import convert
+from kpnet.evaluation import suspicions
 from kpnet.evaluation.doctor import examine
+from kpnet.evaluation.measurement import Predictions
 from kpnet.evaluation.suspicions import EXCHANGED, INSTANCE, OFF, ORDER, SIDES, Suspicion
 from kpnet.experiments.folds import fold_config, predict_folds
+from kpnet.plot import draw_contact_sheet, save_figure
 
 SHARE = 0.05  # of the images get one error each
 KINDS = ("swap", "order", "off", "face")
@@ -98,26 +111,60 @@ def rows(seed: int, xy: np.ndarray, kinds: dict[int, str], found: list[Suspicion
     return table
 
 
+def measured_seeds(path: Path) -> set[str]:
+    """Return the seeds that the table has rows of."""
+    if not path.is_file():
+        return set()
+    with path.open(newline="") as file:
+        return {row["seed"] for row in csv.DictReader(file)}
+
+
+def examine_real(data: KaggleCSV, predictions: Predictions, size: tuple[int, int], sheet: Path) -> None:
+    """Print what the predictions find in the labels as they are, and draw it."""
+    target = torch.from_numpy(pixel_to_normalized(data.keypoints, size)).to(predictions.target)
+    predictions = dataclasses.replace(predictions, target=target)
+    found = examine(data, predictions, data.skeleton, size).suspicions
+    with patch.object(suspicions, "_OFF", suspicions._OFF / 2):
+        examined = examine(data, predictions, data.skeleton, size)
+    reported = {(each.index, each.points) for each in found}
+    notes: dict[int, str] = {}
+    for each in examined.suspicions:
+        known = (each.index, each.points) in reported
+        print(f"row {each.index + 1}{'' if known else ' (not reported)'}: {each.kind}, {each.note}, z {each.z:.1f}")
+        notes.setdefault(each.index, f"row {each.index + 1}: {each.note}")
+    if notes:
+        save_figure(draw_contact_sheet(data, list(notes)[:10], notes, examined.predicted), sheet)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="data.root=FOLDER | SEED")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the planted labels and trainings")
+    parser.add_argument("--real", action="store_true", help="also examine the labels without planted errors")
     given = parser.parse_intermixed_args()
     root, seeds = split_folder(given.arguments, "data.root", "data/faces15")
+    table = RESULTS / "doctor.csv"
+    real = KaggleCSV(Path(root) / "training.csv")
     for seed in map(int, seeds or ["0", "1"]):
-        data = KaggleCSV(Path(root) / "training.csv")
-        xy, kinds = plant(data.keypoints, data.skeleton, seed)
-        path = Path("runs") / f"planted_{seed}.csv"
-        path.parent.mkdir(exist_ok=True)
+        done = str(seed) in measured_seeds(table)
+        if done and not given.real:
+            continue
+        xy, kinds = plant(real.keypoints, real.skeleton, seed)
+        path = given.out / f"planted_{seed}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            convert(data.replace_keypoints(xy, np.zeros(0)), path)
+            convert(real.replace_keypoints(xy, np.zeros(0)), path)
         data = KaggleCSV(path)
         config = fold_config(path, "kaggle_csv", data, given.folds)
-        view, predictions = predict_folds(config, given.folds, Path("runs") / f"doctor_{seed}")
-        found = examine(data, predictions, view.skeleton, config.model.input_size).suspicions
-        for row in rows(seed, data.keypoints, kinds, found):
-            append_row(RESULTS / "doctor.csv", row)
-            print(row, flush=True)
+        view, predictions = predict_folds(config, given.folds, given.out / f"doctor_{seed}")
+        if not done:
+            found = examine(data, predictions, view.skeleton, config.model.input_size).suspicions
+            for row in rows(seed, data.keypoints, kinds, found):
+                append_row(table, row)
+                print(row, flush=True)
+        if given.real:
+            examine_real(real, predictions, config.model.input_size, given.out / f"doctor_{seed}_real.png")
 
 
 if __name__ == "__main__":

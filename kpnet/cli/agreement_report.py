@@ -78,7 +78,7 @@ def _write_sigmas(path: Path, skeleton: Skeleton, found: Agreement) -> None:
     if lacking:
         raise KpnetError(
             f"--write-sigmas: no distance to derive a sigma from for {few(lacking)}: expected labels of every point by "
-            "both, which are not the same"
+            "both, which are not the same, and boxes or at least 3 points an instance, which say how large it is"
         )
     sigmas = tuple(round(measured[name], 5) for name in skeleton.names)
     text = write_yaml(dataclasses.replace(skeleton, sigmas=sigmas).to_dict())
@@ -103,12 +103,15 @@ def _print(found: Agreement, first: Path, second: Path) -> None:
     for each in (*found.points, found.overall):
         table.add_row(*_cells(each))
     console.print(table)
-    if (ratio := found.overall.model) is not None:
-        console.print(
-            f"the model is as far from a person's labels as {ratio.mean:.2f} × two people are from one another "
-            f"({ratio.low:.2f} to {ratio.high:.2f})",
-            soft_wrap=True,
-        )
+    if (ratio := found.overall.model) is None:
+        return
+    said = (
+        "the two people's labels are the same where the model predicts: there is no distance to compare it with"
+        if np.isnan(ratio.mean)
+        else f"the model is as far from a person's labels as {ratio.mean:.2f} × two people are from one another "
+        f"({ratio.low:.2f} to {ratio.high:.2f})"
+    )
+    console.print(said, soft_wrap=True)
 
 
 def _cells(each: PointAgreement) -> list[str]:

@@ -23,6 +23,7 @@ from kpnet.data.formats.writing import csv_text
 from kpnet.evaluation.doctor import Examination, examine, examine_with_run, mend
 from kpnet.evaluation.run_data import check_unseen
 from kpnet.evaluation.suspicions import KINDS, Suspicion
+from kpnet.models.calibration import MIN_POINTS
 from kpnet.plot import draw_contact_sheet, save_figure
 
 COLUMNS = ("image", "instance", "kind", "points", "z", "evidence", "certain", "proposal")
@@ -46,8 +47,16 @@ def run_doctor(options: DoctorOptions, sheet: Path, table: Path, count: int, fix
     """Examine the labels, print and write what is found, and write the mended copy if one is asked for."""
     path, form = detect_format(options.data) if options.form is None else (options.data, options.form)
     dataset = open_dataset(path, form, options.skeleton)
-    if not dataset.labels().any():
+    if options.run is not None:
+        check_unseen(options.run, options.data, "leave out --run, and models are trained that do not see a part of it")
+    labelled = int(dataset.labels().sum())
+    if not labelled:
         raise KpnetError(f"{options.data}: no labelled point in it; expected labels to examine")
+    if labelled < MIN_POINTS:
+        raise KpnetError(
+            f"{options.data}: {labelled} labelled points; expected at least {MIN_POINTS}, from which the usual size of "
+            "a model's errors is found"
+        )
     count_images = len({dataset.image_key(index) for index in range(len(dataset))})
     if options.run is None and options.folds > count_images:
         raise KpnetError(
@@ -79,7 +88,6 @@ def own_format(dataset: KeypointDataset) -> str:
 
 def _examine(options: DoctorOptions, path: Path, form: Any, dataset: KeypointDataset) -> Examination:
     if options.run is not None:
-        check_unseen(options.run, options.data, "leave out --run, and models are trained that do not see a part of it")
         return examine_with_run(options.run, dataset)
     from kpnet.experiments.folds import fold_config, predict_folds
 

@@ -17,6 +17,7 @@ from kpnet.data.formats.writing import sample_points
 RESAMPLES = 2000
 LEVEL = 0.95
 _READ = 20  # images that are compared
+_LEAST_POINTS = 3  # whose box says how large an instance is; that of two points may be as thin as a line
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class PointAgreement:
         pixels: Distance between the two, in pixels of the image.
         share: The same as a share of the instance's size.
         sigma: The constant of the object keypoint similarity that follows: the root mean square of `share`.
-        model: A model's mean distance from both people's labels divided by the distance between the two, if measured.
+        model: A model's mean distance from both people's labels divided by the distance between the two, if measured;
+            NaN where these are the same.
     """
 
     name: str
@@ -87,7 +89,8 @@ class MatchedLabels:
         first: The first one's points, float64 (M, K, 2) in pixels, NaN where absent.
         second: The second one's.
         image: The number of each instance's image, int (M,).
-        length: The size of each instance in pixels, float64 (M,): the root of the area of its box.
+        length: The size of each instance in pixels, float64 (M,): the root of the area of its box; NaN where it has no
+            box and fewer than 3 points.
         by: What the size is of: "box" or "points".
         indices: The indices of each instance in the two datasets, int (M, 2).
         notes: What was not matched.
@@ -258,7 +261,8 @@ def _lengths(data: KeypointDataset, indices: np.ndarray, *xy: np.ndarray) -> tup
     low = np.where(np.isfinite(every), every, np.inf).min(1)
     high = np.where(np.isfinite(every), every, -np.inf).max(1)
     length = np.sqrt((high - low).prod(-1))
-    return np.where(length > 0, length, np.nan), "points"
+    placed = np.any([np.isfinite(each).all(-1) for each in xy], axis=0).sum(1)
+    return np.where((length > 0) & (placed >= _LEAST_POINTS), length, np.nan), "points"
 
 
 def _resamples(image: np.ndarray) -> np.ndarray:
@@ -294,5 +298,7 @@ def _ratio(values: np.ndarray, by: np.ndarray, weights: np.ndarray, image: np.nd
     both = np.isfinite(values) & np.isfinite(by)
     above, _ = _sums(np.where(both, values, np.nan), image)
     below, _ = _sums(np.where(both, by, np.nan), image)
+    if not below.any():
+        return Distance(float("nan"), float("nan"), float("nan"))
     with np.errstate(invalid="ignore", divide="ignore"):
         return _interval(float(above.sum() / below.sum()), (weights @ above) / (weights @ below))

@@ -142,13 +142,13 @@ class RunFolderCallback(MetricsLogger):
         check = module.saturation
         if module.current_epoch != 1 or not check.mean_face.update_called:
             return
-        network, mean_face = (1 / (2 * m.compute().item()) for m in (check.network, check.mean_face))
+        network, mean_face = (m.compute().item() for m in (check.network, check.mean_face))
         # By half: a network that learns may stay at the mean face for an epoch or two; one with a saturated tanh has a
-        # score around 1.
-        if network < 0.5 * mean_face and module.global_rank == 0:
+        # score around 1. Where all labels are the same, the mean face has no error.
+        if network > 2 * mean_face > 0 and module.global_rank == 0:
             self.console.print(
-                f"warning: after two epochs the training score {network:.2f} is less than half the mean face's "
-                f"{mean_face:.2f}: the network may be saturated; "
+                f"warning: after two epochs the training score {1 / (2 * network):.2f} is less than half the mean "
+                f"face's {1 / (2 * mean_face):.2f}: the network may be saturated; "
                 f"try a lower train.optimizer.lr than {module.config.optimizer.lr:g}",
                 style="yellow",
                 soft_wrap=True,

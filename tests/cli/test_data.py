@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,11 @@ import pytest
 from support.console import Run
 
 from kpnet.core.skeleton import Skeleton
+from kpnet.core.yaml import write_yaml
 from kpnet.data import KaggleCSV
+from kpnet.data.build import open_dataset
+from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.writing import sample_points
 
 EYES = slice(0, 4)  # cells of the left and the right eye, x and y
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -44,9 +49,10 @@ def oracle(monkeypatch: pytest.MonkeyPatch, make_csv: Callable[[int, int], str],
     seen = truth + np.random.default_rng(0).normal(0, 0.3, truth.shape)
     measure = doctor.predict_dataset
 
-    def predict(*arguments: object, **options: object) -> object:
-        result = measure(*arguments, **options)  # type: ignore[arg-type]
-        result.predicted = Keypoints(torch.from_numpy(pixel_to_normalized(seen, (32, 32))).float())
+    def predict(model: Any, dataset: Any, **options: Any) -> Any:
+        result = measure(model, dataset, **options)
+        order = [int(Path(dataset.image_name(index)).stem) for index in range(len(dataset))]
+        result.predicted = Keypoints(torch.from_numpy(pixel_to_normalized(seen[order], (32, 32))).float())
         return result
 
     monkeypatch.setattr(doctor, "predict_dataset", predict)
@@ -104,7 +110,32 @@ def test_what_the_doctor_refuses(
     (tmp_path / "data" / "empty.csv").write_text("\n".join(empty) + "\n")
     kpnet("data", "doctor", "data/empty.csv").refused("empty.csv", "no labelled point")
     (tmp_path / "data" / "empty.csv").unlink()
+    (tmp_path / "data" / "few.csv").write_text("\n".join(lines[:17]) + "\n")
+    kpnet("data", "doctor", "data/few.csv").refused("few.csv", "48 labelled points", "at least 50")
+    (tmp_path / "data" / "few.csv").unlink()
     assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("oracle")
+@pytest.mark.parametrize("form", ["coco", "cvat", "deeplabcut", "label_studio", "labelme", "points_csv", "pts", "yolo"])
+def test_the_mended_copy_is_in_the_format_of_the_data(
+    form: str, kpnet: Run, trained: Path, labels: Path, tmp_path: Path
+) -> None:
+    skeleton = tmp_path / "eyes.yaml"
+    skeleton.write_text(write_yaml(KaggleCSV(labels).skeleton.to_dict()))
+    assert kpnet("data", "convert", labels, "given", "--to", form).code == 0
+    given = ["--skeleton", skeleton] if form in ("pts", "yolo") else []
+    done = kpnet("data", "doctor", "given", "--run", trained, "--fix", "mended", *given)
+    assert (done.code, done.err) == (0, "")
+    assert "1 of 2 mended: mended" in done.out
+    assert ("not written" in done.out) == (form == "pts")  # which has no names
+    mended = open_dataset(*detect_format(Path("mended")), skeleton if given else None)
+    truth, wrong = KaggleCSV(tmp_path / "truth.csv"), KaggleCSV(labels)
+    for index in range(len(mended)):
+        number = int(Path(mended.image_name(index)).stem)
+        expected = (wrong if number == 8 else truth).keypoints[number]
+        assert np.allclose(sample_points(mended, index), expected, atol=1e-3), number
+        assert np.array_equal(np.squeeze(mended.read(index)[0]).reshape(32, 32, -1)[..., 0], truth.images[number])
 
 
 def test_agree(kpnet: Run, trained: Path, labels: Path, make_csv: Callable[[int, int], str], tmp_path: Path) -> None:
@@ -120,6 +151,11 @@ def test_agree(kpnet: Run, trained: Path, labels: Path, make_csv: Callable[[int,
     assert "30 instances on 30 images in both" in shown.out
     assert "0.47 (0.00–" in shown.out
     assert "× two people are from one another" in shown.out
+    same = kpnet("data", "agree", labels, labels, "--run", trained)
+    assert (same.code, same.err) == (0, "")
+    assert "labels are the same where the model predicts" in same.out
+    assert "nan" not in same.out
+    assert "inf" not in same.out
 
 
 def test_sigmas_are_written_into_a_skeleton(
@@ -151,7 +187,7 @@ def test_the_doctor_trains_on_folds_and_continues(kpnet: Run, labels: Path, reci
     done = kpnet(*command)
     assert (done.code, done.err) == (0, "")
     assert "samples look wrong" in done.out
-    assert len(list((tmp_path / "folds" / "runs").glob("*fold*"))) == 2
+    assert len(list((tmp_path / "folds" / "runs").glob("labels_*fold*"))) == 2
     again = kpnet(*command)
     assert again.code == 0
     assert again.out.count("already finished") == 2

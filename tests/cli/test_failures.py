@@ -146,6 +146,15 @@ def test_a_healthy_run_does_not_warn(kpnet: Run, recipe: Path, data: Path, make_
     assert "saturated" not in done.out + done.err
 
 
+def test_labels_that_are_all_the_same_are_no_failure(kpnet: Run, recipe: Path, data: Path) -> None:
+    head, *lines = (data / "train.csv").read_text().splitlines()
+    same = [",".join(["12,12,20,12,16,20", line.split(",")[-1]]) for line in lines]
+    (data / "train.csv").write_text("\n".join([head, *same]) + "\n")
+    done = kpnet("train", recipe, "train.epochs=2")
+    assert (done.code, done.err) == (0, "")
+    assert "saturated" not in done.out
+
+
 def test_momentum_one_is_allowed(kpnet: Run, recipe: Path) -> None:
     settings = "train.optimizer={name: sgd, lr: 1.0e-4, momentum: 1.0}"
     assert kpnet("train", recipe, settings, "train.epochs=1").code == 0
