@@ -123,6 +123,25 @@ def doctor() -> str:
     return "\n".join(lines)
 
 
+def labelling() -> str:
+    """Return the table of the simulated labelling loop: the queue of uncertain images beside the random one."""
+    lines = [
+        "| images, seed | steps | labels | RMSE on val, % of the side | within 5 % of the side on val, % "
+        "| the same, on the images labelled next | keystrokes for each of them | by hand |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    table = pd.read_csv(RESULTS / "labelling.csv")
+    for (data, seed, steps, labels), rows in table.groupby(["data", "seed", "steps", "labels"], sort=False):
+        both = rows.set_index("queue").reindex(["uncertain", "random"])
+        cells = [
+            ", ".join("–" if pd.isna(value) else f"{value:.{digits}f}" for value in both[column])
+            for column, digits in (("rmse_percent", 2), ("val_near_percent", 1), ("near_percent", 1), ("keys", 1))
+        ]
+        cells = [f"{data}, {seed}", str(steps), str(labels), *cells, f"{rows.keys_by_hand.mean():.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def commands() -> str:
     """Return the reference of all commands with their arguments and options, read from the application itself."""
     group: Any = typer.main.get_command(app)
@@ -163,6 +182,7 @@ GENERATED = {
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "doctor": doctor,
+    "labelling": labelling,
     "transfer": transfer,
     "temporal": temporal,
     "commands": commands,
