@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +55,7 @@ def predict(
     """Predict keypoints in images and videos, in pixels of the originals."""
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
-    from kpnet.inference.inputs import find_images, find_videos, trained_bits
+    from kpnet.inference.inputs import InputImage, find_images, find_videos, stream_images, trained_bits
     from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
     from kpnet.inference.predictor import Predictor
     from kpnet.inference.tables import LabelTable, PredictionTable
@@ -72,23 +74,35 @@ def predict(
     model = predictor.model
     crops = model.config.crop is not None
     failures: list[str] = []
-    images = find_images(
-        others,
-        failures,
-        None if trained is None else trained.data,
-        boxes=crops,
-        form=parse_format(form, "--format"),
+    listing = find_images if draw or pseudo_labels else stream_images  # only these need names of their own
+    found = iter(
+        listing(
+            others,
+            failures,
+            None if trained is None else trained.data,
+            boxes=crops,
+            form=parse_format(form, "--format"),
+        )
     )
-    if not images and not videos:
+    first = next(found, None)
+    if first is None and not videos:
         raise KpnetError(first_of(failures))
-    whole = len(videos) + sum(image.boxes is None for image in images)
+    whole = len(videos)
+
+    def counted() -> Iterator[InputImage]:
+        nonlocal whole
+        for image in () if first is None else chain([first], found):
+            whole += image.boxes is None
+            yield image
+
+    images: Iterable[InputImage] = [] if first is None else counted()
+    table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
+    outcome = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
     if crops and whole:
         echo(
             f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {whole}; "
             "give a COCO file or a CSV with boxes",
             error=True,
         )
-    table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    outcome = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
     echo("\n".join(outcome.written))
     exit_with_failures(failures + outcome.failures)

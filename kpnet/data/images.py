@@ -66,12 +66,46 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         and what reads them refuses them. What kpnet wrote there, such as a contact sheet or an earlier prediction's
         drawings, is not among them; a warning says so.
     """
-    every = [path for path in folder.rglob("*") if not path.name.startswith(PARTIAL)]
-    found = {path for path in every if path.suffix.lower() in suffixes and not path.is_dir()}
-    written = {file for path in every if path.name == MARKER for file in written_files(path.parent, found)}
-    if written and found - written:
-        _warn_once("%s: %d file(s) that kpnet wrote into it are not read as data", folder, len(written))
-    return sorted(found - written)
+    return list(walk_files(folder, suffixes))
+
+
+def walk_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """Yield what `find_files` returns, in the same order; the names of one folder at a time are in memory."""
+    written: list[int] = []  # numbers of files in the folders seen so far
+    found = False
+    for path in _walk(folder, tuple(suffixes), (), written):
+        found = True
+        yield path
+    if sum(written) and found:
+        _warn_once("%s: %d file(s) that kpnet wrote into it are not read as data", folder, sum(written))
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], marked: tuple[Path, ...], written: list[int]) -> Iterator[Path]:
+    """Yield the files of a folder below `marked` ones, and append how many others kpnet wrote into it."""
+    try:
+        with os.scandir(folder) as entries:
+            # A link to a folder is neither a file nor followed, for it may lead back here.
+            every = [
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not entry.name.startswith(PARTIAL) and (not entry.is_dir() or not entry.is_symlink())
+            ]
+    except PermissionError:
+        return
+    every.sort()
+    marked += (folder,) * any(name == MARKER for name, _ in every)
+    every = [(name, inner) for name, inner in every if inner or os.path.splitext(name)[1].lower() in suffixes]
+    own: set[Path] = set()
+    if marked:
+        files = {folder / name for name, inner in every if not inner}
+        own = {file for place in marked for file in written_files(place, files)}
+        written.append(len(own))
+    for name, inner in every:
+        path = folder / name
+        if inner:
+            yield from _walk(path, suffixes, marked, written)
+        elif path not in own:
+            yield path
 
 
 def find_image_files(folder: Path) -> list[Path]:
@@ -89,11 +123,19 @@ def find_image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise KpnetError(f"{folder}: no such folder; expected a folder of images")
-    paths = find_files(folder, IMAGE_SUFFIXES + FOREIGN_SUFFIXES)
-    if not paths:
+    return list(walk_image_files(folder))
+
+
+def walk_image_files(folder: Path) -> Iterator[Path]:
+    """Yield what `find_image_files` returns, in the same order; the names of one folder at a time are in memory."""
+    if not folder.is_dir():
+        raise KpnetError(f"{folder}: no such folder; expected a folder of images")
+    path = None
+    for path in walk_files(folder, IMAGE_SUFFIXES + FOREIGN_SUFFIXES):
+        yield path
+    if path is None:
         own = "; those that kpnet wrote there are not data" if os.path.lexists(folder / MARKER) else ""
         raise KpnetError(f"{folder}: found no images in it (expected {', '.join(IMAGE_SUFFIXES[:7])}, …){own}")
-    return paths
 
 
 def read_image(path: str | Path, *, exif: bool = True, bits: int = 16) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,9 @@ from kpnet.data.images import (
     VIDEO_SUFFIXES,
     Box,
     find_files,
-    find_image_files,
     read_image,
+    walk_files,
+    walk_image_files,
 )
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportedModel
@@ -83,19 +84,48 @@ def find_images(
     Raises:
         KpnetError: An input does not exist.
     """
-    images: list[InputImage] = []
+    return _with_unique_targets(stream_images(inputs, failures, trained, boxes, form))
+
+
+def stream_images(
+    inputs: Sequence[Path],
+    failures: list[str],
+    trained: DataConfig | None = None,
+    boxes: bool = False,
+    form: Part | None = None,
+) -> Iterator[InputImage]:
+    """Find the images of the inputs as they are asked for, so that nothing grows with their number.
+
+    The names of one folder, and what a file of labels holds, are in memory while its images are yielded.
+
+    Args:
+        inputs: As in `find_images`, as the other arguments.
+        failures: Gets a line for each input that cannot be used, when its turn comes.
+        trained: The `data` section of the model's run.
+        boxes: Use the boxes of inputs that have some.
+        form: Name of the inputs' data format, or a mapping with its options.
+
+    Returns:
+        An iterator of the images that `find_images` returns, whose targets are not made unique.
+
+    Raises:
+        KpnetError: An input does not exist.
+    """
     for path in inputs:
         if not path.exists():
             raise KpnetError(f"{path}: no such file or folder")
-    for path in inputs:
-        try:
-            images += _images_of(path, trained, boxes, form)
-        except KpnetError as error:
-            failures.append(str(error))
-    return _with_unique_targets(images)
+
+    def images() -> Iterator[InputImage]:
+        for path in inputs:
+            try:
+                yield from _images_of(path, trained, boxes, form)
+            except KpnetError as error:
+                failures.append(str(error))
+
+    return images()
 
 
-def _images_of(path: Path, trained: DataConfig | None, boxes: bool, form: Part | None) -> list[InputImage]:
+def _images_of(path: Path, trained: DataConfig | None, boxes: bool, form: Part | None) -> Iterable[InputImage]:
     if form is not None:
         return dataset_images(open_dataset(path, form), str(path), path.stem, boxes)
     name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
@@ -107,12 +137,12 @@ def _images_of(path: Path, trained: DataConfig | None, boxes: bool, form: Part |
     read = partial(read_image, bits=options.get("bits", 16))
     if not path.is_dir():
         return [InputImage(str(path), Path(file_name(path.stem, ".png")), partial(read, path), file=path)]
-    return [
+    return (
         InputImage(
             str(file), file.relative_to(path).with_name(file_name(file.stem, ".png")), partial(read, file), file=file
         )
-        for file in find_image_files(path)
-    ]
+        for file in walk_image_files(path)
+    )
 
 
 def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool = False) -> list[InputImage]:
@@ -193,7 +223,8 @@ def find_videos(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
         if path.is_dir():
             inside = find_files(path, VIDEO_SUFFIXES)
             found += inside
-            others += [path] if not inside or find_files(path, IMAGE_SUFFIXES + FOREIGN_SUFFIXES) else []
+            images = walk_files(path, IMAGE_SUFFIXES + FOREIGN_SUFFIXES)
+            others += [path] if not inside or next(images, None) is not None else []
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             found.append(path)
         else:

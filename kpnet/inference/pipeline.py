@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from kpnet import plot
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.outputs import output_files
+from kpnet.core.prefetch import map_ahead
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box, check_model_input
@@ -75,12 +78,13 @@ def first_of(failures: Sequence[str]) -> str:
 
 
 def predict_images(
-    predictor: Predictor, images: list[InputImage], table: Table, out: Path, draw: bool, outcome: Outcome
+    predictor: Predictor, images: Iterable[InputImage], table: Table, out: Path, draw: bool, outcome: Outcome
 ) -> None:
     """Predict images, and write a table of their points as they are predicted.
 
-    An image that cannot be predicted costs no other one. If Ctrl-C, a full disk or any other error ends the prediction,
-    the table keeps what is in it by then.
+    While a batch is predicted, the next one is read; no more than these two are in memory. An image that cannot be
+    predicted costs no other one. If Ctrl-C, a full disk or any other error ends the prediction, the table keeps what is
+    in it by then.
 
     Args:
         predictor: The predictor.
@@ -95,7 +99,8 @@ def predict_images(
     with suppress(_NothingPredicted), table.writing(out) as target:
         try:
             loaded: deque[tuple[InputImage, np.ndarray]] = deque()  # one batch at most
-            for prediction in predictor.stream(_load(images, predictor.model.config, failures, loaded)):
+            ahead = predictor.batch_size
+            for prediction in predictor.stream(_load(images, predictor.model.config, failures, loaded, ahead)):
                 source, pixels = loaded.popleft()
                 with outcome.collect():
                     table.add(prediction, source, pixels)
@@ -114,29 +119,45 @@ def predict_images(
         return
     outcome.written.append(f"{count} image(s): {target}" + (f", drawings in {out}" if draw else ""))
     if isinstance(error, KeyboardInterrupt):
-        outcome.interrupt(f"{count} of {len(images)} images")
+        outcome.interrupt(f"{count} of {len(images)} images" if isinstance(images, Sized) else f"{count} images")
     elif error is not None:
         raise error
 
 
 def _load(
-    images: list[InputImage], config: ModelConfig, failures: list[str], loaded: deque[tuple[InputImage, np.ndarray]]
+    images: Iterable[InputImage],
+    config: ModelConfig,
+    failures: list[str],
+    loaded: deque[tuple[InputImage, np.ndarray]],
+    ahead: int,
 ) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
     """Yield (name, pixels, boxes) of each image that can be read; the errors of the others go to `failures`."""
-    for image in progress(images, "images"):
-        try:
-            pixels = image.load()
-        except KpnetError as error:
-            failures.append(str(error))
-            continue
-        try:
-            check_model_input(pixels, image.boxes, config)
-        except KpnetError as error:
-            failures.append(f"{image.name}: {error}")
+    reading = map_ahead(partial(_read, config=config), progress(images, "images"), reading_threads(), ahead)
+    for image, pixels in reading:
+        if isinstance(pixels, str):
+            failures.append(pixels)
             continue
         failures += [image.warning] if image.warning else []
         loaded.append((image, pixels))
         yield image.name, pixels, image.boxes
+
+
+def reading_threads() -> int:
+    """Return how many threads read images while a network predicts: one where torch has one, and at most eight."""
+    return max(1, min(8, torch.get_num_threads()))
+
+
+def _read(image: InputImage, config: ModelConfig) -> np.ndarray | str:
+    """Return the pixels of an image, or why it cannot be predicted."""
+    try:
+        pixels = image.load()
+    except KpnetError as error:
+        return str(error)
+    try:
+        check_model_input(pixels, image.boxes, config)
+    except KpnetError as error:
+        return f"{image.name}: {error}"
+    return pixels
 
 
 def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
@@ -176,7 +197,7 @@ def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth
 
 def predict_inputs(
     predictor: Predictor,
-    images: list[InputImage],
+    images: Iterable[InputImage],
     table: Table,
     videos: dict[str, Path],
     out: Path,
@@ -190,7 +211,7 @@ def predict_inputs(
 
     Args:
         predictor: The predictor.
-        images: The images; they share one table.
+        images: The images; they share one table. Those that are drawn are a list, with a target each.
         table: The table that their predictions are written with.
         videos: The videos by the name of their output files.
         out: The folder.
@@ -205,9 +226,11 @@ def predict_inputs(
         KpnetError: No input could be predicted, or a file would be written over an input or a file of the user's.
     """
     outcome = Outcome()
-    names = [table.file_name, *(str(image.target) for image in images if draw)] if images else []
+    drawn = list(images) if draw else []
+    images = drawn if draw else images
+    names = [table.file_name, *(str(image.target) for image in drawn)] if images else []
     names += [path.name for name in videos for path in video_outputs(out / name, draw is not False)]
-    files = [image.file for image in images if image.file is not None]
+    files = [image.file for image in drawn if image.file is not None]  # a table replaces no image
     with output_files(out, names, "--out", [*inputs, *videos.values(), *files]):
         if images:
             with outcome.collect():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 
 from kpnet.config.schema import DataConfig, TrainFile
 from kpnet.core.errors import KpnetError
-from kpnet.inference.inputs import find_images, find_videos
+from kpnet.inference.inputs import find_images, find_videos, stream_images
 
 
 def test_one_bad_input_costs_no_other(tmp_path: Path) -> None:
@@ -72,3 +73,26 @@ def test_image_files_are_read_with_the_bits_of_the_training(tmp_path: Path) -> N
         assert np.array_equal(image.load()[..., 0], values >> 4)
         (bare,) = find_images([given], [])
         assert np.array_equal(bare.load()[..., 0], values >> 8)
+
+
+def test_streamed_images_are_those_that_are_listed_and_none_is_held(tmp_path: Path) -> None:
+    for folder in ("b", "a", "a/c", "a.b"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            (tmp_path / folder / f"{number}.png").touch()
+    (tmp_path / "a" / "b.png").touch()
+    (tmp_path / "a" / "up.png").symlink_to(tmp_path)  # leads back
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    failures: list[str] = []
+    inputs = [tmp_path / "a" / "b.png", tmp_path, tmp_path / "a" / "c" / "1.png"]
+    stream = stream_images(inputs, failures)
+    held = weakref.ref(first := next(stream).load)
+    assert find_images(inputs, [])[0].file == inputs[0]
+    del first
+    rest = [Path(image.name) for image in stream]
+    assert held() is None
+    expected = sorted(path for path in tmp_path.rglob("*.png") if not path.is_dir())
+    assert rest == [*expected, inputs[2]]
+    assert not failures
+    with pytest.raises(KpnetError, match="gone: no such file or folder"):
+        stream_images([tmp_path / "gone"], [])

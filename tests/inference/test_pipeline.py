@@ -30,7 +30,7 @@ class Centre:
     """In place of a predictor: all points are at the image's centre. It takes batches of two."""
 
     def __init__(self, after: Callable[[int], None] = lambda count: None) -> None:
-        self.after = after
+        self.after, self.batch_size = after, 2
         self.model: Any = type("Model", (), {"skeleton": Skeleton(NAMES), "config": CONFIG})
 
     def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
