@@ -19,6 +19,7 @@ from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.image_files import ImageFile, ImageFileDataset
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.images import (
     FOREIGN_SUFFIXES,
@@ -26,10 +27,10 @@ from kpnet.data.images import (
     VIDEO_SUFFIXES,
     Box,
     find_files,
-    read_image,
     walk_files,
     walk_image_files,
 )
+from kpnet.inference.image_lists import is_image_list, read_image_list
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
@@ -49,6 +50,7 @@ class InputImage:
         boxes: Boxes of its instances. None: the whole image is one.
         warning: A line that says which instances are skipped, or None.
         file: File that it is read from, if it has one of its own.
+        source: An image file that `load` reads as it is, and how.
     """
 
     name: str
@@ -58,6 +60,7 @@ class InputImage:
     boxes: tuple[Box, ...] | None = None
     warning: str | None = None
     file: Path | None = None
+    source: ImageFile | None = None
 
 
 def find_images(
@@ -118,30 +121,39 @@ def stream_images(
     def images() -> Iterator[InputImage]:
         for path in inputs:
             try:
-                yield from _images_of(path, trained, boxes, form)
+                yield from _images_of(path, trained, boxes, form, failures)
             except KpnetError as error:
                 failures.append(str(error))
 
     return images()
 
 
-def _images_of(path: Path, trained: DataConfig | None, boxes: bool, form: Part | None) -> Iterable[InputImage]:
+def _images_of(
+    path: Path, trained: DataConfig | None, boxes: bool, form: Part | None, failures: list[str]
+) -> Iterable[InputImage]:
     if form is not None:
         return dataset_images(open_dataset(path, form), str(path), path.stem, boxes)
     name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
+    bits = options.get("bits", 16)
+    if is_image_list(path):
+        listed = read_image_list(path, failures)
+        return (_image_file(path.parent / image, Path(image), bits, own if boxes else None) for image, own in listed)
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():
         given, detected = detect_format(path)
         data = open_dataset(given, trained.format if trained is not None and name == detected else detected)
         return dataset_images(data, str(path), path.stem, boxes)
-    read = partial(read_image, bits=options.get("bits", 16))
     if not path.is_dir():
-        return [InputImage(str(path), Path(file_name(path.stem, ".png")), partial(read, path), file=path)]
-    return (
-        InputImage(
-            str(file), file.relative_to(path).with_name(file_name(file.stem, ".png")), partial(read, file), file=file
-        )
-        for file in walk_image_files(path)
+        return [_image_file(path, Path(path.name), bits)]
+    return (_image_file(file, file.relative_to(path), bits) for file in walk_image_files(path))
+
+
+def _image_file(file: Path, target: Path, bits: int, boxes: tuple[Box, ...] | None = None) -> InputImage:
+    """Return an image file, whose drawn copy has the name of `target` and lies in the same folders below the output."""
+    source = ImageFile(file, bits=bits)
+    inside = Path(*(part for part in target.parts[:-1] if part not in (target.anchor, "..")))
+    return InputImage(
+        str(file), inside / file_name(target.stem, ".png"), source.read, boxes=boxes, file=file, source=source
     )
 
 
@@ -180,6 +192,7 @@ def dataset_images(dataset: KeypointDataset, called: str, stem: str, boxes: bool
                 tuple(box for _, box in around) if around else None,
                 warning if skipped else None,
                 dataset.image_file(first),
+                dataset.image_source(first) if isinstance(dataset, ImageFileDataset) else None,
             )
         )
     return _with_unique_targets(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,43 @@ _LABEL_FOLDERS = ("annotations", "annotation", "labels")  # their images are bes
 _SAMPLE = 50  # names of images that are looked for there
 _MOST = 200  # folders that are looked into
 _SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image file, not read yet, and how it is read.
+
+    Attributes:
+        path: The file.
+        exif: As in `ImageFileDataset`.
+        bits: As in `ImageFileDataset`.
+        size: Height and width that the file of labels states, or None.
+        source: The file of labels, for messages.
+    """
+
+    path: Path
+    exif: bool | None = True
+    bits: int = 16
+    size: tuple[int, int] | None = None
+    source: str = ""
+
+    def read(self) -> np.ndarray:
+        """Read the image, RGB uint8 (H, W, 3).
+
+        Raises:
+            KpnetError: It cannot be read, or has another size than the file of labels states.
+        """
+        image = read_image(self.path, exif=bool(self.exif), bits=self.bits)
+        if self.size is None or image.shape[:2] == self.size:
+            return image
+        height, width = self.size
+        turned = read_image(self.path, exif=not self.exif, bits=self.bits)
+        if turned.shape[:2] != self.size:
+            raise KpnetError(
+                f"{self.path}: {image.shape[1]}x{image.shape[0]} pixels, and {self.source} says {width}x{height}: "
+                "were the images resized after they were labelled?"
+            )
+        return turned if self.exif is None else image
 
 
 class ImageFileDataset(InstanceDataset):
@@ -84,18 +121,13 @@ class ImageFileDataset(InstanceDataset):
         Raises:
             KpnetError: It cannot be read, or has another size than the file of labels states.
         """
-        path = self.path(index)
-        image = read_image(path, exif=bool(self.exif), bits=self.bits)
-        height, width = (0, 0) if self._sizes is None else self._sizes[self._image_index[index]]
-        if not height or not width or image.shape[:2] == (height, width):
-            return image
-        turned = read_image(path, exif=not self.exif, bits=self.bits)
-        if turned.shape[:2] != (height, width):
-            raise KpnetError(
-                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, and {self.skipped.source} says {width}x{height}: "
-                "were the images resized after they were labelled?"
-            )
-        return turned if self.exif is None else image
+        return self.image_source(index).read()
+
+    def image_source(self, index: int) -> ImageFile:
+        """Return the file of a sample's image, and how it is read."""
+        height, width = (0, 0) if self._sizes is None else self._sizes[self._image_index[index]].tolist()
+        size = (height, width) if height and width else None
+        return ImageFile(self.path(index), self.exif, self.bits, size, str(self.skipped.source))
 
     def image_key(self, index: int) -> str:
         """Return the absolute path of the image, so that it is one image in all files of labels."""
