@@ -25,6 +25,7 @@ FORMATS = (
     "mjpeg,yuv4mpegpipe,gif,wtv"
 )
 UNTIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu", "yuv4mpegpipe")  # frames without a time to show
+INDEXED = ("mov", "matroska")  # frames are found by their times
 # Without frames that refer to later ones, a player of any age shows each frame for the time it should.
 ENCODER = {"crf": "20", "preset": "veryfast", "bf": "0"}
 
@@ -54,6 +55,7 @@ class Video:
         if not self.path.is_file():
             raise KpnetError(f"{path}: {'not a regular file' if self.path.exists() else 'no such file'}")
         self._end, self._gap, self._damaged, self._read = 0.0, 0.0, 0, False
+        self._first = 0.0  # time of the first frame
         with self._opened() as (container, stream):
             self._timed = container.format.name not in UNTIMED
             counted = self._timed or container.format.name == "avi"
@@ -80,7 +82,7 @@ class Video:
         for index, frame in enumerate(self._decoded()):
             own = frame.time if self._timed else float(index / self._rate)
             own = first + last + 1 / self.fps if own is None else own
-            first = first if index else own
+            first = self._first = first if index else own
             self._gap, last = max(self._gap, own - first - last), own - first
             yield last, _upright(frame)
         self._read = True
@@ -93,6 +95,42 @@ class Video:
         """
         for frame in self._decoded():
             yield frame.reformat(side, side, "gray", interpolation="AREA").to_ndarray()
+
+    def timestamps(self) -> tuple[list[int | None], list[int]]:
+        """Read the timestamps of the frames from the file's packets, without decoding them.
+
+        Returns:
+            The timestamp of each frame in the file's units, in the order of the packets; and those of the key frames.
+            All are None where the file has no index of key frames by their times, as an AVI or a transport stream.
+        """
+        stamps: list[int | None] = []
+        keys: list[int] = []
+        with self._opened() as (container, stream):
+            for packet in self._packets(container):
+                if packet.stream.index != stream.index or not packet.size or packet.is_discard:
+                    continue
+                stamps.append(packet.pts if container.format.name.startswith(INDEXED) else None)
+                if packet.is_keyframe and packet.pts is not None:
+                    keys.append(packet.pts)
+        return stamps, keys
+
+    def stamped_frames(self, seek: int | None = None) -> Iterator[tuple[int, float, np.ndarray]]:
+        """Yield frames with their timestamps, from a key frame on.
+
+        Args:
+            seek: Timestamp of the key frame. None: from the beginning.
+
+        Yields:
+            The timestamp in the file's units, the time as in `timed_frames`, and the frame.
+        """
+        if seek is None:
+            for time, frame in self.timed_frames():
+                yield round((time + self._first) / self.time_base), time, frame
+            return
+        start = next(self._decoded()).time or 0.0
+        for decoded in self._decoded(seek):
+            if decoded.pts is not None and decoded.pts >= seek:
+                yield decoded.pts, float(decoded.pts * self.time_base) - start, _upright(decoded)
 
     def missing_frames_message(self, found: int) -> str | None:
         """Return a line if the video, read to its end, ends before its header says, or if some frames are damaged."""
@@ -117,10 +155,12 @@ class Video:
             )
         return None
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
+    def _decoded(self, seek: int | None = None) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, and note where the file ends and what of it is damaged."""
         self._end, self._damaged = 0.0, 0
         with self._opened() as (container, stream):
+            if seek is not None:
+                container.seek(seek, stream=stream)
             for packet in self._packets(container):
                 # Where a transport stream was cut from a longer one, its first frames are good in spite of the mark.
                 if packet.is_corrupt and container.format.name != "mpegts":
