@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,13 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
+
+
+class Engine(StrEnum):
+    """What runs the prediction."""
+
+    PLAIN = "plain"
+    RAY = "ray"
 
 
 def predict(
@@ -51,8 +59,22 @@ def predict(
     scales: ScalesOption = "1",
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 32,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: on all cores and GPUs with Ray Data, into Parquet files; see the guide.")
+    ] = Engine.PLAIN,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster, instead of this machine alone.")
+    ] = None,
 ) -> None:
     """Predict keypoints in images and videos, in pixels of the originals."""
+    if engine == Engine.RAY:
+        if draw or as_json or pseudo_labels or smooth is not None:
+            raise KpnetError("--engine ray writes Parquet: --draw, --json, --pseudo-labels and --smooth are not for it")
+        options = {"with": also, "decoding": decoding, "flip test": flip_test, "scales": scales, "shift": shift}
+        predict_on_ray(run, inputs, form, out, options, batch_size, address)
+        return
+    if address is not None:
+        raise KpnetError("--address is for --engine ray")
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import InputImage, find_images, find_videos, stream_images, trained_bits
@@ -106,3 +128,55 @@ def predict(
         )
     echo("\n".join(outcome.written))
     exit_with_failures(failures + outcome.failures)
+
+
+def predict_on_ray(
+    run: Path,
+    inputs: list[Path],
+    form: str | None,
+    out: Path,
+    options: dict[str, Any],
+    batch_size: int,
+    address: str | None,
+) -> None:
+    """Predict on Ray Data, and print what was written and what failed.
+
+    Args:
+        run: The run folder.
+        inputs: The inputs.
+        form: The value of `--format`.
+        out: The output folder.
+        options: Values of the options that change predictions, by name.
+        batch_size: Images in a batch.
+        address: Host and port of a cluster, or None.
+    """
+    from kpnet.config.loading import run_config
+    from kpnet.inference.inputs import find_videos, stream_images, trained_bits
+    from kpnet.inference.predictor import Predictor
+    from kpnet.inference.ray_engine import predict_on_ray as predict_all
+    from kpnet.models.ensemble import load_ensemble
+
+    runs = [run, *(options["with"] or [])]
+    if any(each.suffix == ".onnx" for each in runs):
+        raise KpnetError(f"{run}: --engine ray needs the run folder or a saved model, not an ONNX file")
+    test_time = parse_test_time(options["flip test"], options["scales"], options["shift"])
+    parsed = parse_format(form, "--format")
+    others, videos = find_videos(inputs)
+    trained = run_config(run)
+    model = load_ensemble(runs, decoding=options["decoding"], fold=True)
+    settings: dict[str, Any] = {"test_time": test_time, "batch_size": batch_size, "bits": trained_bits(runs, model)}
+    predictor = Predictor(model, device="cpu", **settings)
+    crops = predictor.model.config.crop is not None
+    identity = {"inputs": [str(path.absolute()) for path in inputs], "format": form}
+    identity |= {name: value for name, value in options.items() if name != "with"}
+    outcome = predict_all(
+        predictor,
+        settings,
+        lambda failures: stream_images(others, failures, None if trained is None else trained.data, crops, parsed),
+        list(videos.values()),
+        out,
+        identity,
+        address,
+    )
+    echo("\n".join(outcome.written))
+    exit_with_failures(outcome.failures)

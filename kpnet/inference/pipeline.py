@@ -132,7 +132,7 @@ def _load(
     ahead: int,
 ) -> Iterator[tuple[str, np.ndarray, Sequence[Box] | None]]:
     """Yield (name, pixels, boxes) of each image that can be read; the errors of the others go to `failures`."""
-    reading = map_ahead(partial(_read, config=config), progress(images, "images"), reading_threads(), ahead)
+    reading = map_ahead(partial(read_pixels, config=config), progress(images, "images"), reading_threads(), ahead)
     for image, pixels in reading:
         if isinstance(pixels, str):
             failures.append(pixels)
@@ -147,8 +147,16 @@ def reading_threads() -> int:
     return max(1, min(8, torch.get_num_threads()))
 
 
-def _read(image: InputImage, config: ModelConfig) -> np.ndarray | str:
-    """Return the pixels of an image, or why it cannot be predicted."""
+def read_pixels(image: InputImage, config: ModelConfig) -> np.ndarray | str:
+    """Read an image that is to be predicted.
+
+    Args:
+        image: The image.
+        config: The config of the model that it is for.
+
+    Returns:
+        Its pixels, or a line that says why it cannot be predicted.
+    """
     try:
         pixels = image.load()
     except KpnetError as error:

@@ -167,3 +167,18 @@ def test_demo(kpnet: Run, tmp_path: Path) -> None:
     assert "kpnet predict runs/demo" in done.out
     again = kpnet("demo", "data.train=16", "data.val=4", "train.epochs=1", "trainer.accelerator=cpu")
     assert again.code == 0, again.err
+
+
+def test_options_of_the_other_engine_are_refused(
+    trained: Path, pictures: Path, tmp_path: Path, kpnet: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ("--out", tmp_path / "out")
+    for option in (["--draw"], ["--json"], ["--pseudo-labels"], ["--smooth", "savgol"]):
+        kpnet("predict", trained, pictures, "--engine", "ray", *option, *out).refused("--engine ray writes Parquet")
+    kpnet("predict", trained, pictures, "--address", "127.0.0.1:1", *out).refused("--address is for --engine ray")
+    kpnet("predict", trained, pictures, "--engine", "dask", *out).refused("dask")
+    on_cluster = kpnet("predict", trained, pictures, "--engine", "ray", "--address", "127.0.0.1:1", *out)
+    on_cluster.refused("no Ray cluster responds at 127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    kpnet("predict", trained, pictures, "--engine", "ray", *out).refused('pip install "kpnet[ray]"')
+    assert not (tmp_path / "out").exists()
