@@ -140,24 +140,39 @@ def digest(predictor: Predictor) -> str:
 
 
 @contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discard what libraries that are not Python's print; errors are raised all the same."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one on this machine, which ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        import ray
-        import ray.data
+        with _silent_stderr():
+            import ray
+            import ray.data
     except ImportError:
         raise KpnetError(f"--engine ray needs Ray: {INSTALL}") from None
     if address is not None:
         check_address(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        with _silent_stderr():  # Ray says there that its log level is set
+            if address is None:
+                ray.init(address="local", include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
     except Exception as error:  # Ray has no class of its own for them
         where = "on this machine" if address is None else f"at {address}"
         raise KpnetError(f"Ray {where}: {first_line(error)}") from None
