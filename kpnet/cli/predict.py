@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,31 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
+
+if TYPE_CHECKING:
+    from kpnet.inference.inputs import InputImage
+
+
+@dataclass
+class _Whole:
+    """Counts inputs without boxes, which a model of crops predicts all the same."""
+
+    number: int
+
+    def count(self, images: Iterable[InputImage]) -> Iterator[InputImage]:
+        """Yield images, and count those without boxes."""
+        for image in images:
+            self.number += image.boxes is None
+            yield image
+
+    def report(self, run: Path) -> None:
+        """Print how many there were, if any."""
+        if self.number:
+            echo(
+                f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {self.number}; "
+                "give a COCO file or a CSV with boxes",
+                error=True,
+            )
 
 
 class Engine(StrEnum):
@@ -77,7 +103,7 @@ def predict(
         raise KpnetError("--address is for --engine ray")
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
-    from kpnet.inference.inputs import InputImage, find_images, find_videos, stream_images, trained_bits
+    from kpnet.inference.inputs import find_images, find_videos, stream_images, trained_bits
     from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
     from kpnet.inference.predictor import Predictor
     from kpnet.inference.tables import LabelTable, PredictionTable
@@ -109,23 +135,12 @@ def predict(
     first = next(found, None)
     if first is None and not videos:
         raise KpnetError(first_of(failures))
-    whole = len(videos)
-
-    def counted() -> Iterator[InputImage]:
-        nonlocal whole
-        for image in () if first is None else chain([first], found):
-            whole += image.boxes is None
-            yield image
-
-    images: Iterable[InputImage] = [] if first is None else counted()
+    whole = _Whole(len(videos))
+    images: Iterable[InputImage] = [] if first is None else whole.count(chain([first], found))
     table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
     outcome = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
-    if crops and whole:
-        echo(
-            f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {whole}; "
-            "give a COCO file or a CSV with boxes",
-            error=True,
-        )
+    if crops:
+        whole.report(run)
     echo("\n".join(outcome.written))
     exit_with_failures(failures + outcome.failures)
 
@@ -169,14 +184,17 @@ def predict_on_ray(
     crops = predictor.model.config.crop is not None
     identity = {"inputs": [str(path.absolute()) for path in inputs], "format": form}
     identity |= {name: value for name, value in options.items() if name != "with"}
+    whole, data = _Whole(len(videos)), None if trained is None else trained.data
     outcome = predict_all(
         predictor,
         settings,
-        lambda failures: stream_images(others, failures, None if trained is None else trained.data, crops, parsed),
+        lambda failures: whole.count(stream_images(others, failures, data, crops, parsed)),
         list(videos.values()),
         out,
         identity,
         address,
     )
+    if crops:
+        whole.report(run)
     echo("\n".join(outcome.written))
     exit_with_failures(outcome.failures)

@@ -6,7 +6,6 @@ them, in `kpnet.inference.shards`.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -304,7 +303,6 @@ def _run(
         outcome.interrupt(f"{done} of {len(waiting)} shards; the same command goes on")
     except Exception as error:  # what Ray raises is of many classes
         outcome.failures.append(f"Ray: {first_line(error, with_type=True)}")
-        outcome.stopped = isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def _summarise(out: Path, count: int, outcome: Outcome) -> None:
