@@ -155,7 +155,6 @@ def _silent_stderr() -> Iterator[None]:
 def _cluster(address: str | None) -> Iterator[Any]:
     """Connect to a cluster, or start one on this machine, which ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         with _silent_stderr():
