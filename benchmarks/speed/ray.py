@@ -1,11 +1,12 @@
 """Time `kpnet predict --engine ray` with two workers against the plain engine, one thread each.
 
-    python benchmarks/speed/ray.py [MODEL IMAGES] [--workers 2] [--few 1000]
+    python benchmarks/speed/ray.py [MODEL IMAGES] [--workers 2] [--few 2000]
 
 MODEL and IMAGES: by default an untrained network of the facial recipe, and 20,000 drawn images of 96x96 pixels. Prints
-the wall and processor seconds of both engines over all images and over the first few; from their differences, which
-leave out what each needs to start, images/s and processor time for each image; and the peak memory of the command,
-which is Ray's driver without its workers. Wall times mean something on cores that are idle, processor times on others.
+the wall and processor seconds of both engines over all images and over the first few, of which each worker needs a
+thousand; from their differences, which leave out what each needs to start, images/s and processor time for each image;
+and the peak memory of the command, which is Ray's driver without its workers. Wall times mean something on cores that
+are idle, processor times on others.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", type=Path, metavar="MODEL IMAGES")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--few", type=int, default=1000)
+    parser.add_argument("--few", type=int, default=2000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, images = arguments.inputs or make(Path(folder))

@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from kpnet import __version__
+from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.errors import KpnetError, few, first_line
 from kpnet.core.locking import LOCK, locked
 from kpnet.core.outputs import check_writable
@@ -44,13 +46,15 @@ class ShardWorker:
     Args:
         made: Reference to a predictor's arguments.
         folder: The output folder.
-        threads: Threads for torch.
+        threads: Threads for torch and OpenCV.
     """
 
     def __init__(self, made: Any, folder: str, threads: int) -> None:
         import ray
 
+        keep_freed_memory()
         torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
         model, settings = ray.get(made[0])
         self.predictor = Predictor(model, device=best_device(), **settings)
         self.folder = Path(folder)
