@@ -52,6 +52,22 @@ def ohkm(count: int) -> Reduce:
     return functools.partial(_mean_over_hardest, count)  # unlike a function in here, it can be pickled
 
 
+def points_averaged(weight: Tensor, reduce: Reduce = mean_over_visible) -> Tensor:
+    """Return how many points a reduction averages over, which is what it divides by.
+
+    Args:
+        weight: Weights (B, K), 0 for an absent point.
+        reduce: `mean_over_visible`, or what `ohkm` returned; another one counts as a mean over the visible points.
+
+    Returns:
+        The number of points, an integer scalar; 0 where nothing is visible.
+    """
+    each = (weight > 0).sum(-1)
+    if isinstance(reduce, functools.partial) and reduce.func is _mean_over_hardest:
+        each = each.clamp(max=reduce.args[0])
+    return each.sum()
+
+
 def _mean_over_hardest(count: int, values: Tensor, weight: Tensor) -> Tensor:
     weighted = torch.where(weight > 0, values.detach() * weight, -torch.inf)
     hardest = weighted.topk(min(count, weight.shape[-1]), -1).indices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +29,12 @@ def pretrain(
 def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, force: bool) -> None:
     """Pretrain, then print the reconstruction errors and where the encoder is."""
     from kpnet.training import pretraining
+    from kpnet.training.run_folder import is_main_process
 
     console = PlainConsole()
     with training_errors(out or Path("runs") / config.name):
         folder, _, measures = pretraining.pretrain(config, out=out, resume=resume, force=force, console=console)
-    if int(os.environ.get("LOCAL_RANK", "0")):
+    if not is_main_process():
         return  # a further process of the same training
     lines = []
     if measures:

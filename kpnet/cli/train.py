@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,13 +63,14 @@ def run_training(config: Config, out: Path | None, resume: bool, force: bool) ->
     """Train, print the measures and the files that were written, and return the run folder."""
     from kpnet.cli.printing import print_measures
     from kpnet.training import supervised
+    from kpnet.training.run_folder import is_main_process
 
     console = PlainConsole()
     with training_errors(out or Path("runs") / config.name):
         folder, model, measures = supervised.train(config, out=out, resume=resume, force=force, console=console)
     if measures:
         print_measures(console, measures, "final model on the validation data", skeleton=model.skeleton.name)
-    if int(os.environ.get("LOCAL_RANK", "0")):
+    if not is_main_process():
         return folder  # a further process of the same training
     files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"
     console.print(f"the run is in {folder}: {files}", soft_wrap=True)

@@ -159,8 +159,8 @@ class TrainerConfig(StrictModel):
     """Batches whose gradients are summed for one step."""
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     """What `train.clip_norm` limits: the norm of the gradient, or each of its values."""
-    sync_batchnorm: bool = False
-    """Batch norm statistics over all GPUs."""
+    sync_batchnorm: bool | None = None
+    """Batch norm statistics over all processes; null: on GPUs."""
     deterministic: bool | Literal["warn"] = False
     """Use deterministic algorithms alone; warn: where there are some."""
     benchmark: bool = False

@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.skeleton import Skeleton
 from kpnet.metrics import MEASURES, check_points, overall_measures
+from kpnet.models.loss_terms import LossTerms
 
 
 class KeypointMetric(Metric):
@@ -97,3 +98,30 @@ class KeypointMetrics(MetricCollection):
         super().__init__(
             {name: KeypointMetric(name, skeleton, size) for name in names}, prefix=prefix, compute_groups=[names]
         )
+
+
+class LossMean(Metric):
+    """The loss of all batches as one, over all ranks; NaN where no point was visible.
+
+    Args:
+        terms: Number of terms.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, terms: int) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(terms), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(terms), dist_reduce_fx="sum")
+
+    def update(self, terms: LossTerms) -> None:
+        """Add the terms of a batch."""
+        self.total += terms.values.detach() * terms.counts
+        self.count += terms.counts
+
+    def compute(self) -> Tensor:
+        """Return the loss, a scalar."""
+        nothing = (self.count == 0).all()
+        return torch.where(nothing, torch.nan, (self.total / self.count.clamp(min=1)).sum())

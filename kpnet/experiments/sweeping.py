@@ -7,13 +7,16 @@ import itertools
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
@@ -22,13 +25,15 @@ from kpnet.config.sweep import Range, SweepConfig
 from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
+from kpnet.experiments.heartbeat import ask, heartbeat, open_storage, retry_stale
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
-from kpnet.experiments.runner import State, exit_with_parent, locked_folder, resumable, run_trial
+from kpnet.experiments.runner import Outcome, State, exit_with_parent, locked_folder, resumable, run_trial
 from kpnet.experiments.sweep_space import config_with_values
 from kpnet.experiments.sweep_table import write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
 MAX_FAILURES = 10  # in a row, of a random or Bayesian search
+POLL = 2.0  # seconds between two looks at the trials of other machines
 CELL = "cell"  # attribute of a grid's trial: the values that were enqueued, not drawn by a sampler
 
 
@@ -50,7 +55,7 @@ class Study:
         """Create or reopen the study; raise KpnetError if another sweep wrote it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
-            storage=self.url,
+            storage=open_storage(self.url) if self.shared else self.url,
             study_name=self.sweep.name,
             direction="maximize",
             load_if_exists=True,
@@ -74,15 +79,21 @@ class Study:
         return self.sweep.prune and self.sweep.method == "bayes"
 
     def prepare(self) -> None:
-        """Enqueue a grid's cells and, if no other machine works on it, the trials that failed or were killed."""
+        """Enqueue a grid's cells and, if no other machine works on it, the trials that failed or were killed.
+
+        On a study that machines share, those that were killed are the ones that send no heartbeat.
+        """
         study = self.open()
         if self.sweep.method == "grid":
             keys, values = self.sweep.space.keys(), [_labels(v) for v in self.sweep.space.values()]
             for cell in itertools.product(*values):
                 _enqueue(study, dict(zip(keys, cell, strict=True)))
         if self.shared:
+            retry_stale(study)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if self.shared and running:
             return
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in running:
             study.tell(trial.number, state=TrialState.FAIL)
         every = study.get_trials(deepcopy=False)
         good = [_requested_values(trial) for trial in every if trial.state != TrialState.FAIL]
@@ -108,13 +119,16 @@ class Study:
                 return
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.sweep.trials is None:
-            if not waiting:
+        """Return the next trial; None if there are enough. Trials of other machines are waited for: one may die."""
+        while True:
+            if self.shared:
+                retry_stale(study)
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if waiting or (self.sweep.trials is not None and len(_counted(study)) < self.sweep.trials):
+                return ask(study)
+            if not self.shared or not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return None
-        elif not waiting and len(_counted(study)) >= self.sweep.trials:
-            return None
-        return study.ask()
+            time.sleep(POLL)
 
     def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> State:
         values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
@@ -127,12 +141,25 @@ class Study:
         planned = Trial(config.name, config, fingerprint(config))
 
         def watch(epoch: int, score: float) -> bool:
-            trial.report(score, epoch)
+            try:
+                trial.report(score, epoch)
+            except UpdateFinishedTrialError:  # this machine was away, and another one has the trial now
+                return False
             return not trial.should_prune()
 
         shown = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
         title = f"[{trial.number + 1}] {shown}"
-        outcome = run_trial(planned, self.out, console, title, workers, watch if self._prunes else None)
+        with heartbeat(study, trial) if self.shared else nullcontext():
+            outcome = run_trial(planned, self.out, console, title, workers, watch if self._prunes else None)
+        try:
+            self._record(study, trial, outcome, values)
+        except UpdateFinishedTrialError:
+            console.print(f"{title}: another machine has taken it, as this one sent no heartbeat", style="yellow")
+            return "stopped"
+        return outcome.state
+
+    def _record(self, study: optuna.Study, trial: optuna.Trial, outcome: Outcome, values: dict[str, Any]) -> None:
+        """Store what came of a trial."""
         trial.set_user_attr("run", outcome.folder.name)
         trial.set_user_attr("values", values)
         trial.set_user_attr("note", outcome.problem or "")
@@ -146,7 +173,6 @@ class Study:
             study.tell(trial, 0.0)
         else:
             study.tell(trial, state=TrialState.FAIL)
-        return outcome.state
 
 
 def sweep(
@@ -160,8 +186,8 @@ def sweep(
 ) -> list[FrozenTrial]:
     """Search over values of config keys.
 
-    An interrupted sweep continues where it stopped. On a database server, trials of a machine that died stay
-    unfinished.
+    An interrupted sweep continues where it stopped. On a database server, the other machines take up the trials of one
+    that died, and each ends when no trial is left to take up.
 
     Args:
         settings: The sweep.

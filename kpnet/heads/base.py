@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kpnet.core.errors import KpnetError, did_you_mean
 from kpnet.core.registry import Registry, split_spec
 from kpnet.core.validation import check_options
-from kpnet.losses import Reduce, mean_over_visible, ohkm
+from kpnet.losses import Reduce, mean_over_visible, ohkm, points_averaged
 
 if TYPE_CHECKING:
     from kpnet.heads.head_report import HeadReport
@@ -142,6 +142,8 @@ class Head(nn.Module):
     """Names of the terms that the option `loss` may weight."""
     loss_weights: dict[str, float]
     """Name of a term to its weight; set by heads with an option `loss`."""
+    reduce: Reduce = staticmethod(mean_over_visible)
+    """Turns errors and weights (B, K) into a term of the loss; set by heads with an option `hardest`."""
     frame_window: tuple[int, int] = (0, 0)
     """Frames before and after the predicted one that the head looks at. Where this is not (0, 0), `forward` takes the
     maps of clips, (B, T, C, h, w), too."""
@@ -202,6 +204,22 @@ class Head(nn.Module):
             Name to weighted term.
         """
         return {name: weight * term(name) for name, weight in self.loss_weights.items() if weight}
+
+    def denominators(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return how many points each term of the loss is a mean over.
+
+        Batches, and the processes of a training, are weighted by it: the mean of their terms is then that of one batch
+        with all their images.
+
+        Args:
+            weight: Weights (B, K), as `loss` takes them.
+
+        Returns:
+            Name of a term to its number of points, a scalar: what `reduce` averages over, for the names in
+            `loss_weights`. A term without a number counts as a mean over the visible points.
+        """
+        names = [name for name, factor in getattr(self, "loss_weights", {}).items() if factor]
+        return dict.fromkeys(names, points_averaged(weight, self.reduce))
 
     def point_blocks(self) -> dict[str, list[PointBlock]]:
         """Say which rows of the weights belong to which point, so that a training can go on with other points.

@@ -97,6 +97,13 @@ class MultiHead(Head):
             for term, value in head.loss(output.parts[name], target, weight).items()
         }
 
+    def denominators(self, weight: Tensor) -> dict[str, Tensor]:
+        return {
+            f"{name}.{term}": count
+            for name, head in self._heads().items()
+            for term, count in head.denominators(weight).items()
+        }
+
     def point_blocks(self) -> dict[str, list[PointBlock]]:
         return {
             f"heads.{name}.{key}": blocks

@@ -186,6 +186,10 @@ class TemporalHead(Head):
         inner = {f"frame.{name}": term for name, term in self.head.loss(output.frame, target, weight).items()}
         return inner | self.weighted_terms(lambda name: COORDINATE_LOSSES[name](output.xy, target, weight, self.reduce))
 
+    def denominators(self, weight: Tensor) -> dict[str, Tensor]:
+        inner = {f"frame.{name}": count for name, count in self.head.denominators(weight).items()}
+        return inner | super().denominators(weight)
+
     def point_blocks(self) -> dict[str, list[PointBlock]]:
         points = self.last.out_features // 2
         found = {f"head.{key}": blocks for key, blocks in self.head.point_blocks().items()}

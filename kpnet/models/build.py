@@ -32,6 +32,7 @@ from kpnet.models.files import load_extra_state
 from kpnet.models.keypoint_model import KeypointModel, size_message
 from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.parts import is_given, take_modules
+from kpnet.models.unused import find_unused
 
 _EXPECTED = "the config of a saved model"
 
@@ -144,6 +145,10 @@ def assemble(
     if input_spec is None and "head" not in modules:
         _go_on(model)
     model.choose_memory_format()
+    if input_spec is None:  # a saved model is loaded to predict
+        model.unused_parameters = frozenset(find_unused(model))
+        for name in model.unused_parameters:
+            model.backbone.get_parameter(name).requires_grad_(False)
     return model
 
 

@@ -22,6 +22,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import write_model
+from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
 from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views
@@ -43,6 +44,8 @@ class KeypointModel(nn.Module):
         mean: Mean (1, C, 1, 1) that is subtracted from images.
         std: Standard deviation (1, C, 1, 1) that images are divided by.
         frozen_stages: How many of the backbone's maps are frozen, finest first.
+        unused_parameters: Names of the backbone's parameters that the head's output does not depend on; they are
+            frozen.
         calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
 
     Raises:
@@ -61,6 +64,7 @@ class KeypointModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.frozen_stages = 0
+        self.unused_parameters: frozenset[str] = frozenset()
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
         self._contiguous = (False, False)  # whether backbone and head want contiguous images and maps
@@ -167,7 +171,9 @@ class KeypointModel(nn.Module):
             output: What `output(batch["image"])` returned, where it is there already.
 
         Returns:
-            The loss, a scalar: a mean over the points that count, 0 if there is none.
+            The loss, a scalar: a mean over the points that count, 0 if there is none. Called by the `forward` of a
+            module in `DistributedDataParallel`, with gradients, it is weighted so that the gradients are those of one
+            process with the batches of all of them.
 
         Raises:
             KpnetError: The batch lacks `image` or `keypoints`, or the images do not fit the model.
@@ -179,6 +185,23 @@ class KeypointModel(nn.Module):
             loss.backward()
             ```
         """
+        terms = self.loss_terms(batch, output)
+        return terms.over_ranks() if in_ddp_forward() else terms.values.sum()
+
+    def loss_terms(self, batch: Mapping[str, Tensor], output: HeadOutput | None = None) -> LossTerms:
+        """Compute the terms of a batch's loss, each with the number of points that it is a mean over.
+
+        Args:
+            batch: A batch, as `loss` takes it.
+            output: What `output(batch["image"])` returned, where it is there already.
+
+        Returns:
+            The terms of this process.
+
+        Raises:
+            KpnetError: The batch lacks `image` or `keypoints`, or the images do not fit the model.
+            ValueError: The shapes of points and weights do not fit.
+        """
         for key in ("keypoints",) if output is not None else ("image", "keypoints"):
             if key not in batch:
                 raise KpnetError(f'loss: expected a batch with "image" and "keypoints", found {", ".join(batch)}')
@@ -187,7 +210,7 @@ class KeypointModel(nn.Module):
         for each in (batch.get("visible"), batch.get("weight")):
             weight = weight if each is None else weight * each
         output = self.output(batch["image"]) if output is None else output
-        return torch.stack(list(self.head.loss(output, target, weight).values())).sum()
+        return pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
@@ -255,7 +278,7 @@ class KeypointModel(nn.Module):
         partly = 0 < self.frozen_stages < count
         for name, parameter in self.backbone.named_parameters():
             frozen = self.stages.parameters[name] < self.frozen_stages if partly else self.frozen_stages > 0
-            parameter.requires_grad_(not frozen)
+            parameter.requires_grad_(not frozen and name not in self.unused_parameters)
         self.train(self.training)
 
     def unfreeze_backbone(self) -> None:

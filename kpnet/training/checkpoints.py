@@ -13,6 +13,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import replacing
 
 NEEDED = ("epoch", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+FROM_FORK = ".temp.ckpt"  # the weights that Lightning's forked processes hand to the one that waits for them
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -38,6 +39,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
         except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise KpnetError(f"{path}: a damaged checkpoint: {first_line(error)}; use --force to start again") from None
         missing = [key for key in NEEDED if key not in checkpoint]
-        if missing:
+        if missing and Path(path).name != FROM_FORK:
             raise KpnetError(f'{path}: no checkpoint of a training, as it has no "{missing[0]}"')
         return checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
@@ -22,6 +22,7 @@ from kpnet.data import KeypointDataset
 
 SHARED_MEMORY = Path("/dev/shm")  # where workers put their batches, on Linux; containers often have 64 MB there
 PREFETCHED = 2  # batches that each worker has ready
+UNCOUNTED = "uncounted"  # key of a batch whose images do not count
 PROBES = 8  # training samples that are read before anything is written
 
 
@@ -133,6 +134,24 @@ class UnpaddedDistributedSampler(Sampler[int]):
         return len(self.indices)
 
 
+class Uncounted(Dataset[Any]):
+    """One sample without a visible point, for a process that no validation sample is left for.
+
+    Lightning would skip the validation of a process without a batch, and the others would wait for it.
+    """
+
+    def __init__(self, dataset: KeypointDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.dataset[index]
+        nothing = {key: torch.zeros_like(item[key]) for key in ("visible", "weight")}
+        return {**item, **nothing, UNCOUNTED: True}
+
+
 class NoSingleSample(BatchSampler):
     """Batches of which none is a single sample: the last batch takes one that would be left."""
 
@@ -204,6 +223,8 @@ class Loaders(pl.LightningDataModule):
         assert trainer is not None
         if self.val is None:
             return []
+        if trainer.global_rank >= len(self.val):
+            return DataLoader(Uncounted(self.val))
         sampler = UnpaddedDistributedSampler(len(self.val), trainer.world_size, trainer.global_rank)
         return self._loader(self.val, batch_size=self.config.train.batch_size, sampler=sampler)
 

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
-from kpnet.evaluation.accumulators import KeypointMetrics
+from kpnet.evaluation.accumulators import KeypointMetrics, LossMean
 from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
@@ -55,10 +55,11 @@ class KeypointModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.config = config
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
+        terms = 1 + len(model.head.denominators(torch.zeros(1, len(model.skeleton))))
+        self.train_loss, self.val_loss = LossMean(terms), LossMean(terms)
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
+        self.shares = torch.zeros(())  # of the batches that make the next step
         self.groups = parameter_groups(model, config)
         self._freeze_for(0)
 
@@ -102,17 +103,32 @@ class KeypointModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self.model.output(batch["image"])
-        loss = self.model.loss(batch, output)
-        count = (batch["weight"] > 0).sum()
-        everywhere = self._over_ranks(torch.stack([loss.detach(), count]))  # (ranks, 2)
+        terms = self.model.loss_terms(batch, output)
+        loss = terms.values.detach().sum()
+        everywhere = self._over_ranks(torch.cat([loss[None], terms.counts]))  # (ranks, 1 + terms)
         if not torch.isfinite(everywhere[:, 0]).all():
             self.not_finite(output, batch)
-        self.train_loss.update(loss.detach(), count)
+        self.train_loss.update(terms)
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        # DDP averages the ranks' gradients equally; a mean over visible points weighs each rank by its points.
-        return loss * (count * len(everywhere) / everywhere[:, 1].sum().clamp(min=1))
+        self.log("loss", loss, prog_bar=True, logger=False)
+        return self._share(terms.weighted(everywhere[:, 1:]), everywhere[:, 1:].sum())
+
+    def _share(self, loss: Tensor, points: Tensor) -> Tensor:
+        """Weight the loss of a batch by its points where several make a step; `on_before_optimizer_step` divides."""
+        if self.trainer.accumulate_grad_batches == 1:
+            return loss
+        share = points / (self.trainer.world_size * self.config.batch_size * len(self.model.skeleton))  # about 1
+        self.shares = self.shares + share
+        return loss * share
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.trainer.accumulate_grad_batches == 1:
+            return
+        # Lightning has divided by the number of batches, of a last step with fewer batches too.
+        gradients = [each.grad for each in self.parameters() if each.grad is not None]
+        torch._foreach_mul_(gradients, self.trainer.accumulate_grad_batches / self.shares.clamp(min=1e-12))
+        self.shares = torch.zeros_like(self.shares)
 
     def _over_ranks(self, values: Tensor) -> Tensor:
         """Return the values (N,) of all ranks as (ranks, N)."""
@@ -159,7 +175,7 @@ class KeypointModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.model.output(batch["image"])
         visible = batch["visible"]
-        self.val_loss.update(self.model.loss(batch, output), visible.sum())
+        self.val_loss.update(self.model.loss_terms(batch, output))
         self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:

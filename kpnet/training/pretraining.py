@@ -26,7 +26,7 @@ from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.models.memory_format import set_memory_format
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
-from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
+from kpnet.training.loaders import UNCOUNTED, Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
@@ -84,7 +84,8 @@ class PretrainModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images = batch["image"]
-        self.val_loss.update(F.mse_loss(self.model(self.corrupt(images, self.generator)), images), len(images))
+        count = 0 if UNCOUNTED in batch else len(images)
+        self.val_loss.update(F.mse_loss(self.model(self.corrupt(images, self.generator)), images), count)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings

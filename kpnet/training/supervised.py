@@ -110,6 +110,7 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
+    _warn(_unused(model), console)
     probe(train_set)
     _warn(check_freeze(model, config.train), console)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
@@ -137,6 +138,17 @@ def _loaded(model: KeypointModel) -> str:
     if taken is None or not taken.tensors:
         return f"{model.backbone.loaded}; new: the head's {len(model.head.state_dict())}"
     return f"{model.backbone.loaded}; {taken}"
+
+
+def _unused(model: KeypointModel) -> str | None:
+    """Return a warning if some of the backbone's parameters do nothing for the head."""
+    count, every = len(model.unused_parameters), sum(1 for _ in model.backbone.parameters())
+    if not count:
+        return None
+    return (
+        f"{count} of the backbone's {every} parameter tensors ({min(model.unused_parameters)}, …) make maps that the "
+        "head does not read: they are frozen"
+    )
 
 
 def _warn(warning: str | None, console: Console) -> None:

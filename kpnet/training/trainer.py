@@ -31,6 +31,7 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.training import loggers
 from kpnet.training.checkpoints import DurableCheckpointIO
 from kpnet.training.loaders import Loaders
+from kpnet.training.ranks import Ranks, check_step, one_voice
 from kpnet.training.run_folder import create_run_folder
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
@@ -42,7 +43,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
     """Train, from a checkpoint if given; errors from workers and Ctrl-C are raised as such."""
     succeeded = False
     try:
-        with lightning_errors():
+        with one_voice(trainer), lightning_errors():
             trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
         succeeded = True
     except SystemExit:  # Lightning's reaction to Ctrl-C
@@ -94,6 +95,8 @@ def train_in_folder(
 ) -> None:
     """Create the run folder with its config, and fit."""
     check_batches(trainer, loaders, config)
+    if resume:
+        check_step(trainer, config.train.batch_size, folder / "last.ckpt")
     create_run_folder(folder, config, resume)
     loggers.begin(trainer.loggers, config.model_dump(mode="json"))
     with warnings.catch_warnings():
@@ -119,6 +122,11 @@ def check_validation(trainer: TrainerConfig, has_val: bool, watchers: Mapping[st
 def check_batches(trainer: pl.Trainer, loaders: Loaders, config: Config | PretrainConfig) -> None:
     """Raise for settings that leave a process or an epoch without a batch, which Lightning finds out too late."""
     settings, ranks = config.trainer, trainer.world_size
+    if len(loaders.train) < ranks:
+        raise KpnetError(
+            f"trainer.devices: {ranks} processes for {len(loaders.train)} training sample(s): each needs one of its "
+            "own; use fewer devices"
+        )
     count = loaders.train_batches(ranks)
     if isinstance(settings.limit_train_batches, float) and int(settings.limit_train_batches * count) == 0:
         limit = settings.limit_train_batches
@@ -132,12 +140,7 @@ def check_batches(trainer: pl.Trainer, loaders: Loaders, config: Config | Pretra
         return
     if (every if isinstance(every, int) else 1) > count:
         raise KpnetError(f"trainer.val_check_interval: {every} is more than the {count} batches of an epoch")
-    if len(loaders.val) < ranks:
-        raise KpnetError(
-            f"trainer.devices: {ranks} processes for {len(loaders.val)} validation sample(s): each needs one; "
-            "use fewer devices, or more data.val"
-        )
-    smallest = math.ceil(len(loaders.val) // ranks / config.train.batch_size)
+    smallest = math.ceil(max(1, len(loaders.val) // ranks) / config.train.batch_size)
     limit = settings.limit_val_batches
     if isinstance(limit, float) and int(limit * smallest) == 0:
         raise KpnetError(
@@ -171,7 +174,7 @@ def run_arguments(
     """
     profiler = config.trainer.profiler
     last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks = [callbacks[0], last, *callbacks[1:]]
+    callbacks = [callbacks[0], last, *callbacks[1:], Ranks()]
     if bar:
         callbacks.append(RichProgressBar())
     return {
@@ -195,6 +198,8 @@ def trainer_arguments(trainer: TrainerConfig) -> dict[str, Any]:
     # Lightning would convert the labels, too: see `KeypointModule`.
     precision = "32-true" if trainer.precision in DTYPES else trainer.precision
     given = trainer.model_dump(exclude={"logger", "enable_progress_bar"}) | {"precision": precision}
+    if trainer.sync_batchnorm is None:  # one GPU has nothing to synchronise with
+        given["sync_batchnorm"] = on_gpu(trainer)
     return {key: value for key, value in given.items() if value is not None} | {
         "max_steps": trainer.max_steps or -1,
         "enable_model_summary": trainer.enable_model_summary,
@@ -209,6 +214,11 @@ def check_devices(trainer: TrainerConfig) -> None:
         raise KpnetError("trainer.accelerator: mps: this machine has no Apple GPU; expected auto or cpu")
     if (kind == "cuda" and not gpus) or (kind == "gpu" and not (gpus or torch.backends.mps.is_available())):
         raise KpnetError(f"trainer.accelerator: {kind}: torch finds no GPU here; expected auto or cpu")
+    if trainer.sync_batchnorm and not on_gpu(trainer):
+        raise KpnetError(
+            "trainer.sync_batchnorm: works on NVIDIA GPUs alone: leave it out; with few images for each process, "
+            "norm: group in model.backbone needs no other's images"
+        )
     if on_gpu(trainer):
         highest = max(devices) + 1 if isinstance(devices, list) else devices
         if isinstance(highest, int) and highest > gpus:
@@ -220,8 +230,6 @@ def check_devices(trainer: TrainerConfig) -> None:
             raise KpnetError(
                 f"trainer.devices: {devices} processes on {cores} cores: expected at most one for each core"
             )
-        if trainer.sync_batchnorm:
-            raise KpnetError("trainer.sync_batchnorm: works on GPUs alone: leave it out")
 
 
 def allow_unused_parameters(trainer: pl.Trainer, model: nn.Module, loss: Callable[[], Tensor]) -> None:

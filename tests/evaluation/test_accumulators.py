@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.evaluation.accumulators import KeypointMetric, KeypointMetrics
+from kpnet.evaluation.accumulators import KeypointMetric, KeypointMetrics, LossMean
 from kpnet.metrics import MEASURES, evaluate_points
+from kpnet.models.loss_terms import LossTerms
 
 SIZE = (32, 48)
 EYES = Skeleton(("left", "right", "nose"), pairs=(("left", "right"),), nme=("left", "right"))
@@ -103,3 +104,14 @@ def test_a_lightning_module_logs_them() -> None:
     for name in ("score", "rmse_px", "mre_px", "nme"):
         same({name: logged[name]}, expected)
         same({name: logged[f"val_{name}"]}, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*compute.*was called before")
+def test_the_mean_of_a_loss_weighs_each_term_by_its_points() -> None:
+    """3 points of 2 and 1 point of 6 are 4 points of 3; the other term has a point of 1 in the first batch alone."""
+    mean = LossMean(2)
+    assert math.isnan(mean.compute().item())
+    mean.reset()
+    mean.update(LossTerms(torch.tensor([2.0, 1.0]), torch.tensor([3.0, 1.0])))
+    mean.update(LossTerms(torch.tensor([6.0, 0.0]), torch.tensor([1.0, 0.0])))
+    assert mean.compute().item() == 4

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from kpnet.backbones.mlp import MLP
 from kpnet.config.loading import load_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import KeypointDataset
+from kpnet.data import KeypointDataset, SyntheticFaces
 from kpnet.training.loaders import (
+    UNCOUNTED,
     EpochSampler,
     Loaders,
     NoSingleSample,
+    Uncounted,
     UnpaddedDistributedSampler,
     fitting_workers,
     too_many_workers,
@@ -209,3 +212,11 @@ def test_a_batch_norm_that_takes_a_single_value_trains_on_one() -> None:
     assert trains_on_one(mlp, mlp, torch.zeros(1, 1, 8, 8))
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4))
     assert not trains_on_one(plain, plain, torch.zeros(1, 1, 8, 8))
+
+
+def test_a_process_without_a_validation_sample_has_one_that_counts_nothing() -> None:
+    (batch,) = DataLoader(Uncounted(SyntheticFaces(2)))
+    assert batch["image"].shape[0] == 1
+    assert not batch["visible"].any()
+    assert not batch["weight"].any()
+    assert UNCOUNTED in batch

@@ -90,7 +90,7 @@ def batches(settings: dict[str, Any], train: int = 20, val: int | None = 9, rank
         ({"limit_val_batches": 0.3}, 1, "limit_val_batches: 0.3 of 3 batches"),
         ({"val_check_interval": 6}, 1, "val_check_interval: 6 is more than the 5 batches"),
         ({"val_check_interval": 3, "limit_train_batches": 2}, 1, "val_check_interval: 3 is more than the 2 batches"),
-        ({}, 10, r"devices: 10 processes for 9 validation sample\(s\)"),
+        ({}, 21, r"devices: 21 processes for 20 training sample\(s\)"),
     ],
 )
 def test_an_epoch_or_a_process_without_a_batch(settings: dict[str, Any], ranks: int, message: str) -> None:
@@ -103,6 +103,16 @@ def test_as_many_batches_as_there_are() -> None:
     batches({"limit_train_batches": 99, "val_check_interval": 0.01}, ranks=9)
     batches({"val_check_interval": 99}, val=None)
     batches({"val_check_interval": 99, "limit_val_batches": 0}, ranks=10)
+    batches({}, val=1, ranks=10)
+
+
+@pytest.mark.parametrize(("gpu", "given", "expected"), [(True, None, True), (False, None, False), (True, False, False)])
+def test_batch_norms_are_synchronised_on_gpus(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, given: bool | None, expected: bool
+) -> None:
+    monkeypatch.setattr("kpnet.training.trainer.on_gpu", lambda _: gpu)
+    monkeypatch.setattr("kpnet.training.trainer.check_devices", lambda _: None)
+    assert trainer_arguments(TrainerConfig(sync_batchnorm=given))["sync_batchnorm"] is expected
 
 
 def test_what_lightning_refuses_is_one_line_that_names_the_settings() -> None:

@@ -1,0 +1,57 @@
+"""Parameters of a backbone that the head does not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from kpnet.core.runtime import evaluation_mode
+from kpnet.heads import HeadOutput
+from kpnet.models.keypoint_model import KeypointModel
+
+
+def find_unused(model: KeypointModel) -> list[str]:
+    """Find the backbone's parameters that no map which the head reads depends on.
+
+    An example is what makes the finer maps of an HRNet, for a head that reads the coarsest one. The backbone runs with
+    shapes alone, the head on maps of zeros.
+
+    Args:
+        model: The model; it is left as it was.
+
+    Returns:
+        Names in `model.backbone`; empty where the backbone does not run with shapes alone.
+    """
+    backbone = model.backbone
+    tensors = [*backbone.named_parameters(), *backbone.named_buffers()]
+    state = {name: value.detach().to("meta") for name, value in tensors}
+    parameters = {name: state[name].requires_grad_() for name, _ in backbone.named_parameters()}
+    image = model.mean.new_zeros(1, model.mean.shape[1], *model.config.input_size).to("meta")
+    try:
+        with evaluation_mode(model), torch.enable_grad():
+            maps: list[Tensor] = functional_call(backbone, state, (image,))
+            inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
+            outputs = [each.sum() for each in _tensors(model.head(inputs)) if each.requires_grad]
+            read = torch.autograd.grad(outputs, inputs, allow_unused=True)
+            needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
+            gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
+    except Exception:  # a layer of somebody's own that knows no shapes without values
+        return []
+    return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an output, however nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, HeadOutput):
+        yield from _tensors(list(vars(value).values()))

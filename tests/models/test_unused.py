@@ -1,0 +1,49 @@
+"""Parameters that the head does not depend on: an HRNet's for a head that reads its coarsest map alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kpnet import build_model, load_model
+from kpnet.models.unused import find_unused
+
+
+@pytest.mark.parametrize(("head", "unused"), [("regression", 66), ("heatmap", 0)])
+def test_they_are_frozen_when_the_model_is_built(head: str, unused: int) -> None:
+    """The gradients of a training step are the reference."""
+    model = build_model(backbone="hrnet_w18_small", head=head, num_keypoints=3, input_size=64)
+    model.output(torch.rand(2, 3, 64, 64)).xy.sum().backward()
+    without = {name for name, parameter in model.backbone.named_parameters() if parameter.grad is None}
+    assert model.unused_parameters == without
+    assert len(without) == unused
+    model.freeze_backbone()
+    model.unfreeze_backbone()
+    frozen = {name for name, parameter in model.backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == without
+
+
+class Own(nn.Module):
+    """A network that looks at values, which shapes alone do not have; part of it does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Conv2d(1, 4, 3, stride=4, padding=1), nn.Conv2d(1, 4, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.used(images)
+        return maps if images.sum() < 1e9 else self.idle(images)
+
+
+def test_a_network_that_needs_values_stays_as_it_is() -> None:
+    model = build_model(backbone=Own(), head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    assert find_unused(model) == []
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_that_is_loaded_is_not_searched(tmp_path: Path) -> None:
+    build_model(backbone="conv_sandwich", head="regression", num_keypoints=3, in_channels=1).save(tmp_path)
+    assert load_model(tmp_path).unused_parameters == frozenset()
