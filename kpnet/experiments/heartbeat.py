@@ -27,7 +27,7 @@ def open_storage(url: str) -> RDBStorage:
         url: URL of a database server.
 
     Raises:
-        KpnetError: The server does not answer, or its driver is not installed.
+        KpnetError: The server does not respond, or its driver is not installed.
     """
     try:
         with _quiet():

@@ -173,7 +173,9 @@ def test_a_logger_that_cannot_end_hides_no_error_of_the_training(
     def end(*_: Any) -> None:
         raise KpnetError("trainer.logger: no server")
 
-    trainer: Any = SimpleNamespace(fit=train, loggers=[], callbacks=[], interrupted=False)
+    trainer: Any = SimpleNamespace(
+        fit=train, loggers=[], callbacks=[], interrupted=False, global_rank=0, is_global_zero=True
+    )
     monkeypatch.setattr("kpnet.training.loggers.end", end)
     given: Any = None
     with pytest.raises(KpnetError, match="the loss" if fails else "no server"):
