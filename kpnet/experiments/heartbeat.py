@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from kpnet.core.display import redact
@@ -72,6 +73,19 @@ def retry_stale(study: optuna.Study) -> None:
     """Enqueue the trials again whose machine sends no heartbeat any more."""
     with _quiet():
         optuna.storages.fail_stale_trials(study)
+
+
+def expect_heartbeats(study: optuna.Study, seen: set[int]) -> None:
+    """Let a trial become stale whose machine died before its first heartbeat: Optuna takes those without for alive.
+
+    Args:
+        study: The study.
+        seen: Trials that were seen running; new ones are added, and get one heartbeat.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial._trial_id not in seen:
+            seen.add(trial._trial_id)
+            study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
 
 
 @contextmanager

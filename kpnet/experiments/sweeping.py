@@ -25,7 +25,7 @@ from kpnet.config.sweep import Range, SweepConfig
 from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
-from kpnet.experiments.heartbeat import ask, heartbeat, open_storage, retry_stale
+from kpnet.experiments.heartbeat import ask, expect_heartbeats, heartbeat, open_storage, retry_stale
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
 from kpnet.experiments.runner import Outcome, State, exit_with_parent, locked_folder, resumable, run_trial
 from kpnet.experiments.sweep_space import config_with_values
@@ -120,6 +120,7 @@ class Study:
 
     def _next(self, study: optuna.Study) -> optuna.Trial | None:
         """Return the next trial; None if there are enough. Trials of other machines are waited for: one may die."""
+        seen: set[int] = set()
         while True:
             if self.shared:
                 retry_stale(study)
@@ -128,6 +129,7 @@ class Study:
                 return ask(study)
             if not self.shared or not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return None
+            expect_heartbeats(study, seen)
             time.sleep(POLL)
 
     def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> State:

@@ -113,7 +113,9 @@ def test_a_killed_sweep_goes_on(
 def test_machines_share_a_study_by_its_storage(
     kpnet: Run, recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two folders as if on two machines; the first dies in its third cell, which stays unfinished."""
+    """Two folders as if on two machines; the first dies in its third cell, before its first heartbeat."""
+    for name, value in (("heartbeat.INTERVAL", 1), ("heartbeat.GRACE", 2), ("sweeping.POLL", 0.1)):
+        monkeypatch.setattr(f"kpnet.experiments.{name}", value)
     path, url = recipe(GRID), f"sqlite+pysqlite:///{tmp_path / 'shared.db'}"  # with a driver, as a server's URL
     run = Study._run
 
@@ -127,10 +129,10 @@ def test_machines_share_a_study_by_its_storage(
         assert kpnet("sweep", path, "--storage", url, "--out", "one").code == 70  # an unforeseen error
     done = kpnet("sweep", path, "--storage", url, "--out", "two")
     assert (done.code, done.err) == (0, "")
-    assert len(scored) == len(set(scored)) == 5
-    assert done.out.count("| 100.00 |") + done.out.count("| 50.00 |") + done.out.count("| diverged |") == 5
+    assert len(scored) == len(set(scored)) == 6
+    assert done.out.count("| 100.00 |") + done.out.count("| 50.00 |") + done.out.count("| diverged |") == 6
     states = [trial.state.name for trial in optuna.load_study(study_name="try", storage=url).trials]
-    assert sorted(states) == ["COMPLETE"] * 5 + ["RUNNING"]
+    assert sorted(states) == ["COMPLETE"] * 6 + ["FAIL"]
     assert not list(tmp_path.glob("*/study.db")), "the study is in the storage alone"
 
     url = f"sqlite:///{tmp_path / 'mine.db'}"
