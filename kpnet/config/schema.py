@@ -173,6 +173,8 @@ class DataConfig(StrictModel):
     """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order; left and right labels swap in mirrored images."""
+    device_transforms: bool = False
+    """Augment whole batches on the training's device; what it cannot do there is named, and stays on the CPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load and augment samples in the background; 0: none."""
 

@@ -179,6 +179,22 @@ class KeypointModel(nn.Module):
             loss.backward()
             ```
         """
+        return torch.stack(list(self.loss_terms(batch, output).values())).sum()
+
+    def loss_terms(self, batch: Mapping[str, Tensor], output: HeadOutput | None = None) -> dict[str, Tensor]:
+        """Compute the terms of `loss`.
+
+        Args:
+            batch: As in `loss`.
+            output: As in `loss`.
+
+        Returns:
+            Name to term, a scalar that is weighted already: the sum of the terms is the loss.
+
+        Raises:
+            KpnetError: As in `loss`.
+            ValueError: As in `loss`.
+        """
         for key in ("keypoints",) if output is not None else ("image", "keypoints"):
             if key not in batch:
                 raise KpnetError(f'loss: expected a batch with "image" and "keypoints", found {", ".join(batch)}')
@@ -187,7 +203,7 @@ class KeypointModel(nn.Module):
         for each in (batch.get("visible"), batch.get("weight")):
             weight = weight if each is None else weight * each
         output = self.output(batch["image"]) if output is None else output
-        return torch.stack(list(self.head.loss(output, target, weight).values())).sum()
+        return self.head.loss(output, target, weight)
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:

@@ -1,14 +1,24 @@
-"""The LightningModule of supervised training, without a Trainer."""
+"""The LightningModule of supervised training."""
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
 import pytest
 import torch
+from rich.console import Console
 from support.recipes import small
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from kpnet import load_model
 from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.module import KeypointModule
+from kpnet.training.supervised import train
 
 
 def test_weights_that_are_not_finite_end_the_training() -> None:
@@ -26,3 +36,79 @@ def test_weights_that_are_not_finite_end_the_training() -> None:
         module.check_epoch(0.5)
     with pytest.raises(NotFiniteError, match=r"trainer\.precision=bf16-mixed"):
         KeypointModule(module.model.half(), TrainConfig()).check_epoch(0.5)
+
+
+class Waits(TorchDispatchMode):
+    """Notes where a value of a tensor decides what Python does next: on a GPU, both would wait for each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name().split(".")[0] in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal"):
+            where = [frame for frame in traceback.extract_stack() if "/torch/" not in frame.filename]
+            # The optimizer's own counters are on the CPU, and so are the samples.
+            if not any("/torch/optim/adam" in frame.filename for frame in traceback.extract_stack()):
+                self.found.append(f"{where[-2].filename}:{where[-2].lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+class Steps(pl.Callback):
+    """Watches the training steps of an epoch, from the first batch to the last, without the loading between them."""
+
+    def __init__(self) -> None:
+        self.waits, self.steps = Waits(), 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.waits.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.waits.__exit__(None, None, None)
+        self.steps += 1
+
+
+@pytest.mark.parametrize("device_transforms", [False, True])
+def test_a_step_waits_for_no_value(device_transforms: bool, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """From the batch to the updated weights, average included; in the second epoch, which looks for saturation, too."""
+    names = ("regression", "simcc", "rle", "gaussian_nll")
+    heads: dict[str, Any] = {name: name for name in names}
+    tiny["model"]["head"] = {
+        "name": "multi",
+        "heads": heads | {"offset": {"name": "offset", "stride": 4}, "heatmap": {"name": "heatmap", "hardest": 2}},
+    }
+    tiny["train"] |= {"average": "ema", "clip_norm": 1.0}
+    affine = {"Affine": {"rotate": [-9, 9], "p": 1.0}}
+    tiny["data"] |= {
+        "device_transforms": device_transforms,
+        "transforms": ["D4", affine, "CoarseDropout", "GaussNoise"],
+    }
+    steps = Steps()
+    train(tiny, out=tmp_path / "run", console=Console(quiet=True), callbacks=[steps])
+    assert steps.steps == 4
+    assert not steps.waits.found
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_a_loss_that_is_not_finite_ends_the_epoch(
+    step: int, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read a step late, but before anything of its epoch is saved; the last step's, too."""
+    terms, bad = KeypointModel.loss_terms, step
+
+    def spoiled(model: KeypointModel, *args: Any) -> dict[str, torch.Tensor]:
+        nonlocal bad
+        values = terms(model, *args)
+        bad -= model.training
+        return values | {"cross_entropy": values["cross_entropy"] * torch.inf} if bad == -1 else values
+
+    monkeypatch.setattr(KeypointModel, "loss_terms", spoiled)
+    where = rf"epoch {step // 2 + 1}, step {step} \(l1 0\.\d+, cross_entropy inf\): lower train\.optimizer\.lr"
+    before = step // 2
+    with pytest.raises(NotFiniteError, match=where):
+        train(tiny, out=tmp_path / "run", console=Console(quiet=True))
+    assert (tmp_path / "run/best/model.safetensors").is_file() == bool(before)
+    assert (tmp_path / "run/last.ckpt").is_file() == bool(before)
+    if before:
+        assert load_model(tmp_path / "run/best").mean.isfinite().all()
+        assert all(value.isfinite().all() for value in load_model(tmp_path / "run/best").state_dict().values())
