@@ -245,6 +245,8 @@ class TrainConfig(StrictModel):
     """Learning-rate decay per backbone stage, counted from the head; 1: none."""
     average: Average | None = None
     """Weight averaging, which the saved model uses; `ema` if no name is given. null (the default): none."""
+    compile: bool = False
+    """Compile the network and its loss (`torch.compile`); where that fails, they run as they are, with a warning."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -12,9 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from kpnet.config.schema import TrainConfig
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import KpnetError, NotFiniteError, first_line
 from kpnet.data.base import unit_images
 from kpnet.evaluation.accumulators import KeypointMetrics, WeightedMean
+from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
 from kpnet.training.loss_monitor import LossMonitor, StepLoss
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # it imports albumentations
     from kpnet.data.transforms.device import DeviceAugment
 
 Batch = dict[str, Any]
+log = logging.getLogger("kpnet")
 
 
 class SaturationCheck(torch.nn.Module):
@@ -60,6 +64,7 @@ class KeypointModule(pl.LightningModule):
         self.model = model
         self.config = config
         self.augment = augment
+        self._compiled: Callable[..., Any] | None = None
         self.train_loss = WeightedMean()
         self.val_loss = WeightedMean()
         self.monitor = LossMonitor()
@@ -117,10 +122,26 @@ class KeypointModule(pl.LightningModule):
         seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
         return self.augment(batch, torch.Generator(self.device).manual_seed(seed))
 
+    def _compute(self, batch: Batch) -> tuple[HeadOutput, dict[str, Tensor]]:
+        """Return `compute_terms`, by compiled code if `train.compile` says so and it compiles."""
+        tensors = {key: batch[key] for key in ("image", "keypoints", "visible", "weight")}
+        if not self.config.compile:
+            return compute_terms(self.model, tensors)
+        if self._compiled is None:
+            self._compiled = torch.compile(compute_terms)
+        try:
+            return self._compiled(self.model, tensors)
+        except RuntimeError as error:
+            if not _is_of_the_compiler(error):
+                raise
+            cause = getattr(error, "inner_exception", error)  # what a backend raised
+            log.warning("train.compile: %s; the network runs as it is", first_line(cause, with_type=True))
+            self._compiled = compute_terms
+            return compute_terms(self.model, tensors)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = self._augmented(batch, batch_idx)
-        output = self.model.output(batch["image"])
-        terms = self.model.loss_terms(batch, output)
+        output, terms = self._compute(batch)
         loss = torch.stack(list(terms.values())).sum()
         count = (batch["weight"] > 0).sum()
         everywhere = self._over_ranks(torch.stack([loss.detach(), count]))  # (ranks, 2)
@@ -194,6 +215,18 @@ class KeypointModule(pl.LightningModule):
         if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def compute_terms(model: KeypointModel, batch: Batch) -> tuple[HeadOutput, dict[str, Tensor]]:
+    """Return the output of a model for a batch, and the terms of its loss; one graph for `torch.compile`."""
+    output = model.output(batch["image"])
+    return output, model.loss_terms(batch, output)
+
+
+def _is_of_the_compiler(error: RuntimeError) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 def seed_epoch(seed: int, epoch: int, rank: int) -> None:

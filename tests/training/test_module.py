@@ -9,7 +9,9 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch._dynamo
 from rich.console import Console
+from support.every_head import EVERY
 from support.recipes import small
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,7 +19,7 @@ from kpnet import load_model
 from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.models.keypoint_model import KeypointModel
-from kpnet.training.module import KeypointModule
+from kpnet.training.module import KeypointModule, compute_terms
 from kpnet.training.supervised import train
 
 
@@ -112,3 +114,66 @@ def test_a_loss_that_is_not_finite_ends_the_epoch(
     if before:
         assert load_model(tmp_path / "run/best").mean.isfinite().all()
         assert all(value.isfinite().all() for value in load_model(tmp_path / "run/best").state_dict().values())
+
+
+FEW: list[Any] = [
+    {"name": "heatmap", "stages": 2, "temperature": "learned", "hardest": 2, "loss": {"kl": 1.0, "js": 1.0}},
+    {"name": "multi", "heads": {"a": "rle", "b": "simcc", "c": "offset"}},
+]
+
+
+@pytest.mark.parametrize(
+    "head", [*FEW, *(pytest.param(spec, marks=pytest.mark.slow) for spec in EVERY)], ids=lambda spec: str(spec)[:60]
+)
+def test_forward_and_loss_are_one_graph(head: Any) -> None:
+    """Without a break, except at a recurrent layer, which torch calls between two graphs unless it is told not to."""
+    channels = {"name": "conv_sandwich", "channels": [4, 6, 8, 8], "norm": "batch"}
+    model = small(backbone=channels, head=head, num_keypoints=5, input_size=(48, 64)).train()
+    frames = (1 + sum(model.frame_window),) if sum(model.frame_window) else ()
+    visible = torch.rand(2, 5) > 0.2
+    batch = {"image": torch.rand(2, *frames, 1, 48, 64), "keypoints": torch.rand(2, 5, 2) - 0.5, "visible": visible,
+             "weight": torch.rand(2, 5) * visible}  # fmt: skip
+    results = []
+    with torch._dynamo.config.patch(allow_rnn=True):
+        for run in (compute_terms, torch.compile(compute_terms, fullgraph=True, backend="eager")):
+            torch._dynamo.reset()
+            torch.manual_seed(0)  # of dropout
+            model.zero_grad()
+            terms = run(model, batch)[1]
+            torch.stack(list(terms.values())).sum().backward()
+            gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+            results.append([*terms.values(), *gradients])
+    torch.testing.assert_close(*results)
+
+
+def broken(graph: Any, inputs: Any) -> Any:
+    raise RuntimeError("no compiler found\nhere")
+
+
+@pytest.mark.parametrize("backend", ["eager", broken])
+def test_a_training_with_compiled_code_is_the_same(
+    backend: Any,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And where nothing compiles, one line says so."""
+    compiled = torch.compile
+    calls: list[Any] = []
+
+    def watched(function: Any) -> Any:
+        calls.append(function)
+        return compiled(function, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", watched)
+    errors = []
+    for compiles in (False, True):
+        tiny["train"]["compile"] = compiles
+        measures = train(tiny, out=tmp_path / str(compiles), console=Console(quiet=True)).measures
+        errors.append(measures["rmse_px"])
+    assert calls == [compute_terms]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)  # Adam enlarges what rounding changes
+    lines = [record.getMessage() for record in caplog.records if "train.compile" in record.getMessage()]
+    assert len(lines) == (backend is broken)
+    assert all("\n" not in line and "no compiler found" in line for line in lines)
