@@ -20,8 +20,10 @@ Size = tuple[int, int]
 
 
 def _like(values: tuple[float, float], xy: Points) -> Points:
-    if isinstance(xy, torch.Tensor):
-        return torch.tensor(values, dtype=xy.dtype, device=xy.device)
+    if isinstance(xy, torch.Tensor) and xy.device.type == "cpu":
+        return torch.tensor(values, dtype=xy.dtype)
+    if isinstance(xy, torch.Tensor):  # made on the device: a copy to it would make the processor wait
+        return torch.stack([xy.new_full((), value) for value in values])
     return np.asarray(values, dtype=xy.dtype)
 
 

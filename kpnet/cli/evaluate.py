@@ -19,6 +19,7 @@ from kpnet.cli.options import (
     ScalesOption,
     ShiftOption,
     WithOption,
+    WorkersOption,
     parse_format,
     parse_test_time,
 )
@@ -63,9 +64,11 @@ def evaluate(
     scales: ScalesOption = "1",
     shift: ShiftOption = 0.0,
     batch_size: BatchOption = 64,
+    workers: WorkersOption = None,
 ) -> None:
     """Measure a model on labelled data: score, RMSE, NME, PCK, calibration of the confidence, per-keypoint results."""
     from kpnet.cli.printing import print_groups, print_image_pixels, print_measures, print_points, print_reliability
+    from kpnet.config.loading import run_config
     from kpnet.core.files import plain
     from kpnet.core.outputs import output_file
     from kpnet.core.runtime import best_device
@@ -88,7 +91,10 @@ def evaluate(
         for path, option in ((plot, "--plot"), (coco_results, "--coco-results")):
             if path is not None:
                 outputs.enter_context(output_file(path, option, read))
-        predictions = predict_dataset(model, dataset, batch_size, test_time)
+        if workers is None:
+            trained = run_config(run)
+            workers = 0 if trained is None else trained.data.workers
+        predictions = predict_dataset(model, dataset, batch_size, test_time, workers)
         measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
         if coco_results is not None:
             from kpnet.evaluation.coco import coco_measures, write_results

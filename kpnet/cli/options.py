@@ -50,6 +50,9 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Delete an existing r
 # Options of a trained model
 
 BatchOption = Annotated[int, typer.Option(min=1, help="Images per batch.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, max=1024, help="Processes that load images; by default as in the run's training.")
+]
 WithOption = Annotated[
     list[Path] | None, typer.Option("--with", metavar="RUN", help="Average with this run too; may be repeated.")
 ]

@@ -173,6 +173,8 @@ class DataConfig(StrictModel):
     """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order; left and right labels swap in mirrored images."""
+    device_transforms: bool = False
+    """Augment whole batches on the training's device; what it cannot do there is named, and stays on the CPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load and augment samples in the background; 0: none."""
 
@@ -243,6 +245,8 @@ class TrainConfig(StrictModel):
     """Learning-rate decay per backbone stage, counted from the head; 1: none."""
     average: Average | None = None
     """Weight averaging, which the saved model uses; `ema` if no name is given. null (the default): none."""
+    compile: bool = False
+    """Compile the network and its loss (`torch.compile`); where that fails, they run as they are, with a warning."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None

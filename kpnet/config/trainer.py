@@ -137,8 +137,9 @@ class TrainerConfig(StrictModel):
     """Number of machines."""
     strategy: Literal["auto", "ddp", "ddp_fork", "ddp_notebook"] = "auto"
     """How several devices train together; auto: `ddp`, in a notebook `ddp_notebook`."""
-    precision: Precision = "32-true"
-    """Bits that the network computes in; auto: bfloat16 autocast where the hardware supports it, else 32 bits."""
+    precision: Precision | None = None
+    """Bits that the network computes in; null: bfloat16 autocast on a GPU that computes in it, else 32 bits; auto: on
+    a CPU too."""
     logger: Loggers = [TensorBoard()]  # noqa: RUF012 (pydantic copies it)
     """Where measures, hyper-parameters and images go besides `metrics.csv`: one logger or several; null: nowhere."""
     max_steps: Count | None = None

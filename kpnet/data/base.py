@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from kpnet import coordinates
@@ -49,6 +51,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
 
     skeleton: Skeleton
     cropper: Cropper | None = None
+    _gives_bytes: bool = False
 
     def __init__(
         self,
@@ -211,6 +214,16 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         self._epoch.fill_(epoch)
 
+    def in_bytes(self) -> Self:
+        """Return a copy whose items have `image` as uint8, a quarter as large; `unit_images` converts it.
+
+        Returns:
+            The copy, which shares everything else, the epoch included.
+        """
+        copied = copy.copy(self)
+        copied._gives_bytes = True
+        return copied
+
     def transform_of(self, index: int) -> Transform | None:
         """Return the augmentation of a sample.
 
@@ -309,7 +322,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         visible = coordinates.inside(xy, size) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
         return {
-            "image": _to_tensor(image),
+            "image": _planes(image) if self._gives_bytes else unit_images(_planes(image)),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
             "visible": torch.from_numpy(visible),
             "weight": torch.from_numpy(np.where(visible, weight, 0).astype(np.float32)),
@@ -318,13 +331,25 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         }
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Convert uint8 (H, W) or (H, W, C) to float32 (C, H, W) in [0, 1], contiguous."""
+def unit_images(images: Tensor) -> Tensor:
+    """Convert bytes to grey values of [0, 1], on whatever device they are.
+
+    Args:
+        images: Images of any shape, uint8; those of another dtype stay as they are.
+
+    Returns:
+        The images, float32.
+    """
+    return images.to(torch.float32).mul_(1 / 255) if images.dtype == torch.uint8 else images
+
+
+def _planes(image: np.ndarray) -> Tensor:
+    """Convert uint8 (H, W) or (H, W, C) to uint8 (C, H, W), contiguous."""
     if image.dtype != np.uint8:
         raise KpnetError(f"expected an image uint8 (H, W) or (H, W, C), found {image.dtype} {image.shape}")
     planes = np.empty((1 if image.ndim == 2 else image.shape[2], *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes))  # the quickest way, the copy into a batch included
-    return torch.from_numpy(planes).to(torch.float32).mul_(1 / 255)
+    return torch.from_numpy(planes)
 
 
 # Arguments that kpnet passes to a format's constructor. Other keyword-only ones are the options of `data.format`.

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from kpnet.data.formats.detect import detect_format
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.data.wrappers.windows import Windows
+
+if TYPE_CHECKING:
+    from kpnet.data.transforms.device import DeviceAugment
 
 _log = logging.getLogger("kpnet")
 
@@ -107,7 +110,7 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
         settings = data.model_copy(update={key: value for key, value in own.items() if value is not None})
         dataset = _open(settings, entry.file, skeleton, common)
         skeleton = dataset.skeleton if skeleton is None else skeleton
-        transform = _augmentation(settings, skeleton) if augment else None
+        transform = _augmentation(settings, config.model, skeleton) if augment else None
         parts.append(ConcatPart(_source_name(settings, entry.file), dataset, entry.limit, entry.weight, transform))
     assert skeleton is not None
     joined = ConcatDataset(skeleton, parts, **common)
@@ -242,12 +245,42 @@ def _cropper(data: DataConfig, model: ModelConfig, *, jitter: bool) -> Cropper |
     return Cropper(data.crop.by, model.box_scale, shift, scale)
 
 
-def _augmentation(data: DataConfig, skeleton: Skeleton) -> Transform | None:
-    if not data.transforms:
+def _augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Transform | None:
+    """Return the augmentation that runs on the CPU."""
+    on_device = device_augmentation(data, model, skeleton)
+    transforms = data.transforms if on_device is None else on_device.on_cpu
+    if not transforms:
         return None
     from kpnet.data.transforms.augment import Augment
 
-    return Augment(data.transforms, skeleton)
+    return Augment(transforms, skeleton)
+
+
+def device_augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> DeviceAugment | None:
+    """Build the augmentation that runs on the device of the training.
+
+    Args:
+        data: The section of the config.
+        model: The model's config, for the size of the images.
+        skeleton: The keypoints of the samples.
+
+    Returns:
+        The augmentation, or None without `data.device_transforms`.
+
+    Raises:
+        KpnetError: A transform is wrong, or a training file has transforms of its own.
+    """
+    if not data.device_transforms:
+        return None
+    from kpnet.data.transforms.device import DeviceAugment
+
+    own = next((entry.file for entry in data.train if entry.transforms is not None), None)
+    if own is not None:
+        raise KpnetError(
+            f"data.device_transforms: {own} has transforms of its own, and a batch is augmented alike: give them in "
+            "data.transforms alone, or set device_transforms: false"
+        )
+    return DeviceAugment(data.transforms, skeleton, model.input_size)
 
 
 def _check_once(data: DataConfig) -> None:

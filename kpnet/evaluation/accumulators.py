@@ -14,6 +14,37 @@ from kpnet.metrics import MEASURES, check_points, overall_measures
 from kpnet.models.loss_terms import LossTerms
 
 
+class WeightedMean(Metric):
+    """A weighted mean over batches and ranks, such as that of the loss over an epoch.
+
+    Unlike torchmetrics' `MeanMetric` it does not look for NaN in each update, for which a GPU would have to wait: a
+    value that is not finite makes the mean so, unless its weight is 0.
+    """
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, weights: Tensor) -> None:
+        """Add values.
+
+        Args:
+            values: Values of any shape.
+            weights: Their weights, of a shape that broadcasts to it; bool or whole numbers too.
+        """
+        self.total += torch.where(weights > 0, values * weights, 0).sum()
+        self.weight += weights.broadcast_to(values.shape).sum()
+
+    def compute(self) -> Tensor:
+        """Return the mean of everything that was added, a scalar; NaN where the weights sum to 0."""
+        return self.total / self.weight
+
+
 class KeypointMetric(Metric):
     """One measure of accumulated predictions, over all ranks.
 

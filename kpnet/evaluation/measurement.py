@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from kpnet.coordinates import normalized_distance_to_pixel, normalized_to_pixel
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
+from kpnet.data.base import unit_images
+from kpnet.data.workers import evaluation_workers
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
@@ -48,6 +50,7 @@ def predict_dataset(
     dataset: KeypointDataset,
     batch_size: int = 64,
     test_time: TestTime | None = None,
+    workers: int = 0,
 ) -> Predictions:
     """Predict every sample of a dataset.
 
@@ -56,6 +59,7 @@ def predict_dataset(
         dataset: The samples.
         batch_size: Images per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
+        workers: Processes that load images in the background; 0: none.
 
     Returns:
         The predictions and the truth, in the dataset's order.
@@ -65,8 +69,16 @@ def predict_dataset(
     """
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     predicted, targets, visible, matrices = [], [], [], []
-    for batch in DataLoader(dataset, batch_size=batch_size):
-        predicted.append(model.infer(batch["image"].to(device), test_time))
+    in_bytes = dataset.in_bytes()
+    loader = DataLoader(
+        in_bytes,
+        batch_size=batch_size,
+        num_workers=evaluation_workers(in_bytes, workers, batch_size),
+        pin_memory=device.type == "cuda",
+    )
+    for batch in loader:
+        images = unit_images(batch["image"].to(device, non_blocking=True))
+        predicted.append(replace(model.infer(images, test_time), heatmaps=None))
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])
@@ -112,6 +124,7 @@ def evaluate(
     nme: str | tuple[str, str] | None = None,
     failure_threshold: float = FAILURE_THRESHOLD,
     min_confidence: float | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Measure a model on labelled data, in pixels of the model's input.
 
@@ -124,6 +137,8 @@ def evaluate(
         nme: What the NME divides by; see `kpnet.metrics.normalizers`.
         failure_threshold: NME above which an image counts as failed.
         min_confidence: Also measure the points of at least this confidence on their own.
+        workers: Processes that load images in the background; 0: none. Where processes are spawned, as on Windows, the
+            calling script needs `if __name__ == "__main__":`.
 
     Returns:
         The measures of `kpnet.metrics.evaluate_points`. `reliability` is added where the model predicts covariances
@@ -143,7 +158,7 @@ def evaluate(
         model = load_ensemble(model, fold=True).to(best_device())
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
-    predictions = predict_dataset(model, data, batch_size, test_time)
+    predictions = predict_dataset(model, data, batch_size, test_time, workers)
     return evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
 
 

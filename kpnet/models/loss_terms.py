@@ -17,10 +17,12 @@ class LossTerms(NamedTuple):
     Attributes:
         values: Weighted terms (T,); their sum is the loss.
         counts: How many points each is a mean over (T,), float.
+        named: Name of each term of the head's loss to its weighted value.
     """
 
     values: Tensor
     counts: Tensor
+    named: Mapping[str, Tensor] = {}
 
     def weighted(self, everywhere: Tensor) -> Tensor:
         """Return the loss to differentiate in one of several processes.
@@ -57,7 +59,7 @@ def pair_terms(terms: Mapping[str, Tensor], counts: Mapping[str, Tensor], weight
     zero = weight.new_zeros(())
     values = [*(terms.get(name, zero) for name in counts), torch.stack(others).sum() if others else zero]
     numbers = [*counts.values(), (weight > 0).sum() if others else zero]
-    return LossTerms(torch.stack(values), torch.stack([number.to(torch.float32) for number in numbers]))
+    return LossTerms(torch.stack(values), torch.stack([number.to(torch.float32) for number in numbers]), terms)
 
 
 def in_ddp_forward() -> bool:

@@ -6,7 +6,6 @@ import copy
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,9 +18,8 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data import KeypointDataset
+from kpnet.data.workers import SHARED_MEMORY, fitting_workers
 
-SHARED_MEMORY = Path("/dev/shm")  # where workers put their batches, on Linux; containers often have 64 MB there
-PREFETCHED = 2  # batches that each worker has ready
 UNCOUNTED = "uncounted"  # key of a batch whose images do not count
 PROBES = 8  # training samples that are read before anything is written
 
@@ -36,27 +34,6 @@ def probe(dataset: KeypointDataset) -> None:
 def sharing_loaders(trainer: pl.Trainer, has_val: bool) -> int:
     """Return how many loaders share a machine's memory: each of its processes has one, or two with validation data."""
     return trainer.world_size // trainer.num_nodes * (1 + has_val)
-
-
-def fitting_workers(dataset: KeypointDataset, workers: int, batch_size: int, sharing: int = 1) -> int:
-    """Return how many of a loader's workers the shared memory has room for.
-
-    A worker that finds none is killed by a bus error, and the training with it.
-
-    Args:
-        dataset: The data, whose first sample is as large as the others.
-        workers: The workers that are asked for.
-        batch_size: Samples of a batch.
-        sharing: Loaders that share the memory.
-
-    Returns:
-        At most `workers`; 0 where not even one fits.
-    """
-    if not workers or not SHARED_MEMORY.is_dir():
-        return workers
-    sample = sum(value.nbytes for value in dataset[0].values() if isinstance(value, Tensor))
-    batches = shutil.disk_usage(SHARED_MEMORY).free // sharing // max(1, sample * min(batch_size, len(dataset)))
-    return max(0, min(workers, (batches - 1) // PREFETCHED))  # one more is being used
 
 
 def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int, sharing: int = 1) -> str | None:
@@ -231,9 +208,10 @@ class Loaders(pl.LightningDataModule):
     def _loader(self, dataset: KeypointDataset, **batches: Any) -> DataLoader[Any]:
         assert self.trainer is not None
         sharing = sharing_loaders(self.trainer, self.val is not None)
-        workers = fitting_workers(dataset, self.config.data.workers, self.config.train.batch_size, sharing)
+        in_bytes = dataset.in_bytes()  # the module converts them, on its device
+        workers = fitting_workers(in_bytes, self.config.data.workers, self.config.train.batch_size, sharing)
         return DataLoader(
-            dataset,
+            in_bytes,
             **batches,
             num_workers=workers,
             persistent_workers=workers > 0,

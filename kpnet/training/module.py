@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from kpnet.config.schema import TrainConfig
-from kpnet.core.errors import KpnetError, NotFiniteError
-from kpnet.evaluation.accumulators import KeypointMetrics, LossMean
+from kpnet.core.errors import KpnetError, NotFiniteError, first_line
+from kpnet.data.base import unit_images
+from kpnet.evaluation.accumulators import KeypointMetrics, LossMean, WeightedMean
 from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.loss_terms import LossTerms
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
+from kpnet.training.loss_monitor import LossMonitor, StepLoss
 from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
 
+if TYPE_CHECKING:  # it imports albumentations
+    from kpnet.data.transforms.device import DeviceAugment
+
 Batch = dict[str, Any]
+log = logging.getLogger("kpnet")
 
 
 class SaturationCheck(torch.nn.Module):
@@ -35,28 +44,31 @@ class SaturationCheck(torch.nn.Module):
         super().__init__()
         self.register_buffer("sum", torch.zeros(points, 2))
         self.register_buffer("count", torch.zeros(points, 1))
-        self.network, self.mean_face = MeanMetric(), MeanMetric(nan_strategy="disable")
+        self.network, self.mean_face = WeightedMean(), WeightedMean()
 
     def update(self, epoch: int, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
         """Find the mean face in epoch 0, compare with it in epoch 1; points (B, K, 2), visible (B, K)."""
         if epoch == 0:
             self.sum += (target * visible[..., None]).sum(0)
             self.count += visible.sum(0)[:, None]
-        elif visible.any():
+        else:
             mean = self.sum / self.count.clamp(min=1)
-            self.network.update((target - predicted).square().mean(-1)[visible])
-            self.mean_face.update((target - mean).square().mean(-1)[visible])
+            self.network.update((target - predicted).square().mean(-1), visible)
+            self.mean_face.update((target - mean).square().mean(-1), visible)
 
 
 class KeypointModule(pl.LightningModule):
-    """Trains a KeypointModel on batches of a KeypointDataset."""
+    """Trains a KeypointModel on batches of a KeypointDataset, which are augmented here by `data.device_transforms`."""
 
-    def __init__(self, model: KeypointModel, config: TrainConfig) -> None:
+    def __init__(self, model: KeypointModel, config: TrainConfig, augment: DeviceAugment | None = None) -> None:
         super().__init__()
         self.model = model
         self.config = config
         terms = 1 + len(model.head.denominators(torch.zeros(1, len(model.skeleton))))
         self.train_loss, self.val_loss = LossMean(terms), LossMean(terms)
+        self.augment = augment
+        self._compiled: Callable[..., Any] | None = None
+        self.monitor = LossMonitor()
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
         self.shares = torch.zeros(())  # of the batches that make the next step
@@ -101,17 +113,46 @@ class KeypointModule(pl.LightningModule):
             seed_epoch(self.config.seed, self.current_epoch, self.global_rank)
             self.train_loss.reset()
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Convert the bytes of images on the device: a quarter is sent."""
+        return {**batch, "image": unit_images(batch["image"])}
+
+    def _augmented(self, batch: Batch, batch_idx: int) -> Batch:
+        if self.augment is None:
+            return batch
+        numbers = (self.config.seed, self.current_epoch, self.global_rank, batch_idx)
+        seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+        return self.augment(batch, torch.Generator(self.device).manual_seed(seed))
+
+    def _compute(self, batch: Batch) -> tuple[HeadOutput, LossTerms]:
+        """Return `compute_terms`, by compiled code if `train.compile` says so and it compiles."""
+        tensors = {key: batch[key] for key in ("image", "keypoints", "visible", "weight")}
+        if not self.config.compile:
+            return compute_terms(self.model, tensors)
+        if self._compiled is None:
+            self._compiled = torch.compile(compute_terms)
+        try:
+            return self._compiled(self.model, tensors)
+        except RuntimeError as error:
+            if not _is_of_the_compiler(error):
+                raise
+            cause = getattr(error, "inner_exception", error)  # what a backend raised
+            log.warning("train.compile: %s; the network runs as it is", first_line(cause, with_type=True))
+            self._compiled = compute_terms
+            return compute_terms(self.model, tensors)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self.model.output(batch["image"])
-        terms = self.model.loss_terms(batch, output)
+        batch = self._augmented(batch, batch_idx)
+        output, terms = self._compute(batch)
         loss = terms.values.detach().sum()
         everywhere = self._over_ranks(torch.cat([loss[None], terms.counts]))  # (ranks, 1 + terms)
-        if not torch.isfinite(everywhere[:, 0]).all():
-            self.not_finite(output, batch)
+        if (last := self.check_loss()) is not None:
+            # On the CPU already: of a value on a GPU, Lightning would make a number in each step.
+            self.log("loss", last.ranks[self.global_rank], prog_bar=True, logger=False)
+        self.monitor.send(self.current_epoch, self.global_step, everywhere[:, 0], terms.named)
         self.train_loss.update(terms)
         if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
-        self.log("loss", loss, prog_bar=True, logger=False)
         return self._share(terms.weighted(everywhere[:, 1:]), everywhere[:, 1:].sum())
 
     def _share(self, loss: Tensor, points: Tensor) -> Tensor:
@@ -136,14 +177,16 @@ class KeypointModule(pl.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered.view(-1, len(values))
 
-    def not_finite(self, output: HeadOutput, batch: Batch) -> None:
+    def check_loss(self) -> StepLoss | None:
+        """Return the loss of the step before, and raise if it is not finite, in every process alike."""
+        last = self.monitor.receive()
+        if last is not None and not last.is_finite():
+            self.not_finite(last)
+        return last
+
+    def not_finite(self, last: StepLoss) -> None:
         """Raise a NotFiniteError that names the terms of the loss."""
-        terms = self.model.head.loss(output, batch["keypoints"], batch["weight"])
-        named = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise NotFiniteError(
-            f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step} ({named}): "
-            f"{self._remedy()}; the last good model is kept"
-        )
+        raise NotFiniteError(f"the loss is not finite {last.describe()}: {self._remedy()}; the last good model is kept")
 
     def _remedy(self) -> str:
         if next(self.model.parameters()).dtype == torch.float16:  # in which Adam's epsilon is 0
@@ -152,6 +195,7 @@ class KeypointModule(pl.LightningModule):
 
     def check_epoch(self, loss: float) -> None:
         """Raise if an epoch had nothing to learn from, so that its mean loss is NaN, or spoiled the weights."""
+        self.check_loss()
         if math.isnan(loss):
             raise KpnetError(
                 f"epoch {self.current_epoch + 1}: no training image has a labelled point: look at data.transforms, "
@@ -169,6 +213,7 @@ class KeypointModule(pl.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
+        self.check_loss()
         self.val_loss.reset()
         self.val_metrics.reset()
 
@@ -186,6 +231,18 @@ class KeypointModule(pl.LightningModule):
         if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def compute_terms(model: KeypointModel, batch: Batch) -> tuple[HeadOutput, LossTerms]:
+    """Return the output of a model for a batch, and the terms of its loss; one graph for `torch.compile`."""
+    output = model.output(batch["image"])
+    return output, model.loss_terms(batch, output)
+
+
+def _is_of_the_compiler(error: RuntimeError) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 def seed_epoch(seed: int, epoch: int, rank: int) -> None:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics import MeanMetric
 
 from kpnet import plot
 from kpnet.config.pretraining import PretrainConfig, PretrainSettings
@@ -21,12 +20,15 @@ from kpnet.core.console import PlainConsole
 from kpnet.core.errors import NotFiniteError
 from kpnet.core.files import write_json
 from kpnet.core.runtime import evaluation_mode
+from kpnet.data.base import unit_images
 from kpnet.data.unlabelled import UnlabelledImages, build_images
+from kpnet.evaluation.accumulators import WeightedMean
 from kpnet.models.autoencoder import Autoencoder, check_mask, corrupt
 from kpnet.models.memory_format import set_memory_format
 from kpnet.training.callbacks import MetricsLogger
 from kpnet.training.freezing import ParameterGroup
 from kpnet.training.loaders import UNCOUNTED, Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
+from kpnet.training.loss_monitor import LossMonitor, StepLoss
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
 from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
@@ -50,7 +52,8 @@ class PretrainModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.settings = settings
-        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.train_loss, self.val_loss = WeightedMean(), WeightedMean()
+        self.monitor = LossMonitor()
         self.generator: torch.Generator | None = None  # for the validation's noise and masks
 
     def corrupt(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -62,30 +65,41 @@ class PretrainModule(pl.LightningModule):
             seed_epoch(self.settings.seed, self.current_epoch, self.global_rank)
             self.train_loss.reset()
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Convert the bytes of images on the device: a quarter is sent."""
+        return {**batch, "image": unit_images(batch["image"])}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch["image"]
         loss = F.mse_loss(self.model(self.corrupt(images)), images)
-        finite = torch.isfinite(loss.detach())
+        ranks = loss.detach().view(1)
         if torch.distributed.is_initialized():  # all ranks stop, or the others would wait for this one
-            finite = self.all_gather(finite)  # type: ignore[assignment]
-        if not finite.all():
-            raise NotFiniteError(
-                f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step}: "
-                f"lower train.optimizer.lr ({self.settings.optimizer.lr:g})"
-            )
-        self.train_loss.update(loss.detach(), len(images))
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+            ranks = self.all_gather(ranks).view(-1)  # type: ignore[union-attr]
+        if (last := self.check_loss()) is not None:
+            self.log("loss", last.ranks[self.global_rank], prog_bar=True, logger=False)
+        self.monitor.send(self.current_epoch, self.global_step, ranks)
+        self.train_loss.update(loss.detach(), torch.full_like(loss, len(images)))
         return loss
 
+    def check_loss(self) -> StepLoss | None:
+        """Return the loss of the step before, and raise if it is not finite, in every process alike."""
+        last = self.monitor.receive()
+        if last is not None and not last.is_finite():
+            raise NotFiniteError(
+                f"the loss is not finite {last.describe()}: lower train.optimizer.lr ({self.settings.optimizer.lr:g})"
+            )
+        return last
+
     def on_validation_epoch_start(self) -> None:
+        self.check_loss()
         self.val_loss.reset()
         # The same noise and masks each time, so that the losses of two epochs compare.
         self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images = batch["image"]
-        count = 0 if UNCOUNTED in batch else len(images)
-        self.val_loss.update(F.mse_loss(self.model(self.corrupt(images, self.generator)), images), count)
+        loss = F.mse_loss(self.model(self.corrupt(images, self.generator)), images)
+        self.val_loss.update(loss, torch.full_like(loss, 0 if UNCOUNTED in batch else len(images)))
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
@@ -109,6 +123,7 @@ class PretrainFolderCallback(MetricsLogger):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PretrainModule)
+        pl_module.check_loss()
         summary = f"  val loss {self.measured['val_loss']:.4g}" if self.measured else ""
         self.record(trainer, pl_module.train_loss.compute().item(), summary)
         if trainer.is_global_zero and self.draws(trainer):
@@ -171,7 +186,7 @@ def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[P
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)
     trainer = create_trainer(**run_arguments(config, folder, [callback], bar))
     sharing = sharing_loaders(trainer, val_set is not None)
-    warning = too_many_workers(train_set, config.data.workers, config.train.batch_size, sharing)
+    warning = too_many_workers(train_set.in_bytes(), config.data.workers, config.train.batch_size, sharing)
     if warning and is_main_process():
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     allow_unused_parameters(trainer, model, lambda: model(train_set[0]["image"][None]).square().mean())

@@ -18,7 +18,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
-from kpnet.data.build import build_splits, points_without_labels
+from kpnet.data.build import build_splits, device_augmentation, points_without_labels
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
@@ -112,6 +112,8 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
     _warn(_unused(model), console)
     probe(train_set)
+    augment = device_augmentation(config.data, config.model, train_set.skeleton)
+    _warn(None if augment is None else augment.describe(), console)
     _warn(check_freeze(model, config.train), console)
     config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
@@ -119,16 +121,16 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
     sharing = sharing_loaders(trainer, val_set is not None)
-    _warn(too_many_workers(train_set, config.data.workers, config.train.batch_size, sharing), console)
+    _warn(too_many_workers(train_set.in_bytes(), config.data.workers, config.train.batch_size, sharing), console)
     if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
         check_training_memory(model, config.train.batch_size)
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
-    module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train)
+    module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train, augment)
     loaders = Loaders(train_set, val_set, config, single=single)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
     model = module.model.float().eval()  # whatever the training's precision was
-    measures = _finish(folder, model, val_set) if trainer.is_global_zero else {}
+    measures = _finish(folder, model, val_set, config.data.workers) if trainer.is_global_zero else {}
     return TrainedRun(folder, model, measures)
 
 
@@ -162,9 +164,9 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
         console.print(text, style="yellow", soft_wrap=True)
 
 
-def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None) -> dict[str, Any]:
+def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, workers: int) -> dict[str, Any]:
     """Save the final model, its measures and the figures."""
-    measures = evaluate(model, val) if val is not None else {}
+    measures = evaluate(model, val, workers=workers) if val is not None else {}
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
     table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
     save_model(model, folder / "final", int(table.epoch.iloc[-1]), plain)

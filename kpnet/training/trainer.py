@@ -36,7 +36,7 @@ from kpnet.training.run_folder import create_run_folder
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 log = logging.getLogger("kpnet")
-DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+DTYPES: dict[str | None, torch.dtype] = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, checkpoint: Path | None) -> None:
@@ -106,8 +106,10 @@ def train_in_folder(
         except RuntimeError as error:
             if not is_oom_error(error):
                 raise
-            size = config.train.batch_size
-            raise KpnetError(f"out of memory at train.batch_size {size}: lower it; kpnet tune --batch-size") from None
+            way = "lower it"
+            if isinstance(config, Config):  # what `kpnet tune` takes
+                way = f"the largest batch that fits is found by kpnet tune {folder / 'config.yaml'} --batch-size"
+            raise KpnetError(f"out of memory at train.batch_size {config.train.batch_size}: {way}") from None
 
 
 def check_validation(trainer: TrainerConfig, has_val: bool, watchers: Mapping[str, Any]) -> None:
@@ -149,11 +151,16 @@ def check_batches(trainer: pl.Trainer, loaders: Loaders, config: Config | Pretra
 
 
 def resolve_precision(trainer: TrainerConfig) -> TrainerConfig:
-    """Replace `precision: auto` by bfloat16 autocast where the hardware supports it, else by 32 bits."""
-    if trainer.precision != "auto":
+    """Return a `trainer` section with the precision that null and `auto` mean on this machine.
+
+    `auto` is bfloat16 autocast where the hardware supports it, and null where that is a GPU.
+    """
+    if trainer.precision not in (None, "auto"):
         return trainer
     if on_gpu(trainer):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif trainer.precision is None:
+        return trainer  # 32 bits
     else:
         # A private function of torch; without it, 32 bits.
         native = platform.machine() in ("x86_64", "AMD64") and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
@@ -196,7 +203,7 @@ def trainer_arguments(trainer: TrainerConfig) -> dict[str, Any]:
     """Return Lightning's arguments of a `trainer` section; the rest of them is kpnet's own."""
     check_devices(trainer)
     # Lightning would convert the labels, too: see `KeypointModule`.
-    precision = "32-true" if trainer.precision in DTYPES else trainer.precision
+    precision = "32-true" if trainer.precision in (None, *DTYPES) else trainer.precision
     given = trainer.model_dump(exclude={"logger", "enable_progress_bar"}) | {"precision": precision}
     if trainer.sync_batchnorm is None:  # one GPU has nothing to synchronise with
         given["sync_batchnorm"] = on_gpu(trainer)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -24,13 +24,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from kpnet.config.schema import Config, TrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.heads import HeadOutput
+from kpnet.data.build import device_augmentation
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.loaders import Loaders, trains_on_one
+from kpnet.training.loss_monitor import StepLoss
 from kpnet.training.module import Batch, KeypointModule
 from kpnet.training.optim import build_optimizer
 from kpnet.training.trainer import DTYPES, create_trainer, fit, on_gpu, resolve_precision, trainer_arguments
+
+if TYPE_CHECKING:  # it imports albumentations
+    from kpnet.data.transforms.device import DeviceAugment
 
 LOWEST, HIGHEST = 1e-7, 10.0
 MIN_STEPS = 20
@@ -73,8 +77,10 @@ class BatchSize:
 class RangeTest(KeypointModule):
     """A KeypointModule that takes one step at each of `rates`; stages frozen in the first epoch stay frozen."""
 
-    def __init__(self, model: KeypointModel, config: TrainConfig, rates: np.ndarray) -> None:
-        super().__init__(model, config)
+    def __init__(
+        self, model: KeypointModel, config: TrainConfig, rates: np.ndarray, augment: DeviceAugment | None = None
+    ) -> None:
+        super().__init__(model, config, augment)
         self.rates = rates
         self.losses: list[list[float]] = [[] for _ in rates]  # of each step's batches
 
@@ -92,7 +98,7 @@ class RangeTest(KeypointModule):
         self.losses[self.trainer.global_step].append(loss.item())
         return loss
 
-    def not_finite(self, output: HeadOutput, batch: Batch) -> None:
+    def not_finite(self, last: StepLoss) -> None:
         self.trainer.should_stop = True
 
 
@@ -113,7 +119,9 @@ def find_lr(config: Config, data: KeypointDataset, steps: int = 100) -> tuple[LR
         KpnetError: The loss shows no rate at which it falls.
     """
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
-    module = RangeTest(assemble(config.model, data.skeleton), config.train, np.geomspace(LOWEST, HIGHEST, steps))
+    augment = device_augmentation(config.data, config.model, data.skeleton)
+    rates = np.geomspace(LOWEST, HIGHEST, steps)
+    module = RangeTest(assemble(config.model, data.skeleton), config.train, rates, augment)
     _run(module, config, data)
     means = np.array([np.mean(losses) if losses else math.nan for losses in module.losses])
     curve = suggest_lr(module.rates, means)
@@ -196,12 +204,13 @@ def find_batch_size(config: Config, data: KeypointDataset, most: int | None = No
     bound, found = min(most, len(data)), 0
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     model = assemble(config.model, data.skeleton)
+    augment = device_augmentation(config.data, config.model, data.skeleton)
     # Not from 1: a batch norm over one cell of one sample has no variance.
     for size in [2**power for power in range(1, bound.bit_length())] or [1]:
-        settings = config.train.model_copy(update={"batch_size": size})
-        module = RangeTest(model, settings, np.full(TRIED_STEPS, LOWEST))
+        tried = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+        module = RangeTest(model, tried.train, np.full(TRIED_STEPS, LOWEST), augment)
         try:
-            _run(module, config.model_copy(update={"train": settings}), data)
+            _run(module, tried, data)
         except RuntimeError as error:
             if not is_oom_error(error):
                 raise

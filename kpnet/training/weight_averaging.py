@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_avg_fn, get_ema_multi_avg_fn, get_swa_avg_fn
@@ -19,8 +20,8 @@ def weight_average(settings: EMA | SWA, epochs: int, half: bool = False) -> Weig
             min(int(settings.start * epochs), epochs - 1), **({"avg_fn": get_swa_avg_fn()} if half else {})
         )
     if half:
-        return Average(avg_fn=get_ema_avg_fn(settings.decay))
-    return Average(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
+        return MovingAverage(avg_fn=get_ema_avg_fn(settings.decay))
+    return MovingAverage(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
 
 
 class Average(WeightAveraging):
@@ -45,6 +46,37 @@ class Average(WeightAveraging):
         for weight, held in zip(weights, self._held, strict=True):
             weight.data.copy_(held)
         self._held = None
+
+
+class MovingAverage(Average):
+    """Averages the weights after each step."""
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average, as torch's `AveragedModel` does.
+
+        It asks a counter on the device whether it has begun, for which a GPU would have to wait twice in each step;
+        `_latest_update_step` is a number of Python's.
+        """
+        if trainer.global_step <= self._latest_update_step:  # gradients are still being accumulated
+            return
+        model = self._average_model
+        assert model is not None
+        averages = [*model.module.parameters(), *model.module.buffers()]
+        weights = [each.detach() for each in (*pl_module.parameters(), *pl_module.buffers())]
+        if not self._latest_update_step:
+            torch._foreach_copy_(averages, weights)
+        elif model.avg_fn is not None:
+            for average, weight in zip(averages, weights, strict=True):
+                average.copy_(model.avg_fn(average, weight, model.n_averaged))
+        elif model.multi_avg_fn is not None:
+            for dtype in {each.dtype for each in averages}:
+                chosen = [i for i, each in enumerate(averages) if each.dtype == dtype]
+                model.multi_avg_fn([averages[i] for i in chosen], [weights[i] for i in chosen], model.n_averaged)
+        model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
 
 class EndAverage(Average):

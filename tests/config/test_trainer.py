@@ -54,7 +54,7 @@ def test_a_value_and_its_round_trip(key: str, given: Any, expected: Any) -> None
         "devices": [0, -2, True, [], [0, 0], [-1], [0, "a"], "two", "0", 1.5, None, 10**30, [10**30], {}],
         "num_nodes": [0, 10**30],
         "strategy": ["ddp_spawn", "fsdp", "deepspeed", {"find": False}],
-        "precision": [12, "fp16", True, None, "transformer-engine"],
+        "precision": [12, "fp16", True, "transformer-engine"],
         "logger": ["wnadb", True, 3, {"name": "wandb", "porject": "a"}, {"name": "wandb", "_target_": "os.system"}],
         "max_steps": [0, -1, 2.5, 10**30],
         "max_time": [216000, "1 day", "00:00:00:00", {"days": 1}],

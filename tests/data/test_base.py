@@ -19,6 +19,8 @@ from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
+from kpnet.data.base import unit_images
+from kpnet.data.transforms.augment import Augment
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset
 
@@ -272,3 +274,17 @@ def test_boxes_instances_and_visibility_come_through_joining_and_folds() -> None
     assert fold.box(1) is None
     assert fold.instance(0) == 1
     assert fold.visibility(0).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_become_the_same_grey_values(channels: int) -> None:
+    """A copy gives bytes, in the epoch of the dataset; converted, they are what the dataset gives."""
+    dataset = SyntheticFaces(2, in_channels=channels, transform=Augment(["D4"], SyntheticFaces(1).skeleton))
+    in_bytes = dataset.in_bytes()
+    dataset.set_epoch(3)
+    item, raw = dataset[1], in_bytes[1]
+    assert raw["image"].dtype == torch.uint8
+    assert torch.equal(unit_images(raw["image"]), item["image"])
+    assert torch.equal(raw["keypoints"], item["keypoints"])
+    assert unit_images(item["image"]) is item["image"]
+    assert dataset[1]["image"].dtype == torch.float32

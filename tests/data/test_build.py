@@ -18,6 +18,7 @@ from kpnet.data.build import (
     build_splits,
     build_train,
     build_val,
+    device_augmentation,
     open_dataset,
     points_without_labels,
 )
@@ -180,3 +181,16 @@ def test_points_without_any_label_are_found(tmp_path: Path) -> None:
     assert "r" in points_without_labels(folds)
     with pytest.raises(KpnetError, match=r"c\.csv"):
         points_without_labels(build_train(config({**data, "train": ["a.csv", "c.csv"], "skeleton": ["p", "q"]})))
+
+
+def test_transforms_of_the_device_do_not_run_on_the_cpu_too() -> None:
+    data = {"format": "synthetic", "train": 4, "transforms": ["CLAHE", "HorizontalFlip"], "device_transforms": True}
+    config = load_config({"model": {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1}, "data": data})
+    train = build_train(config)
+    augment = device_augmentation(config.data, config.model, train.skeleton)
+    assert augment is not None
+    assert (augment.on_cpu, augment.names) == (["CLAHE"], ["HorizontalFlip"])
+    assert [step.name for step in train.parts[0].transform.steps] == ["CLAHE"]  # type: ignore[union-attr]
+    config.data.train[0].transforms = ["GaussNoise"]
+    with pytest.raises(KpnetError, match=r"data\.device_transforms: 4 has transforms of its own"):
+        build_train(config)

@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.two_ranks import TINY
+from support.two_ranks import TINY, TWO, train_on_two
 
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.training.supervised import train
 
-TWO = ("trainer.devices=2", "trainer.strategy=ddp_fork", "train.batch_size=4")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "hardest": ("model.head={name: regression, loss: {l1: 1}, hardest: 3}",),
     "ema and one_cycle": ("train.average={name: ema, decay: 0.9}", "train.schedule=one_cycle"),
@@ -51,21 +50,21 @@ def same(one: Path, two: Path) -> None:
 def test_they_train_as_one(tmp_path: Path, option: str) -> None:
     """The ranks have unequal numbers of visible points, as some leave the image."""
     train(tiny(*OPTIONS[option]), out=tmp_path / "one")
-    train(tiny(*OPTIONS[option], *TWO), out=tmp_path / "two")
+    train_on_two(OPTIONS[option], tmp_path / "two")
     same(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
 def test_they_resume_as_one_and_not_on_another_number(tmp_path: Path) -> None:
     train(tiny(), out=tmp_path / "one")
-    train(tiny("train.epochs=1", *TWO), out=tmp_path / "two")
+    train_on_two(("train.epochs=1",), tmp_path / "two")
     with pytest.raises(
         KpnetError,
         match=r"a step of this run has 8 images, and train\.batch_size 4 on 1 device\(s\) makes steps of 4: .* "
         r"or trainer\.accumulate_grad_batches=2$",
     ):
         train(tiny("train.batch_size=4"), out=tmp_path / "two", resume=True)
-    train(tiny(*TWO), out=tmp_path / "two", resume=True)
+    train_on_two((), tmp_path / "two", resume=True)
     same(tmp_path / "one", tmp_path / "two")
     # One process that accumulates goes on with the same steps.
     train(tiny("train.epochs=3"), out=tmp_path / "one", resume=True)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch.multiprocessing
+
+from kpnet.config.loading import load_config
+from kpnet.training.supervised import train
+
+TWO = ("trainer.devices=2", "trainer.strategy=ddp_fork", "train.batch_size=4")
 TINY: dict[str, Any] = {
     "name": "tiny",
     "model": {
@@ -22,3 +29,13 @@ TINY: dict[str, Any] = {
     },
     "trainer": {"accelerator": "cpu", "logger": None},
 }
+
+
+def train_on_two(overrides: tuple[str, ...], out: Path, resume: bool = False) -> None:
+    """Train TINY in two processes, forked from a new one: a fork of one that has computed may wait for ever."""
+    torch.multiprocessing.start_processes(_train, ((*overrides, *TWO), out, resume), nprocs=1, start_method="spawn")
+
+
+def _train(_: int, overrides: tuple[str, ...], out: Path, resume: bool) -> None:
+    torch.set_num_threads(1)
+    train(load_config(TINY, overrides), out=out, resume=resume)

@@ -24,7 +24,6 @@ from kpnet.training.loaders import (
     NoSingleSample,
     Uncounted,
     UnpaddedDistributedSampler,
-    fitting_workers,
     too_many_workers,
     trains_on_one,
 )
@@ -84,7 +83,7 @@ def test_a_resumed_training_begins_in_its_own_epoch() -> None:
     resumed = [(b["index"].tolist(), b["image"].flatten().tolist()) for b in loaders(10, epoch=3).train_dataloader()]
     assert resumed == expected
     index, image = resumed[0]
-    assert image[0] == pytest.approx((30 + index[0]) / 255)
+    assert image[0] == 30 + index[0]
 
 
 def test_ranks_share_the_samples_of_an_epoch() -> None:
@@ -108,52 +107,24 @@ def test_without_validation_data_there_is_no_loader() -> None:
     assert [len(batch["index"]) for batch in val] == [4, 1]
 
 
-@pytest.mark.parametrize(
-    ("free", "asked", "expected"),
-    [(10**9, 4, 4), (64_000, 4, 0), (5 * 40_000, 4, 2), (5 * 40_000, 1, 1), (3 * 40_000 - 1, 4, 0), (0, 0, 0)],
-)
-def test_as_many_workers_as_the_shared_memory_has_room_for(
-    free: int, asked: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two batches of each are ready and one is used; a batch of ten samples of 1000 numbers is of 40 kB."""
-
-    class Thousand:
-        def __len__(self) -> int:
-            return 100
-
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            return {"image": torch.zeros(1, 10, 100), "name": "a"}
-
-    data: Any = Thousand()
-    shared = "kpnet.training.loaders.SHARED_MEMORY"
-    monkeypatch.setattr(shared, tmp_path)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
-    assert fitting_workers(data, asked, 10) == expected
-    warning = too_many_workers(data, asked, 10)
-    assert (warning is None) == (expected == asked)
-    assert warning is None or f"so {expected} are used" in warning
-    monkeypatch.setattr(shared, tmp_path / "not on this system")
-    assert fitting_workers(data, asked, 10) == asked
-
-
 @pytest.mark.parametrize(("ranks", "val", "expected"), [(1, None, 8), (1, 8, 4), (2, None, 4), (2, 8, 2)])
 def test_the_loaders_of_all_ranks_share_the_memory(
     ranks: int, val: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = loaders(8, ranks=ranks, val=val)
     made.config.data.workers = 8
-    batch = 4 * sum(value.nbytes for value in made.train[0].values() if isinstance(value, torch.Tensor))
-    monkeypatch.setattr("kpnet.training.loaders.SHARED_MEMORY", tmp_path)
+    batch = 4 * sum(value.nbytes for value in made.train.in_bytes()[0].values() if isinstance(value, torch.Tensor))
+    monkeypatch.setattr("kpnet.data.workers.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20 * batch))
     assert made.train_dataloader().num_workers == expected
     assert val is None or made.val_dataloader().num_workers == expected
-    assert "2 workers for each of 4 loaders, not of 8" in str(too_many_workers(made.train, 8, 4, 4))
+    assert "2 workers for each of 4 loaders, not of 8" in str(too_many_workers(made.train.in_bytes(), 8, 4, 4))
 
 
 def test_the_loaders_use_as_many_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = loaders(8, val=4)
     made.config.data.workers = 4
-    monkeypatch.setattr("kpnet.training.loaders.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("kpnet.data.workers.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     assert made.train_dataloader().num_workers == made.val_dataloader().num_workers == 0
 

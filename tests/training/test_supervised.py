@@ -13,12 +13,15 @@ from safetensors.torch import load_file
 
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
+from kpnet.config.trainer import TrainerConfig
 from kpnet.core.errors import KpnetError
 from kpnet.evaluation.measurement import evaluate
 from kpnet.models.build import load_model
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training import supervised as training
 from kpnet.training.callbacks import RunFolderCallback
 from kpnet.training.module import KeypointModule
+from kpnet.training.trainer import resolve_precision
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -143,6 +146,31 @@ def test_precision_auto_is_what_the_hardware_computes_in(
     assert seen == {native}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     training.train(config, out=tmp_path / "run", resume=True)  # the same recipe, wherever it goes on
+
+
+@pytest.mark.parametrize(
+    ("gpu", "native", "expected"), [(True, True, "bf16-mixed"), (True, False, "32-true"), (False, True, None)]
+)
+def test_precision_is_bfloat16_on_a_gpu_that_computes_in_it(
+    gpu: bool, native: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert resolve_precision(TrainerConfig()).precision == expected
+    assert resolve_precision(TrainerConfig(precision="32-true")).precision == "32-true"
+    assert resolve_precision(TrainerConfig(accelerator="cpu")).precision is None
+
+
+def test_memory_that_ends_says_how_to_find_the_largest_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(KeypointModel, "output", short)
+    config = tiny("train.epochs=1", "train.batch_size=6")
+    way = r"the largest batch that fits is found by kpnet tune \S+config\.yaml --batch-size"
+    monkeypatch.setattr("kpnet.training.supervised.trains_on_one", lambda *_: True)
+    with pytest.raises(KpnetError, match=rf"^out of memory at train\.batch_size 6: {way}$"):
+        training.train(config, out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true"])

@@ -28,7 +28,7 @@ def resize(before: Size, after: Size) -> Matrix:
 
 
 # x' = a x + b y, y' = c x + d y, each coordinate counted from its other end where the sign is negative
-_SYMMETRIES = {
+SYMMETRIES = {
     "e": [[1, 0], [0, 1]],
     "h": [[-1, 0], [0, 1]],
     "v": [[1, 0], [0, -1]],
@@ -41,9 +41,10 @@ _SYMMETRIES = {
 
 
 @lru_cache(64)
-def _symmetry(element: str, size: Size) -> Matrix:
+def symmetry_matrix(element: str, size: Size) -> Matrix:
+    """Return the 3x3 matrix of a mirror or turn of an image onto itself, a key of `SYMMETRIES`."""
     matrix = np.eye(3)
-    matrix[:2, :2] = _SYMMETRIES[element]
+    matrix[:2, :2] = SYMMETRIES[element]
     matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ (size[1] - 1, size[0] - 1)
     matrix.flags.writeable = False  # all callers share it
     return matrix
@@ -80,12 +81,14 @@ def _crop_and_pad(transform: Any, drawn: dict[str, Any], before: Size, after: Si
 
 
 GEOMETRIC: dict[str, ToMatrix] = {
-    "HorizontalFlip": lambda t, drawn, before, after: _symmetry("h", before),
-    "VerticalFlip": lambda t, drawn, before, after: _symmetry("v", before),
-    "Transpose": lambda t, drawn, before, after: _symmetry("t", before),
-    "D4": lambda t, drawn, before, after: _symmetry(drawn["group_element"], before),
-    "SquareSymmetry": lambda t, drawn, before, after: _symmetry(drawn["group_element"], before),
-    "RandomRotate90": lambda t, drawn, before, after: _symmetry(("e", "r90", "r180", "r270")[drawn["factor"]], before),
+    "HorizontalFlip": lambda t, drawn, before, after: symmetry_matrix("h", before),
+    "VerticalFlip": lambda t, drawn, before, after: symmetry_matrix("v", before),
+    "Transpose": lambda t, drawn, before, after: symmetry_matrix("t", before),
+    "D4": lambda t, drawn, before, after: symmetry_matrix(drawn["group_element"], before),
+    "SquareSymmetry": lambda t, drawn, before, after: symmetry_matrix(drawn["group_element"], before),
+    "RandomRotate90": lambda t, drawn, before, after: symmetry_matrix(
+        ("e", "r90", "r180", "r270")[drawn["factor"]], before
+    ),
     **dict.fromkeys(("Affine", "ShiftScaleRotate", "Rotate", "SafeRotate"), _affine),
     "Perspective": _perspective,
     **dict.fromkeys(("Pad", "PadIfNeeded"), _pad),

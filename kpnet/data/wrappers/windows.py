@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ class Windows(Subset):
 
     def set_epoch(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
+
+    def in_bytes(self) -> Self:
+        copied = super().in_bytes()
+        copied.dataset = self.dataset.in_bytes()
+        return copied
 
     def frames(self, index: int) -> np.ndarray:
         """Return the indices (T,) of the samples in the window around a sample."""
