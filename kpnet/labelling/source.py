@@ -143,7 +143,7 @@ def default_labels(base: Path, *, several: bool = False) -> Path:
     """
     table, coco = (base.with_name(base.name + suffix) for suffix in (".csv", ".json"))
     if is_label_file(coco):
-        if not os.path.lexists(table):
+        if not is_label_file(table):
             return coco
         _log.warning("%s: the labels in %s are not used; to go on with those, give --out %s", table, coco, coco)
         return table

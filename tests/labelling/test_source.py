@@ -124,3 +124,5 @@ def test_the_file_of_labels_that_is_there_is_taken(tmp_path: Path, caplog: pytes
         caplog.clear()
         assert open_source(tmp_path).labels.name == name
     assert "labels.csv: the labels in" in caplog.text
+    (tmp_path / "labels.csv").write_text("image,a_x,a_y\n")  # of another program
+    assert open_source(tmp_path).labels.name == "labels.json"
