@@ -34,10 +34,12 @@ def encoding_of(path: Path) -> Encoding:
         path: The file, which need not exist.
 
     Raises:
-        KpnetError: Its name has another ending.
+        KpnetError: Its name has another ending, or its folder does not exist.
     """
     if path.suffix.lower() not in (".csv", ".json"):
         raise KpnetError(f"{path}: expected a file of labels that ends in .csv or .json (COCO); give --out labels.csv")
+    if not path.parent.is_dir():
+        raise KpnetError(f"{path}: there is no folder {path.parent}; make it, or give another --out")
     return CsvRows() if path.suffix.lower() == ".csv" else CocoEntries(path.parent)
 
 
