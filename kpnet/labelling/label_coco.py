@@ -19,7 +19,16 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.coco import LABEL_MARK, NOTE, category_skeleton, category_values
 from kpnet.data.formats.instances import PERSON
 from kpnet.data.images import read_image_size
-from kpnet.labelling.label_rows import DECIMALS, Entry, Instance, check_names, is_coordinate, not_ours, parse_instance
+from kpnet.labelling.label_rows import (
+    DECIMALS,
+    Entry,
+    Instance,
+    check_names,
+    is_coordinate,
+    not_ours,
+    parse_box,
+    parse_instance,
+)
 
 Json = dict[str, Any]
 _INFO = {"description": "Labels of kpnet label", LABEL_MARK: 1}
@@ -46,7 +55,8 @@ class CocoEntries:
         self._info: Json = _INFO
         self._category: Json = {}
         self._skeleton: Skeleton | None = None  # of this category
-        self._images: dict[str, Json] = {}  # what the file has of each image, by its name
+        self._ids: dict[str, int] = {}  # of each image that the file has, by its name
+        self._rows: list[str] = []  # text of these images
 
     def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, tuple[Instance, ...]]]:
         try:
@@ -90,10 +100,11 @@ class CocoEntries:
         names: dict[int, str] = {}
         for number, each in enumerate(images):
             own, name = _check_id(each.get("id"), names, f"{path}: images[{number}]"), each.get("file_name")
-            if not isinstance(name, str) or not name or name in self._images or not _is_encodable(name):
+            if not isinstance(name, str) or not name or name in self._ids or not _is_encodable(name):
                 raise KpnetError(f"{path}: images[{number}]: file_name: expected a name of its own, found {show(name)}")
             names[own] = name
-            self._images[name] = each
+            self._ids[name] = own
+            self._rows.append(json.dumps(each))
         return names
 
     def lines(self, name: str, instances: tuple[Instance, ...]) -> tuple[str, ...]:
@@ -101,19 +112,20 @@ class CocoEntries:
 
     def text(self, entries: Iterable[tuple[str, Entry]], skeleton: Skeleton) -> str:
         labelled = [(name, entry.lines) for name, entry in entries if entry.lines]
-        free = max((image["id"] for image in self._images.values()), default=0) + 1
+        free = max(self._ids.values(), default=0) + 1
         for name, _ in labelled:
-            if name not in self._images:
-                self._images[name] = {"id": free, "file_name": name, **self._size(name)}
+            if name not in self._ids:
+                self._rows.append(json.dumps({"id": free, "file_name": name, **self._size(name)}))
+                self._ids[name] = free
                 free += 1
-        rows = [(self._images[name]["id"], line) for name, lines in labelled for line in lines]
+        rows = [(self._ids[name], line) for name, lines in labelled for line in lines]
         head = f'"category_id": {json.dumps(self._category_id)}, '
         annotations = ",\n".join(
             f'{{"id": {number}, "image_id": {image}, {head}{line[1:]}' for number, (image, line) in enumerate(rows, 1)
         )
         kept = _CATEGORY if skeleton == self._skeleton else ("id", "name", "supercategory")
         category = category_values(skeleton) | {key: self._category[key] for key in kept if key in self._category}
-        images = ",\n".join(map(json.dumps, self._images.values()))
+        images = ",\n".join(self._rows)
         return (
             f'{{"info": {json.dumps(self._info)},\n"categories": [\n{json.dumps(category)}\n],\n'
             f'"images": [\n{images}\n],\n"annotations": [\n{annotations}\n]}}\n'
@@ -200,14 +212,17 @@ def _read_instance(values: Json, count: int, category: Any) -> Instance:
     if not isinstance(corner_size, list) or len(corner_size) != 4 or not all(map(is_coordinate, corner_size)):
         raise KpnetError(f"bbox: expected four numbers, found {show(corner_size)}")
     x, y, width, height = corner_size
-    drawn = any(abs(a - b) > _SAME for a, b in zip(corner_size, _corner_size(instance), strict=True))
-    if drawn or note.get("has_box"):
-        box = [x - 0.5, y - 0.5, x + width - 0.5, y + height - 0.5]
-        instance = parse_instance({"points": points, "box": box}, count)
+    if note.get("has_box") or not _is_same(corner_size, _corner_size(instance)):
+        box = parse_box([x - 0.5, y - 0.5, x + width - 0.5, y + height - 0.5])
+        instance = Instance(instance.points, box)
     area = values.get("area", width * height)
     if not isinstance(area, (int, float)) or abs(area - width * height) > _SAME * max(width * height, 1):
         raise _lost(f"area: expected that of the bbox, found {show(area)}")
     return instance
+
+
+def _is_same(box: list[float], other: list[float]) -> bool:
+    return all(abs(a - b) <= _SAME for a, b in zip(box, other, strict=True))
 
 
 def _corner_size(instance: Instance) -> list[float]:
@@ -218,11 +233,11 @@ def _corner_size(instance: Instance) -> list[float]:
     if instance.box is not None:
         x0, y0, x1, y1 = instance.box
     else:
-        there = [(point.x, point.y) for point in instance.points if point is not None and point.x is not None]
-        if not there:
+        xs = [point.x for point in instance.points if point is not None and point.x is not None]
+        ys = [point.y for point in instance.points if point is not None and point.y is not None]
+        if not xs:
             return [0.0] * 4
-        x0, y0 = (min(axis) - 0.5 for axis in zip(*there, strict=True))
-        x1, y1 = (max(axis) + 0.5 for axis in zip(*there, strict=True))
+        x0, y0, x1, y1 = min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5
     return [round(value, DECIMALS) for value in (x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0)]
 
 

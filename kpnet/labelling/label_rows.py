@@ -111,14 +111,19 @@ def parse_instance(value: Any, count: int) -> Instance:
     if not isinstance(points, list) or len(points) != count:
         found = len(points) if isinstance(points, list) else show(points)
         raise KpnetError(f"points: expected a list of {count}, as the skeleton has, found {found}")
-    box = value.get("box")
-    if box is not None:
-        if not isinstance(box, list) or len(box) != 4 or not all(map(is_coordinate, box)):
-            raise KpnetError(f"box: expected four edges in pixels, found {show(box)}")
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise KpnetError(f"box: expected x0 < x1 and y0 < y1, found {show(box)}")
-        box = tuple(round(float(edge), DECIMALS) for edge in box)
-    return Instance(tuple(map(_parse_point, points)), box)
+    return Instance(tuple(map(_parse_point, points)), parse_box(value.get("box")))
+
+
+def parse_box(box: Any) -> tuple[float, float, float, float] | None:
+    """Check the edges of a box, as `parse_instances` does."""
+    if box is None:
+        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_coordinate, box)):
+        raise KpnetError(f"box: expected four edges in pixels, found {show(box)}")
+    x0, y0, x1, y1 = (round(float(edge), DECIMALS) for edge in box)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise KpnetError(f"box: expected x0 < x1 and y0 < y1, found {show(box)}")
+    return x0, y0, x1, y1
 
 
 def _parse_point(value: Any) -> Point | None:
@@ -136,7 +141,7 @@ def _parse_point(value: Any) -> Point | None:
 
 def is_coordinate(value: Any) -> bool:
     """Return whether a value is a number of pixels: neither NaN nor infinite, nor beyond any image."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LIMIT
+    return type(value) in (float, int) and abs(value) < _LIMIT
 
 
 def check_names(names: Sequence[str]) -> None:
