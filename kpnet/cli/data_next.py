@@ -60,7 +60,8 @@ def _images(data: Path, form: Any) -> tuple[list[Candidate], Callable[[int], np.
     if form is None and data.is_dir() and holds_only_images(data):
         source = open_folder(data, default_labels(data / "labels"))
         names = relative_names(source.images, source.labels)
-        labelled = read_labels(source.labels)[1] if source.labels.is_file() else {}
+        known = read_labels(source.labels)[1] if source.labels.is_file() else {}
+        labelled = {name for name, instances in known.items() if instances}
         found: list[Candidate] = [
             (i, partial(source.read, i), None) for i, name in enumerate(names) if name not in labelled
         ]

@@ -41,8 +41,11 @@ def label(
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames to take from a video.")] = 100,
     pick: Annotated[
-        Pick, typer.Option(help="Which of them: spread evenly, or as different from each other as possible.")
-    ] = Pick.evenly,
+        Pick | None,
+        typer.Option(
+            help="Which of them: spread evenly, or as different from each other as possible.", show_default="evenly"
+        ),
+    ] = None,
     form: FormatOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; if it is in use, the next one.")] = 8765,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,

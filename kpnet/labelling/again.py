@@ -11,7 +11,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.locking import locked
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.instances import PERSON
-from kpnet.labelling.labels import LabelFile
+from kpnet.labelling.labels import LabelFile, skeleton_path
 from kpnet.labelling.source import Source, open_labels
 
 
@@ -21,7 +21,7 @@ class Again:
 
     Attributes:
         source: The images, without labels; their file of labels is the new one.
-        skeleton: The keypoints of the first labels.
+        skeleton: The keypoints of the first labels, or those that the page made of them in an earlier call.
         first: The file of the first labels.
     """
 
@@ -58,7 +58,9 @@ def draw_again(source: Source, count: int, *, out: Path | None = None, skeleton:
     if count > len(labelled):
         raise KpnetError(f"--again: expected at most {len(labelled)}, the images with a person's points, found {count}")
     beside = path.with_name(f"{path.stem}_again{path.suffix}")
-    begun = open_labels(source, beside, first.skeleton) if beside.exists() else None
+    made = skeleton_path(beside)
+    own = Skeleton.load(made) if made.is_file() else first.skeleton
+    begun = open_labels(source, beside, own) if beside.exists() else None
     if not path.exists():
         with locked(path.with_name(f".{path.name}.lock"), path):
             first.set_skeleton(first.skeleton)  # writes the file
@@ -66,7 +68,7 @@ def draw_again(source: Source, count: int, *, out: Path | None = None, skeleton:
     known = [index for index in drawn if begun is not None and begun.instances(index)]
     chosen = {*known, *[index for index in drawn if index not in known][: max(count - len(known), 0)]}
     images = [source.images[index] for index in drawn if index in chosen]
-    return Again(Source(images, beside, inside=source.inside), first.skeleton, path)
+    return Again(Source(images, beside, inside=source.inside), own, path)
 
 
 def _by_person(labels: LabelFile, index: int) -> bool:

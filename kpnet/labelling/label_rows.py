@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 from kpnet.core.errors import KpnetError, few, shorten, show
 from kpnet.core.skeleton import Skeleton
-from kpnet.data.formats.instances import PERSON, PROPOSED
+from kpnet.data.formats.instances import PERSON, SOURCES
 from kpnet.data.formats.points_csv import BOX
 from kpnet.data.formats.writing import csv_text
 
-SOURCES = (PERSON, PROPOSED)
 DECIMALS = 4  # of a coordinate in the file
 MAX_INSTANCES, MAX_POINTS, MAX_NAME = 1000, 2000, 100
 _LIMIT = 1e6  # pixels; a coordinate beyond is none
@@ -55,13 +53,11 @@ class Entry(NamedTuple):
 
     Attributes:
         instances: The labels.
-        lines: Text of the image in each part of the file; empty if there is no label.
-        ids: Ids of the image and of each instance, where the file has ids.
+        lines: Text of each instance in the file; empty if there is no label.
     """
 
     instances: tuple[Instance, ...] = ()
     lines: tuple[str, ...] = ()
-    ids: tuple[int, ...] = ()
 
 
 class Encoding(Protocol):
@@ -73,16 +69,20 @@ class Encoding(Protocol):
 
     format: str
 
-    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, Entry]]:
-        """Return the keypoints, and the entry of each image by its name; raise KpnetError if the file is another's."""
+    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, tuple[Instance, ...]]]:
+        """Return the keypoints, and the instances of each image by its name, of the file that this is made for.
+
+        Raises:
+            KpnetError: The file is another program's, or damaged.
+        """
         ...
 
-    def entry(self, name: str, instances: tuple[Instance, ...], before: Entry) -> Entry:
-        """Return the entry of an image that has other instances than `before`."""
+    def lines(self, name: str, instances: tuple[Instance, ...]) -> tuple[str, ...]:
+        """Return the text of each of an image's instances that is not empty."""
         ...
 
-    def text(self, entries: Iterable[Entry], skeleton: Skeleton) -> str:
-        """Return the whole file."""
+    def text(self, entries: Iterable[tuple[str, Entry]], skeleton: Skeleton) -> str:
+        """Return the whole file, of the images' names and entries."""
         ...
 
 
@@ -111,14 +111,19 @@ def parse_instance(value: Any, count: int) -> Instance:
     if not isinstance(points, list) or len(points) != count:
         found = len(points) if isinstance(points, list) else show(points)
         raise KpnetError(f"points: expected a list of {count}, as the skeleton has, found {found}")
-    box = value.get("box")
-    if box is not None:
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_coordinate, box)):
-            raise KpnetError(f"box: expected four edges in pixels, found {show(box)}")
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise KpnetError(f"box: expected x0 < x1 and y0 < y1, found {show(box)}")
-        box = tuple(round(float(edge), DECIMALS) for edge in box)
-    return Instance(tuple(map(_parse_point, points)), box)
+    return Instance(tuple(map(_parse_point, points)), parse_box(value.get("box")))
+
+
+def parse_box(box: Any) -> tuple[float, float, float, float] | None:
+    """Check the edges of a box, as `parse_instances` does."""
+    if box is None:
+        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_coordinate, box)):
+        raise KpnetError(f"box: expected four edges in pixels, found {show(box)}")
+    x0, y0, x1, y1 = (round(float(edge), DECIMALS) for edge in box)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise KpnetError(f"box: expected x0 < x1 and y0 < y1, found {show(box)}")
+    return x0, y0, x1, y1
 
 
 def _parse_point(value: Any) -> Point | None:
@@ -126,16 +131,17 @@ def _parse_point(value: Any) -> Point | None:
         return None
     if isinstance(value, list) and len(value) == 4:
         x, y, visibility, source = value
-        if source in SOURCES and visibility == 0 and x is None and y is None:
+        stated = source and source in SOURCES
+        if stated and visibility == 0 and x is None and y is None:
             return Point(None, None, 0, source)
-        if source in SOURCES and visibility in (1, 2) and _is_coordinate(x) and _is_coordinate(y):
+        if stated and visibility in (1, 2) and is_coordinate(x) and is_coordinate(y):
             return Point(round(float(x), DECIMALS), round(float(y), DECIMALS), int(visibility), source)
     raise KpnetError(f"point: expected null or x, y, visibility of 0 to 2 and source, found {show(value)}")
 
 
-def _is_coordinate(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and abs(value) < _LIMIT
+def is_coordinate(value: Any) -> bool:
+    """Return whether a value is a number of pixels: neither NaN nor infinite, nor beyond any image."""
+    return type(value) in (float, int) and abs(value) < _LIMIT
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -154,7 +160,7 @@ class CsvRows:
 
     format = "points_csv"
 
-    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, Entry]]:
+    def parse(self, path: Path, data: bytes) -> tuple[Skeleton, dict[str, tuple[Instance, ...]]]:
         rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
         try:
             names = names_of(next(rows, []))
@@ -177,10 +183,10 @@ class CsvRows:
                 found.setdefault(row[0], []).append(instance)
         except csv.Error as error:
             raise KpnetError(f"{path}: line {rows.line_num}: {error}") from None
-        return Skeleton.of_names(names), {name: Entry(tuple(instances)) for name, instances in found.items()}
+        return Skeleton.of_names(names), {name: tuple(instances) for name, instances in found.items()}
 
-    def entry(self, name: str, instances: tuple[Instance, ...], before: Entry) -> Entry:
-        lines = []
+    def lines(self, name: str, instances: tuple[Instance, ...]) -> tuple[str, ...]:
+        rows = []
         for instance in instances:
             if instance.is_empty:
                 continue
@@ -191,11 +197,12 @@ class CsvRows:
                     if point is None
                     else (_cell(point.x), _cell(point.y), str(point.visibility), point.source)
                 )
-            lines.append([name, *cells, *(("",) * 4 if instance.box is None else map(_cell, instance.box))])
-        return Entry(instances, (csv_text(lines),) if lines else ())
+            rows.append([name, *cells, *(("",) * 4 if instance.box is None else map(_cell, instance.box))])
+        return (csv_text(rows),) if rows else ()
 
-    def text(self, entries: Iterable[Entry], skeleton: Skeleton) -> str:
-        return "".join([csv_text([column_names(skeleton.names)]), *(line for each in entries for line in each.lines)])
+    def text(self, entries: Iterable[tuple[str, Entry]], skeleton: Skeleton) -> str:
+        header = csv_text([column_names(skeleton.names)])
+        return "".join([header, *(line for _, entry in entries for line in entry.lines)])
 
 
 def not_ours(path: Path) -> KpnetError:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError
@@ -33,15 +34,17 @@ def encoding_of(path: Path) -> Encoding:
         path: The file, which need not exist.
 
     Raises:
-        KpnetError: Its name has another ending.
+        KpnetError: Its name has another ending, or its folder does not exist.
     """
     if path.suffix.lower() not in (".csv", ".json"):
         raise KpnetError(f"{path}: expected a file of labels that ends in .csv or .json (COCO); give --out labels.csv")
+    if not path.parent.is_dir():
+        raise KpnetError(f"{path}: there is no folder {path.parent}; make it, or give another --out")
     return CsvRows() if path.suffix.lower() == ".csv" else CocoEntries(path.parent)
 
 
 def is_label_file(path: Path) -> bool:
-    """Return whether a file begins as `kpnet label` writes it."""
+    """Return whether a file looks as `kpnet label` writes it: by its header, or by its mark."""
     try:
         if path.suffix.lower() == ".json":
             return has_label_mark(path)
@@ -63,8 +66,57 @@ def read_labels(path: Path) -> tuple[Skeleton, dict[str, tuple[Instance, ...]]]:
     Raises:
         KpnetError: It is no such file, or a part of it is damaged.
     """
-    skeleton, found = encoding_of(path).parse(path, path.read_bytes())
-    return skeleton, {name: entry.instances for name, entry in found.items()}
+    content = read_content(path)
+    return content.skeleton, content.instances
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file of labels as it was read.
+
+    Attributes:
+        path: The file.
+        digest: Of its bytes.
+        stamp: Of the file's state, which changes with it.
+        encoding: How it is written.
+        skeleton: The keypoints.
+        instances: Instances of each image, by its name.
+    """
+
+    path: Path
+    digest: bytes
+    stamp: tuple[int, ...]
+    encoding: Encoding
+    skeleton: Skeleton
+    instances: dict[str, tuple[Instance, ...]]
+
+
+def read_content(path: Path, known: Content | None = None) -> Content:
+    """Read a file that `kpnet label` wrote.
+
+    Args:
+        path: The file.
+        known: What was read earlier; a file with the same bytes is not parsed again.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        KpnetError: It is no such file, or a part of it is damaged.
+    """
+    if not path.is_file():
+        raise KpnetError(f"{path}: expected a file of labels, found a folder or a broken link; give another --out")
+    stamp, data = _stamp_of(path), path.read_bytes()
+    digest = hashlib.blake2b(data).digest()
+    if known is not None and (known.path, known.digest) == (path, digest):
+        return replace(known, stamp=stamp)
+    encoding = encoding_of(path)
+    return Content(path, digest, stamp, encoding, *encoding.parse(path, data))
+
+
+def _stamp_of(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class StaleRevisionError(KpnetError):
@@ -86,6 +138,7 @@ class LabelFile:
         images: Name of each image, relative to the file's folder.
         skeleton: The keypoints. None: those of the file; without one they have to be set before the first change.
         start: Labels, by image, that a file that does not exist yet begins with.
+        known: What was read of the file earlier; it is parsed again only if it has changed.
 
     Attributes:
         path: The file.
@@ -103,6 +156,7 @@ class LabelFile:
         images: Sequence[str],
         skeleton: Skeleton | None = None,
         start: Mapping[int, tuple[Instance, ...]] | None = None,
+        known: Content | None = None,
     ) -> None:
         if skeleton is not None:
             check_names(skeleton.names)
@@ -115,10 +169,10 @@ class LabelFile:
         self._digest: bytes | None = None  # of the file as it was read or written; None: there is none
         self._stamp: tuple[int, ...] | None = None
         if os.path.lexists(path):
-            self._take(self._read())
+            self._take(read_content(path, known))
         else:
             for index, instances in (start or {}).items():
-                self._entries[index] = self.encoding.entry(self.images[index], tuple(instances), Entry())
+                self._entries[index] = _entry(self.encoding, self.images[index], tuple(instances))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -130,7 +184,7 @@ class LabelFile:
     def labelled_counts(self) -> list[int]:
         """Return how many points of each image are labelled, absent ones included; -1 where all of them are."""
         counts = []
-        for instances, *_ in self._entries:
+        for instances, _ in self._entries:
             counted = [sum(point is not None for point in instance.points) for instance in instances]
             whole = bool(counted) and min(counted) == len(instances[0].points)
             counts.append(-1 if whole else sum(counted))
@@ -159,7 +213,7 @@ class LabelFile:
                 raise KpnetError("there is no skeleton yet: make one first")
             self._check_unchanged()
             entries = [*self._entries]
-            entries[index] = self.encoding.entry(self.images[index], instances, entries[index])
+            entries[index] = _entry(self.encoding, self.images[index], instances)
             self._write(entries, self._others, self.skeleton)
             self._entries = entries
             self.revision += 1
@@ -185,7 +239,7 @@ class LabelFile:
             check_kept(str(self.path), old, every, skeleton)
 
             def moved(name: str, entry: Entry) -> Entry:
-                return self.encoding.entry(name, reorder_points(entry.instances, old, skeleton.names), entry)
+                return _entry(self.encoding, name, reorder_points(entry.instances, old, skeleton.names))
 
             entries = [moved(name, entry) for name, entry in zip(self.images, self._entries, strict=True)]
             others = {name: moved(name, entry) for name, entry in self._others.items()}
@@ -198,8 +252,11 @@ class LabelFile:
     def reload(self) -> int:
         """Read the file anew, after another program has changed it, and return the new revision."""
         with self._lock:
-            self._take(self._read() if os.path.lexists(self.path) else (None, {}))
-            if not os.path.lexists(self.path):
+            if os.path.lexists(self.path):
+                self._take(read_content(self.path))
+            else:
+                self.encoding = encoding_of(self.path)
+                self._entries, self._others = [Entry()] * len(self.images), {}
                 self._digest = self._stamp = None
             self.revision += 1
             return self.revision
@@ -220,37 +277,22 @@ class LabelFile:
             self.revision += 1
             return self.revision
 
-    def _read(self) -> tuple[Skeleton, dict[str, Entry]]:
-        if not self.path.is_file():
-            raise KpnetError(
-                f"{self.path}: expected a file of labels, found a folder or a broken link; give another --out"
-            )
-        stamp = self._stat()
-        data = self.path.read_bytes()
-        found = self.encoding.parse(self.path, data)
-        self._digest, self._stamp = hashlib.blake2b(data).digest(), stamp
-        return found
-
-    def _take(self, found: tuple[Skeleton | None, dict[str, Entry]]) -> None:
-        """Take over what the file holds."""
-        skeleton, by_name = found
-        taken: dict[str, Entry] = {}
-        if skeleton is not None:
-            own = self.skeleton = self.skeleton or skeleton
-            check_kept(str(self.path), skeleton.names, [entry.instances for entry in by_name.values()], own)
-            for name, entry in by_name.items():
-                taken[name] = self.encoding.entry(name, reorder_points(entry[0], skeleton.names, own.names), entry)
+    def _take(self, content: Content) -> None:
+        """Take over what the file holds, or nothing of it if it does not fit."""
+        own, encoding = self.skeleton or content.skeleton, content.encoding
+        check_kept(str(self.path), content.skeleton.names, list(content.instances.values()), own)
+        taken = {
+            name: _entry(encoding, name, reorder_points(instances, content.skeleton.names, own.names))
+            for name, instances in content.instances.items()
+        }
         self._entries = [taken.pop(name, Entry()) for name in self.images]
-        self._others = taken
-
-    def _stat(self) -> tuple[int, ...]:
-        found = self.path.stat()
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        self._others, self.skeleton, self.encoding = taken, own, encoding
+        self._digest, self._stamp = content.digest, content.stamp
 
     def _check_unchanged(self) -> None:
         """Raise ChangedFileError if the file is not as it was read or written."""
         try:
-            stamp: tuple[int, ...] | None = self._stat()
+            stamp: tuple[int, ...] | None = _stamp_of(self.path)
         except FileNotFoundError:
             stamp = None
         if stamp == self._stamp:
@@ -262,9 +304,14 @@ class LabelFile:
         raise ChangedFileError(f"{self.path}: was {what} by another program")
 
     def _write(self, entries: Sequence[Entry], others: Mapping[str, Entry], skeleton: Skeleton) -> None:
-        data = self.encoding.text([*entries, *others.values()], skeleton).encode("utf-8", "surrogateescape")
+        every = [*zip(self.images, entries, strict=True), *others.items()]
+        data = self.encoding.text(every, skeleton).encode("utf-8", "surrogateescape")
         write_atomic(self.path, data)
-        self._digest, self._stamp = hashlib.blake2b(data).digest(), self._stat()
+        self._digest, self._stamp = hashlib.blake2b(data).digest(), _stamp_of(self.path)
+
+
+def _entry(encoding: Encoding, name: str, instances: tuple[Instance, ...]) -> Entry:
+    return Entry(instances, encoding.lines(name, instances))
 
 
 def skeleton_path(labels: Path) -> Path:

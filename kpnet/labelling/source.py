@@ -20,14 +20,14 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
-from kpnet.data.formats.image_files import ImageFileDataset
+from kpnet.data.formats.image_files import ImageFile, ImageFileDataset
 from kpnet.data.formats.instances import PERSON, SOURCES
 from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
 from kpnet.inference.video import Video
 from kpnet.labelling.background_training import runs_folder
 from kpnet.labelling.label_rows import Instance, Point, check_kept, reorder_points
-from kpnet.labelling.labels import LabelFile, is_label_file, read_labels, skeleton_path
+from kpnet.labelling.labels import Content, LabelFile, is_label_file, read_content, skeleton_path
 from kpnet.labelling.picking import SIDE, Pick, pick_different
 
 IMAGES = "images of a labelled file"  # the kind of a folder that is written, as these are
@@ -48,6 +48,7 @@ class Source:
         problems: Images that cannot be labelled, with the reason.
         inside: Folder that the images have to lie in, links followed. None: a labelled file names them.
         stays: The file that the labels come from, if they go to another one.
+        content: What was read of the file that the labels come from, if `kpnet label` wrote it.
     """
 
     images: list[Path]
@@ -57,6 +58,7 @@ class Source:
     problems: dict[int, str] = field(default_factory=dict)
     inside: Path | None = None
     stays: Path | None = None
+    content: Content | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -86,7 +88,7 @@ def open_source(
     skeleton: str | None = None,
     *,
     frames: int = 100,
-    pick: Pick = Pick.evenly,
+    pick: Pick | None = None,
     out: Path | None = None,
 ) -> Source:
     """Find the images to label, and the labels that they come with.
@@ -96,25 +98,32 @@ def open_source(
         form: Format of the labels. None: detected.
         skeleton: Skeleton of points without names.
         frames: Number of frames to take from a video; they are written as PNG beside it.
-        pick: How these are picked. Frames that are there from an earlier call are taken as they are.
+        pick: How these are picked. None: evenly. Frames that are there from an earlier call are taken as they are.
         out: The file of labels. None: chosen from `data`.
 
     Returns:
         The images.
 
     Raises:
-        KpnetError: There is nothing to label, or the frames cannot be written.
+        KpnetError: There is nothing to label, the frames cannot be written, or `pick` is given without a video.
     """
     if data.suffix.lower() in VIDEO_SUFFIXES and data.is_file():
         folder = data.with_name(f"{file_name(data.stem)}_frames")
         there = folder_kind(folder) if folder.is_dir() else None
+        pick = pick or Pick.evenly
         if there in FRAMES.values() and there != FRAMES[pick]:
             _log.warning("%s: its %s are taken; to pick them otherwise, move it away", folder, there)
         else:
             _write_once(folder, FRAMES[pick], lambda target: _write_frames(Video(data), frames, pick, target))
         return open_folder(folder, out or default_labels(data.with_name(f"{file_name(data.stem)}_labels")))
+    if pick is not None and data.exists():
+        raise KpnetError(f"--pick: expected a video whose frames are picked, found {data}; leave out --pick")
     if form is None and data.is_file() and data.suffix.lower() in (".csv", ".json") and is_label_file(data):
-        return _of_label_file(data, out or data)
+        try:
+            return _of_label_file(data, out or data)
+        except KpnetError:  # it has what kpnet label would not keep, and may stay as it is
+            if out is None:
+                raise
     if form is None and data.is_dir() and holds_only_images(data):
         return open_folder(data, out or default_labels(data / "labels"))
     return _of_dataset(data, open_dataset(data, form, skeleton), out)
@@ -143,7 +152,7 @@ def default_labels(base: Path, *, several: bool = False) -> Path:
     """
     table, coco = (base.with_name(base.name + suffix) for suffix in (".csv", ".json"))
     if is_label_file(coco):
-        if not os.path.lexists(table):
+        if not is_label_file(table):
             return coco
         _log.warning("%s: the labels in %s are not used; to go on with those, give --out %s", table, coco, coco)
         return table
@@ -158,13 +167,12 @@ def open_folder(folder: Path, labels: Path) -> Source:
 
 
 def _of_label_file(path: Path, labels: Path) -> Source:
-    skeleton, found = read_labels(path)
-    if not found:
+    content = read_content(path)
+    if not content.instances:
         raise KpnetError(f"{path}: it names no image; give the folder of the images")
-    start = dict(enumerate(found.values()))
-    return Source(
-        [path.parent / name for name in found], labels, skeleton, start, stays=path if labels != path else None
-    )
+    images, start = [path.parent / name for name in content.instances], dict(enumerate(content.instances.values()))
+    stays = path if labels != path else None
+    return Source(images, labels, content.skeleton, start, stays=stays, content=content)
 
 
 def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Source:
@@ -185,15 +193,24 @@ def _of_dataset(data: Path, dataset: KeypointDataset, out: Path | None) -> Sourc
     labelled = any(any(instance.points) for each in start.values() for instance in each)
     several = any(len(each) > 1 or each[0].box is not None for each in start.values())
     labels = out or default_labels(data.with_name(f"{stem}_labels"), several=labelled and several)
-    source = Source(paths, labels, dataset.skeleton if labelled else None, start if labelled else {}, stays=data)
-    if isinstance(dataset, ImageFileDataset) and dataset.exif is not True:
+    problems: dict[int, str] = {}
+    if isinstance(dataset, ImageFileDataset):
         for number, index in enumerate(firsts):
-            if is_turned(paths[number]) and dataset.image(index).shape[:2] != read_image_size(paths[number]):
-                source.problems[number] = (
+            if is_turned(paths[number]) and _is_read_as_stored(dataset.image_source(index)):
+                problems[number] = (
                     f"{paths[number]}: turned by EXIF, and its labels are those of the stored pixels; "
                     "kpnet data convert writes upright copies"
                 )
-    return source
+                del start[number]
+    skeleton = dataset.skeleton if labelled else None
+    return Source(paths, labels, skeleton, start if labelled else {}, problems, stays=data)
+
+
+def _is_read_as_stored(file: ImageFile) -> bool:
+    """Return whether an image is read without its EXIF rotation, which needs no more than its header."""
+    if file.exif is not None:
+        return not file.exif
+    return file.size in (None, tuple(read_image_size(file.path, exif=False)))
 
 
 def _instance(dataset: KeypointDataset, index: int) -> Instance:
@@ -291,7 +308,7 @@ def open_labels(
     names = relative_names(source.images, path)
     chosen = skeleton or (Skeleton.load(beside) if beside.is_file() else None)
     if os.path.lexists(path):
-        return LabelFile(path, names, chosen)
+        return LabelFile(path, names, chosen, known=source.content)
     chosen = chosen or source.skeleton or trained
     start = source.start
     if source.names is not None and chosen is not None:

@@ -109,6 +109,26 @@ def test_too_few_labels(folder: Path, tmp_path: Path) -> None:
     assert not (folder / "labels.csv").exists()
 
 
+def test_a_skeleton_that_the_page_has_extended_goes_on(folder: Path) -> None:
+    drawn = draw_again(open_source(folder), 2)
+    session = Session(drawn.source, skeleton=drawn.skeleton, again=drawn.first)
+    session.set_skeleton({"names": [*NAMES, "chin"]})
+    session.put(0, [{"points": [[1, 2, 2, "person"]] * 4, "box": None}], session.labels.revision)
+    session.close()
+    drawn = draw_again(open_source(folder), 2)
+    assert drawn.skeleton.names == (*NAMES, "chin")
+    session = Session(drawn.source, skeleton=drawn.skeleton, again=drawn.first)
+    assert session.state()["counts"] == [-1, 0]
+    session.close()
+
+
+def test_a_folder_that_is_not_there_is_not_made(folder: Path) -> None:
+    out = folder / "new" / "x.csv"
+    with pytest.raises(KpnetError, match=r"x\.csv: there is no folder .*new; make it, or give another --out"):
+        draw_again(open_source(folder / "labels.csv", out=out), 2, out=out)
+    assert not out.parent.exists()
+
+
 def test_another_programs_file_stays(folder: Path) -> None:
     (folder / "labels_again.csv").write_text("mine\n")
     with pytest.raises(KpnetError, match=r"labels_again\.csv: exists, and kpnet label did not write it"):

@@ -16,7 +16,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.labelling.label_rows import Instance, Point
-from kpnet.labelling.labels import LabelFile, read_labels
+from kpnet.labelling.labels import LabelFile, is_label_file, read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -83,24 +83,52 @@ def test_edges_and_a_file_that_is_labelled_further(labels: LabelFile) -> None:
     session.close()
 
 
-def test_ids_stay_with_their_instances(labels: LabelFile) -> None:
-    third = Instance((point(7, 7), None, None))
-    labels.put(1, (ONE, TWO, third), 0)
+def test_images_keep_their_ids_and_annotations_are_numbered(labels: LabelFile) -> None:
+    labels.put(1, (ONE, TWO), 0)
     labels.put(0, (BOXED,), 1)
 
     def ids() -> list[tuple[int, int, int]]:
         return [(a["image_id"], a["id"], int(a["num_keypoints"])) for a in annotations_of(labels.path)]
 
-    assert ids() == [(2, 4, 0), (1, 1, 2), (1, 2, 1), (1, 3, 1)]
-    moved = Instance((point(1.6, 2.25), *ONE.points[1:]))
-    labels.put(1, (moved, third), 2)  # one is dragged, and the second one deleted
-    assert ids() == [(2, 4, 0), (1, 1, 2), (1, 3, 1)]
-    labels.put(1, (), 3)
-    labels.put(1, (third,), 4)
-    assert ids() == [(2, 4, 0), (1, 5, 1)]
+    assert ids() == [(2, 1, 0), (1, 2, 2), (1, 3, 1)]
+    labels.put(1, (TWO,), 2)
+    labels.put(0, (), 3)
+    assert ids() == [(1, 1, 1)]
     again = LabelFile(labels.path, ["b.png"], Skeleton(("paw", "nose", "tail")))  # the other order of points
-    again.put(0, (Instance((None, point(7, 7), None)), Instance((point(1, 1), None, None))), 0)
-    assert ids() == [(1, 5, 1), (1, 6, 1), (2, 4, 0)]
+    again.put(0, (Instance((None, point(7, 7), None)),), 0)
+    assert [a["keypoints"][3:6] for a in annotations_of(labels.path)] == [[7, 7, 2]]
+
+
+def test_what_another_program_has_added_stays(labels: LabelFile) -> None:
+    labels.put(0, (ONE, TWO), 0)
+    values = json.loads(labels.path.read_text())
+    values["info"]["contributor"] = "Anna"
+    values["categories"][0] |= {"id": 3, "name": "mouse", "supercategory": "animal"}
+    values["images"] = [{"id": 9, "file_name": "z.png", "width": 5}, values["images"][0]]
+    for each in values["annotations"]:
+        each["category_id"] = 3
+    values["annotations"][0] |= {"bbox": [0.5, 0.5, 8, 9], "area": 72}  # a box that was drawn there
+    labels.path.write_text(json.dumps(values))
+    again = LabelFile(labels.path, labels.images)
+    assert again.instances(0) == (Instance(ONE.points, (0.0, 0.0, 8.0, 9.0)), TWO)
+    again.put(1, (TWO,), 0)
+    written = json.loads(labels.path.read_text())
+    assert (written["info"], written["categories"]) == (values["info"], values["categories"])
+    assert written["images"] == [*values["images"], {"id": 10, "file_name": "b.png", "width": 8, "height": 12}]
+    assert written["annotations"][0]["bbox"] == [0.5, 0.5, 8, 9]
+    again.set_skeleton(Skeleton((*SKELETON.names, "ear")))
+    (category,) = json.loads(labels.path.read_text())["categories"]
+    assert (category["id"], category["name"], category["keypoints"][3:]) == (3, "mouse", ["ear"])
+    assert [COCO(labels.path).image_name(index) for index in range(3)] == ["a.png", "a.png", "b.png"]
+
+
+def test_a_file_that_was_saved_with_its_mark_at_the_end_goes_on(labels: LabelFile) -> None:
+    labels.put(0, (ONE,), 0)
+    values = json.loads(labels.path.read_text())
+    values["images"].append({"id": 2, "file_name": "x" * 70_000})
+    labels.path.write_text(json.dumps(dict(reversed(values.items()))))
+    assert is_label_file(labels.path)
+    assert LabelFile(labels.path, labels.images).instances(0) == (ONE,)
 
 
 def test_labels_are_of_the_upright_image_whatever_its_shape(tmp_path: Path) -> None:
@@ -137,6 +165,13 @@ def change(**values: Any) -> Callable[[dict[str, Any]], None]:
         (change(kpnet={"sources": []}), r"annotation 1: kpnet: sources: expected a list of 3 words, found \[\]"),
         (change(kpnet={"has_box": True}, bbox=[1, "b"]), "annotation 1: bbox: expected four numbers, found"),
         (change(kpnet={"has_box": True}, bbox=[1, 1, 0, 0]), "annotation 1: box: expected x0 < x1"),
+        (change(kpnet={"by": "Anna"}), "annotation 1: kpnet: has by, which kpnet label would not keep"),
+        (change(iscrowd=1), "annotation 1: iscrowd: expected 0, found 1, which kpnet label would not keep"),
+        (change(category_id=2), "annotation 1: category_id: expected 1, found 2"),
+        (change(area=70), "annotation 1: area: expected that of the bbox, found 70"),
+        (change(keypoints=[10**400, 2, 2] * 3), "annotation 1: point: expected null or x, y"),
+        (change(bbox=[10**400, 2, 2, 2]), "annotation 1: bbox: expected four numbers, found"),
+        (lambda data: data["images"][0].update(file_name="\ud800.png"), r"images\[0\]: file_name: expected a name"),
         (lambda data: data["categories"].append({"id": 2}), "categories: expected one with names of keypoints"),
         (
             lambda data: data["images"].append({"id": 2, "file_name": "a.png"}),

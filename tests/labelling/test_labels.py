@@ -98,6 +98,20 @@ def test_a_reload_takes_what_the_file_has(labels: LabelFile) -> None:
     labels.put(1, (FIRST,), 2)
 
 
+def test_a_reload_that_fails_leaves_the_file_to_the_other_program(labels: LabelFile, tmp_path: Path) -> None:
+    labels.put(0, (FIRST,), 0)
+    other = LabelFile(tmp_path / f"other{labels.path.suffix}", IMAGES, Skeleton((*NAMES, "tail")))
+    other.put(0, (Instance((*FIRST.points, Point(1.0, 1.0, 2, "person"))),), 0)
+    theirs = other.path.read_bytes()
+    labels.path.write_bytes(theirs)
+    with pytest.raises(KpnetError, match="has labels of tail, which the skeleton lacks"):
+        labels.reload()
+    assert labels.instances(0) == (FIRST,)
+    with pytest.raises(ChangedFileError):
+        labels.put(0, (), labels.revision)
+    assert labels.path.read_bytes() == theirs
+
+
 def test_a_file_that_was_only_touched_is_not_changed(labels: LabelFile) -> None:
     labels.put(0, (FIRST,), 0)
     labels.path.write_bytes(labels.path.read_bytes())
@@ -179,7 +193,8 @@ def test_a_damaged_row_is_named(labels: LabelFile, old: str, new: str, why: str)
         [{"points": [[1, float("nan"), 2, "person"], None, None]}], [{"points": [[1, 1e9, 2, "person"], None, None]}],
         [{"points": [[1, 2, 3, "person"], None, None]}], [{"points": [[1, 2, 0, "person"], None, None]}],
         [{"points": [[True, 2, 2, "person"], None, None]}], [{"points": [None] * 3, "box": [5, 0, 1, 9]}],
-        [{"points": [None] * 3, "box": "all"}], [{"points": [None] * 3}] * 1001,
+        [{"points": [None] * 3, "box": "all"}], [{"points": [[10**400, 2, 2, "person"], None, None]}],
+        [{"points": [[1, 2, 2, ""], None, None]}], [{"points": [None] * 3}] * 1001,
     ],
 )  # fmt: skip
 def test_what_is_no_label_is_refused(value: object) -> None:

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
+from kpnet.labelling.label_rows import Instance, Point
+from kpnet.labelling.labels import LabelFile
 from kpnet.labelling.ranking import choose_far_apart, rank_uncertain
 
 SIDE = 32
@@ -82,5 +85,14 @@ def test_data_next(kpnet: Callable[..., Any], trained: Path, tmp_path: Path, ima
     rows = [line for line in result.out.splitlines() if ".png" in line and "next.png" not in line]
     assert len(rows) == 3
     assert "08.png" not in result.out
+    # In COCO JSON, an image may be in the file without labels.
+    (folder / "labels.csv").unlink()
+    labels = LabelFile(folder / "labels.json", ["08.png", "09.png"], Skeleton(("left_eye",)))
+    one = (Instance((Point(1.0, 2.0, 2, "person"),)),)
+    for index, instances in ((0, one), (1, one), (1, ())):
+        labels.put(index, instances, labels.revision)
+    again = kpnet("data", "next", trained, folder, "--count", 6).out
+    assert "09.png" in again
+    assert "08.png" not in again
     assert (tmp_path / "next.png").read_bytes().startswith(b"\x89PNG")
     kpnet("data", "next", trained, folder, "--sheet", "next.jpg").refused("--sheet", "ends in .png")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from support.format_files import write_coco
 
 from kpnet.core.errors import KpnetError
@@ -15,7 +18,8 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.images import read_image
 from kpnet.inference.video import write_video
-from kpnet.labelling.labels import is_label_file, read_labels
+from kpnet.labelling.label_rows import Instance, Point
+from kpnet.labelling.labels import LabelFile, is_label_file, read_labels
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
 
@@ -124,3 +128,76 @@ def test_the_file_of_labels_that_is_there_is_taken(tmp_path: Path, caplog: pytes
         caplog.clear()
         assert open_source(tmp_path).labels.name == name
     assert "labels.csv: the labels in" in caplog.text
+    (tmp_path / "labels.csv").write_text("image,a_x,a_y\n")  # of another program
+    assert open_source(tmp_path).labels.name == "labels.json"
+
+
+def test_labels_of_the_stored_pixels_of_a_turned_image_are_not_taken(tmp_path: Path) -> None:
+    """Of images that EXIF turns, COCO's labels are those of the stored pixels, unless the stated size is the other."""
+    for name, orientation, size in (("square", 6, (20, 20)), ("half", 3, (20, 30)), ("upright", 6, (20, 30))):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{name}.jpg", exif=exif)
+    cv2.imwrite(str(tmp_path / "plain.jpg"), np.zeros((20, 20, 3), np.uint8))
+    sizes = {"square": (20, 20), "half": (30, 20), "upright": (20, 30), "plain": (20, 20)}  # width and height
+    values = {
+        "images": [
+            {"id": k, "file_name": f"{name}.jpg", "width": width, "height": height}
+            for k, (name, (width, height)) in enumerate(sizes.items())
+        ],
+        "annotations": [{"id": k, "image_id": k, "category_id": 1, "keypoints": [5, 10, 2]} for k in range(4)],
+        "categories": [{"id": 1, "name": "head", "keypoints": ["nose"]}],
+    }
+    (tmp_path / "heads.json").write_text(json.dumps(values))
+    source = open_source(tmp_path / "heads.json")
+    assert sorted(source.problems) == [0, 1]
+    assert "square.jpg: turned by EXIF" in source.problems[0]
+    assert sorted(source.start) == [2, 3]
+    session = Session(source)
+    session.put(3, [{"points": [[6, 10, 2, "person"]], "box": None}], 0)
+    session.close()
+    assert list(read_labels(session.labels.path)[1]) == ["upright.jpg", "plain.jpg"]
+
+
+def test_what_a_file_of_labels_would_lose_stays_in_it_and_its_labels_go_on_in_another(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    labels = LabelFile(tmp_path / "mine.json", ["a.png"], Skeleton(("nose",)))
+    labels.put(0, (Instance((Point(1.0, 2.0, 2, "person"),)),), 0)
+    labels.path.write_text(labels.path.read_text().replace('{"info"', '{"licenses": [], "info"'))
+    given = labels.path.read_bytes()
+    with pytest.raises(KpnetError, match="has licenses, which kpnet label would not keep; give another --out"):
+        open_source(labels.path)
+    session = Session(open_source(labels.path, out=tmp_path / "other.json"))
+    assert session.labels.path == tmp_path / "other.json"
+    assert session.labels.instances(0)[0].points == (Point(1.0, 2.0, 2, "person"),)
+    session.close()
+    assert labels.path.read_bytes() == given
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_a_file_of_labels_is_parsed_once_unless_it_changes(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    labels = LabelFile(tmp_path / name, ["a.png"], Skeleton(("nose",)))
+    labels.put(0, (Instance((Point(1.0, 2.0, 2, "person"),)),), 0)
+    source, parsed = open_source(labels.path), []
+    cls = type(labels.encoding)
+    parse = cls.parse
+    monkeypatch.setattr(cls, "parse", lambda *args: parsed.append(0) or parse(*args))  # type: ignore[func-returns-value]
+    Session(source).close()
+    assert parsed == []
+    two = (Instance((Point(3.0, 2.0, 2, "person"),)),)
+    labels.put(0, two, 1)
+    session = Session(source)
+    session.close()
+    assert len(parsed) == 1
+    assert session.labels.instances(0) == two
+
+
+def test_pick_without_a_video(kpnet: Callable[..., Any], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    kpnet("label", tmp_path, "--pick", "difference").refused(
+        "--pick: expected a video whose frames are picked", str(tmp_path), "leave out --pick"
+    )
+    kpnet("label", tmp_path / "gone.mp4", "--pick", "difference").refused("gone.mp4", "no such file")
