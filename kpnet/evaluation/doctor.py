@@ -12,7 +12,8 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import best_device
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.data.formats.writing import sample_points
+from kpnet.data.formats.instances import PROPOSED, SOURCES
+from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.evaluation.measurement import Predictions, predict_dataset, to_image_pixels
 from kpnet.evaluation.run_data import adapt_dataset
 from kpnet.evaluation.suspicions import Suspicion, find_suspicions
@@ -133,7 +134,9 @@ def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleto
         skeleton: The points that the suspicions count.
 
     Returns:
-        The copy. A point that keeps its place keeps its visibility, and one of the model's is visible.
+        The copy. A label that moves to another point takes its visibility and its source along. One of the model's
+        points keeps the visibility of the label that it replaces, is visible where there was none, and is a proposed
+        one where the data state who made their points.
 
     Raises:
         KpnetError: The labels of such a dataset cannot be replaced.
@@ -141,15 +144,18 @@ def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleto
     every = range(len(dataset))
     labels = np.stack([sample_points(dataset, index) for index in every])
     visibility = np.stack([dataset.visibility(index) for index in every])
+    stated = [sample_sources(dataset, index) for index in every]
+    sources = np.stack([np.zeros(len(labels[i]), np.uint8) if s is None else s for i, s in enumerate(stated)])
     keys = [dataset.image_key(index) for index in every]
-    level = {(keys[i], *labels[i, k]): visibility[i, k] for i, k in np.ndindex(visibility.shape)}
+    made = {(keys[i], *labels[i, k]): (visibility[i, k], sources[i, k]) for i, k in np.ndindex(visibility.shape)}
     column = [dataset.skeleton.names.index(name) if name in dataset.skeleton.names else -1 for name in skeleton.names]
     for each in found:
         for k in each.points:
             if column[k] < 0:
                 continue
-            xy = each.proposal[k]
-            labels[each.index, column[k]] = xy
+            xy, place = each.proposal[k], (each.index, column[k])
+            by_model = visibility[place] or 2, SOURCES.index(PROPOSED)
             there = bool(np.isfinite(xy).all())
-            visibility[each.index, column[k]] = level.get((keys[each.index], *xy), 2) if there else 0
-    return dataset.replace_keypoints(labels, visibility)
+            labels[place] = xy
+            visibility[place], sources[place] = made.get((keys[each.index], *xy), by_model) if there else (0, 0)
+    return dataset.replace_keypoints(labels, visibility, sources)

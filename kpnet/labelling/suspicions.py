@@ -131,7 +131,11 @@ def _place(point: Point | None) -> tuple[float, float]:
 def _changes(
     suspicion: Suspicion, examined: Skeleton, skeleton: Skeleton, instances: Sequence[Instance], number: int
 ) -> tuple[tuple[int, Point | None, Point | None], ...]:
-    """Return the change of each point: a label that moves to another point stays as it was made."""
+    """Return the change of each point.
+
+    A label that moves to another point stays as it was made. One of the model's points keeps the visibility of the
+    label that it replaces.
+    """
     known = {_place(point): point for instance in instances for point in instance.points if point is not None}
     changes = []
     for k in suspicion.points:
@@ -139,8 +143,9 @@ def _changes(
             continue
         own = skeleton.names.index(examined.names[k])
         x, y = suspicion.proposal[k].tolist()
-        after = None
+        before, after = instances[number].points[own], None
         if np.isfinite((x, y)).all():
-            after = known.get((x, y), Point(round(x, DECIMALS), round(y, DECIMALS), 2, PROPOSED))
-        changes.append((own, instances[number].points[own], after))
+            level = before.visibility if before is not None and before.visibility else 2
+            after = known.get((x, y), Point(round(x, DECIMALS), round(y, DECIMALS), level, PROPOSED))
+        changes.append((own, before, after))
     return tuple(changes)

@@ -31,6 +31,9 @@ def test_labels_that_do_not_fit_are_the_models_points_once_mended(trained: Path,
     predicted = write_suspected(tmp_path / "images", trained)
     source = open_source(tmp_path / "images")
     labels = open_labels(source, source.labels)
+    (given,) = labels.instances(WRONG)
+    hidden = tuple(None if point is None else point._replace(visibility=1) for point in given.points[:1])
+    labels.put(WRONG, (Instance((*hidden, *given.points[1:])),), labels.revision)
     found = examine_labels(trained, source, labels)
     assert next(iter(found)) == WRONG
     (suspected,) = found[WRONG]
@@ -39,6 +42,7 @@ def test_labels_that_do_not_fit_are_the_models_points_once_mended(trained: Path,
     assert tuple(before for _, before, _ in suspected.changes) == labels.instances(WRONG)[0].points
     mended = [after for _, _, after in suspected.changes if after is not None]
     assert {point.source for point in mended} == {"proposed"}
+    assert [point.visibility for point in mended] == [1, 2, 2]
     np.testing.assert_allclose(np.array([point[:2] for point in mended], float), predicted[WRONG], atol=1)
 
 

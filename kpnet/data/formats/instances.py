@@ -156,11 +156,15 @@ class InstanceDataset(KeypointDataset):
             return np.where(np.isfinite(self._keypoints[index]).all(-1), 2, 0).astype(np.uint8)
         return self._visibility[index].copy()
 
-    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+    def replace_keypoints(
+        self, keypoints: np.ndarray, visibility: np.ndarray, sources: np.ndarray | None = None
+    ) -> Self:
         other = copy.copy(self)
         other._keypoints = np.array(keypoints, np.float64)
         if self._visibility is not None:
             other._visibility = np.array(visibility, np.uint8)
+        if self._sources is not None and sources is not None:
+            other._sources = np.array(sources, np.uint8)
         return other
 
     def box(self, index: int) -> np.ndarray | None:
@@ -301,6 +305,8 @@ def _leave_out_odd_visibilities(instances: Instances, keep: np.ndarray, skipped:
         else:
             skipped.add(f"{origin}: {reason}")
     level[odd] = 0
+    if instances.sources is not None:
+        instances.sources[odd] = 0  # a person's point without a place would be one that is said to be absent
 
 
 def _invalid_boxes(instances: Instances) -> Iterator[tuple[int, str]]:
