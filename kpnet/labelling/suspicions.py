@@ -59,10 +59,9 @@ def examine_labels(
     Raises:
         KpnetError: The model does not fit, or there are fewer than 50 labelled points.
     """
-    skeleton = labels.skeleton
+    skeleton, every = labels.snapshot()
     if skeleton is None:
         return {}
-    every = [labels.instances(index) for index in range(len(labels))]
     places = [
         (index, number)
         for index, instances in enumerate(every)
