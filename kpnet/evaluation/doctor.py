@@ -18,7 +18,7 @@ from kpnet.evaluation.measurement import Predictions, predict_dataset, to_image_
 from kpnet.evaluation.run_data import adapt_dataset
 from kpnet.evaluation.suspicions import Suspicion, find_suspicions
 from kpnet.models.build import load_model
-from kpnet.models.calibration import fit_calibration
+from kpnet.models.calibration import MIN_POINTS, fit_calibration
 from kpnet.models.test_time import TestTime
 
 
@@ -48,7 +48,7 @@ def suspicious(run: str | Path, dataset: KeypointDataset) -> list[int]:
         Indices of the samples.
 
     Raises:
-        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels.
+        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels of its points.
 
     Example:
         ```python
@@ -69,14 +69,16 @@ def examine_with_run(run: str | Path, dataset: KeypointDataset) -> Examination:
         The suspicions and the predictions.
 
     Raises:
-        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels.
+        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels of its points.
     """
     model = load_model(run).to(best_device())
     if sum(model.frame_window):
         raise KpnetError(f"{run}: its head sees several frames of a clip; expected a model of single images")
     model.calibration = None  # it is fitted to these data
     views = TestTime(flip=True) if model.skeleton.can_mirror else None
-    predictions = predict_dataset(model, adapt_dataset(dataset, model), test_time=views)
+    view = adapt_dataset(dataset, model)
+    check_enough(int(view.labels().sum()), f"labelled points of those that {run} predicts")
+    predictions = predict_dataset(model, view, test_time=views)
     return examine(dataset, predictions, model.skeleton, model.config.input_size)
 
 
@@ -100,6 +102,7 @@ def examine(
     Raises:
         KpnetError: There are fewer than 50 labelled points.
     """
+    check_enough(int(predictions.visible.sum()))
     labels = np.full((len(dataset), len(skeleton), 2), np.nan)
     known = [name for name in skeleton.names if name in dataset.skeleton.names]
     own, ours = ([names.index(name) for name in known] for names in (dataset.skeleton.names, skeleton.names))
@@ -123,6 +126,14 @@ def examine(
         images=[dataset.image_key(index) for index in range(len(dataset))],
     )
     return Examination(found, skeleton, points)
+
+
+def check_enough(count: int, what: str = "labelled points") -> None:
+    """Raise KpnetError if there are fewer than 50 labelled points, too few for the usual size of a model's errors."""
+    if count < MIN_POINTS:
+        raise KpnetError(
+            f"{count} {what}; expected at least {MIN_POINTS}, from which the usual size of a model's errors is found"
+        )
 
 
 def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleton) -> KeypointDataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def examine_labels(
         What is suspected, by image, the worst image first.
 
     Raises:
-        KpnetError: The model does not fit, or there are fewer than 50 labelled points.
+        KpnetError: The model does not fit, or there are fewer than 50 labelled points that it has.
     """
     skeleton, every = labels.snapshot()
     if skeleton is None:
@@ -69,9 +69,15 @@ def examine_labels(
         if any(point is not None and point.visibility for point in instance.points)
     ]
     if not places:
-        raise KpnetError("no label to examine")
-    dataset = _LabelledImages(source, labels, skeleton, places, [every[i][n] for i, n in places], boxed_only)
-    examined = examine_with_run(run, dataset)
+        raise KpnetError(f"{labels.path}: no labelled point in it; expected labels to examine: place some points first")
+    instances = [every[i][n] for i, n in places]
+    dataset = _LabelledImages(source, labels, skeleton, places, instances, boxed_only, source.problems)
+    try:
+        examined = examine_with_run(run, dataset)
+    except _UnreadableImageError:  # all are looked for: reading them takes about as long as predicting them
+        problems = _find_problems(source, dict.fromkeys(index for index, _ in places))
+        dataset = _LabelledImages(source, labels, skeleton, places, instances, boxed_only, problems)
+        examined = examine_with_run(run, dataset)
     found: dict[int, list[SuspectedLabels]] = {}
     for each in examined.suspicions:
         index, number = places[dataset.kept[each.index]]
@@ -80,8 +86,23 @@ def examine_labels(
     return found
 
 
+class _UnreadableImageError(KpnetError):
+    """Raised when an image turns out to be unreadable while its labels are examined."""
+
+
+def _find_problems(source: Source, indices: Iterable[int]) -> dict[int, str]:
+    """Return why images cannot be read, by index."""
+    problems = {}
+    for index in indices:
+        try:
+            source.read(index)
+        except KpnetError as error:
+            problems[index] = str(error)
+    return problems
+
+
 class _LabelledImages(InstanceDataset):
-    """The instances of a session that have labels."""
+    """The instances of a session that have labels, but for those on images with problems."""
 
     def __init__(
         self,
@@ -91,6 +112,7 @@ class _LabelledImages(InstanceDataset):
         places: Sequence[tuple[int, int]],
         instances: Sequence[Instance],
         boxed_only: bool,
+        problems: Mapping[int, str],
     ) -> None:
         self._source = source
         numbers, image_index = np.unique([index for index, _ in places], return_inverse=True)
@@ -106,19 +128,15 @@ class _LabelledImages(InstanceDataset):
                 boxes=np.array([instance.box or nothing for instance in instances]),
             ),
             Skipped(labels.path, strict=False),
-            [self._problem(index) for index in self._numbers],
+            [problems.get(index) for index in self._numbers],
             boxed_only=boxed_only,
         )
 
     def image(self, index: int) -> np.ndarray:
-        return self._source.read(self._numbers[self._image_index[index]])
-
-    def _problem(self, index: int) -> str | None:
         try:
-            self._source.read(index)
+            return self._source.read(self._numbers[self._image_index[index]])
         except KpnetError as error:
-            return str(error)
-        return None
+            raise _UnreadableImageError(str(error)) from None
 
 
 def _place(point: Point | None) -> tuple[float, float]:

@@ -72,7 +72,7 @@ def test_points_that_the_data_do_not_have_are_not_missing() -> None:
 def test_few_labels_are_refused() -> None:
     labels = np.full_like(TRUTH, np.nan)
     labels[:49, 0] = TRUTH[:49, 0]
-    with pytest.raises(KpnetError, match="at least 50 labelled points, found 49"):
+    with pytest.raises(KpnetError, match=r"^49 labelled points; expected at least 50, from which"):
         examine(Spoilt(labels, FACES.skeleton), oracle(labels), FACES.skeleton, (48, 64))
 
 
