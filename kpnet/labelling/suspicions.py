@@ -14,7 +14,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.instances import PROPOSED, InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.evaluation.doctor import examine_with_run
-from kpnet.evaluation.suspicions import Suspicion
+from kpnet.evaluation.suspicions import NONE_FITS, Suspicion
 from kpnet.labelling.label_rows import DECIMALS, Instance, Point
 from kpnet.labelling.labels import LabelFile
 from kpnet.labelling.source import Source
@@ -82,7 +82,8 @@ def examine_labels(
     for each in examined.suspicions:
         index, number = places[dataset.kept[each.index]]
         changes = _changes(each, examined.skeleton, skeleton, every[index], number)
-        found.setdefault(index, []).append(SuspectedLabels(number, each.kind, each.note, changes))
+        note = f"{each.note}; m takes the model's points instead" if each.note == NONE_FITS else each.note
+        found.setdefault(index, []).append(SuspectedLabels(number, each.kind, note, changes))
     return found
 
 

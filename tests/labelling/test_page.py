@@ -401,7 +401,8 @@ def test_suspected_labels_are_mended_in_one_step(browser: Any, trained: Path, tm
         wait_until(page, f"document.getElementById('name').textContent === '{name}'")
         wait_until(page, "!document.getElementById('mend').disabled")
         assert page.inner_text("#suspicion") == (
-            "another instance (left_eye, right_eye, nose): look at it: none of the labels fits"
+            "another instance (left_eye, right_eye, nose): look at it: none of the labels fits; "
+            "m takes the model's points instead"
         )
         page.keyboard.press("m")
         wait_saved(page)

@@ -103,7 +103,7 @@ def test_the_suspicious_queue(tmp_path: Path, trained: Path, folder: Path) -> No
     assert session.status()["ranking"] == f"the labels of 1 of {IMAGES} images look wrong"
     assert session.suspected(0) == []
     (found,) = session.suspected(WRONG)
-    assert found["note"] == "look at it: none of the labels fits"
+    assert found["note"] == "look at it: none of the labels fits; m takes the model's points instead"
     session.set_skeleton({"names": ["tail", *NAMES]})  # the numbers of the points are others now
     wait(lambda: session.order_revision == 2)
     assert [k for k, _, _ in session.suspected(WRONG)[0]["changes"]] == [1, 2, 3]
