@@ -130,6 +130,7 @@ class Session:
             "ranking": self.ranking_status,
             "run": None if self._proposer is None else str(self._proposer.run),
             "queue": self.queue.value,
+            "suspected": len(self._suspected),
             "compare": self.compare_command(),
             "training": None if self.training is None else self.training.status(),
         }
