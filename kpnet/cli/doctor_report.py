@@ -20,10 +20,9 @@ from kpnet.data.build import open_dataset
 from kpnet.data.convert import WRITERS, check_target, convert
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.writing import csv_text
-from kpnet.evaluation.doctor import Examination, examine, examine_with_run, mend
+from kpnet.evaluation.doctor import Examination, check_enough, examine, examine_with_run, mend
 from kpnet.evaluation.run_data import check_unseen
 from kpnet.evaluation.suspicions import KINDS, Suspicion
-from kpnet.models.calibration import MIN_POINTS
 from kpnet.plot import draw_contact_sheet, save_figure
 
 COLUMNS = ("image", "instance", "kind", "points", "z", "evidence", "certain", "proposal")
@@ -52,11 +51,10 @@ def run_doctor(options: DoctorOptions, sheet: Path, table: Path, count: int, fix
     labelled = int(dataset.labels().sum())
     if not labelled:
         raise KpnetError(f"{options.data}: no labelled point in it; expected labels to examine")
-    if labelled < MIN_POINTS:
-        raise KpnetError(
-            f"{options.data}: {labelled} labelled points; expected at least {MIN_POINTS}, from which the usual size of "
-            "a model's errors is found"
-        )
+    try:
+        check_enough(labelled)
+    except KpnetError as error:
+        raise KpnetError(f"{options.data}: {error}") from None
     count_images = len({dataset.image_key(index) for index in range(len(dataset))})
     if options.run is None and options.folds > count_images:
         raise KpnetError(

@@ -190,13 +190,17 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
 
-    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+    def replace_keypoints(
+        self, keypoints: np.ndarray, visibility: np.ndarray, sources: np.ndarray | None = None
+    ) -> Self:
         """Return a copy of the dataset with other keypoints; images, boxes and names stay.
 
         Args:
             keypoints: Float64 (N, K, 2) in pixels, NaN where absent.
             visibility: Uint8 (N, K), as `visibility` counts it; a format that does not distinguish hidden from visible
                 keypoints ignores it.
+            sources: Uint8 (N, K), who made each keypoint, as `InstanceDataset.point_sources` counts it. None: those
+                stay. A dataset that does not state who made its keypoints ignores it.
 
         Returns:
             The copy, which shares the images.

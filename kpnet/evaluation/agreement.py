@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from kpnet.core.errors import KpnetError, few
 from kpnet.data import KeypointDataset
-from kpnet.data.formats.writing import sample_points
+from kpnet.data.formats.instances import PROPOSED, SOURCES
+from kpnet.data.formats.writing import sample_points, sample_sources
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -110,7 +111,8 @@ def match_labels(first: KeypointDataset, second: KeypointDataset) -> MatchedLabe
     """Match two people's labels by the names of images and points.
 
     Images are matched by their whole names, or, where none is in both, by the names of their files without folders. The
-    instances of an image are paired so that the mean distance between their points is the smallest.
+    instances of an image are paired so that the mean distance between their points is the smallest. Points that either
+    file states to be proposed by a model, or copied, and that nobody moved are not compared: they are not a person's.
 
     Args:
         first: One person's labels.
@@ -120,7 +122,7 @@ def match_labels(first: KeypointDataset, second: KeypointDataset) -> MatchedLabe
         The labels that both have.
 
     Raises:
-        KpnetError: No image, no point, or no labelled point is in both.
+        KpnetError: No image, no point, or no labelled point of a person is in both.
     """
     names = tuple(name for name in first.skeleton.names if name in second.skeleton.names)
     if not names:
@@ -148,7 +150,16 @@ def match_labels(first: KeypointDataset, second: KeypointDataset) -> MatchedLabe
     indices = np.array(pairs)
     xy = [points[side][indices[:, side]] for side in (0, 1)]
     length, by = _lengths(first, indices[:, 0], *xy)
-    return MatchedLabels(names, xy[0], xy[1], np.array(image), length, by, indices, notes)
+    proposed = np.logical_or(*(_proposed(data, indices[:, side], names) for side, data in enumerate((first, second))))
+    proposed &= np.isfinite(xy).all(-1).any(0)
+    if count := int(proposed.sum()):
+        notes.append(f"not compared, as a model proposed them in one of the two or both: {count} points")
+        for each in xy:
+            each[proposed] = np.nan
+    both = np.isfinite(xy).all((0, 3)).any(-1)
+    if not both.any():
+        raise KpnetError("nothing to compare: a model proposed every point that has a label in both")
+    return MatchedLabels(names, xy[0][both], xy[1][both], np.array(image)[both], length[both], by, indices[both], notes)
 
 
 def measure_agreement(labels: MatchedLabels, predicted: np.ndarray | None = None) -> Agreement:
@@ -198,6 +209,14 @@ def _points(data: KeypointDataset, names: Sequence[str]) -> np.ndarray:
     """Return the points (N, K, 2) of these names."""
     order = [data.skeleton.names.index(name) for name in names]
     return np.stack([sample_points(data, index)[order] for index in range(len(data))])
+
+
+def _proposed(data: KeypointDataset, indices: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return which of the points (M, K) of these samples and names are stated to be proposed."""
+    order = [data.skeleton.names.index(name) for name in names]
+    stated = [sample_sources(data, int(index)) for index in indices]
+    none = np.zeros(len(names), bool)
+    return np.stack([none if each is None else each[order] == SOURCES.index(PROPOSED) for each in stated])
 
 
 def _shared_images(first: KeypointDataset, second: KeypointDataset) -> tuple[list[tuple[list[int], list[int]]], int]:

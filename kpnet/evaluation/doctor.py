@@ -12,12 +12,13 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import best_device
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.data.formats.writing import sample_points
+from kpnet.data.formats.instances import PROPOSED, SOURCES
+from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.evaluation.measurement import Predictions, predict_dataset, to_image_pixels
 from kpnet.evaluation.run_data import adapt_dataset
 from kpnet.evaluation.suspicions import Suspicion, find_suspicions
 from kpnet.models.build import load_model
-from kpnet.models.calibration import fit_calibration
+from kpnet.models.calibration import MIN_POINTS, fit_calibration
 from kpnet.models.test_time import TestTime
 
 
@@ -47,7 +48,7 @@ def suspicious(run: str | Path, dataset: KeypointDataset) -> list[int]:
         Indices of the samples.
 
     Raises:
-        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels.
+        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels of its points.
 
     Example:
         ```python
@@ -68,14 +69,16 @@ def examine_with_run(run: str | Path, dataset: KeypointDataset) -> Examination:
         The suspicions and the predictions.
 
     Raises:
-        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels.
+        KpnetError: The model cannot be loaded or does not fit, or there are fewer than 50 labels of its points.
     """
     model = load_model(run).to(best_device())
     if sum(model.frame_window):
         raise KpnetError(f"{run}: its head sees several frames of a clip; expected a model of single images")
     model.calibration = None  # it is fitted to these data
     views = TestTime(flip=True) if model.skeleton.can_mirror else None
-    predictions = predict_dataset(model, adapt_dataset(dataset, model), test_time=views)
+    view = adapt_dataset(dataset, model)
+    check_enough(int(view.labels().sum()), f"labelled points of those that {run} predicts")
+    predictions = predict_dataset(model, view, test_time=views)
     return examine(dataset, predictions, model.skeleton, model.config.input_size)
 
 
@@ -99,6 +102,7 @@ def examine(
     Raises:
         KpnetError: There are fewer than 50 labelled points.
     """
+    check_enough(int(predictions.visible.sum()))
     labels = np.full((len(dataset), len(skeleton), 2), np.nan)
     known = [name for name in skeleton.names if name in dataset.skeleton.names]
     own, ours = ([names.index(name) for name in known] for names in (dataset.skeleton.names, skeleton.names))
@@ -124,6 +128,14 @@ def examine(
     return Examination(found, skeleton, points)
 
 
+def check_enough(count: int, what: str = "labelled points") -> None:
+    """Raise KpnetError if there are fewer than 50 labelled points, too few for the usual size of a model's errors."""
+    if count < MIN_POINTS:
+        raise KpnetError(
+            f"{count} {what}; expected at least {MIN_POINTS}, from which the usual size of a model's errors is found"
+        )
+
+
 def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleton) -> KeypointDataset:
     """Return a copy of the dataset in which the proposals of suspicions are the labels.
 
@@ -133,7 +145,9 @@ def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleto
         skeleton: The points that the suspicions count.
 
     Returns:
-        The copy. A point that keeps its place keeps its visibility, and one of the model's is visible.
+        The copy. A label that moves to another point takes its visibility and its source along. One of the model's
+        points keeps the visibility of the label that it replaces, is visible where there was none, and is a proposed
+        one where the data state who made their points.
 
     Raises:
         KpnetError: The labels of such a dataset cannot be replaced.
@@ -141,15 +155,18 @@ def mend(dataset: KeypointDataset, found: Iterable[Suspicion], skeleton: Skeleto
     every = range(len(dataset))
     labels = np.stack([sample_points(dataset, index) for index in every])
     visibility = np.stack([dataset.visibility(index) for index in every])
+    stated = [sample_sources(dataset, index) for index in every]
+    sources = np.stack([np.zeros(len(labels[i]), np.uint8) if s is None else s for i, s in enumerate(stated)])
     keys = [dataset.image_key(index) for index in every]
-    level = {(keys[i], *labels[i, k]): visibility[i, k] for i, k in np.ndindex(visibility.shape)}
+    made = {(keys[i], *labels[i, k]): (visibility[i, k], sources[i, k]) for i, k in np.ndindex(visibility.shape)}
     column = [dataset.skeleton.names.index(name) if name in dataset.skeleton.names else -1 for name in skeleton.names]
     for each in found:
         for k in each.points:
             if column[k] < 0:
                 continue
-            xy = each.proposal[k]
-            labels[each.index, column[k]] = xy
+            xy, place = each.proposal[k], (each.index, column[k])
+            by_model = visibility[place] or 2, SOURCES.index(PROPOSED)
             there = bool(np.isfinite(xy).all())
-            visibility[each.index, column[k]] = level.get((keys[each.index], *xy), 2) if there else 0
-    return dataset.replace_keypoints(labels, visibility)
+            labels[place] = xy
+            visibility[place], sources[place] = made.get((keys[each.index], *xy), by_model) if there else (0, 0)
+    return dataset.replace_keypoints(labels, visibility, sources)

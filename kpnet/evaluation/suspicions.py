@@ -23,6 +23,7 @@ from kpnet.evaluation.outliers import SLIPPED, correlate, find_outliers, shape_d
 
 SIDES, EXCHANGED, ORDER = "sides swapped", "points exchanged", "wrong order"
 OFF, INSTANCE, MISSING = "off", "another instance", "missing"
+NONE_FITS = "look at it: none of the labels fits"  # the note on labels of another instance that has no partner
 KINDS = (SIDES, EXCHANGED, ORDER, OFF, INSTANCE, MISSING)
 
 
@@ -252,7 +253,7 @@ def _strange(case: _Case, rest: float, dof: float) -> Suspicion:
     there = np.flatnonzero(case.labelled)
     z = float(np.sqrt(case.squared[there, there].max()))
     proposal = np.where(case.labelled[:, None], case.predicted, np.nan)
-    evidence, note = len(there) * float(_tail(2 * rest, dof)) - _PRIOR, "look at it: none of the labels fits"
+    evidence, note = len(there) * float(_tail(2 * rest, dof)) - _PRIOR, NONE_FITS
     return Suspicion(case.index, INSTANCE, tuple(there.tolist()), z, evidence, proposal, False, note)
 
 

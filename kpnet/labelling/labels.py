@@ -181,6 +181,11 @@ class LabelFile:
         """Return the instances of an image."""
         return self._entries[index].instances
 
+    def snapshot(self) -> tuple[Skeleton | None, list[tuple[Instance, ...]]]:
+        """Return the skeleton and the instances of each image, both of one revision."""
+        with self._lock:
+            return self.skeleton, [entry.instances for entry in self._entries]
+
     def labelled_counts(self) -> list[int]:
         """Return how many points of each image are labelled, absent ones included; -1 where all of them are."""
         counts = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.locking import locked
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
@@ -88,9 +89,14 @@ class Session:
             self._closed = threading.Event()
             self._proposer: Proposer | None = None
             self._suspected: dict[int, list[SuspectedLabels]] = {}
+            self._examinations, self._boxed_only = 0, False
             self._run = run
             if run is not None and self.labels.skeleton is not None:
                 self._use(run)
+            if run is not None and queue is Queue.suspicious:
+                assert self._proposer is not None
+                self._boxed_only = self._proposer.predictor.model.config.crop == "box"
+                self._examine(run)
             self.training = None if recipe is None else BackgroundTraining(recipe, self._use_trained)
         except BaseException:
             self._lock.__exit__(None, None, None)
@@ -124,6 +130,7 @@ class Session:
             "ranking": self.ranking_status,
             "run": None if self._proposer is None else str(self._proposer.run),
             "queue": self.queue.value,
+            "suspected": len(self._suspected),
             "compare": self.compare_command(),
             "training": None if self.training is None else self.training.status(),
         }
@@ -158,7 +165,8 @@ class Session:
         skeleton = Skeleton.load(values if isinstance(values, dict) else {"names": values})
         check_names(skeleton.names)
         revision = self.labels.set_skeleton(skeleton)
-        self._suspected = {}  # it counts the old one's points
+        if self._run is not None and self.queue is Queue.suspicious:
+            self._examine(self._run)  # what was found counts the old one's points
         write_skeleton(self.labels.path, skeleton)
         self._owns_skeleton_file = True
         run = self._run if self._proposer is None else self._proposer.run
@@ -223,9 +231,7 @@ class Session:
         assert self.labels.skeleton is not None
         self._proposer = Proposer(run, self.source.read, self.labels.skeleton.names)
         if self.queue is Queue.uncertain:
-            threading.Thread(target=self._rank, args=(self._proposer,), daemon=True).start()
-        elif self.queue is Queue.suspicious and run == self._run:  # a model trained in the page saw the labels
-            threading.Thread(target=self._examine, args=(self._proposer,), daemon=True).start()
+            self._rank(self._proposer)
 
     def _use_trained(self, run: Path) -> str | None:
         try:
@@ -234,8 +240,34 @@ class Session:
             return str(error)
         return None
 
+    def _in_background(self, work: Callable[[Callable[[], bool]], None], is_wanted: Callable[[], bool]) -> None:
+        """Change the order in a thread, one change at a time; an error of any kind becomes the status.
+
+        Args:
+            work: What is done. It is given a function that says whether the result is wanted still.
+            is_wanted: Whether nothing newer has taken its place.
+        """
+
+        def wanted() -> bool:
+            return not self._closed.is_set() and is_wanted()
+
+        def run() -> None:
+            with self._ranking:
+                if not wanted():
+                    return
+                try:
+                    work(wanted)
+                except Exception as error:
+                    if wanted():
+                        known = isinstance(error, KpnetError)
+                        self.ranking_status = str(error) if known else first_line(error, with_type=True)
+
+        threading.Thread(target=run, daemon=True).start()
+
     def _rank(self, proposer: Proposer) -> None:
-        with self._ranking:
+        """Put the images first that a model is least sure of."""
+
+        def rank(wanted: Callable[[], bool]) -> None:
             counts = np.array(self.labels.labelled_counts())
             unlabelled = np.flatnonzero(counts == 0)
             drawn = unlabelled
@@ -245,36 +277,35 @@ class Session:
 
             def progress(done: int) -> bool:
                 self.ranking_status = f"{done} of {len(images)} images ranked"
-                return self._closed.is_set() or self._proposer is not proposer
+                return not wanted()
 
-            try:
-                ranked = rank_uncertain(Predictor(proposer.run), images, CHOSEN, progress=progress)
-            except KpnetError as error:
-                self.ranking_status = str(error)
-                return
-            if self._proposer is proposer:
+            ranked = rank_uncertain(Predictor(proposer.run), images, CHOSEN, progress=progress)
+            if wanted():
                 first = [each.index for each in ranked]
                 rest = np.setdiff1d(np.concatenate([unlabelled, np.flatnonzero(counts != 0)]), first, True).tolist()
                 rest.sort(key=lambda index: bool(counts[index]))
                 self.order, self.ranking_status = [*first, *rest], ""
                 self.order_revision += 1
 
-    def _examine(self, proposer: Proposer) -> None:
-        """Put the images with suspected labels first."""
-        with self._ranking:
+        self._in_background(rank, lambda: self._proposer is proposer)
+
+    def _examine(self, run: Path) -> None:
+        """Put the images first whose labels a run finds suspect; of several examinations, the last one counts."""
+        self._examinations += 1
+        self._suspected = {}
+        number = self._examinations
+
+        def examine(wanted: Callable[[], bool]) -> None:
             count = sum(count != 0 for count in self.labels.labelled_counts())
-            self._suspected, self.ranking_status = {}, f"examining the labels of {count} images"
-            boxed_only = proposer.predictor.model.config.crop == "box"
-            try:
-                found = examine_labels(proposer.run, self.source, self.labels, boxed_only=boxed_only)
-            except KpnetError as error:
-                self.ranking_status = str(error)
-                return
-            if self._proposer is proposer:
+            self.ranking_status = f"examining the labels of {count} images"
+            found = examine_labels(run, self.source, self.labels, boxed_only=self._boxed_only)
+            if wanted():
                 self._suspected = found
                 self.order = [*found, *(index for index in range(len(self.labels)) if index not in found)]
                 self.ranking_status = f"the labels of {len(found)} of {count} images look wrong"
                 self.order_revision += 1
+
+        self._in_background(examine, lambda: number == self._examinations)
 
 
 def _skeleton_of(run: Path) -> Skeleton:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.instances import PROPOSED, InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.evaluation.doctor import examine_with_run
-from kpnet.evaluation.suspicions import Suspicion
+from kpnet.evaluation.suspicions import NONE_FITS, Suspicion
 from kpnet.labelling.label_rows import DECIMALS, Instance, Point
 from kpnet.labelling.labels import LabelFile
 from kpnet.labelling.source import Source
@@ -57,12 +57,11 @@ def examine_labels(
         What is suspected, by image, the worst image first.
 
     Raises:
-        KpnetError: The model does not fit, or there are fewer than 50 labelled points.
+        KpnetError: The model does not fit, or there are fewer than 50 labelled points that it has.
     """
-    skeleton = labels.skeleton
+    skeleton, every = labels.snapshot()
     if skeleton is None:
         return {}
-    every = [labels.instances(index) for index in range(len(labels))]
     places = [
         (index, number)
         for index, instances in enumerate(every)
@@ -70,19 +69,41 @@ def examine_labels(
         if any(point is not None and point.visibility for point in instance.points)
     ]
     if not places:
-        raise KpnetError("no label to examine")
-    dataset = _LabelledImages(source, labels, skeleton, places, [every[i][n] for i, n in places], boxed_only)
-    examined = examine_with_run(run, dataset)
+        raise KpnetError(f"{labels.path}: no labelled point in it; expected labels to examine: place some points first")
+    instances = [every[i][n] for i, n in places]
+    dataset = _LabelledImages(source, labels, skeleton, places, instances, boxed_only, source.problems)
+    try:
+        examined = examine_with_run(run, dataset)
+    except _UnreadableImageError:  # all are looked for: reading them takes about as long as predicting them
+        problems = _find_problems(source, dict.fromkeys(index for index, _ in places))
+        dataset = _LabelledImages(source, labels, skeleton, places, instances, boxed_only, problems)
+        examined = examine_with_run(run, dataset)
     found: dict[int, list[SuspectedLabels]] = {}
     for each in examined.suspicions:
         index, number = places[dataset.kept[each.index]]
         changes = _changes(each, examined.skeleton, skeleton, every[index], number)
-        found.setdefault(index, []).append(SuspectedLabels(number, each.kind, each.note, changes))
+        note = f"{each.note}; m takes the model's points instead" if each.note == NONE_FITS else each.note
+        found.setdefault(index, []).append(SuspectedLabels(number, each.kind, note, changes))
     return found
 
 
+class _UnreadableImageError(KpnetError):
+    """Raised when an image turns out to be unreadable while its labels are examined."""
+
+
+def _find_problems(source: Source, indices: Iterable[int]) -> dict[int, str]:
+    """Return why images cannot be read, by index."""
+    problems = {}
+    for index in indices:
+        try:
+            source.read(index)
+        except KpnetError as error:
+            problems[index] = str(error)
+    return problems
+
+
 class _LabelledImages(InstanceDataset):
-    """The instances of a session that have labels."""
+    """The instances of a session that have labels, but for those on images with problems."""
 
     def __init__(
         self,
@@ -92,6 +113,7 @@ class _LabelledImages(InstanceDataset):
         places: Sequence[tuple[int, int]],
         instances: Sequence[Instance],
         boxed_only: bool,
+        problems: Mapping[int, str],
     ) -> None:
         self._source = source
         numbers, image_index = np.unique([index for index, _ in places], return_inverse=True)
@@ -107,19 +129,15 @@ class _LabelledImages(InstanceDataset):
                 boxes=np.array([instance.box or nothing for instance in instances]),
             ),
             Skipped(labels.path, strict=False),
-            [self._problem(index) for index in self._numbers],
+            [problems.get(index) for index in self._numbers],
             boxed_only=boxed_only,
         )
 
     def image(self, index: int) -> np.ndarray:
-        return self._source.read(self._numbers[self._image_index[index]])
-
-    def _problem(self, index: int) -> str | None:
         try:
-            self._source.read(index)
+            return self._source.read(self._numbers[self._image_index[index]])
         except KpnetError as error:
-            return str(error)
-        return None
+            raise _UnreadableImageError(str(error)) from None
 
 
 def _place(point: Point | None) -> tuple[float, float]:
@@ -131,7 +149,11 @@ def _place(point: Point | None) -> tuple[float, float]:
 def _changes(
     suspicion: Suspicion, examined: Skeleton, skeleton: Skeleton, instances: Sequence[Instance], number: int
 ) -> tuple[tuple[int, Point | None, Point | None], ...]:
-    """Return the change of each point: a label that moves to another point stays as it was made."""
+    """Return the change of each point.
+
+    A label that moves to another point stays as it was made. One of the model's points keeps the visibility of the
+    label that it replaces.
+    """
     known = {_place(point): point for instance in instances for point in instance.points if point is not None}
     changes = []
     for k in suspicion.points:
@@ -139,8 +161,9 @@ def _changes(
             continue
         own = skeleton.names.index(examined.names[k])
         x, y = suspicion.proposal[k].tolist()
-        after = None
+        before, after = instances[number].points[own], None
         if np.isfinite((x, y)).all():
-            after = known.get((x, y), Point(round(x, DECIMALS), round(y, DECIMALS), 2, PROPOSED))
-        changes.append((own, instances[number].points[own], after))
+            level = before.visibility if before is not None and before.visibility else 2
+            after = known.get((x, y), Point(round(x, DECIMALS), round(y, DECIMALS), level, PROPOSED))
+        changes.append((own, before, after))
     return tuple(changes)

@@ -36,7 +36,11 @@ from kpnet.training.run_folder import create_run_folder
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 log = logging.getLogger("kpnet")
-DTYPES: dict[str | None, torch.dtype] = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+DTYPES: dict[str | None, torch.dtype] = {
+    "16-true": torch.float16,
+    "bf16-true": torch.bfloat16,
+    "64-true": torch.float64,
+}
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, checkpoint: Path | None) -> None:

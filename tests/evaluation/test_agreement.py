@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import KeypointDataset
+from kpnet.data import KeypointDataset, PointsCSV
 from kpnet.evaluation.agreement import match_labels, measure_agreement
 from kpnet.oks import oks
 
@@ -107,6 +109,29 @@ def test_instances_pair_by_distance_and_lone_labels_are_counted() -> None:
     assert found.overall.pixels.mean == pytest.approx(math.sqrt(2))
     assert [(each.labels, each.alone) for each in found.points] == [(2, 0), (2, 0), (1, 1)]
     assert found.notes == ["1 instances are in one of the two only"]
+
+
+def test_points_that_a_model_proposed_are_not_compared(tmp_path: Path) -> None:
+    """Point a is a person's in both files, b a model's in the first, and c in the second, which has it alone."""
+    files = []
+    for name, sources, xy in (
+        ("first", ("person", "proposed", ""), "1,2,30,40,,"),
+        ("second", ("person", "person", "proposed"), "4,2,90,90,5,6"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        cv2.imwrite(str(folder / "i.png"), np.zeros((99, 99), np.uint8))
+        cells = f"image,a_x,a_y,b_x,b_y,c_x,c_y,a_source,b_source,c_source\ni.png,{xy},{','.join(sources)}\n"
+        (folder / "labels.csv").write_text(cells)
+        files.append(folder / "labels.csv")
+    labels = match_labels(*map(PointsCSV, files))
+    assert labels.notes == ["not compared, as a model proposed them in one of the two or both: 2 points"]
+    found = measure_agreement(labels)
+    assert [(each.labels, each.alone) for each in found.points] == [(1, 0), (0, 0), (0, 0)]
+    assert found.overall.pixels.mean == 3
+    files[0].write_text(files[0].read_text().replace("person", "proposed"))
+    with pytest.raises(KpnetError, match="a model proposed every point that has a label in both"):
+        match_labels(*map(PointsCSV, files))
 
 
 def test_a_point_that_one_never_labels() -> None:

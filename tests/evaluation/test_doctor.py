@@ -12,6 +12,7 @@ from support.format_files import coco_values, write_coco, write_points_csv
 from kpnet import KpnetError, coordinates
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO, KeypointDataset, PointsCSV, SyntheticFaces
+from kpnet.data.formats.writing import sample_sources
 from kpnet.evaluation.doctor import examine, mend
 from kpnet.evaluation.measurement import Predictions
 from kpnet.evaluation.suspicions import EXCHANGED, MISSING, SIDES, Suspicion
@@ -71,7 +72,7 @@ def test_points_that_the_data_do_not_have_are_not_missing() -> None:
 def test_few_labels_are_refused() -> None:
     labels = np.full_like(TRUTH, np.nan)
     labels[:49, 0] = TRUTH[:49, 0]
-    with pytest.raises(KpnetError, match="at least 50 labelled points, found 49"):
+    with pytest.raises(KpnetError, match=r"^49 labelled points; expected at least 50, from which"):
         examine(Spoilt(labels, FACES.skeleton), oracle(labels), FACES.skeleton, (48, 64))
 
 
@@ -100,6 +101,29 @@ def test_a_mended_copy_keeps_visibility_boxes_and_the_original(tmp_path: Path) -
         np.testing.assert_equal(mended.box(index), data.box(index))
         if index not in (0, lacking):
             assert np.array_equal(mended.read(index)[1], before[index], equal_nan=True)
+
+
+def test_a_mended_copy_says_who_made_each_point(tmp_path: Path) -> None:
+    """A label takes its source and its visibility along; the model's points are proposed, and hidden if theirs were."""
+    values = coco_values()
+    values["annotations"] = values["annotations"][:1]
+    values["annotations"][0]["keypoints"][2::3] = [2, 1, 2]
+    values["annotations"][0]["kpnet"] = {"sources": ["person", "proposed", None]}
+    data = COCO(write_coco(tmp_path, values))
+    xy = data.read(0)[1]
+
+    def mended(kind: str, points: tuple[int, ...], proposal: np.ndarray) -> tuple[list[int], list[int]]:
+        other = mend(data, [suspicion(0, kind, points, proposal)], data.skeleton)
+        sources = sample_sources(other, 0)
+        assert sources is not None
+        return sources.tolist(), other.visibility(0).tolist()
+
+    assert mended(EXCHANGED, (0, 1), xy[[1, 0, 2]]) == ([2, 1, 0], [1, 2, 2])
+    assert mended("off", (0, 1, 2), xy + 1) == ([2, 2, 2], [2, 1, 2])
+    assert mended("wrong order", (0, 1), np.array([xy[1], [np.nan, np.nan], xy[2]])) == ([2, 0, 0], [1, 0, 2])
+    stated = data.point_sources(0)
+    assert stated is not None
+    assert stated.tolist() == [1, 2, 0]
 
 
 def test_only_the_points_concerned_are_mended(tmp_path: Path) -> None:

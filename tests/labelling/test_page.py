@@ -35,6 +35,7 @@ from kpnet.labelling.labels import LabelFile, read_labels
 from kpnet.labelling.queue import Queue
 from kpnet.labelling.session import Session
 from kpnet.labelling.source import open_source
+from kpnet.labelling.suspicions import SuspectedLabels
 
 NAMES = ("left_paw", "right_paw", "<b>tail</b>")
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
@@ -401,7 +402,8 @@ def test_suspected_labels_are_mended_in_one_step(browser: Any, trained: Path, tm
         wait_until(page, f"document.getElementById('name').textContent === '{name}'")
         wait_until(page, "!document.getElementById('mend').disabled")
         assert page.inner_text("#suspicion") == (
-            "another instance (left_eye, right_eye, nose): look at it: none of the labels fits"
+            "another instance (left_eye, right_eye, nose): look at it: none of the labels fits; "
+            "m takes the model's points instead"
         )
         page.keyboard.press("m")
         wait_saved(page)
@@ -419,6 +421,35 @@ def test_suspected_labels_are_mended_in_one_step(browser: Any, trained: Path, tm
         page.keyboard.press("n")
         wait_until(page, "document.getElementById('name').textContent === '00.png'")
         assert page.inner_text("#suspicion") == "Nothing in this image."
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_an_examination_that_ends_late_leaves_the_image_that_one_went_to(
+    browser: Any, trained: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    labels = LabelFile(folder / "labels.csv", ["0.png"], Skeleton(("left_eye", "right_eye", "nose")))
+    labels.put(0, (Instance((Point(1, 2, 2, "person"),) * 3),), 0)
+    go = threading.Event()
+
+    def examine(*_: object, **__: object) -> dict[int, list[SuspectedLabels]]:
+        go.wait(60)
+        return {3: [SuspectedLabels(0, "off", "move it", ())]} if found else {}
+
+    monkeypatch.setattr("kpnet.labelling.session.examine_labels", examine)
+    session = Session(open_source(folder), run=trained, queue=Queue.suspicious)
+    with served(session) as address, opened(browser, address) as page:
+        wait_shown(page)
+        open_image(page, 2)
+        go.set()
+        wait_until(
+            page, f"document.getElementById('model').textContent.includes('{int(found)} of 1 images look wrong')"
+        )
+        page.wait_for_timeout(200)
+        assert page.inner_text("#name") == "2.png"
+        assert page.is_visible("#banner") == found
+        if found:
+            page.keyboard.press("n")
+            wait_until(page, "document.getElementById('name').textContent === '3.png'")
 
 
 def test_images_are_labelled_again_without_their_labels(browser: Any, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ from support.suspected_labels import IMAGES, WRONG, write_suspected
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
+from kpnet.labelling import session as session_module
+from kpnet.labelling.labels import LabelFile
 from kpnet.labelling.queue import Queue
 from kpnet.labelling.session import Session
-from kpnet.labelling.source import open_source
+from kpnet.labelling.source import Source, open_source
+from kpnet.labelling.suspicions import SuspectedLabels
 from kpnet.uncertainty import ellipse_radius
 
 NAMES = ("left_eye", "right_eye", "nose")
@@ -99,19 +103,80 @@ def test_the_suspicious_queue(tmp_path: Path, trained: Path, folder: Path) -> No
     assert session.status()["ranking"] == f"the labels of 1 of {IMAGES} images look wrong"
     assert session.suspected(0) == []
     (found,) = session.suspected(WRONG)
-    assert found["note"] == "look at it: none of the labels fits"
+    assert found["note"] == "look at it: none of the labels fits; m takes the model's points instead"
     session.set_skeleton({"names": ["tail", *NAMES]})  # the numbers of the points are others now
     wait(lambda: session.order_revision == 2)
     assert [k for k, _, _ in session.suspected(WRONG)[0]["changes"]] == [1, 2, 3]
     session.close()
 
 
-def test_too_few_labels_are_not_examined(folder: Path, trained: Path) -> None:
+def label_first(folder: Path) -> None:
     session = Session(open_source(folder), skeleton=Skeleton(NAMES))
     session.put(0, [{"points": [[1.0, 2.0, 2, "person"]] * 3, "box": None}], 0)
     session.close()
+
+
+def test_an_examination_is_of_the_run_given_whatever_is_trained_meanwhile(
+    folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The model of a page training saw the labels: it proposes points, and examines nothing."""
+    label_first(folder)
+    go, runs = threading.Event(), []
+
+    def examine(run: Path, source: Source, labels: LabelFile, *, boxed_only: bool) -> dict[int, list[SuspectedLabels]]:
+        runs.append(run)
+        go.wait(60)
+        if len(runs) == 3:
+            raise RuntimeError("out of memory\nat 0x7f")
+        return {2: [SuspectedLabels(0, "off", f"examined {len(runs)}", ())]}
+
+    monkeypatch.setattr(session_module, "examine_labels", examine)
     session = Session(open_source(folder), run=trained, queue=Queue.suspicious)
-    wait(lambda: "at least 50 labelled points, found 3" in session.status()["ranking"])
+    wait(lambda: len(runs) == 1)
+    (tmp_path / "page_run").symlink_to(trained)
+    assert session._use_trained(tmp_path / "page_run") is None
+    go.set()
+    wait(lambda: session.order_revision == 1)
+    assert session.status()["ranking"] == "the labels of 1 of 1 images look wrong"
+    assert session.order == [2, 0, 1, 3]
+    session.set_skeleton({"names": NAMES, "pairs": [NAMES[:2]]})
+    wait(lambda: session.order_revision == 2)
+    assert [each["note"] for each in session.suspected(2)] == ["examined 2"]
+    assert session.status()["run"] == str(tmp_path / "page_run")
+    session.set_skeleton({"names": NAMES})
+    wait(lambda: session.status()["ranking"] == "RuntimeError: out of memory")
+    assert session.suspected(2) == []
+    assert runs == [trained] * 3
+    session.close()
+
+
+def test_an_examination_that_another_replaced_is_dropped(
+    folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_first(folder)
+    go, counts = threading.Event(), []
+
+    def examine(run: Path, source: Source, labels: LabelFile, *, boxed_only: bool) -> dict[int, list[SuspectedLabels]]:
+        counts.append(len(labels.snapshot()[1][0][0].points))
+        go.wait(60)
+        return {len(counts): []}
+
+    monkeypatch.setattr(session_module, "examine_labels", examine)
+    session = Session(open_source(folder), run=trained, queue=Queue.suspicious)
+    wait(lambda: counts == [3])
+    session.set_skeleton({"names": ["tail", *NAMES]})
+    go.set()
+    wait(lambda: session.order_revision == 1)
+    assert (session.order[0], counts) == (2, [3, 4])
+    session.close()
+
+
+def test_too_few_labels_are_not_examined(folder: Path, trained: Path) -> None:
+    label_first(folder)
+    session = Session(open_source(folder), run=trained, queue=Queue.suspicious)
+    wait(
+        lambda: session.status()["ranking"].startswith(f"3 labelled points of those that {trained} predicts; expected")
+    )
     assert session.order == [0, 1, 2, 3]
     session.close()
 

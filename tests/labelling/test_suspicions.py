@@ -27,18 +27,33 @@ from kpnet.labelling.suspicions import examine_labels
 SIZE = (96, 96)
 
 
-def test_labels_that_do_not_fit_are_the_models_points_once_mended(trained: Path, tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_are_the_models_points_once_mended(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predicted = write_suspected(tmp_path / "images", trained)
     source = open_source(tmp_path / "images")
     labels = open_labels(source, source.labels)
+    (given,) = labels.instances(WRONG)
+    hidden = tuple(None if point is None else point._replace(visibility=1) for point in given.points[:1])
+    labels.put(WRONG, (Instance((*hidden, *given.points[1:])),), labels.revision)
+    read: list[int] = []
+    read_one = Source.read
+
+    def read_and_note(self: Source, index: int) -> np.ndarray:
+        read.append(index)
+        return read_one(self, index)
+
+    monkeypatch.setattr(Source, "read", read_and_note)
     found = examine_labels(trained, source, labels)
     assert next(iter(found)) == WRONG
+    assert sorted(read) == list(range(IMAGES)), "each image once"
     (suspected,) = found[WRONG]
     assert (suspected.instance, suspected.kind) == (0, "another instance")  # one of three points: which, is not sure
     assert [k for k, _, _ in suspected.changes] == [0, 1, 2]
     assert tuple(before for _, before, _ in suspected.changes) == labels.instances(WRONG)[0].points
     mended = [after for _, _, after in suspected.changes if after is not None]
     assert {point.source for point in mended} == {"proposed"}
+    assert [point.visibility for point in mended] == [1, 2, 2]
     np.testing.assert_allclose(np.array([point[:2] for point in mended], float), predicted[WRONG], atol=1)
 
 
@@ -54,10 +69,22 @@ def test_images_that_cannot_be_read_are_skipped(
     assert f"1 skipped, {IMAGES - 1} kept: 03.png" in caplog.text
 
 
+def test_points_that_the_run_lacks_are_none_of_the_fifty(trained: Path, tmp_path: Path) -> None:
+    """Of 180 labelled points, the run predicts 20."""
+    write_suspected(tmp_path / "images", trained)
+    names = [f"{k:02d}.png" for k in range(IMAGES)]
+    points = tuple(Point(float(k), 2.0, 2, "person") for k in range(9))
+    skeleton = Skeleton(("nose", *map(str, range(8))))
+    labels = LabelFile(tmp_path / "other.csv", names, skeleton, dict.fromkeys(range(IMAGES), (Instance(points),)))
+    source = open_source(tmp_path / "images")
+    with pytest.raises(KpnetError, match=f"^{IMAGES} labelled points of those that .* predicts; expected at least 50,"):
+        examine_labels(trained, source, labels)
+
+
 def test_no_label_is_examined(trained: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
     labels = LabelFile(tmp_path / "labels.csv", ["a.png"], Skeleton(("nose",)))
-    with pytest.raises(KpnetError, match="no label to examine"):
+    with pytest.raises(KpnetError, match=r"labels\.csv: no labelled point in it; expected labels to examine: place"):
         examine_labels(trained, Source([tmp_path / "a.png"], labels.path), labels)
 
 

@@ -42,6 +42,7 @@ class Instances:
     sizes: np.ndarray | None = None  # int (M, 2): H, W as stated in the file, 0 where it states none
     sources: np.ndarray | None = None  # uint8 (N, K): index in SOURCES of who made each point; None: not stated
     proposed_weight: float = 1.0  # of proposed points in the loss
+    unweighed: np.ndarray | None = None  # bool (N,): whether proposed points were left out, which have no weight
 
     def weigh_proposed(self, weight: float) -> None:
         """Set the weight of proposed points in the loss; 0 leaves them out."""
@@ -50,6 +51,7 @@ class Instances:
         self.proposed_weight = weight
         if self.sources is not None and not weight:
             proposed = self.sources == SOURCES.index(PROPOSED)
+            self.unweighed = (proposed & np.isfinite(self.keypoints).all(-1)).any(-1)
             self.keypoints[proposed], self.sources[proposed] = np.nan, 0
 
 
@@ -57,6 +59,7 @@ class InstanceDataset(KeypointDataset):
     """Subclasses parse a file into `Instances` and implement `image(index)`.
 
     Instances with an infinite coordinate or an image that cannot be used are skipped, with one warning for all of them.
+    Instances with only proposed points are left out with a note where these have no weight.
     A point with a visibility other than 0, 1 and 2 is left out with a warning, and so is its instance if it was its
     only point. A box that has no area or lies outside its image is left out with a warning, too.
 
@@ -156,11 +159,15 @@ class InstanceDataset(KeypointDataset):
             return np.where(np.isfinite(self._keypoints[index]).all(-1), 2, 0).astype(np.uint8)
         return self._visibility[index].copy()
 
-    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+    def replace_keypoints(
+        self, keypoints: np.ndarray, visibility: np.ndarray, sources: np.ndarray | None = None
+    ) -> Self:
         other = copy.copy(self)
         other._keypoints = np.array(keypoints, np.float64)
         if self._visibility is not None:
             other._visibility = np.array(visibility, np.uint8)
+        if self._sources is not None and sources is not None:
+            other._sources = np.array(sources, np.uint8)
         return other
 
     def box(self, index: int) -> np.ndarray | None:
@@ -280,6 +287,16 @@ def _usable(
         none = np.ones(len(keep), bool) if instances.boxes is None else np.isnan(instances.boxes).any(-1)
         for index in np.flatnonzero(none & keep).tolist():
             drop(index, "it has no box, which data.crop: box needs; use crop: points, or leave crop out")
+    if instances.unweighed is not None:
+        bare = instances.unweighed & ~np.isfinite(instances.keypoints).all(-1).any(-1) & keep
+        if bare.any():
+            keep &= ~bare
+            skipped.note(f"{int(bare.sum())} instances have only proposed points, which proposed_weight: 0 leaves out")
+        if not keep.any() and not skipped.messages:
+            raise KpnetError(
+                f"{skipped.source}: every point is a proposed one, which proposed_weight: 0 leaves out; "
+                "give a weight above 0, or check the points in kpnet label"
+            )
     return keep
 
 
@@ -301,6 +318,8 @@ def _leave_out_odd_visibilities(instances: Instances, keep: np.ndarray, skipped:
         else:
             skipped.add(f"{origin}: {reason}")
     level[odd] = 0
+    if instances.sources is not None:
+        instances.sources[odd] = 0  # a person's point without a place would be one that is said to be absent
 
 
 def _invalid_boxes(instances: Instances) -> Iterator[tuple[int, str]]:

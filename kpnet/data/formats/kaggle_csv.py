@@ -153,7 +153,9 @@ class KaggleCSV(KeypointDataset):
         has: np.ndarray = np.isfinite(self.keypoints).all(-1)
         return has
 
-    def replace_keypoints(self, keypoints: np.ndarray, visibility: np.ndarray) -> Self:
+    def replace_keypoints(
+        self, keypoints: np.ndarray, visibility: np.ndarray, sources: np.ndarray | None = None
+    ) -> Self:
         other = copy.copy(self)
         other.keypoints = np.array(keypoints, np.float64)
         return other

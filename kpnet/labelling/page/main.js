@@ -78,6 +78,11 @@ async function poll() {
   setTimeout(poll, POLL);
 }
 
+let touched = false; // whether anything was done in the page, so that the image that is shown stays
+for (const kind of ["keydown", "pointerdown", "wheel"]) {
+  window.addEventListener(kind, () => { touched = true; }, { capture: true, passive: true });
+}
+
 async function follow(status) {
   const old = state.info;
   if (server.isNew(status)) {
@@ -85,10 +90,11 @@ async function follow(status) {
     banner("Another page changed the labels; they were loaded.", false);
   } else if (status.order_revision !== old.order_revision) {
     take(await server.getState());
-    if (status.queue === "suspicious" && !state.undo.length) return open(state.order[0]);
+    const suspicious = state.info.queue === "suspicious", found = !suspicious || state.info.suspected;
+    if (suspicious && found && !touched) return open(state.order[0]);
     state.order = [state.index, ...state.order.filter((index) => index !== state.index)];
-    const next = status.queue === "suspicious" ? "whose labels are most probably wrong" : "that the model is least sure of";
-    banner(`The queue has a new order: next comes the image ${next}.`, false);
+    const next = suspicious ? "whose labels are most probably wrong" : "that the model is least sure of";
+    if (found) banner(`The queue has a new order: next comes the image ${next}.`, false);
     await suspect(state.index);
   } else {
     Object.assign(state.info, status);

@@ -663,6 +663,9 @@ def test_proposed_points_have_a_weight_of_their_own(tmp_path: Path) -> None:
     without = COCO(tmp_path / "heads.json", proposed_weight=0)
     assert not without.labels()[0, 1]
     assert without.labels()[0, 0]
+    values["annotations"][0]["kpnet"] = {"sources": ["proposed"] * 3}
+    less = COCO(write_coco(tmp_path, values), proposed_weight=0)
+    assert (len(less), less.image_ids.tolist()) == (len(data) - 1, data.image_ids[1:].tolist())
     with pytest.raises(KpnetError, match="proposed_weight: expected a number of at least 0, found nan"):
         COCO(tmp_path / "heads.json", proposed_weight=float("nan"))
 

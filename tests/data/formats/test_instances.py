@@ -124,6 +124,9 @@ def test_an_odd_visibility_costs_its_point_alone(caplog: pytest.LogCaptureFixtur
     assert data.kept.tolist() == [0, 1, 2, 3]
     assert data.visibility(1).tolist() == [0, 2]
     assert data.labels()[1].tolist() == [False, True]
+    given = spoiled("level")
+    given.sources = np.ones((4, 2), np.uint8)
+    assert np.array(opened(given).point_sources(1)).tolist() == [0, 1]  # nobody said that the point is absent
     (note,) = data.skipped.notes
     assert note == "row 1: left_eye has visibility 3; expected 0, 1 or 2; the point is left out"
     assert note in caplog.text

@@ -161,6 +161,20 @@ def test_proposed_points_have_a_weight_of_their_own(tmp_path: Path) -> None:
         PointsCSV(path, proposed_weight=-1)
 
 
+def test_rows_with_only_proposed_points_are_left_out_with_these(tmp_path: Path) -> None:
+    head, *rows = csv_lines()
+    names = PointsCSV(write(tmp_path, [head, *rows])).skeleton.names
+    head += "".join(f",{name}_source" for name in names)
+    words = [",proposed" * len(names), ",person" * len(names)]
+    path = write(tmp_path, [head, rows[0] + words[0], rows[1] + words[1]])
+    data = PointsCSV(path, proposed_weight=0, strict=True)
+    assert [data.keypoints(i).tolist() for i in range(len(data))] == [PointsCSV(path).keypoints(1).tolist()]
+    assert data.skipped.notes == ["1 instances have only proposed points, which proposed_weight: 0 leaves out"]
+    path = write(tmp_path, [head, rows[0] + words[0]])
+    with pytest.raises(KpnetError, match="every point is a proposed one, which proposed_weight: 0 leaves out"):
+        PointsCSV(path, proposed_weight=0)
+
+
 def test_a_source_of_another_word_skips_the_row(tmp_path: Path) -> None:
     more = ["nose_source", "person", "robot", "", ""]
     path = write(tmp_path, [f"{a},{b}" for a, b in zip(csv_lines(), more, strict=True)])
