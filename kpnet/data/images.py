@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import cv2
@@ -94,7 +94,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], marked: tuple[Path, ...], wri
         return
     every.sort()
     marked += (folder,) * any(name == MARKER for name, _ in every)
-    every = [(name, inner) for name, inner in every if inner or os.path.splitext(name)[1].lower() in suffixes]
+    every = [(name, inner) for name, inner in every if inner or PurePath(name).suffix.lower() in suffixes]
     own: set[Path] = set()
     if marked:
         files = {folder / name for name, inner in every if not inner}
