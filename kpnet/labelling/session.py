@@ -75,8 +75,6 @@ class Session:
             raise KpnetError("--queue suspicious needs a model that did not see these labels: give --run")
         self.source, self.queue, self.again = source, queue, again
         self._lock = locked(path.with_name(f".{path.name}.lock"), path)
-        if not path.parent.is_dir():
-            raise KpnetError(f"{path}: there is no folder {path.parent}; make it, or give another --out")
         self._lock.__enter__()
         try:
             self._owns_skeleton_file = skeleton_path(path).is_file()
