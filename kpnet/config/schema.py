@@ -177,6 +177,8 @@ class DataConfig(StrictModel):
     """Augment whole batches on the training's device; what it cannot do there is named, and stays on the CPU."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load and augment samples in the background; 0: none."""
+    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Gigabytes of decoded training images to keep in memory that the workers share; 0: none."""
 
     @field_serializer("train", mode="wrap")
     def _as_given(self, value: list[TrainFile], handler: SerializerFunctionWrapHandler) -> Any:

@@ -20,6 +20,7 @@ from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import COMMON_ARGUMENTS, Transform
 from kpnet.data.cropping import Cropper
 from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.data.wrappers.windows import Windows
@@ -104,12 +105,14 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
         raise KpnetError("data.train is missing: give a file under data.root")
     _check_once(data)
     skeleton = _configured_skeleton(data)
-    parts = []
+    parts, room = [], int(data.cache_gb * 1e9) if augment else 0
     for entry in data.train:
         own = {key: getattr(entry, key) for key in ("format", "complete_only", "transforms")}
         settings = data.model_copy(update={key: value for key, value in own.items() if value is not None})
         dataset = _open(settings, entry.file, skeleton, common)
         skeleton = dataset.skeleton if skeleton is None else skeleton
+        if room and isinstance(dataset, ImageFileDataset):
+            room -= dataset.cache_images(room)
         transform = _augmentation(settings, config.model, skeleton) if augment else None
         parts.append(ConcatPart(_source_name(settings, entry.file), dataset, entry.limit, entry.weight, transform))
     assert skeleton is not None

@@ -19,7 +19,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # A run's place and name do not change its result; the data in `data.root` is hashed itself.
-PLACES = (("name",), ("data", "root"), ("data", "workers"))
+PLACES = (("name",), ("data", "root"), ("data", "workers"), ("data", "cache_gb"))
 
 
 ShouldContinue = Callable[[int, float], bool]  # given the epoch and its validation score

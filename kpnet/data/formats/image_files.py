@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 from kpnet.core.errors import KpnetError
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.image_cache import ImageCache
 from kpnet.data.image_names import ImageFinder
 from kpnet.data.images import check_bits, image_problem, is_turned, read_image, read_image_size
 
@@ -107,6 +109,27 @@ class ImageFileDataset(InstanceDataset):
         super().__init__(replace(instances, sizes=sizes), skipped, problems, normalized=normalized, **options)
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
         self.folder, self.exif, self.bits, self._finder = folder, exif, bits, finder
+        self._cache: ImageCache | None = None
+        self._cached = np.zeros(0, np.int64)  # the number in the cache of each of the file's images
+
+    def cache_images(self, most: int) -> int:
+        """Keep decoded images in memory that the workers of a loader share, from when each is first read.
+
+        Args:
+            most: Bytes to keep; images that do not fit are read from their files each time.
+
+        Returns:
+            The bytes that are taken.
+
+        Raises:
+            KpnetError: The system has less shared memory, or an image cannot be read.
+        """
+        used, firsts = np.unique(self._image_index, return_index=True)
+        self._cached = np.full(len(self.images), -1)
+        self._cached[used] = np.arange(len(used))
+        pixels = [math.prod(read_image_size(self.path(int(first)))) for first in firsts]
+        self._cache = ImageCache(np.array(pixels, np.int64), most)
+        return self._cache.nbytes
 
     def path(self, index: int) -> Path:
         """Return the sample's image file."""
@@ -121,7 +144,8 @@ class ImageFileDataset(InstanceDataset):
         Raises:
             KpnetError: It cannot be read, or has another size than the file of labels states.
         """
-        return self.image_source(index).read()
+        read = self.image_source(index).read
+        return read() if self._cache is None else self._cache.get(int(self._cached[self._image_index[index]]), read)
 
     def image_source(self, index: int) -> ImageFile:
         """Return the file of a sample's image, and how it is read."""
