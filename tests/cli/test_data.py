@@ -129,7 +129,7 @@ def test_the_mended_copy_is_in_the_format_of_the_data(
     assert (done.code, done.err) == (0, "")
     assert "1 of 2 mended: mended" in done.out
     assert ("not written" in done.out) == (form == "pts")  # which has no names
-    mended = open_dataset(*detect_format(Path("mended")), skeleton if given else None)
+    mended = open_dataset(*detect_format(Path("mended")), str(skeleton) if given else None)
     truth, wrong = KaggleCSV(tmp_path / "truth.csv"), KaggleCSV(labels)
     for index in range(len(mended)):
         number = int(Path(mended.image_name(index)).stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from kpnet.config.loading import load_config
 from kpnet.core.errors import KpnetError
+from kpnet.data import KeypointDataset
 from kpnet.data.build import build_train
 from kpnet.data.image_cache import ImageCache
 
@@ -30,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def data(folder: Path, cache_gb: float) -> object:
+def data(folder: Path, cache_gb: float) -> KeypointDataset:
     config = {
         "name": "cached",
         "model": {"backbone": "conv_sandwich", "head": "heatmap", "input_size": 32},
@@ -39,8 +41,8 @@ def data(folder: Path, cache_gb: float) -> object:
     return build_train(load_config(config))
 
 
-def epoch(loader: object) -> torch.Tensor:
-    return torch.cat([batch["image"] for batch in loader])  # type: ignore[attr-defined]
+def epoch(loader: DataLoader[Any]) -> torch.Tensor:
+    return torch.cat([batch["image"] for batch in loader])
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
