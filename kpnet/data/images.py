@@ -86,9 +86,9 @@ def _walk(folder: Path, suffixes: tuple[str, ...], marked: tuple[Path, ...], wri
         with os.scandir(folder) as entries:
             # A link to a folder is neither a file nor followed, for it may lead back here.
             every = [
-                (entry.name, entry.is_dir(follow_symlinks=False))
+                (entry.name, _is_folder(entry, follow=False))
                 for entry in entries
-                if not entry.name.startswith(PARTIAL) and (not entry.is_dir() or not entry.is_symlink())
+                if not entry.name.startswith(PARTIAL) and (not _is_folder(entry) or not entry.is_symlink())
             ]
     except PermissionError:
         return
@@ -106,6 +106,13 @@ def _walk(folder: Path, suffixes: tuple[str, ...], marked: tuple[Path, ...], wri
             yield from _walk(path, suffixes, marked, written)
         elif path not in own:
             yield path
+
+
+def _is_folder(entry: os.DirEntry[str], *, follow: bool = True) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:  # a link to itself
+        return False
 
 
 def find_image_files(folder: Path) -> list[Path]:

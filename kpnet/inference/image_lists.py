@@ -46,7 +46,7 @@ def read_image_list(path: Path, failures: list[str]) -> Iterator[tuple[str, tupl
         its instances.
     """
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
-    for name, group in groupby(_checked(path, rows, failures), key=lambda row: row[0]):
+    for (name, _), group in groupby(_checked(path, rows, failures), key=lambda row: (row[0], row[1] is None)):
         boxes = [box for _, box in group]
         if boxes[0] is not None:
             yield name, tuple(box for box in boxes if box is not None)

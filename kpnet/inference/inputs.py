@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,8 @@ from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 
 TABLES = (".csv", ".json", ".npz", *PARQUET)  # files that hold or name many images
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +214,18 @@ def _with_unique_targets(images: Iterable[InputImage]) -> list[InputImage]:
     return list(unique.values())
 
 
+def _sample(dataset: KeypointDataset, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a sample, in one thread at a time unless its image is a file of its own: a decoder seeks, and then reads."""
+    with nullcontext() if isinstance(dataset, ImageFileDataset) else _ONE_AT_A_TIME:
+        return dataset.read(index)
+
+
 def _read(dataset: KeypointDataset, index: int) -> np.ndarray:
-    return dataset.read(index)[0]
+    return _sample(dataset, index)[0]
 
 
 def _labels(dataset: KeypointDataset, index: int) -> dict[str, list[float]]:
-    points = np.column_stack([dataset.read(index)[1], dataset.point_weights(index)])
+    points = np.column_stack([_sample(dataset, index)[1], dataset.point_weights(index)])
     named = zip(dataset.skeleton.names, points, strict=True)
     return {name: point.tolist() for name, point in named if np.isfinite(point).all()}
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import torch
+from lightning.pytorch.utilities.memory import is_oom_error
 
 from kpnet import __version__
 from kpnet.core.allocator import keep_freed_memory
@@ -68,9 +69,13 @@ class ShardWorker:
                 if not shards.shard_file(self.folder, number).exists():
                     shards.predict_shard(self.predictor, self.folder, number)
             except OSError as error:
-                reason, room = f"{error.filename}: {error.strerror}", error.errno not in NO_ROOM
+                reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+                room = error.errno not in NO_ROOM
             except KpnetError as error:
                 reason = str(error)
+            except Exception as error:  # it would cost the shards that come with this one, and hide why
+                advice = "; lower --batch-size" if is_oom_error(error) else ""
+                reason = f"shard {number}: {first_line(error, with_type=True)}{advice}"
             reasons.append(reason)
             full.append(not room)
         return {"shard": list(map(int, batch["item"])), "reason": reasons, "full": full}
@@ -134,8 +139,10 @@ def predict_on_ray(
 
 
 def digest(predictor: Predictor) -> str:
-    """Return what is the same for two models with the same weights and config."""
-    found = hashlib.sha256(repr(predictor.model.config).encode())
+    """Return what is the same for two models with the same weights, configs and calibrations."""
+    members = getattr(predictor.model, "models", [predictor.model])
+    parts = [(each.config, getattr(each, "calibration", None), each.skeleton.names) for each in members]
+    found = hashlib.sha256(repr(parts).encode())
     for name, value in predictor.model.state_dict().items():
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -243,6 +243,7 @@ def _image_rows(images: Iterable[InputImage], failures: list[str]) -> Iterator[d
         if source is None:
             failures.append(f"{image.name}: --engine ray reads image files alone: predict it with the plain engine")
             continue
+        failures += [image.warning] if image.warning else []
         height, width = source.size or (None, None)
         yield {
             "image": encodable(image.name),

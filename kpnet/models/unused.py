@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,18 +31,21 @@ def find_unused(model: KeypointModel) -> list[str]:
     tensors = [*backbone.named_parameters(), *backbone.named_buffers()]
     state = {name: value.detach().to("meta") for name, value in tensors}
     parameters = {name: state[name].requires_grad_() for name, _ in backbone.named_parameters()}
-    image = model.mean.new_zeros(1, model.mean.shape[1], *model.config.input_size).to("meta")
+    images = model.mean.new_zeros(2, model.mean.shape[1], *model.config.input_size).to("meta")
+    used: set[str] = set()
     try:
-        with evaluation_mode(model), torch.enable_grad():
-            maps: list[Tensor] = functional_call(backbone, state, (image,))
-            inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
-            outputs = [each.sum() for each in _tensors(model.head(inputs)) if each.requires_grad]
-            read = torch.autograd.grad(outputs, inputs, allow_unused=True)
-            needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
-            gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
+        for mode in (evaluation_mode(backbone), nullcontext()):  # in training, a backbone may use other parameters
+            with mode, evaluation_mode(model.head), torch.enable_grad():
+                maps: list[Tensor] = functional_call(backbone, state, (images,))
+                inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
+                outputs = [each.sum() for each in _tensors(model.head(inputs)) if each.requires_grad]
+                read = torch.autograd.grad(outputs, inputs, allow_unused=True)
+                needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
+                gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
+                used |= {name for name, each in zip(parameters, gradients, strict=True) if each is not None}
     except Exception:  # a layer of somebody's own that knows no shapes without values
         return []
-    return [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+    return [name for name in parameters if name not in used]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -31,7 +31,7 @@ from kpnet.training.loaders import UNCOUNTED, Loaders, probe, sharing_loaders, t
 from kpnet.training.loss_monitor import LossMonitor, StepLoss
 from kpnet.training.module import Batch, seed_epoch, steps_per_epoch
 from kpnet.training.optim import build_optimizer, build_schedule
-from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
+from kpnet.training.run_folder import NOTHING_YET, Claim, begun_trainer, claimed_run_folder, is_main_process
 from kpnet.training.trainer import (
     DTYPES,
     allow_unused_parameters,
@@ -180,7 +180,7 @@ def _pretrain(config: PretrainConfig, claim: Claim, console: Console) -> tuple[P
     model = Autoencoder(config.model)
     set_memory_format(model)
     probe(train_set)
-    config = config.model_copy(update={"trainer": resolve_precision(config.trainer)})
+    config = config.model_copy(update={"trainer": resolve_precision(begun_trainer(config, claim))})
     single = trains_on_one(model, model, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = PretrainFolderCallback(folder, _first(train_set if val_set is None else val_set), console, bar)

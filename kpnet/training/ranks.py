@@ -20,7 +20,7 @@ from kpnet.core.errors import KpnetError, NotFiniteError
 LOST = "a process of the training ended, and so do the others; --resume continues after the last full epoch"
 GRACE = 10.0  # seconds that the first process has to notice that another one ended, and to say so
 STEP = "images_per_step"  # key in a checkpoint
-_FAILED = 2  # exit code
+FAILED = 2  # exit code of a process that leaves the report to another one
 _OBSERVER = "child-process-observer"  # Lightning's thread that kills all processes when one has ended
 
 
@@ -32,6 +32,9 @@ class Ranks(pl.Callback):
             if thread.name == _OBSERVER:  # it would kill this process before it can say why
                 children = getattr(thread, "_child_processes", [])
                 thread._terminate_all = lambda children=children: _end_all(children)  # type: ignore[attr-defined]
+        agree, resumed = trainer.strategy.reduce_boolean_decision, bool(trainer.ckpt_path)
+        if agree(resumed, all=False) and not agree(resumed, all=True):
+            raise KpnetError("--resume: not every machine finds last.ckpt; put the run folder on a disk that all share")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -45,8 +48,10 @@ def _end_all(children: list[Any]) -> None:
     threading.main_thread().join(GRACE)
     for child in children:
         child.kill()
+    if not threading.main_thread().is_alive():
+        return  # it has said why, and ends with its own exit code
     print(f"kpnet: {LOST}", file=sys.stderr, flush=True)
-    os._exit(_FAILED)
+    os._exit(FAILED)
 
 
 def images_per_step(trainer: pl.Trainer, batch_size: int) -> int:
@@ -82,9 +87,9 @@ def one_voice(trainer: pl.Trainer) -> Iterator[None]:
         lost = is_lost(error)
         if not lost and not isinstance(error, NotFiniteError):
             raise
-        others_report = not (lost and trainer.global_rank == 1 and os.getppid() != parent)
-        if not trainer.is_global_zero and others_report and not _is_forked(trainer):
-            raise SystemExit(_FAILED) from None
+        silent = not (lost and trainer.global_rank == 1 and os.getppid() != parent)
+        if not trainer.is_global_zero and silent and not _is_forked(trainer):
+            raise SystemExit(FAILED) from None
         if lost:
             raise KpnetError(LOST) from None
         raise

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kpnet.config.loading import flatten, load_as, to_yaml
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
+from kpnet.config.trainer import TrainerConfig
 from kpnet.core.errors import KpnetError, few, first_line
 from kpnet.core.files import PARTIAL, write_atomic
 from kpnet.core.locking import LOCK, locked
@@ -77,6 +78,15 @@ def claimed_run_folder(
         cv2.setNumThreads(0)  # the images are small, and the training needs the cores
         pl.seed_everything(config.train.seed, workers=True, verbose=False)
         yield Claim(folder, resume and (folder / "last.ckpt").is_file())
+
+
+def begun_trainer(config: Config | PretrainConfig, claim: Claim) -> TrainerConfig:
+    """Return the `trainer` section, with the precision that a resumed run began with where the config names none."""
+    saved = claim.folder / "config.yaml"
+    if config.trainer.precision is not None or not claim.resume or not saved.is_file():
+        return config.trainer
+    before = load_as(type(config), saved).trainer.precision or "32-true"
+    return config.trainer.model_copy(update={"precision": before})
 
 
 @contextmanager
@@ -156,7 +166,7 @@ def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, wher
 
 def _is_place(key: str) -> bool:
     """Return whether a resumed run may change the key: the data's folder, the machine, the end, what was filled in."""
-    places = ("name", "data.root", "data.workers", "model.num_keypoints", "train.epochs")
+    places = ("name", "data.root", "data.workers", "data.cache_gb", "model.num_keypoints", "train.epochs")
     return key in places or key.startswith(("trainer.", "train.early_stopping"))
 
 

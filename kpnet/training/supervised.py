@@ -29,7 +29,7 @@ from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples,
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import NOTHING_YET, Claim, claimed_run_folder, is_main_process
+from kpnet.training.run_folder import NOTHING_YET, Claim, begun_trainer, claimed_run_folder, is_main_process
 from kpnet.training.trainer import (
     DTYPES,
     allow_unused_parameters,
@@ -115,7 +115,9 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     augment = device_augmentation(config.data, config.model, train_set.skeleton)
     _warn(None if augment is None else augment.describe(), console)
     _warn(check_freeze(model, config.train), console)
-    config = config.model_copy(update={"model": model.config, "trainer": resolve_precision(config.trainer)})
+    config = config.model_copy(
+        update={"model": model.config, "trainer": resolve_precision(begun_trainer(config, claim))}
+    )
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)

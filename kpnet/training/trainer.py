@@ -31,7 +31,7 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.training import loggers
 from kpnet.training.checkpoints import DurableCheckpointIO
 from kpnet.training.loaders import Loaders
-from kpnet.training.ranks import Ranks, check_step, one_voice
+from kpnet.training.ranks import FAILED, Ranks, check_step, one_voice
 from kpnet.training.run_folder import create_run_folder
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
@@ -50,8 +50,8 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, loaders: Loaders, check
         with one_voice(trainer), lightning_errors():
             trainer.fit(module, loaders, ckpt_path=checkpoint, weights_only=True)
         succeeded = True
-    except SystemExit:  # Lightning's reaction to Ctrl-C
-        if trainer.interrupted:
+    except SystemExit as ended:  # Lightning's reaction to Ctrl-C
+        if trainer.interrupted and ended.code != FAILED:
             raise KeyboardInterrupt from None
         raise
     finally:  # or a logger's thread outlives a failed training

@@ -29,7 +29,7 @@ from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.loaders import Loaders, trains_on_one
 from kpnet.training.loss_monitor import StepLoss
-from kpnet.training.module import Batch, KeypointModule
+from kpnet.training.module import KeypointModule
 from kpnet.training.optim import build_optimizer
 from kpnet.training.trainer import DTYPES, create_trainer, fit, on_gpu, resolve_precision, trainer_arguments
 
@@ -93,10 +93,9 @@ class RangeTest(KeypointModule):
         schedule = LambdaLR(optimizer, lambda step: float(self.rates[min(step, len(self.rates) - 1)]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
+    def _share(self, loss: Tensor, points: Tensor) -> Tensor:
         self.losses[self.trainer.global_step].append(loss.item())
-        return loss
+        return super()._share(loss, points)
 
     def not_finite(self, last: StepLoss) -> None:
         self.trainer.should_stop = True

@@ -268,3 +268,11 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 8), np.float32))
     with pytest.raises(KpnetError, match=r"a\.tiff: .*neither 8- nor 16-bit"):
         read_image(tmp_path / "a.tiff")
+
+
+def test_a_link_to_itself_ends_no_search(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4), np.uint8))
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert [path.name for path in find_image_files(tmp_path)] == ["a.png", "loop.png"]
+    with pytest.raises(KpnetError, match=r"loop\.png"):
+        read_image(tmp_path / "loop.png")

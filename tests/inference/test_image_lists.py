@@ -57,6 +57,13 @@ def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:
     assert all("\n" not in line for line in failures)
 
 
+def test_an_image_with_and_without_boxes_is_predicted_as_both(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("image,x0,y0,x1,y1\na.png\na.png,1,2,3,4\nb.png,1,2,3,4\nb.png\n")
+    box = ((1, 2, 3, 4),)
+    assert list(read_image_list(path, [])) == [("a.png", None), ("a.png", box), ("b.png", box), ("b.png", None)]
+
+
 def test_paths_are_relative_to_the_list(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     cv2.imwrite(str(tmp_path / "sub" / "a.png"), np.full((4, 6), 9, np.uint8))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,8 @@ from PIL import Image
 
 from kpnet.config.schema import DataConfig, TrainFile
 from kpnet.core.errors import KpnetError
-from kpnet.inference.inputs import find_images, find_videos, stream_images
+from kpnet.data import SyntheticFaces
+from kpnet.inference.inputs import _labels, _read, find_images, find_videos, stream_images
 
 
 def test_one_bad_input_costs_no_other(tmp_path: Path) -> None:
@@ -96,3 +99,24 @@ def test_streamed_images_are_those_that_are_listed_and_none_is_held(tmp_path: Pa
     assert not failures
     with pytest.raises(KpnetError, match="gone: no such file or folder"):
         stream_images([tmp_path / "gone"], [])
+
+
+def test_samples_that_are_no_files_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that several threads share would seek for one and read for another."""
+    faces, both = SyntheticFaces(2), threading.Barrier(2)
+    read, met = faces.read, []
+
+    def slow(index: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            both.wait(0.3)
+            met.append(index)
+        except threading.BrokenBarrierError:
+            both.reset()
+        return read(index)
+
+    monkeypatch.setattr(faces, "read", slow)
+    with ThreadPoolExecutor(2) as pool:
+        image, labels = pool.submit(_read, faces, 0), pool.submit(_labels, faces, 1)
+        assert image.result().ndim >= 2
+        assert labels.result()
+    assert not met

@@ -25,6 +25,7 @@ from support.paths import ROOT
 import kpnet
 from kpnet.core.errors import KpnetError
 from kpnet.inference import ray_engine, shards
+from kpnet.models.calibration import Calibration
 
 COUNT, SIZE = 240, 4
 CALL = """
@@ -154,6 +155,9 @@ def test_two_models_have_the_same_digest_only_if_they_are_the_same(model: Path) 
     assert ray_engine.digest(one) == ray_engine.digest(two)
     with torch.no_grad():
         next(two.model.parameters()).add_(1e-3)
+    assert ray_engine.digest(one) != ray_engine.digest(two)
+    two = kpnet.Predictor(str(model))
+    two.model.calibration = Calibration([0.0, 0.0], 1.0, 5.0, 100)
     assert ray_engine.digest(one) != ray_engine.digest(two)
 
 

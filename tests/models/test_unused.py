@@ -47,3 +47,23 @@ def test_a_network_that_needs_values_stays_as_it_is() -> None:
 def test_a_model_that_is_loaded_is_not_searched(tmp_path: Path) -> None:
     build_model(backbone="conv_sandwich", head="regression", num_keypoints=3, in_channels=1).save(tmp_path)
     assert load_model(tmp_path).unused_parameters == frozenset()
+
+
+class Noisy(nn.Module):
+    """A network that has a parameter for training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.norm = nn.Conv2d(1, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4)
+        self.noise = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.norm(self.used(images))
+        return maps + self.noise * torch.rand_like(maps) if self.training else maps
+
+
+def test_what_is_used_in_training_alone_is_used() -> None:
+    model = build_model(backbone=Noisy(), head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    assert model.unused_parameters == frozenset()
+    assert all(module.training for module in model.modules())
+    assert all(value == 0 for value in (model.state_dict()[k] for k in model.state_dict() if "num_batches" in k))

@@ -105,6 +105,7 @@ def test_a_killed_process_ends_the_others_with_one_line_and_the_run_goes_on(tmp_
     text = log.read_text()
     assert text.count("a process of the training ended") == 1, text
     assert "Traceback" not in text
+    assert "interrupted" not in text
     epochs = len(metrics.read_text().splitlines())
     done = subprocess.run(
         [*command, f"train.epochs={epochs + 1}", "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=240

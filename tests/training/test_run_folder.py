@@ -17,6 +17,8 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.training.run_folder import (
     RUN_FILES,
+    Claim,
+    begun_trainer,
     check_folder,
     claimed_run_folder,
     create_run_folder,
@@ -336,3 +338,14 @@ def test_only_the_first_process_touches_the_folder(
         (tmp_path / "run" / "config.yaml").touch()
         with claimed_run_folder(config(), tmp_path / "run", resume=False, force=False) as claim:
             assert claim.folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize("given", [None, "bf16-mixed"])
+@pytest.mark.parametrize("began", [None, "16-mixed"])
+def test_a_resumed_run_keeps_its_precision(tmp_path: Path, began: str | None, given: str | None) -> None:
+    """What a GPU takes by default is not what a CPU began with."""
+    options = {each: () if each is None else (f"trainer.precision={each}",) for each in (began, given)}
+    folder = saved(tmp_path / "run", *options[began])
+    resumed = config(*options[given])
+    assert begun_trainer(resumed, Claim(folder, True)).precision == (given or began or "32-true")
+    assert begun_trainer(resumed, Claim(folder, False)).precision == given

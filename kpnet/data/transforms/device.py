@@ -321,7 +321,9 @@ class DeviceAugment:
             frames = image if image.ndim == 5 else image[:, None]
             draws = _Draws(len(frames), sum(step.columns for step in self.steps), generator)
             frames, matrix = self._run(frames.float(), draws)
-            moved = {} if matrix is None else self._move(batch, matrix)
+            if matrix is None:  # as on the CPU, where points outside of the image are absent after any transform
+                matrix = torch.eye(3, device=image.device).expand(len(frames), 3, 3)
+            moved = self._move(batch, matrix) if self.steps else {}
         return {**batch, **moved, "image": frames.reshape(image.shape)}
 
     def _run(self, frames: Tensor, draws: _Draws) -> tuple[Tensor, Tensor | None]:

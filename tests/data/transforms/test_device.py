@@ -244,3 +244,18 @@ def test_a_mirror_needs_pairs() -> None:
         DeviceAugment(["HorizontalFlip"], NO_PAIRS, (96, 96))
     assert DeviceAugment([{"Affine": {"shear": [-50, 50]}}], NO_PAIRS, (96, 96)).missing == ["Affine"]
     assert not DeviceAugment([{"Affine": {"shear": [-40, 40]}}], NO_PAIRS, (96, 96)).missing
+
+
+def test_points_outside_of_the_image_are_absent_though_nothing_moves() -> None:
+    """As `Augment` has it for any transform."""
+    batch = {
+        "image": torch.rand(2, 1, 96, 96),
+        "keypoints": torch.tensor([[[0.5, 0.5], [1.2, 0.0]]]).repeat(2, 1, 1),
+        "visible": torch.ones(2, 2, dtype=torch.bool),
+        "weight": torch.ones(2, 2),
+    }
+    augment = DeviceAugment([{"RandomBrightnessContrast": CONTRAST}], NO_PAIRS, (96, 96))
+    found = augment(batch, torch.Generator().manual_seed(0))
+    assert found["visible"].tolist() == [[True, False]] * 2
+    assert found["weight"].tolist() == [[1, 0]] * 2
+    torch.testing.assert_close(found["keypoints"][:, 0], batch["keypoints"][:, 0])
