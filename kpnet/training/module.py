@@ -159,9 +159,7 @@ class KeypointModule(pl.LightningModule):
         """Weight the loss of a batch by its points where several make a step; `on_before_optimizer_step` divides."""
         if self.trainer.accumulate_grad_batches == 1:
             return loss
-        share = points / (
-            self.trainer.world_size * self.config.batch_size * len(self.model.skeleton)
-        )  # about 1
+        share = points / (self.trainer.world_size * self.config.batch_size * len(self.model.skeleton))  # about 1
         self.shares = self.shares + share
         return loss * share
 
