@@ -51,7 +51,9 @@ def split_video(path: Path, size: int, window: tuple[int, int] = (0, 0)) -> list
     """
     video = Video(path)
     stamps, keys = video.timestamps()
-    if len(set(stamps)) < len(stamps) or len(stamps) <= size or None in stamps:
+    if len(set(stamps)) < len(stamps) or None in stamps:  # these may be fields, two of which are one frame
+        return [Chunk()]
+    if len(stamps) <= size:
         return [Chunk(frames=len(stamps))]
     order = sorted(stamp for stamp in stamps if stamp is not None)
     ranks = [bisect_right(order, key) - 1 for key in keys]

@@ -13,6 +13,9 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kpnet.coordinates import box_of_points, edge_to_pixel, pixel_to_edge
 from kpnet.core.errors import KpnetError, few, show
 from kpnet.core.reading import parse_json
 from kpnet.core.skeleton import Skeleton
@@ -213,7 +216,7 @@ def _read_instance(values: Json, count: int, category: Any) -> Instance:
         raise KpnetError(f"bbox: expected four numbers, found {show(corner_size)}")
     x, y, width, height = corner_size
     if note.get("has_box") or not _is_same(corner_size, _corner_size(instance)):
-        box = parse_box([x - 0.5, y - 0.5, x + width - 0.5, y + height - 0.5])
+        box = parse_box([edge_to_pixel(value) for value in (x, y, x + width, y + height)])
         instance = Instance(instance.points, box)
     area = values.get("area", width * height)
     if not isinstance(area, (int, float)) or abs(area - width * height) > _SAME * max(width * height, 1):
@@ -228,17 +231,16 @@ def _is_same(box: list[float], other: list[float]) -> bool:
 def _corner_size(instance: Instance) -> list[float]:
     """Return x, y, width and height of an instance's box in COCO's coordinates, or of the pixels of its points.
 
-    As `annotation_values` has it; that works on arrays, which are slow to make for a few numbers.
+    As `annotation_values` has it; that makes arrays of each box, which takes long for thousands of them.
     """
-    if instance.box is not None:
-        x0, y0, x1, y1 = instance.box
-    else:
-        xs = [point.x for point in instance.points if point is not None and point.x is not None]
-        ys = [point.y for point in instance.points if point is not None and point.y is not None]
-        if not xs:
+    box = instance.box
+    if box is None:
+        xy = [point[:2] for point in instance.points if point is not None and point.x is not None]
+        if not xy:
             return [0.0] * 4
-        x0, y0, x1, y1 = min(xs) - 0.5, min(ys) - 0.5, max(xs) + 0.5, max(ys) + 0.5
-    return [round(value, DECIMALS) for value in (x0 + 0.5, y0 + 0.5, x1 - x0, y1 - y0)]
+        box = box_of_points(np.array(xy)).tolist()
+    x0, y0, x1, y1 = box
+    return [round(value, DECIMALS) for value in (pixel_to_edge(x0), pixel_to_edge(y0), x1 - x0, y1 - y0)]
 
 
 def _annotation(instance: Instance) -> Json:

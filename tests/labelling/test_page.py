@@ -469,8 +469,12 @@ def test_images_are_labelled_again_without_their_labels(browser: Any, folder: Pa
             for x, y in places(page):
                 page.mouse.click(x, y)
             wait_saved(page)
+            begins = f"{shown + 1} of 2" if shown == 0 else "All 2"
+            wait_until(page, f"document.getElementById('comparison').textContent.startsWith('{begins}')")
+            before = page.inner_text("#name")
             page.keyboard.press("n")
-            page.wait_for_timeout(200)
+            if shown == 0:
+                wait_until(page, f"document.getElementById('name').textContent !== '{before}'")
         again = folder / "labels_again.csv"
         expected = f"All 2 images are labelled again. Compare: kpnet data agree {folder / 'labels.csv'} {again}"
         assert page.inner_text("#comparison") == expected
