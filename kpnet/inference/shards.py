@@ -230,7 +230,7 @@ def _groups(
             continue
         for chunk in chunks:
             found = True
-            whole = f"{path}, {chunk.frames} frame(s) from {chunk.first}" if chunk.frames else str(path)
+            whole = f"{path}, {chunk.frames} frame(s) from {chunk.first}"
             values = {name: getattr(chunk, name) for name in _CHUNK}
             yield [{"image": encodable(whole), "file": _text(path), "video": encodable(str(path)), **values}]
     if not found:

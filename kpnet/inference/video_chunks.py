@@ -22,7 +22,7 @@ class Chunk:
 
     Attributes:
         first: Number of the first frame.
-        frames: Number of the frames, or 0 if the file does not say.
+        frames: Number of the frames.
         seek: Timestamp of a key frame from which the frames can be decoded. None: from the beginning of the file.
         start: Timestamp of the first frame. None: the first of the file.
         stop: Timestamp of the frame after the last one. None: to the end of the file.
@@ -51,11 +51,10 @@ def split_video(path: Path, size: int, window: tuple[int, int] = (0, 0)) -> list
     """
     video = Video(path)
     stamps, keys = video.timestamps()
-    if len(set(stamps)) < len(stamps) or None in stamps:  # these may be fields, two of which are one frame
-        return [Chunk()]
-    if len(stamps) <= size:
-        return [Chunk(frames=len(stamps))]
-    order = sorted(stamp for stamp in stamps if stamp is not None)
+    timed = {stamp for stamp in stamps if stamp is not None}
+    if len(timed) < len(stamps) or len(stamps) <= size:  # fields share a time, or have none; two of them are one frame
+        return [Chunk(frames=len(timed) or len(stamps))]
+    order = sorted(timed)
     ranks = [bisect_right(order, key) - 1 for key in keys]
     chunks = []
     for first in range(0, len(order), size):

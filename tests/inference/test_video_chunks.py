@@ -89,11 +89,11 @@ def test_a_video_without_an_index_is_one_chunk(tmp_path: Path, name: str, codec:
     assert split_video(video(tmp_path / "short.mp4", frames=12), 12) == [Chunk(frames=12)]
 
 
-@pytest.mark.parametrize("stamps", [[0, 0, 1, 1], [0, None, 2, 3]])
-def test_a_video_whose_index_does_not_tell_its_frames_is_one_chunk_of_unknown_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamps: list[int | None]
+@pytest.mark.parametrize(("stamps", "frames"), [([0, 0, 1, 1], 2), ([0, None, 2, 3], 3), ([None] * 4, 4)])
+def test_a_video_whose_index_does_not_tell_its_frames_is_one_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamps: list[int | None], frames: int
 ) -> None:
-    """Two fields with one timestamp may be one frame: none of them is lost."""
+    """Two fields with one timestamp are one frame: none of them is lost."""
     path = video(tmp_path / "fields.mp4", frames=4)
     monkeypatch.setattr(Video, "timestamps", lambda self: (stamps, [0]))
-    assert split_video(path, 2) == [Chunk()]
+    assert split_video(path, 2) == [Chunk(frames=frames)]
