@@ -9,6 +9,7 @@ import signal
 import struct
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -254,12 +255,25 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {  # file: codec and its options
 }
 
 
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """SVT-AV1 gives the thread that calls it real-time priority, if it may, which all tests after it would keep."""
+    if not hasattr(os, "sched_getscheduler"):  # not on Linux
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def numbered(path: Path, codec: str, options: dict[str, str], times: list[float], **container_options: str) -> Path:
     """Noisy frames of 160x128, the number of each painted as dark and bright stripes."""
     size, unit = (128, 32 * BITS), Fraction(1, 1000)
     draw = np.random.default_rng(0)
     form = "mpegts" if path.suffix == ".mts" else None
-    with av.open(str(path), "w", format=form, options=container_options) as container:
+    with usual_scheduling(), av.open(str(path), "w", format=form, options=container_options) as container:
         stream: Any = container.add_stream(codec, rate=10, options=options)
         stream.height, stream.width = size
         stream.pix_fmt = {"prores": "yuv422p10le", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
