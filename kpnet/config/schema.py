@@ -40,6 +40,28 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+class Instances(StrictModel):
+    """The finder of the instances of an image: a network that looks at a small copy of the whole image.
+
+    It learns from the labelled points; boxes are used where the data has them.
+    """
+
+    backbone: Part = Field(
+        default_factory=lambda: {"name": "conv_sandwich", "channels": [16, 32, 64, 128], "norm": "batch", "residual": 1}
+    )
+    """Network that extracts the features in which instances are found, as `model.backbone`."""
+    head: Part = "centers"
+    """The head `centers`, or `{name: centers}` with its options; it predicts centres and boxes, and no points."""
+    input_size: ImageSize = (256, 256)
+    """Height and width of the copy of the image in pixels, or one number for both."""
+    pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
+    """true: published weights of the finder's backbone; or the path of a weight file."""
+
+
+def _instances(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class ModelConfig(StrictModel):
     """The network: what `build_model` needs. `heads: {coarse: …, fine: …}` is short for the head `multi` of these."""
 
@@ -55,8 +77,12 @@ class ModelConfig(StrictModel):
     """Height and width of the input in pixels, or one number for both."""
     pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
     """true: published weights; or the path of a weight file, a pretraining, or a run, whose head is taken too."""
-    crop: Literal["box", "points"] | None = None
-    """Region the model was trained on: boxes or points; null for whole images. Set from `data.crop`."""
+    instances: Annotated[
+        Instances | None, BeforeValidator(_instances, json_schema_input_type=Instances | bool | None)
+    ] = None
+    """Find the instances of an image, 0 to N of them, before their points; true: with the default finder."""
+    crop: Literal["box", "points", "instance"] | None = None
+    """Region the model was trained on, as `data.crop.by`; null for whole images. Set from `data.crop`."""
     box_scale: Rate = 1.25
     """Size of the crop relative to the box (1.25 adds a 12.5 % margin on each side)."""
     mean: list[Number] | None = None
@@ -98,6 +124,8 @@ class TrainFile(StrictModel):
     """Skip samples that lack a point; null: as in `data`."""
     transforms: list[str | dict[str, Any]] | None = None
     """Augmentation of the file's samples; null: as in `data`."""
+    partial: bool | None = None
+    """Its images have instances without labels, so that a finder learns nothing from their background."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -133,8 +161,9 @@ class Fold(StrictModel):
 class Crop(StrictModel):
     """Crops around boxes (top-down): `model.box_scale` times as large as the box, with the input's aspect ratio."""
 
-    by: Literal["box", "points"]
-    """box: the boxes of the data format; points: boxes around the labelled points, in evaluation too."""
+    by: Literal["box", "points", "instance"]
+    """box: the boxes of the data format; points: boxes around the labelled points, in evaluation too; instance: the
+    box where there is one, else that around the points, and about a single point one of the data's median size."""
     shift: Fraction = 0.0
     """In training, move the crop's centre by up to this fraction of its side, in each direction."""
     scale: Fraction = 0.0
@@ -166,9 +195,9 @@ class DataConfig(StrictModel):
     complete_only: bool = False
     """Skip samples that lack a point."""
     crop: Annotated[
-        Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points"] | None)
+        Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points", "instance"] | None)
     ] = None
-    """Crop: null for the whole image, or the region around a box."""
+    """Crop: null for the whole image, or the region around a box. With `model.instances`, around each instance."""
     strict: bool = False
     """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
@@ -279,8 +308,14 @@ class Config(Recipe):
     def _model_of_crops(self) -> Self:
         """Copy what the crops are around into the model's config, so that it is known wherever the model is saved.
 
-        A config without training data is that of a model alone, and keeps what the model says.
+        A config without training data is that of a model alone, and keeps what the model says. Crops of a model that
+        finds instances are jittered by default, as the finder errs.
         """
+        if self.model.instances is not None and self.data.crop is None:
+            if self.data.train:
+                self.data = self.data.model_copy(update={"crop": Crop(by="instance", shift=0.1, scale=0.15)})
+            elif self.model.crop is None:
+                self.model = self.model.model_copy(update={"crop": "instance"})
         if self.data.train:
             by = None if self.data.crop is None else self.data.crop.by
             self.model = self.model.model_copy(update={"crop": by})

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from kpnet.core.registry import load_plugins
 from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo, window_of
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo, finds_instances, window_of
 
-__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "PointBlock", "PyramidInfo", "list_heads", "window_of"]
+__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "PointBlock", "PyramidInfo", "finds_instances", "list_heads", "window_of"]
 
 
 def list_heads() -> list[str]:

@@ -148,6 +148,9 @@ class Head(nn.Module):
     """Frames before and after the predicted one that the head looks at. Where this is not (0, 0), `forward` takes the
     maps of clips, (B, T, C, h, w), too."""
 
+    finds_instances: ClassVar[bool] = False
+    """Whether it finds the 0 to N instances of an image, as the head `centers` does."""
+
     loaded: HeadReport | None = None
     """What was taken from a trained head; None if nothing was."""
 
@@ -276,6 +279,18 @@ def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:
     name, options = split_spec(spec, "head")
     head = HEADS.find(name)
     return head.window_from_options(check_options(head, options, f'head "{name}"'))
+
+
+def finds_instances(spec: str | Mapping[str, Any]) -> bool:
+    """Return whether the head of a config finds the instances of whole images.
+
+    Args:
+        spec: The head's name, or a mapping `{"name": …, option: …}`.
+
+    Raises:
+        KpnetError: The head is unknown.
+    """
+    return HEADS.find(split_spec(spec, "head")[0]).finds_instances
 
 
 def reducer(hardest: int | None) -> Reduce:

@@ -16,16 +16,17 @@ from kpnet.backbones import Backbone, build_backbone
 from kpnet.backbones.module import wrap_module
 from kpnet.backbones.pretrained import InputSpec, read_source, required_channels
 from kpnet.backbones.weights import load_matching_weights, load_weights
-from kpnet.config.fields import Part, StrictModel
+from kpnet.config.fields import Channels, Part, StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
 from kpnet.core.runtime import evaluation_copy
+from kpnet.core.registry import split_spec
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
-from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo
+from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo, finds_instances
 from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import load_extra_state
@@ -99,6 +100,7 @@ def assemble(
     *,
     input_spec: InputSpec | None = None,
     modules: Mapping[str, nn.Module] | None = None,
+    finder_spec: InputSpec | None = None,
 ) -> KeypointModel:
     """Build a model from its typed config.
 
@@ -107,6 +109,7 @@ def assemble(
         skeleton: Names the keypoints; None: "0", "1", ….
         input_spec: Of a saved model, whose weights are loaded next: no pretrained ones are loaded.
         modules: Parts that are there already, by their key in the config.
+        finder_spec: As `input_spec`, for the finder of a saved model.
 
     Returns:
         The model, in training mode.
@@ -142,6 +145,8 @@ def assemble(
     if input_spec is not None:
         backbone.mean, backbone.std = tuple(input_spec.mean), tuple(input_spec.std)
     model = _join(backbone, modules.get("head"), config, skeleton)
+    if config.instances is not None:
+        model.finder = _build_finder(model, finder_spec)
     if input_spec is None and "head" not in modules:
         _go_on(model)
     model.choose_memory_format()
@@ -150,6 +155,28 @@ def assemble(
         for name in model.unused_parameters:
             model.backbone.get_parameter(name).requires_grad_(False)
     return model
+
+
+def _build_finder(model: KeypointModel, input_spec: InputSpec | None) -> KeypointModel:
+    """Return the finder of a model of crops: a model of whole images with the head `centers`, without points."""
+    found = model.config.instances
+    assert found is not None
+    if model.head.finds_instances:
+        raise KpnetError("model.instances: the head centers finds instances itself: leave model.instances out")
+    name, options = split_spec(found.head, "model.instances.head")
+    if not finds_instances({"name": name}):
+        raise KpnetError(f'model.instances.head: expected "centers", found "{name}"')
+    config = ModelConfig(
+        backbone=found.backbone,
+        head={**options, "name": name, "points": False},
+        in_channels=model.config.in_channels,
+        input_size=found.input_size,
+        pretrained=found.pretrained,
+    )
+    try:
+        return assemble(config, model.skeleton, input_spec=input_spec)
+    except KpnetError as error:
+        raise KpnetError(f"model.instances: {error}") from None
 
 
 def _build(config: ModelConfig, skeleton: Skeleton, channels: int) -> KeypointModel:
@@ -227,6 +254,7 @@ class _Saved(StrictModel):
     input: InputSpec
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
+    finder_channels: Channels | None = None
 
 
 def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointModel:
@@ -269,7 +297,9 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         skeleton = Skeleton.load(saved.skeleton)
         if not (is_given(saved.model.backbone) or is_given(saved.model.head)):
             check_size(saved.model, partial(_build, saved.model, skeleton, saved.input.channels), weights)
-        model = assemble(saved.model, skeleton, input_spec=saved.input)
+        channels = saved.finder_channels or saved.model.in_channels
+        finder = InputSpec(channels=channels, mean=[0.0], std=[1.0])  # the weights have its statistics
+        model = assemble(saved.model, skeleton, input_spec=saved.input, finder_spec=finder)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
     if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):

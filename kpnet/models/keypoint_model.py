@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ from kpnet.models.memory_format import set_memory_format
 from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views
 
+if TYPE_CHECKING:
+    from kpnet.heads.centers import CentersHead, Detections
+
 
 class KeypointModel(nn.Module):
     """A backbone and a head as one network; `kpnet.build_model` and `kpnet.load_model` make one.
@@ -39,6 +42,8 @@ class KeypointModel(nn.Module):
         head: Feature maps to keypoints.
         config: What backbone and head were built from; it is saved with the model.
         skeleton: Names of the keypoints.
+        finder: Finds the instances of an image, whose crops the model then sees: a model with the head `centers`, or a
+            detector of `kpnet.models.detectors`. None: the model sees one instance in each of its images.
 
     Attributes:
         mean: Mean (1, C, 1, 1) that is subtracted from images.
@@ -57,10 +62,18 @@ class KeypointModel(nn.Module):
     is_folded: bool = False
     """Whether `kpnet.models.folding` made it: it predicts, and can be neither trained nor saved."""
 
-    def __init__(self, backbone: Backbone, head: Head, config: ModelConfig, skeleton: Skeleton) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        config: ModelConfig,
+        skeleton: Skeleton,
+        finder: KeypointModel | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.finder = finder
         self.config = config
         self.skeleton = skeleton
         self.frozen_stages = 0
@@ -119,6 +132,71 @@ class KeypointModel(nn.Module):
     def frame_window(self) -> tuple[int, int]:
         """Frames before and after the predicted one that the head looks at; (0, 0) unless it is a temporal head."""
         return self.head.frame_window
+
+    @property
+    def finds_instances(self) -> bool:
+        """Whether `find` finds the instances of whole images."""
+        return self.finder is not None or self.head.finds_instances
+
+    @torch.no_grad()
+    def find(
+        self, images: Tensor, threshold: float | None = None, max_instances: int | None = None
+    ) -> list[Detections]:
+        """Find the instances of whole images, 0 to N in each.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1]; of the finder's input size where there is one
+                (`model.finder.config.input_size`), else of the model's.
+            threshold: Least score of an instance; None: that of the head.
+            max_instances: How many are kept at most, those of the highest scores; None: as many as the head allows.
+
+        Returns:
+            The instances of each image, best first: boxes and scores, and points where the head `centers` finds them.
+
+        Raises:
+            KpnetError: The model finds no instances, or the images do not fit it.
+
+        Example:
+            ```python
+            model = kpnet.load_model("runs/flies")
+            boxes = model.find(images)[0].boxes  # (N, 4) in [-1, 1]
+            ```
+        """
+        if self.finder is not None:
+            return self.finder.find(images, threshold, max_instances)
+        if not self.head.finds_instances:
+            raise KpnetError(
+                "find: this model sees one instance in each image: train with model.instances=true, or with the head "
+                "centers"
+            )
+        model = evaluation_copy(self)
+        head = cast("CentersHead", model.head)
+        return head.find(head(model.features(images)), threshold, max_instances)
+
+    @torch.no_grad()
+    def read(self, images: Tensor, boxes: Tensor) -> Keypoints:
+        """Predict the points of known instances of whole images, for a model with the head `centers`.
+
+        Args:
+            images: Images (B, C, H, W), float in [0, 1].
+            boxes: Boxes (B, M, 4), edges x0, y0, x1, y1 in [-1, 1]; rows of NaN are left out.
+
+        Returns:
+            Keypoints (N, K, 2) of the N boxes that are not NaN, in their order.
+
+        Raises:
+            KpnetError: The images do not fit the model.
+        """
+        model = evaluation_copy(self)
+        head = cast("CentersHead", model.head)
+        found = head.read(head(model.features(images)), boxes)
+        given = boxes.isfinite().all(-1)
+        kept = Keypoints(
+            *(None if each is None else each[given] for each in (found.keypoints, found.confidence, found.covariance))  # type: ignore[arg-type]
+        )
+        if self.calibration is None:
+            return kept
+        return self.calibration(kept, (images.shape[-2], images.shape[-1]))
 
     def output(self, images: Tensor) -> HeadOutput:
         """Compute the head's output: the coordinates and what its loss needs.
@@ -192,7 +270,8 @@ class KeypointModel(nn.Module):
         """Compute the terms of a batch's loss, each with the number of points that it is a mean over.
 
         Args:
-            batch: A batch, as `loss` takes it.
+            batch: A batch, as `loss` takes it. The head `centers` takes batches of `kpnet.data.Scenes` too, and a
+                finder learns from `batch["scene"]`.
             output: What `output(batch["image"])` returned, where it is there already.
 
         Returns:
@@ -205,12 +284,19 @@ class KeypointModel(nn.Module):
         for key in ("keypoints",) if output is not None else ("image", "keypoints"):
             if key not in batch:
                 raise KpnetError(f'loss: expected a batch with "image" and "keypoints", found {", ".join(batch)}')
+        if "boxes" in batch and self.head.finds_instances:
+            head = cast("CentersHead", self.head)
+            output = self.output(batch["image"]) if output is None else output
+            return pair_terms(head.scene_loss(output, batch), head.scene_denominators(batch), batch["weight"])
         target = batch["keypoints"]
         weight = target.isfinite().all(-1).to(target.dtype)
         for each in (batch.get("visible"), batch.get("weight")):
             weight = weight if each is None else weight * each
         output = self.output(batch["image"]) if output is None else output
-        return pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
+        terms = pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
+        if self.finder is None or "scene" not in batch:
+            return terms
+        return terms.beside(self.finder.loss_terms(batch["scene"]), "find_")
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:
@@ -324,6 +410,8 @@ class KeypointModel(nn.Module):
         mean, std = ([float(f"{v:.7g}") for v in each.flatten().tolist()] for each in (self.mean, self.std))
         input_spec = InputSpec(channels=self.backbone.in_channels, mean=mean, std=std)
         values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
+        if self.finder is not None:
+            values["finder_channels"] = self.finder.backbone.in_channels
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
         write_model(folder, self, input_spec, values)

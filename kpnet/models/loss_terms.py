@@ -24,6 +24,16 @@ class LossTerms(NamedTuple):
     counts: Tensor
     named: Mapping[str, Tensor] = {}
 
+    def beside(self, other: LossTerms, prefix: str) -> LossTerms:
+        """Return these terms and those of another part of the network.
+
+        Args:
+            other: Its terms.
+            prefix: What their names begin with here.
+        """
+        named = {**self.named, **{prefix + name: value for name, value in other.named.items()}}
+        return LossTerms(torch.cat([self.values, other.values]), torch.cat([self.counts, other.counts]), named)
+
     def weighted(self, everywhere: Tensor) -> Tensor:
         """Return the loss to differentiate in one of several processes.
 

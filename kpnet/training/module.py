@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,6 +26,7 @@ from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
 
 if TYPE_CHECKING:  # it imports albumentations
     from kpnet.data.transforms.device import DeviceAugment
+    from kpnet.heads.centers import CentersHead
 
 Batch = dict[str, Any]
 log = logging.getLogger("kpnet")
@@ -64,8 +65,9 @@ class KeypointModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.config = config
-        terms = 1 + len(model.head.denominators(torch.zeros(1, len(model.skeleton))))
-        self.train_loss, self.val_loss = LossMean(terms), LossMean(terms)
+        terms = _count_terms(model)
+        self.train_loss = LossMean(terms + (0 if model.finder is None else _count_terms(model.finder)))
+        self.val_loss = LossMean(terms)
         self.augment = augment
         self._compiled: Callable[..., Any] | None = None
         self.monitor = LossMonitor()
@@ -115,7 +117,8 @@ class KeypointModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert the bytes of images on the device: a quarter is sent."""
-        return {**batch, "image": unit_images(batch["image"])}
+        batch = {**batch, "image": unit_images(batch["image"])}
+        return {**batch, "scene": self.on_after_batch_transfer(batch["scene"], 0)} if "scene" in batch else batch
 
     def _augmented(self, batch: Batch, batch_idx: int) -> Batch:
         if self.augment is None:
@@ -126,7 +129,7 @@ class KeypointModule(pl.LightningModule):
 
     def _compute(self, batch: Batch) -> tuple[HeadOutput, LossTerms]:
         """Return `compute_terms`, by compiled code if `train.compile` says so and it compiles."""
-        tensors = {key: batch[key] for key in ("image", "keypoints", "visible", "weight")}
+        tensors = {key: value for key, value in batch.items() if key not in ("index", "matrix")}
         if not self.config.compile:
             return compute_terms(self.model, tensors)
         if self._compiled is None:
@@ -151,7 +154,8 @@ class KeypointModule(pl.LightningModule):
             self.log("loss", last.ranks[self.global_rank], prog_bar=True, logger=False)
         self.monitor.send(self.current_epoch, self.global_step, everywhere[:, 0], terms.named)
         self.train_loss.update(terms)
-        if self.current_epoch == 0 or (self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches):
+        later = self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches
+        if (self.current_epoch == 0 or later) and not self.model.head.finds_instances:
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
         return self._share(terms.weighted(everywhere[:, 1:]), everywhere[:, 1:].sum())
 
@@ -221,7 +225,12 @@ class KeypointModule(pl.LightningModule):
         output = self.model.output(batch["image"])
         visible = batch["visible"]
         self.val_loss.update(self.model.loss_terms(batch, output))
-        self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
+        if "boxes" in batch:  # the points of the true instances
+            head = cast("CentersHead", self.model.head)
+            points = head.read(output, batch["boxes"]).keypoints
+            self.val_metrics.update(points.flatten(0, 1), batch["keypoints"].flatten(0, 1), visible.flatten(0, 1))
+        else:
+            self.val_metrics.update(self.model.head.decode(output), batch["keypoints"], visible)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.learning_groups(), self.config.optimizer)
@@ -231,6 +240,22 @@ class KeypointModule(pl.LightningModule):
         if schedule["interval"] == "epoch":  # there is a loss to watch
             schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def _count_terms(model: KeypointModel) -> int:
+    """Return the number of terms that `model.loss_terms` has, without those of a finder."""
+    weight = torch.zeros(1, len(model.skeleton))
+    if not model.head.finds_instances:
+        return 1 + len(model.head.denominators(weight))
+    scene = {
+        "boxes": torch.full((1, 1, 4), torch.nan),
+        "ignored": torch.full((1, 1, 4), torch.nan),
+        "keypoints": torch.zeros(1, 1, len(model.skeleton), 2),
+        "visible": weight[None].bool(),
+        "weight": weight[None],
+        "partial": torch.zeros(1, dtype=torch.bool),
+    }
+    return 1 + len(cast("CentersHead", model.head).scene_denominators(scene))
 
 
 def compute_terms(model: KeypointModel, batch: Batch) -> tuple[HeadOutput, LossTerms]:
