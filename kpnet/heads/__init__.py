@@ -13,7 +13,17 @@ from kpnet.core.registry import load_plugins
 from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
 from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo, finds_instances, window_of
 
-__all__ = ["HEADS", "Head", "HeadOutput", "Keypoints", "PointBlock", "PyramidInfo", "finds_instances", "list_heads", "window_of"]
+__all__ = [
+    "HEADS",
+    "Head",
+    "HeadOutput",
+    "Keypoints",
+    "PointBlock",
+    "PyramidInfo",
+    "finds_instances",
+    "list_heads",
+    "window_of",
+]
 
 
 def list_heads() -> list[str]:

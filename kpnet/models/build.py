@@ -21,8 +21,8 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
-from kpnet.core.runtime import evaluation_copy
 from kpnet.core.registry import split_spec
+from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
