@@ -22,8 +22,10 @@ from kpnet.data.cropping import Cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
+from kpnet.data.wrappers.scenes import Scenes, WithScenes
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.data.wrappers.windows import Windows
+from kpnet.heads import finds_instances
 
 if TYPE_CHECKING:
     from kpnet.data.transforms.device import DeviceAugment
@@ -144,6 +146,36 @@ def build_splits(
     elif val is not None:
         _warn_of_shared_images(train, val)
     return _in_windows(train, config, window, must=True), val
+
+
+def with_scenes(
+    config: Config, train: KeypointDataset, val: KeypointDataset | None
+) -> tuple[KeypointDataset, KeypointDataset | None]:
+    """Give a model that finds instances the whole images: beside the crops for a finder, instead for the head `centers`.
+
+    Args:
+        config: The config.
+        train: The training data of `build_splits`.
+        val: Its validation data, or None.
+
+    Returns:
+        Training and validation data; those given, for a model that sees one instance in each image.
+
+    Raises:
+        KpnetError: Crops or windows of frames are asked for where the head sees whole images.
+    """
+    model, seed = config.model, config.train.seed
+    if finds_instances(model.head):
+        if config.data.crop is not None:
+            raise KpnetError("data.crop: the head centers finds instances in whole images: leave it out")
+        whole = {"size": model.input_size, "in_channels": model.in_channels}
+        return Scenes(train, **whole, seed=seed), None if val is None else Scenes(val, **whole)
+    if model.instances is None:
+        return train, val
+    if config.data.device_transforms:
+        raise KpnetError("data.device_transforms: a finder's whole images are augmented on the CPU: set it to false")
+    scenes = Scenes(train, size=model.instances.input_size, in_channels=model.in_channels, seed=seed)
+    return WithScenes(train, scenes), val
 
 
 def build_val(config: Config, skeleton: Skeleton, window: tuple[int, int]) -> KeypointDataset | None:

@@ -56,7 +56,8 @@ def predict_dataset(
 
     Args:
         model: The model; it stays on its device.
-        dataset: The samples.
+        dataset: The samples; for a model with the head `centers` whole images, `kpnet.data.wrappers.scenes.Scenes`, of
+            which each instance is a sample.
         batch_size: Images per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
         workers: Processes that load images in the background; 0: none.
@@ -78,7 +79,15 @@ def predict_dataset(
     )
     for batch in loader:
         images = unit_images(batch["image"].to(device, non_blocking=True))
-        predicted.append(replace(model.infer(images, test_time), heatmaps=None))
+        if "boxes" in batch:  # whole images: the points of the true instances
+            assert isinstance(model, KeypointModel)
+            there = batch["boxes"].isfinite().all(-1)
+            predicted.append(model.read(images, batch["boxes"].to(device)))
+            batch = {key: batch[key][there] for key in ("keypoints", "visible")} | {
+                "matrix": batch["matrix"].repeat_interleave(there.sum(1), 0)
+            }
+        else:
+            predicted.append(replace(model.infer(images, test_time), heatmaps=None))
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])

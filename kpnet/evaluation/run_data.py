@@ -15,6 +15,8 @@ from kpnet.data.build import build_dataset, build_val
 from kpnet.data.cropping import Cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
+from kpnet.data.wrappers.scenes import Scenes
+from kpnet.heads import finds_instances
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
@@ -37,11 +39,20 @@ def evaluation_dataset(
         form: Name of the labels' data format, or a mapping with its options. None: found as described for `data`.
 
     Returns:
-        The dataset, without augmentation.
+        The dataset, without augmentation; whole images for a model with the head `centers`.
 
     Raises:
         KpnetError: The data cannot be read, or the run has no validation data.
     """
+    dataset = _evaluation_samples(run, data, model, form)
+    if not finds_instances(model.config.head):
+        return dataset
+    return Scenes(dataset, size=model.config.input_size, in_channels=model.config.in_channels)
+
+
+def _evaluation_samples(
+    run: Path | None, data: Path | None, model: KeypointModel | ExportedModel | Ensemble, form: Part | None
+) -> KeypointDataset:
     if form is not None and data is None:
         raise KpnetError("--format: the run's validation data has its own; give labelled data, or leave it out")
     config = None if run is None else run_config(run)

@@ -191,8 +191,22 @@ def draw_samples(model: KeypointModel, dataset: KeypointDataset | None) -> Any:
     items = [dataset[i] for i in range(min(SAMPLES, len(dataset)))]
     images = torch.stack([item["image"] for item in items])
     device = next(model.parameters()).device
+    if model.head.finds_instances:
+        return _draw_scenes(model, items, device)
     predicted = model.infer(images.to(device)).keypoints.cpu()
     truth = torch.stack([item["keypoints"] for item in items])
     visible = torch.stack([item["visible"] for item in items])
     shown = images if images.ndim == 4 else images[:, model.frame_window[0]]
     return plot.draw_predictions(shown, truth, predicted, visible)
+
+
+def _draw_scenes(model: KeypointModel, items: list[dict[str, Any]], device: torch.device) -> Any:
+    """Return a figure of whole images with the true points of their instances, and those predicted for their boxes."""
+    predicted, truth, visible = [], [], []
+    for item in items:
+        there = item["boxes"].isfinite().all(-1)
+        found = model.read(item["image"][None].to(device), item["boxes"][None].to(device)).keypoints.cpu()
+        predicted.append(found.flatten(0, 1))
+        truth.append(item["keypoints"][there].flatten(0, 1))
+        visible.append(item["visible"][there].flatten(0, 1))
+    return plot.draw_predictions([item["image"] for item in items], truth, predicted, visible)

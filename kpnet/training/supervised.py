@@ -18,7 +18,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
-from kpnet.data.build import build_splits, device_augmentation, points_without_labels
+from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
 from kpnet.evaluation.measurement import evaluate
 from kpnet.heads import window_of
 from kpnet.metrics import PASS_MARKS
@@ -107,6 +107,7 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     folder = claim.folder
     train_set, val_set = build_splits(config, window_of(config.model.head))
     _warn_unlabelled(points_without_labels(train_set), console)
+    train_set, val_set = with_scenes(config, train_set, val_set)
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
