@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--few", type=int, default=2000)
     arguments = parser.parse_args()
+    if len(arguments.inputs) not in (0, 2):
+        parser.error("expected both MODEL and IMAGES, or neither")
     with tempfile.TemporaryDirectory() as folder:
         model, images = arguments.inputs or make(Path(folder))
         files = sorted(images.resolve().glob("*.jpg"))
