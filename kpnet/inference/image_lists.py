@@ -45,7 +45,7 @@ def read_image_list(path: Path, failures: list[str]) -> Iterator[tuple[str, tupl
         The path of an image, as the list has it, and its boxes or None. Rows of one image that follow each other are
         its instances.
     """
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else enumerate(_parquet_rows(path), 1)
     for (name, _), group in groupby(_checked(path, rows, failures), key=lambda row: (row[0], row[1] is None)):
         boxes = [box for _, box in group]
         if boxes[0] is not None:
@@ -59,9 +59,10 @@ def _columns(names: Iterable[str]) -> list[str]:
 
 
 def _checked(
-    path: Path, rows: Iterable[list[Any]], failures: list[str]
+    path: Path, rows: Iterable[tuple[int, list[Any]]], failures: list[str]
 ) -> Iterator[tuple[str, tuple[float, ...] | None]]:
-    for number, row in enumerate(rows, 1):
+    what = "line" if path.suffix.lower() == ".csv" else "row"
+    for number, row in rows:
         name, *box = row or [""]
         try:
             corners = tuple(float(value) for value in box)
@@ -69,15 +70,19 @@ def _checked(
             corners = (math.nan,)
         if not isinstance(name, str) or not name or len(corners) not in (0, 4) or not all(map(math.isfinite, corners)):
             found = shorten(", ".join(map(str, row)))
-            failures.append(f"{path}: row {number}: expected an image, and four numbers if it has a box, found {found}")
+            expected = "expected an image, and four numbers if it has a box"
+            failures.append(f"{path}: {what} {number}: {expected}, found {found}")
         else:
             yield name, corners or None
 
 
-def _csv_rows(path: Path) -> Iterator[list[Any]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the line that each row ends at, and the row."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
-            yield from (row for number, row in enumerate(csv.reader(file)) if number and row)
+            reader = csv.reader(file)
+            next(reader, None)
+            yield from ((reader.line_num, row) for row in reader if row)
         except csv.Error as error:
             raise KpnetError(f"{path}: {error}") from None
 

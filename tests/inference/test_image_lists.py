@@ -53,7 +53,7 @@ def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:
     path.write_text("image,x0,y0,x1,y1\na.png,0,0,5,5\nb.png,0,0,5\nc.png,0,0,wide,5\n,0,0,5,5\nd.png,0,0,5,5\n")
     failures: list[str] = []
     assert [name for name, _ in read_image_list(path, failures)] == ["a.png", "d.png"]
-    assert [line.split(": ")[1] for line in failures] == ["row 2", "row 3", "row 4"]
+    assert [line.split(": ")[1] for line in failures] == ["line 3", "line 4", "line 5"]
     assert all("\n" not in line for line in failures)
 
 
