@@ -81,6 +81,7 @@ def export(
         raise KpnetError(f"{'--int8' if int8 else f'--precision {precision.value}'}: only --to onnx has it")
     runs = [run, *(also or [])]
     model = load_ensemble(runs, decoding=decoding)
+    note = _without_finder(run, model)
     options = {"flip_test": flip_test, "bits": trained_bits(runs, model)}
     whole = run.resolve()
     name = file_name((whole.parent if whole.name in ("final", "best") else whole).name)
@@ -104,7 +105,22 @@ def export(
                 lines = _write_torch(run, model, out / names[0], options, any_size)
     except ParityError as error:
         exit_with_failures([str(error)])
-    echo("\n".join(lines))
+    echo("\n".join(lines + note))
+
+
+def _without_finder(run: Path, model: Any) -> list[str]:
+    """Take the finder from models that have one, and return a line that says so."""
+    members = list(getattr(model, "models", [model]))
+    if any(getattr(each, "finds_instances", False) and each.finder is None for each in members):
+        raise KpnetError(
+            f"{run}: the head centers finds 0 to N instances, and an exported file predicts one: predict with kpnet, or "
+            "train a finder and a model of crops (model.instances: true), whose crops can be exported"
+        )
+    if all(getattr(each, "finder", None) is None for each in members):
+        return []
+    for each in members:
+        each.finder = None
+    return ["the file has the model of crops alone, without the finder of instances: give it boxes"]
 
 
 def _write_torch(run: Path, model: Any, path: Path, options: dict[str, Any], any_size: bool) -> list[str]:

@@ -224,6 +224,8 @@ def _go_on(model: KeypointModel) -> None:
     if source is None or source.head is None or source.skeleton is None:
         return
     used = ["mean.", "std."]  # the statistics come from the file beside the weights
+    if model.finder is not None and _take_finder(model.finder, source.path):
+        used += ["finder."]
     if (trained := _trained_head(source.head, model, names := Skeleton.load(source.skeleton).names)) is not None:
         weights = load_weights(weights_file(source.path))
         state = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
@@ -232,6 +234,17 @@ def _go_on(model: KeypointModel) -> None:
     if model.backbone.loaded is not None:
         unused = [name for name in model.backbone.loaded.unused if not f"{name}.".startswith(tuple(used))]
         model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
+
+
+def _take_finder(finder: KeypointModel, path: str | Path) -> bool:
+    """Load the weights of a trained model's finder if it is like this one; return whether it is."""
+    weights = load_weights(weights_file(path))
+    state = {name.removeprefix("finder."): value for name, value in weights.items() if name.startswith("finder.")}
+    own = {name: value.shape for name, value in finder.state_dict().items()}
+    if {name: value.shape for name, value in state.items()} != own:
+        return False
+    finder.load_state_dict(state)
+    return True
 
 
 def _trained_head(spec: Part, model: KeypointModel, names: Sequence[str]) -> Head | None:

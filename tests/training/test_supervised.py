@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from safetensors.torch import load_file
+from support.shapes import draw_shapes, shapes_config, write_shapes
 
 from kpnet.config.loading import load_config
-from kpnet.config.schema import Config
+from kpnet.config.schema import Config, Crop
 from kpnet.config.trainer import TrainerConfig
 from kpnet.core.errors import KpnetError
 from kpnet.evaluation.measurement import evaluate
@@ -439,3 +441,44 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     tables = [pd.read_csv(tmp_path / run / "metrics.csv") for run in ("one", "two")]
     for column in ("train_loss", "val_loss", "val_score"):  # each sample counted once
         assert tables[0][column].to_numpy() == pytest.approx(tables[1][column].to_numpy(), rel=1e-4)
+
+
+@pytest.mark.parametrize("way", ["two_stage", "single_stage"])
+def test_a_training_of_instances_goes_on_and_ends_in_one_folder(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, val = write_shapes(tmp_path / "data", [2, 1, 0, 3, 1]), write_shapes(tmp_path / "data", [1, 2], seed=1)
+    config = load_config(shapes_config(train, val, way), ("train.epochs=3", "train.average=ema"))
+    whole = training.train(config, out=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 2)
+        training.train(config, out=tmp_path / "killed")
+    training.train(config, out=tmp_path / "killed", resume=True)
+    weights = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    assert any(name.startswith("finder.") for name in weights[0]) == (way == "two_stage")
+    images = torch.rand(2, 1, 64, 64)
+    loaded, expected = load_model(tmp_path / "whole").find(images, 0.0), whole.model.find(images, 0.0)
+    assert [each.scores.tolist() for each in loaded] == [each.scores.tolist() for each in expected]
+    assert whole.measures["score"] > 0
+
+
+def test_crops_of_a_finder_are_those_of_instances_and_jittered(tmp_path: Path) -> None:
+    config = load_config(shapes_config(write_shapes(tmp_path, [1]), None))
+    assert (config.model.crop, config.data.crop) == ("instance", Crop(by="instance", shift=0.1, scale=0.15))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["two_stage", "single_stage"])
+def test_instances_are_found_from_points_alone(way: str, tmp_path: Path) -> None:
+    train = write_shapes(tmp_path / "data", [0, 1, 2, 3] * 8)
+    run = training.train(load_config(shapes_config(train, None, way), ("train.epochs=60",)), out=tmp_path / "run")
+    rng, model = np.random.default_rng(9), run.model
+    for count in (0, 1, 2, 3, 3):
+        image, points = draw_shapes(count, rng)
+        found = model.find(torch.from_numpy(image)[None, None] / 255)[0]
+        boxes = (found.boxes + 1) * 32 - 0.5  # of 64 pixels
+        assert len(boxes) == count
+        edges = np.concatenate([points.min(1), points.max(1)], 1)
+        for box in edges:
+            assert np.abs(boxes.numpy() - box).max(1).min() < 4
