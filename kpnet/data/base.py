@@ -20,8 +20,10 @@ from kpnet.core.registry import Registry
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.cropping import Cropper
 from kpnet.data.images import crop, letterbox, to_channels
+from kpnet.data.surroundings import Surroundings
 
-# (image, points, seed) to the augmented image and points; points float64 (K, 3): x, y in pixels (NaN: absent), weight
+# (image, points, seed) to the augmented image and points; points float64 (K, 3): x, y in pixels (NaN: absent), weight;
+# or (N, K, 3) of several instances
 Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -103,6 +105,29 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         raise NotImplementedError
 
+    def points(self, index: int) -> np.ndarray:
+        """Return the keypoints that `read` gives. Formats override this where reading the image can be avoided.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Float64 (K, 2) in pixels, NaN where absent.
+        """
+        return self.read(index)[1]
+
+    def image_shape(self, index: int) -> tuple[int, int]:
+        """Return the height and width of the sample's image. Formats override this where that needs no pixels.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Height and width in pixels.
+        """
+        height, width = self.read(index)[0].shape[:2]
+        return height, width
+
     def point_weights(self, index: int) -> np.ndarray:
         """Return the weight of each keypoint in the loss.
 
@@ -177,6 +202,26 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             W - 0.5; None where there is no box.
         """
         return None
+
+    def area(self, index: int) -> float | None:
+        """Return the area of the sample's object, as object keypoint similarity measures it.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The area in square pixels; None where the data has none.
+        """
+        return None
+
+    def surroundings(self) -> list[Surroundings]:
+        """Return what the data says of images beyond the samples: empty images, and regions that count for nothing.
+
+        Returns:
+            One entry for each image that has no sample, and for each of which more is known than its samples. None of
+            them is read. A format without such knowledge gives an empty list.
+        """
+        return []
 
     def visibility(self, index: int) -> np.ndarray:
         """Return the visibility of each keypoint, as COCO counts it.
@@ -298,6 +343,11 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         epoch = int(self._epoch)
         return self.seed, int(torch.randint(2**62, ())) if epoch < 0 else epoch, index
 
+    def _tensor(self, image: np.ndarray) -> Tensor:
+        """Return uint8 (H, W) or (H, W, C) as the image (C, H, W) of an item."""
+        planes = _planes(image)
+        return planes if self._gives_bytes else unit_images(planes)
+
     def _is_random(self, index: int) -> bool:
         jitters = self.cropper is not None and self.cropper.jitters
         return jitters or self.transform_of(index) is not None
@@ -326,7 +376,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         visible = coordinates.inside(xy, size) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
         return {
-            "image": _planes(image) if self._gives_bytes else unit_images(_planes(image)),
+            "image": self._tensor(image),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
             "visible": torch.from_numpy(visible),
             "weight": torch.from_numpy(np.where(visible, weight, 0).astype(np.float32)),

@@ -18,12 +18,12 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import check_options
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import COMMON_ARGUMENTS, Transform
-from kpnet.data.cropping import Cropper
+from kpnet.data.cropping import Cropper, build_cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
-from kpnet.data.wrappers.subset import Subset, split_fold
+from kpnet.data.wrappers.subset import Subset, take_fold
 from kpnet.data.wrappers.windows import Windows
 from kpnet.heads import finds_instances
 
@@ -63,7 +63,7 @@ def build_dataset(
     dataset = _open(data, source, skeleton, common)
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
         dataset = ConcatDataset(skeleton, [ConcatPart(_source_name(data, source), dataset)], partial=partial, **common)
-    dataset.cropper = _cropper(data, model, jitter=False)
+    dataset.cropper = _cropper(data, model, dataset, jitter=False)
     return dataset
 
 
@@ -116,10 +116,11 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
         if room and isinstance(dataset, ImageFileDataset):
             room -= dataset.cache_images(room)
         transform = _augmentation(settings, config.model, skeleton) if augment else None
-        parts.append(ConcatPart(_source_name(settings, entry.file), dataset, entry.limit, entry.weight, transform))
+        source = _source_name(settings, entry.file)
+        parts.append(ConcatPart(source, dataset, entry.limit, entry.weight, transform, bool(entry.partial)))
     assert skeleton is not None
     joined = ConcatDataset(skeleton, parts, **common)
-    joined.cropper = _cropper(data, config.model, jitter=augment)
+    joined.cropper = _cropper(data, config.model, joined, jitter=augment)
     return joined
 
 
@@ -142,7 +143,7 @@ def build_splits(
     train: KeypointDataset = build_train(config, augment=augment)
     val = build_val(config, train.skeleton, window)
     if config.data.fold is not None:
-        train = Subset(train, split_fold(train, config.data.fold)[0])
+        train = take_fold(train, config.data.fold, held=False)
     elif val is not None:
         _warn_of_shared_images(train, val)
     return _in_windows(train, config, window, must=True), val
@@ -184,7 +185,7 @@ def build_val(config: Config, skeleton: Skeleton, window: tuple[int, int]) -> Ke
         # Synthetic faces come from one seed, so that every seed of the training is validated on the same ones.
         train = config.train.model_copy(update={"seed": 0})
         whole = build_train(config.model_copy(update={"train": train}), augment=False)
-        return Subset(whole, split_fold(whole, config.data.fold)[1])
+        return take_fold(whole, config.data.fold, held=True)
     if config.data.val is None:
         return None
     # Synthetic faces differ from the training's, and are the same for every seed of the training.
@@ -273,11 +274,11 @@ def _common_arguments(model: ModelConfig, seed: int) -> dict[str, Any]:
     return {"image_size": model.input_size, "in_channels": model.in_channels, "seed": seed}
 
 
-def _cropper(data: DataConfig, model: ModelConfig, *, jitter: bool) -> Cropper | None:
+def _cropper(data: DataConfig, model: ModelConfig, dataset: KeypointDataset, *, jitter: bool) -> Cropper | None:
     if data.crop is None:
         return None
     shift, scale = (data.crop.shift, data.crop.scale) if jitter else (0.0, 0.0)
-    return Cropper(data.crop.by, model.box_scale, shift, scale)
+    return build_cropper(dataset, data.crop.by, model.box_scale, shift, scale)
 
 
 def _augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Transform | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kpnet.coordinates import Size, crop_region
 from kpnet.core.errors import KpnetError
 
+if TYPE_CHECKING:
+    from kpnet.data.base import KeypointDataset
+
 Region = tuple[int, int, int, int]
+_SAMPLES = 1000  # of which the median side is taken
+_log = logging.getLogger("kpnet")
 
 
 @dataclass(frozen=True)
@@ -19,16 +25,18 @@ class Cropper:
     """Chooses the region around each sample.
 
     Args:
-        by: What the region surrounds: the sample's box, or the box around its keypoints.
+        by: What the region surrounds: the sample's box, the box around its keypoints, or that of `instance_box`.
         box_scale: Size of the region relative to the box.
         shift: Jitter of the region's centre, at most this part of its size in each direction.
         scale: Jitter of the region's size, by a factor between 1 / (1 + scale) and 1 + scale.
+        fallback_side: Side in pixels of the box of an instance that has none and whose points span none.
     """
 
-    by: Literal["box", "points"]
+    by: Literal["box", "points", "instance"]
     box_scale: float = 1.25
     shift: float = 0.0
     scale: float = 0.0
+    fallback_side: float | None = None
 
     @property
     def jitters(self) -> bool:
@@ -59,8 +67,8 @@ class Cropper:
             KpnetError: There is no box, or it has no area.
         """
         source = (shape[0], shape[1])
-        if self.by == "points":
-            box = _around(xy)
+        if self.by != "box":
+            box = _around(xy) if self.by == "points" else instance_box(box, xy, self.fallback_side)
             box = np.array([-np.inf, -np.inf, np.inf, np.inf]) if box is None else box  # is cut to the image
         if box is None:
             raise KpnetError("data.crop is box, but the sample has none; use crop: points, or leave crop out")
@@ -77,6 +85,68 @@ class Cropper:
         sides = np.maximum(np.round(sides * (1 + self.scale) ** draws.uniform(-1, 1)), 1)
         left, top = np.round(centre - sides / 2)
         return int(left), int(top), int(left + sides[0]), int(top + sides[1])
+
+
+def instance_box(box: np.ndarray | None, xy: np.ndarray, fallback_side: float | None) -> np.ndarray | None:
+    """Return the box of an instance: the one rule of crops, of whole images and of evaluation.
+
+    Args:
+        box: Edges x0, y0, x1, y1 in pixels that the data has, or None.
+        xy: Keypoints (K, 2) in pixels, NaN where absent.
+        fallback_side: Side in pixels of the square about points that span no area. None: there is no such square.
+
+    Returns:
+        The data's box; without one, the box around the points; where they span no area, as a single point does, the
+        square about them. None without box and points, or without area and `fallback_side`.
+    """
+    if box is not None:
+        return box
+    around = _around(xy)
+    known = xy[np.isfinite(xy).all(-1)]
+    if around is not None or fallback_side is None or not len(known):
+        return around
+    low, high = known.min(0), known.max(0)
+    middle, side = (low + high) / 2, max(fallback_side, float((high - low).max()))
+    return np.concatenate([middle - side / 2, middle + side / 2])
+
+
+def median_side(dataset: KeypointDataset) -> float:
+    """Return the median of the longer sides of a dataset's instances, for `instance_box`.
+
+    Args:
+        dataset: The dataset, of which evenly spaced samples are looked at.
+
+    Returns:
+        The side in pixels; an eighth of the first image's longer side where no instance has a box or points that span
+        an area.
+    """
+    sides = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLES)).round().astype(int)).tolist():
+        box = instance_box(dataset.box(index), dataset.points(index), None)
+        if box is not None:
+            sides.append(float((box[2:] - box[:2]).max()))
+    if sides:
+        return float(np.median(sides))
+    side = max(dataset.image_shape(0)) / 8
+    _log.warning(
+        "no instance has a box or points that span one: each is taken to be %.3g px wide and high, an eighth of an "
+        "image; boxes in the data say better",
+        side,
+    )
+    return side
+
+
+def build_cropper(
+    dataset: KeypointDataset,
+    by: Literal["box", "points", "instance"] | None,
+    box_scale: float,
+    shift: float = 0.0,
+    scale: float = 0.0,
+) -> Cropper | None:
+    """Return the cropper of a dataset's samples, or None for whole images. The arguments are those of `Cropper`."""
+    if by is None:
+        return None
+    return Cropper(by, box_scale, shift, scale, median_side(dataset) if by == "instance" else None)
 
 
 def _around(xy: np.ndarray) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
-from kpnet.data.cropping import Cropper
+from kpnet.data.cropping import build_cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.scenes import Scenes
@@ -97,7 +97,7 @@ def adapt_dataset(dataset: KeypointDataset, model: KeypointModel) -> KeypointDat
     config = model.config
     common = {"image_size": config.input_size, "in_channels": config.in_channels}
     view = ConcatDataset(model.skeleton, [ConcatPart("the labels", dataset)], partial=True, **common)
-    view.cropper = None if config.crop is None else Cropper(config.crop, config.box_scale)
+    view.cropper = build_cropper(view, config.crop, config.box_scale)
     return view
 
 

@@ -18,6 +18,9 @@ file of `kpnet label`, `info` has `"kpnet_label": 1`, and the points are those o
 
 Ids may be numbers or text; 1, 1.0 and "1" are the same id. Those of annotations serve messages alone.
 
+An image without annotations shows nothing, except in a file of `kpnet label`, where nobody has looked at it yet. An
+image whose entry has `"kpnet": {"partial": true}` shows instances without annotations.
+
 Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`); they count
 in COCO's evaluation as it counts them. Skipped with a warning: annotations without a known image or category, whose
 image's id stands for several images, with the wrong number of keypoints or a coordinate that is no number, or with a
@@ -49,6 +52,7 @@ from kpnet.data.formats.image_files import ImageFileDataset, find_folder
 from kpnet.data.formats.instances import SOURCES, InstanceDataset, Instances, unnamed_skeleton
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import sample_points, sample_sources, write_images
+from kpnet.data.surroundings import Background
 
 Json = dict[str, Any]
 NOTE = "kpnet"  # key of an annotation that holds what COCO cannot
@@ -121,6 +125,9 @@ class COCO(ImageFileDataset):
         self.areas = index.areas[self.kept]
         self.ignored = index.ignored.on(self.image_ids)
 
+    def area(self, index: int) -> float | None:
+        return None if np.isnan(self.areas[index]) else float(self.areas[index])
+
 
 class COCOLabels(InstanceDataset):
     """The labels of a COCO file as `COCO` reads them, without its images, which need not exist.
@@ -179,6 +186,7 @@ class _Image:
     name: str
     size: tuple[float, float]  # height and width, NaN where the file has no number
     problem: str | None = None  # why it cannot be used
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,7 @@ class _Index:
         info = values.get("info")
         self.is_upright = isinstance(info, dict) and LABEL_MARK in info
         self._names: dict[str, str] = {}
+        self._left_out: list[_Annotation] = []  # skipped ones
         chosen = self._categories(values["categories"], category)
         images = self._images(values["images"])
         annotations = self._known(values["annotations"], chosen, images)
@@ -238,6 +247,7 @@ class _Index:
             self._sources(found, len(own)),
         )
         self.ignored = self._ignored(others, images, chosen, len(own))
+        self.instances.background = self._background(images, set(place), others)
         self._note_ids(found, images)
         _check_corners(path, self.instances)
 
@@ -352,6 +362,7 @@ class _Index:
         if not keypoints or (isinstance(keypoints, list) and len(keypoints) == count):
             return True
         length = len(keypoints) if isinstance(keypoints, list) else "no list of"
+        self._left_out.append(annotation)
         self.skipped.add(
             f"{annotation.origin}: {length} numbers as keypoints, expected {count}: x, y, v of {count // 3} points"
         )
@@ -364,6 +375,7 @@ class _Index:
         for index in np.flatnonzero(wrong.any(-1)).tolist():
             x, y, v = points[index, wrong[index].argmax()]
             expected = "expected finite x, y and v of 0, 1 or 2"
+            self._left_out.append(found[index])
             self.skipped.add(f"{found[index].origin}: a point is {x:g}, {y:g}, {v:g}; {expected}")
         good = ~wrong.any(-1)
         points[np.isnan(points)] = -1  # what is no number is no visibility, either
@@ -400,6 +412,25 @@ class _Index:
             np.array([a.area for a in others], np.float64),
             np.array([a.crowd for a in others], bool),
         )
+
+    def _background(self, images: dict[str, _Image], used: set[str], others: list[_Annotation]) -> Background:
+        """Return what the file says of images beyond the instances."""
+        background, looked = Background(), {annotation.image for annotation in others}
+        for key, image in images.items():
+            if image.problem is None and (key not in used or image.partial):
+                height, width = np.nan_to_num(image.size).astype(int).tolist()
+                background.images[image.name] = height, width
+                if image.partial or (self.is_upright and key not in used | looked):
+                    background.partial.add(image.name)
+        every = [*others, *self._left_out]
+        boxes = _boxes(every)
+        for k, annotation in enumerate(every):
+            name, box = images[annotation.image].name, np.full(4, np.nan) if boxes is None else boxes[k]
+            if np.isfinite(box).all() and (box[2:] > box[:2]).all():
+                background.ignored.append((name, box))
+            elif annotation.crowd or k >= len(others):  # without points and box, an annotation is of nothing
+                background.partial.add(name)
+        return background
 
     def _note_ids(self, found: list[_Annotation], images: dict[str, _Image]) -> None:
         """Note ids and images that appear more than once: the file may be put together from several."""
@@ -511,7 +542,9 @@ def _image(values: Json, key: str) -> _Image:
     elif any(not 0 <= side < _MAX_SIDE for side in size if not np.isnan(side)):
         problem = f"image {shorten(key)} is {width:g}x{height:g} in the file; expected pixels"
     own = key if isinstance(values["id"], bool) else values["id"]  # True and 1 are one key of a dictionary
-    return _Image(own, str(name), size, problem)
+    note = values.get(NOTE)
+    partial = isinstance(note, dict) and note.get("partial") is True
+    return _Image(own, str(name), size, problem, partial)
 
 
 def _is_same(one: _Image, other: _Image) -> bool:

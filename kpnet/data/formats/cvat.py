@@ -212,6 +212,7 @@ class _Reader:
             return
         if holder.get("source") == "auto" and not self.predictions:
             self.unused["skeletons that a model placed and nobody changed (predictions: true uses them)"] += 1
+            shapes.partial = True
             return
         points = []
         for point in skeleton.iterfind("points"):

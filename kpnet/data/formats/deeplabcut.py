@@ -148,7 +148,12 @@ def _read_single(path: Path, skipped: Skipped) -> Instances:
 
 
 def _instances(skeleton: Skeleton, rows: _Rows) -> Instances:
-    return Instances(skeleton, np.array(rows.paths), np.array(rows.image_index), np.stack(rows.points), rows.origins)
+    points, images = np.stack(rows.points), np.array(rows.paths)
+    instances = Instances(skeleton, images, np.array(rows.image_index), points, rows.origins)
+    labelled = instances.image_index[np.isfinite(points).all(-1).any(-1)]
+    # A row of empty cells is a frame that nobody has labelled, or that shows nothing: no one can tell.
+    instances.background.partial |= set(np.delete(images, labelled).tolist())
+    return instances
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.images import find_image_files
+from kpnet.data.surroundings import Background
 
 
 @DATASETS.register("folder")
@@ -49,5 +50,6 @@ class ImageFolder(ImageFileDataset):
         names = np.array([str(file.relative_to(path)) for file in find_image_files(path)])
         count = len(names)
         absent = np.full((count, len(own), 2), np.nan)
-        instances = Instances(own, names, np.arange(count), absent, names)
+        unlabelled = Background(partial=set(names.tolist()))  # which says nothing of what is on them
+        instances = Instances(own, names, np.arange(count), absent, names, background=unlabelled)
         super().__init__(path, instances, Skipped(path, strict), skeleton=own, exif=exif, **options)

@@ -13,6 +13,7 @@ from kpnet.core.errors import KpnetError, few, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.instances import Instances
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.surroundings import Background
 
 HIDDEN, VISIBLE = 1, 2
 _HIDDEN_WORDS = frozenset({"occluded", "hidden", "invisible", "not visible"})
@@ -61,6 +62,7 @@ class Shapes:
     points: dict[Hashable, dict[str, tuple[float, float, int]]] = field(default_factory=dict)
     boxes: dict[Hashable, list[float]] = field(default_factory=dict)
     problem: str | None = None  # why the points are no instances
+    partial: bool = False  # whether the image has instances that are not used
 
     def add_point(self, group: Hashable, name: str, x: float, y: float, level: int = VISIBLE) -> None:
         """Add a point at x, y in pixels whose integers are pixel centres."""
@@ -102,23 +104,32 @@ class Gatherer:
         self._number: dict[str, int] = {}
         self._sizes: list[tuple[int, int]] = []
         self._rows: list[tuple[int, str, dict[str, tuple[float, float, int]], list[float] | None]] = []
+        self._ignored: list[tuple[int, list[float]]] = []  # boxes without points
+        self._partial: set[int] = set()
 
     def add_image(self, name: str, size: tuple[int, int], origin: str, shapes: Shapes) -> None:
         """Add an image with what is on it."""
+        image = self._image(name, size)
         if shapes.problem is not None:
+            self._partial.add(image)
             self.skipped.add(f"{origin}: {shapes.problem}")
             return
         found = shapes.instances() or [(None, {}, None)]
         labelled = [each for each in found if each[1]]
+        if shapes.partial:
+            self._partial.add(image)
+        if not self.empty:
+            self._ignored += [(image, box) for _, points, box in found if not points and box is not None]
         self.unlabelled += 0 if self.empty else len(found) - len(labelled)
         for group, points, box in found if self.empty else labelled:
             where = origin if group is None else f"{origin}, {group}"
             wrong = next((n for n, (x, y, _) in points.items() if not math.isfinite(x + y)), None)
             if wrong is not None:
                 self.skipped.add(f"{where}: {shorten(wrong)} has no finite x and y")
+                self._partial.add(image)
                 continue
             self.names |= dict.fromkeys(points)
-            self._rows.append((self._image(name, size), where, points, box))
+            self._rows.append((image, where, points, box))
 
     def _image(self, name: str, size: tuple[int, int]) -> int:
         if name not in self._number:
@@ -178,4 +189,16 @@ class Gatherer:
             level,
             None if np.isnan(boxes).all() else boxes,
             np.array(self._sizes, int).reshape(-1, 2),
+            background=self._background(),
         )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is an instance."""
+        return bool(self._rows)
+
+    def _background(self) -> Background:
+        used = {row[0] for row in self._rows}
+        bare = {name: self._sizes[k] for k, name in enumerate(self.images) if k not in used}
+        ignored = [(self.images[k], np.array(box, float)) for k, box in self._ignored if np.isfinite(box).all()]
+        return Background(bare, ignored, {self.images[k] for k in self._partial})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,6 +107,7 @@ class ImageFileDataset(InstanceDataset):
                 boxes = (boxes + 0.5) * np.tile(sizes[instances.image_index, ::-1], 2) - 0.5
         instances = replace(instances, boxes=boxes)
         super().__init__(replace(instances, sizes=sizes), skipped, problems, normalized=normalized, **options)
+        self._scales_boxes = normalized and self.boxes_are_normalized_too
         self._sizes = instances.sizes  # as the file states them, for `image` to compare
         self.folder, self.exif, self.bits, self._finder = folder, exif, bits, finder
         self._cache: ImageCache | None = None
@@ -146,6 +147,29 @@ class ImageFileDataset(InstanceDataset):
         """
         read = self.image_source(index).read
         return read() if self._cache is None else self._cache.get(int(self._cached[self._image_index[index]]), read)
+
+    def image_shape(self, index: int) -> tuple[int, int]:
+        stated = self.image_source(index).size
+        return read_image_size(self.path(index), exif=bool(self.exif)) if stated is None else stated
+
+    def _key(self, name: str) -> str | None:
+        found = self._finder.find(name)
+        return None if found is None else self._finder.identity(found)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / str(self._finder.find(name))
+
+    def _reader(self, name: str, size: tuple[int, int]) -> Callable[[], np.ndarray] | None:
+        path = self._file(name)
+        if image_problem(path) is not None:
+            return None
+        return ImageFile(path, self.exif, self.bits, size if all(size) else None, str(self.skipped.source)).read
+
+    def _region(self, name: str, box: np.ndarray) -> np.ndarray:
+        if not self._scales_boxes:
+            return box
+        height, width = read_image_size(self._file(name), exif=bool(self.exif))
+        return (box + 0.5) * (width, height, width, height) - 0.5
 
     def image_source(self, index: int) -> ImageFile:
         """Return the file of a sample's image, and how it is read."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,11 +18,14 @@ from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError, few, shorten
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
+from kpnet.data.cropping import instance_box
 from kpnet.data.formats.conventions import convert_points
 from kpnet.data.formats.skipped import Skipped
+from kpnet.data.surroundings import Background, Surroundings
 
 PERSON, PROPOSED = "person", "proposed"
 SOURCES = ("", PERSON, PROPOSED)  # who made a point: not stated, a person, or a model, or copied from another image
+_log = logging.getLogger("kpnet")
 _LIMIT = 2.0**24  # pixels; a coordinate beyond is none
 
 
@@ -43,6 +47,7 @@ class Instances:
     sources: np.ndarray | None = None  # uint8 (N, K): index in SOURCES of who made each point; None: not stated
     proposed_weight: float = 1.0  # of proposed points in the loss
     unweighed: np.ndarray | None = None  # bool (N,): whether proposed points were left out, which have no weight
+    background: Background = field(default_factory=Background)
 
     def weigh_proposed(self, weight: float) -> None:
         """Set the weight of proposed points in the loss; 0 leaves them out."""
@@ -116,6 +121,7 @@ class InstanceDataset(KeypointDataset):
         skipped.warn(int(keep.sum()))
         if complete_only:
             keep &= _complete(skipped.source, instances, skeleton, keep)
+        self._background = _with_left_out(instances, keep, image_problems)
         self.kept = np.flatnonzero(keep)
         self.images, self._sizes = instances.images, instances.sizes
         self._image_index, self._keypoints = instances.image_index[keep], instances.keypoints[keep]
@@ -190,6 +196,60 @@ class InstanceDataset(KeypointDataset):
         if self._sources is None:
             return super().point_weights(index)
         return np.where(self._sources[index] == SOURCES.index(PROPOSED), self._proposed_weight, 1.0)
+
+    def points(self, index: int) -> np.ndarray:
+        return self.keypoints(index)
+
+    def surroundings(self) -> list[Surroundings]:
+        background = self._background
+        firsts = np.unique(self._image_index, return_index=True)[1].tolist()
+        used = {self.image_key(first): self.image_name(first) for first in firsts}
+        ignored: dict[str, list[np.ndarray]] = {}
+        partial: set[str] = set()
+        names = dict.fromkeys(
+            [*background.images, *(name for name, _ in background.ignored), *sorted(background.partial)]
+        )
+        keys = {name: key for name in names if (key := self._key(name)) is not None}
+        for name, box in background.ignored:
+            if name in keys:
+                ignored.setdefault(keys[name], []).append(self._region(name, box))
+        partial = {keys[name] for name in background.partial if name in keys}
+        found: dict[str, Surroundings] = {}
+        missing = [name for name in names if name not in keys]
+        for name, key in keys.items():
+            if key in found or (key in used and key not in ignored and key not in partial):
+                continue
+            read = None if key in used else self._reader(name, background.images.get(name, (0, 0)))
+            if read is None and key not in used:
+                missing.append(name)
+                continue
+            boxes = np.array(ignored.get(key, ()), np.float64).reshape(-1, 4)
+            file = None if key in used else self._file(name)
+            found[key] = Surroundings(key, used.get(key, name), read, boxes, key in partial, file)
+        if missing:
+            _log.warning(
+                "%s: %d images without an instance cannot be read, and are left out: %s",
+                self.skipped.source,
+                len(missing),
+                few(missing),
+            )
+        return list(found.values())
+
+    def _key(self, name: str) -> str | None:
+        """Return what `image_key` gives for an image by the name that the labels have for it; None without image."""
+        return name
+
+    def _file(self, name: str) -> Path | None:
+        """Return the file of an image that can be read."""
+        return None
+
+    def _reader(self, name: str, size: tuple[int, int]) -> Callable[[], np.ndarray] | None:
+        """Return what reads an image without samples; None if nothing can. `size`: height and width, 0: not stated."""
+        return None
+
+    def _region(self, name: str, box: np.ndarray) -> np.ndarray:
+        """Return a box of the background in pixels."""
+        return box
 
     def labels(self) -> np.ndarray:
         has: np.ndarray = np.isfinite(self._keypoints).all(-1)
@@ -298,6 +358,24 @@ def _usable(
                 "give a weight above 0, or check the points in kpnet label"
             )
     return keep
+
+
+def _with_left_out(instances: Instances, keep: np.ndarray, image_problems: Sequence[str | None]) -> Background:
+    """Return the background with the instances that are left out: they are on their images, and no samples."""
+    whole = instances.background
+    background = Background(whole.images, list(whole.ignored), set(whole.partial))
+    unusable = [number for number, problem in enumerate(image_problems) if problem is not None]
+    for index in np.flatnonzero(~keep & ~np.isin(instances.image_index, unusable)).tolist():
+        name = str(instances.images[instances.image_index[index]])
+        box = None if instances.boxes is None or np.isnan(instances.boxes[index]).any() else instances.boxes[index]
+        points = instances.keypoints[index]
+        points = np.where(np.abs(points) > _LIMIT, np.nan, points)
+        box = instance_box(box, points, None)
+        if box is None:
+            background.partial.add(name)
+        else:
+            background.ignored.append((name, np.array(box)))
+    return background
 
 
 def _leave_out_odd_visibilities(instances: Instances, keep: np.ndarray, skipped: Skipped) -> None:

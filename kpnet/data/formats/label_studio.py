@@ -191,6 +191,7 @@ class _Reader:
         if kind not in (_POINT, _BOX) or not isinstance(value, dict):
             if kind not in ("choices", "textarea", "relation"):
                 self.others[shorten(str(kind))] += 1
+                shapes.partial = True  # it may be of an instance
             return None
         if not all(size):
             return "original_width and original_height: expected the image's size"
@@ -234,7 +235,7 @@ class _Reader:
         found = ", ".join(f"{count} of type {kind}" for kind, count in self.others.most_common(3))
         if found:
             self.skipped.note(f"regions that are no points are not used: {found}")
-        if not self.gatherer.images and not self.skipped.messages:
+        if not self.gatherer.labelled and not self.skipped.messages:
             raise KpnetError(
                 f"{self.skipped.source}: no region in it is a point; expected regions of type {_POINT}"
                 + (

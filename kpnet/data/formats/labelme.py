@@ -189,6 +189,7 @@ class _Reader:
                 return "a second rectangle of its group"
         else:
             self.others[shorten(str(kind))] += 1
+            shapes.partial = True  # it may be of an instance
         return None
 
     def build(self, skeleton: Skeleton | None) -> Any:
@@ -200,7 +201,7 @@ class _Reader:
         if len(self.gatherer.names) > self.stated > 0:
             added = list(self.gatherer.names)[self.stated :]
             self.skipped.note(f"{_LABELS} lacks {few(map(shorten, added))}, which are points nevertheless")
-        if not self.gatherer.images and found and not self.skipped.messages:
+        if not self.gatherer.labelled and found and not self.skipped.messages:
             raise KpnetError(
                 f"{self.skipped.source}: labelme's shapes are {found}, and none is a point; expected shapes of type "
                 "point, whose labels are the keypoints' names"

@@ -124,6 +124,7 @@ def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instan
     if BOX[0] in numbers:
         instances.boxes = np.stack([numbers[column] for column in BOX], -1)[good]
     instances.sources = None if sources is None else sources[good]
+    instances.background.partial |= {str(name) for name in names[~good] if 0 < len(name) <= _MAX_NAME}
     return instances
 
 

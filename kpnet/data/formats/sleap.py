@@ -19,7 +19,9 @@ whose image or video is missing.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -92,8 +94,18 @@ class SLEAP(InstanceDataset):
         return self._videos.file(*self._frames[self.image_name(index)])
 
     def image_key(self, index: int) -> str:
-        file = self.image_file(index)
-        return f"{self.skipped.source}/{self.image_name(index)}" if file is None else os.path.realpath(file)
+        return self._key(self.image_name(index))
+
+    def _key(self, name: str) -> str:
+        file = self._file(name)
+        return f"{self.skipped.source}/{name}" if file is None else os.path.realpath(file)
+
+    def _file(self, name: str) -> Path | None:
+        return self._videos.file(*self._frames[name])
+
+    def _reader(self, name: str, size: tuple[int, int]) -> Callable[[], np.ndarray] | None:
+        frame = self._frames[name]
+        return None if self._videos.problem(*frame) is not None else partial(self._videos.read, *frame)
 
 
 def is_sleap_h5(head: bytes) -> bool:

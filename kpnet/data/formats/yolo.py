@@ -15,7 +15,7 @@ keypoint, 0 (absent), 1 (hidden) or 2 (visible), all divided by the image's widt
 Coordinates: times width and height, keypoints are pixel indices and stay as they are, and the edges of a box are moved
 by -0.5, as in COCO's files, from which most of these are made. A keypoint with a negative coordinate is missing.
 
-Ignored: images without a text file. Skipped with a warning: lines with another number of values, text or an unknown
+An empty text file is that of an image with nothing on it. Ignored: images without a text file. Skipped with a warning: lines with another number of values, text or an unknown
 class, and missing or damaged images. Left out with a warning: boxes without area or outside their image.
 """
 
@@ -40,6 +40,7 @@ from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.text_table import decode_text, read_bytes
 from kpnet.data.formats.writing import own_stems, sample_points, write_image, write_images
 from kpnet.data.images import find_image_files, read_image_size
+from kpnet.data.surroundings import Background
 
 _EXPECTED = "a data.yaml with kpt_shape, or the folder that has one"
 _BOX = 5  # numbers before the points: the class and the box
@@ -204,21 +205,26 @@ def _read_folder(folder: Path, layout: _Layout, exif: bool, skipped: Skipped) ->
     values: list[np.ndarray] = []
     origins: list[str] = []
     index: list[int] = []
+    background = Background()
     for image in find_image_files(folder):
         label = label_folder(image.parent) / f"{image.stem}.txt"
         if not label.is_file():
             continue
         labels += 1
         where = label.relative_to(folder.absolute()) if label.is_relative_to(folder.absolute()) else label
+        name, before = str(image.relative_to(folder)), len(skipped.messages)
         rows = list(_rows(label, str(where), width, layout, skipped))
+        if len(skipped.messages) > before:
+            background.partial.add(name)
         if not rows:
+            background.images[name] = 0, 0
             continue
         try:
             sizes.append(read_image_size(image, exif=exif))
         except KpnetError as error:
             skipped.add(str(error))
             continue
-        names.append(str(image.relative_to(folder)))
+        names.append(name)
         for origin, row in rows:
             values.append(row)
             origins.append(origin)
@@ -237,8 +243,9 @@ def _read_folder(folder: Path, layout: _Layout, exif: bool, skipped: Skipped) ->
     centre, extent = numbers[:, 1:3] * scale[:, 0], numbers[:, 3:5] * scale[:, 0]
     boxes = corner_size_to_box(np.concatenate([centre - extent / 2, extent], -1))
     level = points[..., 2] if layout.numbers == 3 else None
+    images, rows_of = np.array(names), np.array(origins)
     return Instances(
-        layout.skeleton, np.array(names), np.array(index), xy, np.array(origins), level, boxes, np.array(sizes)
+        layout.skeleton, images, np.array(index), xy, rows_of, level, boxes, np.array(sizes), background=background
     )
 
 

@@ -131,9 +131,9 @@ def _run(
 class Augment:
     """The augmentation of `data.transforms`, called as `augment(image, points, seed)`.
 
-    `image` is uint8 (H, W) or (H, W, C). `points` is float64 (K, 2 or more): x and y in pixels, NaN where absent, then
-    columns that belong to the keypoint and swap with it when the image is mirrored, such as its weight. The call
-    returns both, augmented and with the same shapes: an image whose size has changed is resized back. A point that
+    `image` is uint8 (H, W) or (H, W, C). `points` is float64 (K, 2 or more), or (N, K, 2 or more) of several instances
+    in the image: x and y in pixels, NaN where absent, then columns that belong to the keypoint and swap with it when
+    the image is mirrored, such as its weight. The call returns both, augmented and with the same shapes: an image whose size has changed is resized back. A point that
     leaves the image keeps its place in the array. What is drawn depends on `seed` alone.
 
     Args:
@@ -163,8 +163,9 @@ class Augment:
                 _no_pairs(leaf.name, self.unpaired)
 
     def __call__(self, image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        if points.ndim != 2 or len(points) != self.num_keypoints or points.shape[1] < 2:
-            raise KpnetError(f"keypoints have shape {points.shape}, expected ({self.num_keypoints}, 2 or more)")
+        if points.ndim not in (2, 3) or points.shape[-2] != self.num_keypoints or points.shape[-1] < 2:
+            expected = f"({self.num_keypoints}, 2 or more), or one such array for each instance"
+            raise KpnetError(f"keypoints have shape {points.shape}, expected {expected}")
         draw, generator = random.Random(seed), np.random.default_rng(seed)
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
@@ -185,8 +186,8 @@ class Augment:
         if mirrors(matrix):
             if not self.can_mirror:
                 _no_pairs("data.transforms", self.unpaired)
-            moved = moved[self.permutation]
-        moved[:, :2] = project(moved[:, :2], matrix)
+            moved = moved[..., self.permutation, :]
+        moved[..., :2] = project(moved[..., :2], matrix)
         return moved
 
 

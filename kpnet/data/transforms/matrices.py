@@ -110,9 +110,9 @@ def mirrors(matrix: Matrix) -> bool:
 
 
 def project(xy: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """Map points (K, 2) by a 3x3 matrix, to NaN where they lie behind a perspective's horizon."""
+    """Map points (..., 2) by a 3x3 matrix, to NaN where they lie behind a perspective's horizon."""
     moved = coordinates.transform(xy, matrix[:2])
     if matrix[2, 0] == 0 and matrix[2, 1] == 0:
         return moved / matrix[2, 2]
     depth = xy @ matrix[2, :2] + matrix[2, 2]
-    return moved / np.where(depth > 0, depth, np.nan)[:, None]
+    return moved / np.where(depth > 0, depth, np.nan)[..., None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from kpnet.core.errors import KpnetError, did_you_mean, few
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset, Transform
+from kpnet.data.surroundings import Surroundings
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ConcatPart:
         count: Use only its first `count` samples. None: all of them.
         weight: Factor of its keypoints' weights in the loss.
         transform: Augmentation of its samples.
+        partial: Its images have instances without labels.
     """
 
     source: str
@@ -33,6 +35,7 @@ class ConcatPart:
     count: int | None = None
     weight: float = 1.0
     transform: Transform | None = None
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.dataset) if self.count is None else self.count
@@ -80,6 +83,14 @@ class ConcatDataset(KeypointDataset):
         image, xy = self.parts[number].dataset.read(place)
         return image, self._match(number, xy, np.nan, np.mean)
 
+    def points(self, index: int) -> np.ndarray:
+        number, place = self._find(index)
+        return self._match(number, self.parts[number].dataset.points(place), np.nan, np.mean)
+
+    def image_shape(self, index: int) -> tuple[int, int]:
+        number, place = self._find(index)
+        return self.parts[number].dataset.image_shape(place)
+
     def point_weights(self, index: int) -> np.ndarray:
         """Return the part's own weights times the weight of the part."""
         number, place = self._find(index)
@@ -105,8 +116,7 @@ class ConcatDataset(KeypointDataset):
     def image_name(self, index: int) -> str:
         """Return the part's own name, with the source of the part before it if there are several parts."""
         number, place = self._find(index)
-        name = self.parts[number].dataset.image_name(place)
-        return name if len(self.parts) == 1 else f"{self.parts[number].source}:{name}"
+        return self._name(number, self.parts[number].dataset.image_name(place))
 
     def image_file(self, index: int) -> Path | None:
         number, place = self._find(index)
@@ -126,6 +136,35 @@ class ConcatDataset(KeypointDataset):
     def box(self, index: int) -> np.ndarray | None:
         number, place = self._find(index)
         return self.parts[number].dataset.box(place)
+
+    def area(self, index: int) -> float | None:
+        number, place = self._find(index)
+        return self.parts[number].dataset.area(place)
+
+    def surroundings(self) -> list[Surroundings]:
+        """Return those of the parts.
+
+        An image some of whose samples are beyond a part's `count` is partly labelled. A part that is cut so has as many
+        of its images without samples as of its samples.
+        """
+        found = []
+        for number, part in enumerate(self.parts):
+            every = part.dataset.surroundings()
+            bare = [each for each in every if each.read is not None]
+            share = round(len(bare) * len(part) / max(1, len(part.dataset)))
+            inner = {each.key: each for each in every if each.read is None}
+            for key, each in _partly(part).items():
+                inner[key] = replace(inner.get(key, each), partial=True)
+            kept = {part.dataset.image_key(place) for place in range(len(part))} if part.count is not None else inner
+            for each in [*(each for key, each in inner.items() if key in kept), *bare[:share]]:
+                name = self._name(number, each.name)
+                key = name if each.key == each.name else each.key
+                partial = each.partial or part.partial
+                found.append(replace(each, key=key, name=name, partial=partial, transform=part.transform))
+        return found
+
+    def _name(self, number: int, name: str) -> str:
+        return name if len(self.parts) == 1 else f"{self.parts[number].source}:{name}"
 
     def visibility(self, index: int) -> np.ndarray:
         number, place = self._find(index)
@@ -147,6 +186,17 @@ class ConcatDataset(KeypointDataset):
         for k, members in self._means[number].items():
             matched[k] = combine(values[members], axis=0)
         return matched
+
+
+def _partly(part: ConcatPart) -> dict[str, Surroundings]:
+    """Return the images of a part that have samples and are partly labelled, by their keys."""
+    dataset = part.dataset
+    if part.count is None and not part.partial:
+        return {}
+    key, name = dataset.image_key, dataset.image_name
+    used = {key(place): name(place) for place in range(len(part))}
+    cut = used if part.partial else {key(place): name(place) for place in range(len(part), len(dataset))}
+    return {each: Surroundings(each, cut[each]) for each in cut if each in used}
 
 
 def _columns(part: ConcatPart, skeleton: Skeleton) -> np.ndarray:
