@@ -8,12 +8,13 @@ NaN for itself alone; elsewhere -inf is probability 0.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kpnet.coordinates import cell_centers, pixel_to_normalized
+from kpnet.coordinates import cell_centers, normalized_to_pixel, pixel_to_normalized
 from kpnet.core.runtime import is_tracing
 
 # Maps are processed in chunks of this size in bytes: what a CPU's cache holds, what keeps a GPU busy.
@@ -204,11 +205,7 @@ def covariance2d(probabilities: Tensor, xy: Tensor) -> Tensor:
         Covariances (B, K, 2, 2) in normalised units.
     """
     probabilities = _at_least_float32(probabilities)
-    dx, dy = _offsets(probabilities, xy)
-    xx = (probabilities.sum(-2) * dx * dx).sum(-1)
-    yy = (probabilities.sum(-1) * dy * dy).sum(-1)
-    cross = ((probabilities * dx[..., None, :]).sum(-1) * dy).sum(-1)
-    return torch.stack([xx, cross, cross, yy], -1).unflatten(-1, (2, 2))
+    return _second_moments(probabilities, *_offsets(probabilities, xy))
 
 
 def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
@@ -226,10 +223,151 @@ def mass_within2d(probabilities: Tensor, xy: Tensor, radius: float) -> Tensor:
         Probabilities (B, K).
     """
     probabilities = _at_least_float32(probabilities)
-    (height, width), (dx, dy) = probabilities.shape[-2:], _offsets(probabilities, xy)
+    size = (probabilities.shape[-2], probabilities.shape[-1])
+    return _mass_within(probabilities, *_offsets(probabilities, xy), size, radius)
+
+
+# Maps with several peaks
+
+
+def peaks2d(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the highest local maxima of each map: cells that none of their eight neighbours exceeds.
+
+    Connected cells of one value count as one peak, at the first of them, row by row. Not differentiable.
+
+    Args:
+        maps: Maps (B, K, h, w).
+        count: Number N of peaks to return.
+
+    Returns:
+        Values (B, K, N), highest first, -inf where a map has fewer peaks; and whole x, y of their cells
+        (B, K, N, 2).
+
+    Raises:
+        ValueError: If the shape is wrong or the count is not positive.
+    """
+    _check(maps)
+    if count < 1:
+        raise ValueError(f"expected a count of at least 1, got {count}")
+    maps = _at_least_float32(maps.detach()).nan_to_num(-math.inf, math.inf, -math.inf)
+    height, width = maps.shape[-2:]
+    top = (maps == F.max_pool2d(maps, 3, 1, 1)) & (maps > -math.inf)
+    # The first cell of a plateau is found by handing its number on from neighbour to neighbour. Numbers count down, so
+    # that the first is the largest; float64 holds every one of them.
+    number = torch.arange(height * width, 0, -1, dtype=torch.float64, device=maps.device).view(height, width)
+    first = torch.where(top, number, 0)
+    while True:
+        spread = torch.where(top, F.max_pool2d(first, 3, 1, 1), 0)
+        if torch.equal(spread, first):
+            break
+        first = spread
+    values = torch.where(top & (first == number), maps, -math.inf).flatten(2)
+    found = values.topk(min(count, height * width), -1)
+    missing = count - found.values.shape[-1]
+    value, index = F.pad(found.values, (0, missing), value=-math.inf), F.pad(found.indices, (0, missing))
+    row = torch.div(index, width, rounding_mode="floor")
+    return value, torch.stack([index - row * width, row], -1)
+
+
+class LocalMaps(NamedTuple):
+    """Probabilities of the cells around points; `local_softmax2d` makes them.
+
+    Attributes:
+        probabilities: Windows (N, K, rows, columns), each of sum 1.
+        x: Normalised centres (N, K, columns) of the windows' columns.
+        y: Normalised centres (N, K, rows) of the windows' rows.
+        size: Size (h, w) of the whole maps in cells.
+    """
+
+    probabilities: Tensor
+    x: Tensor
+    y: Tensor
+    size: tuple[int, int]
+
+    def mean(self) -> Tensor:
+        """Return the mean positions (N, K, 2), normalised: the local soft-argmax."""
+        p = self.probabilities
+        return torch.stack([(p.sum(-2) * self.x).sum(-1), (p.sum(-1) * self.y).sum(-1)], -1)
+
+    def covariance(self, xy: Tensor) -> Tensor:
+        """Return the second moments about normalised points, as `covariance2d` does.
+
+        Args:
+            xy: Normalised points (N, K, 2).
+
+        Returns:
+            Covariances (N, K, 2, 2) in normalised units.
+        """
+        return _second_moments(self.probabilities, self.x - xy[..., :1], self.y - xy[..., 1:])
+
+    def mass_within(self, xy: Tensor, radius: float) -> Tensor:
+        """Return the probability within a circle around each point, as `mass_within2d` does.
+
+        Args:
+            xy: Normalised points (N, K, 2), the centres of the circles.
+            radius: Radius of the circles as a fraction of the image's longer side.
+
+        Returns:
+            Probabilities (N, K).
+        """
+        return _mass_within(self.probabilities, self.x - xy[..., :1], self.y - xy[..., 1:], self.size, radius)
+
+
+def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int) -> LocalMaps:
+    """Return the softmax of maps near given points, one of several peaks of a map.
+
+    The logits of the (2 radius + 1)² cells around a point are weighted by a Gaussian about it, whose sigma is half of
+    the radius: of two peaks in a window, the nearer counts more. At the border the window is moved inside. It is
+    differentiable in the logits and in the points.
+
+    Args:
+        logits: Maps (B, K, h, w).
+        around: Normalised points (N, K, 2).
+        image: Index (N,) of the image that each row of points belongs to.
+        radius: Cells on each side of a point.
+
+    Returns:
+        The probabilities of the cells in the windows, and where these lie.
+
+    Raises:
+        ValueError: If a shape is wrong or the radius is not positive.
+    """
+    _check(logits)
+    if around.shape[1:] != (logits.shape[1], 2) or image.shape != around.shape[:1] or radius < 1:
+        raise ValueError(
+            f"expected points (N, {logits.shape[1]}, 2), images (N,) and a radius >= 1, got {tuple(around.shape)}, "
+            f"{tuple(image.shape)} and {radius}"
+        )
+    size, points = (logits.shape[-2], logits.shape[-1]), logits.shape[1]
+    limits = torch.stack([image.new_full((), size[1] - 1), image.new_full((), size[0] - 1)])
+    cells = normalized_to_pixel(_at_least_float32(around), size).flatten(0, 1)  # (N K, 2)
+    cell = (cells.detach().nan_to_num() + 0.5).floor().long().clamp(min=0).minimum(limits)
+    rows = (image[:, None] * points + torch.arange(points, device=image.device)).flatten()
+    window, corner = _window(logits, cell, (radius, radius), rows)
+    x, y = (
+        corner[:, i, None] + cell[:, i, None] + torch.arange(window.shape[2 - i], device=window.device) for i in (0, 1)
+    )
+    near = [-0.5 * ((each - cells[:, i, None]) / (radius / 2)) ** 2 for i, each in enumerate((x, y))]
+    p = (window + near[0][:, None] + near[1][:, :, None]).flatten(1).softmax(-1).view(window.shape)
+    centres = [(2 * each.to(p.dtype) + 1) / n - 1 for each, n in ((x, size[1]), (y, size[0]))]
+    p, x, y = (each.unflatten(0, around.shape[:2]) for each in (p, *centres))
+    return LocalMaps(p, x, y, size)
+
+
+def _second_moments(p: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+    """Return second moments (B, K, 2, 2) of maps whose columns and rows lie at dx (B, K, w) and dy (B, K, h)."""
+    xx = (p.sum(-2) * dx * dx).sum(-1)
+    yy = (p.sum(-1) * dy * dy).sum(-1)
+    cross = ((p * dx[..., None, :]).sum(-1) * dy).sum(-1)
+    return torch.stack([xx, cross, cross, yy], -1).unflatten(-1, (2, 2))
+
+
+def _mass_within(p: Tensor, dx: Tensor, dy: Tensor, size: tuple[int, int], radius: float) -> Tensor:
+    """Return the mass (B, K) within a circle around the origin of dx and dy, for maps of `size` cells in all."""
+    height, width = size
     squared = (dx * (width / 2))[..., None, :] ** 2 + (dy * (height / 2))[..., None] ** 2  # in cells
     distance = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt(0) is NaN
-    return (probabilities * (radius * max(height, width) - distance + 0.5).clamp(0, 1)).sum((-2, -1)).clamp(0, 1)
+    return (p * (radius * max(height, width) - distance + 0.5).clamp(0, 1)).sum((-2, -1)).clamp(0, 1)
 
 
 class _SoftArgmax(torch.autograd.Function):
@@ -308,17 +446,18 @@ def _peak(maps: Tensor) -> tuple[Tensor, Tensor]:
     return _at_least_float32(value), torch.stack([index - row * maps.shape[-1], row], -1)
 
 
-def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _window(maps: Tensor, cell: Tensor, reach: tuple[int, int], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the 2 reach + 1 columns and rows around a cell (N, 2) of each map, and the window's corner relative to it.
 
     At the border the window is moved inside, and on a smaller map cut: (N, rows, columns), at least float32. The corner
-    is (N, 2).
+    is (N, 2). `which` (N,) says which of the B K maps each cell belongs to; None: one cell for each map.
     """
     height, width = maps.shape[-2:]
     columns, rows = min(2 * reach[0] + 1, width), min(2 * reach[1] + 1, height)
     left, top = (cell[:, 0] - reach[0]).clamp(0, width - columns), (cell[:, 1] - reach[1]).clamp(0, height - rows)
     across, down = torch.arange(columns, device=maps.device), torch.arange(rows, device=maps.device)
-    first = torch.arange(cell.shape[0], device=maps.device) * (height * width) + top * width + left
+    which = torch.arange(cell.shape[0], device=maps.device) if which is None else which
+    first = which * (height * width) + top * width + left
     starts, flat = (first[:, None] + down * width).flatten(), maps.reshape(-1)
     if (torch.is_grad_enabled() and maps.requires_grad) or not flat.numel():
         values = flat.index_select(0, (starts[:, None] + across).flatten())

@@ -460,6 +460,56 @@ def adaptive_wing2d(
     return reduce((values * torch.where(foreground, 11.0, 1.0)).mean((-2, -1)), weight)
 
 
+# Losses of instances
+
+
+def focal2d(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the penalty-reduced focal loss of maps that are to have a peak at each instance, summed over each map.
+
+    Law and Deng 2018, "CornerNet: detecting objects as paired keypoints"; Zhou et al. 2019, "Objects as points". Cells
+    of target 1 are the peaks, and the penalty of the others falls with the fourth power of 1 - target. It is computed
+    from logits, so that it is finite for every finite one.
+
+    Args:
+        logits: Logits (B, K, h, w) of a cell being a peak.
+        target: Targets (B, K, h, w) in [0, 1].
+        weight: Weights (B, K, h, w), or what broadcasts to them; 0 for a cell that counts for nothing.
+
+    Returns:
+        Errors (B, K), at least float32.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    if logits.ndim != 4 or logits.shape != target.shape:
+        raise ValueError(f"expected logits and targets (B, K, h, w), got {tuple(logits.shape)}, {tuple(target.shape)}")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    p = logits.sigmoid()
+    peak = (1 - p).square() * F.softplus(-logits)
+    elsewhere = (1 - target).square().square() * p.square() * F.softplus(logits)
+    return (torch.where(target == 1, peak, elsewhere) * weight).sum((-2, -1))
+
+
+def generalized_iou(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - GIoU of boxes: 0 for equal boxes, up to 2 for boxes far apart.
+
+    Rezatofighi et al. 2019, "Generalized intersection over union". A box without area is no division by 0.
+
+    Args:
+        predicted: Boxes (..., 4), edges x0, y0, x1, y1.
+        target: Boxes (..., 4).
+
+    Returns:
+        Errors (...).
+    """
+    (low, high), (true_low, true_high) = (each.unflatten(-1, (2, 2)).unbind(-2) for each in (predicted, target))
+    tiny = torch.finfo(predicted.dtype).eps ** 2
+    both = (torch.minimum(high, true_high) - torch.maximum(low, true_low)).clamp(min=0).prod(-1)
+    hull = (torch.maximum(high, true_high) - torch.minimum(low, true_low)).prod(-1)
+    either = (high - low).prod(-1) + (true_high - true_low).prod(-1) - both
+    return 2 - both / (either + tiny) - (either + tiny) / (hull + tiny)
+
+
 COORDINATE_LOSSES = {"l1": l1, "smooth_l1": smooth_l1, "mse": mse, "wing": wing}
 SOFTMAX_LOSSES = {"cross_entropy": cross_entropy2d, "kl": kl2d, "js": js2d, "variance": variance2d}
 MAP_LOSSES = {"map_mse": map_mse, "adaptive_wing": adaptive_wing2d}

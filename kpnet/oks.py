@@ -6,7 +6,7 @@ Agrees with pycocotools for one category without crowds. Points are in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ LIMITS = np.tile(THRESHOLDS, len(AREAS))[:, None]
 LOW, HIGH = AREAS.repeat(len(THRESHOLDS), axis=0).T[..., None]
 RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 20  # per image, those of the highest scores
+UNKNOWN_SIGMA = 0.05
+"""The sigma of every point of a skeleton without any; in COCO, it lies between those of ears and wrists."""
 
 
 class _Image(NamedTuple):
@@ -57,6 +59,85 @@ def oks(predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas
             f"{tuple(target.shape)}, {visible.dtype} {tuple(visible.shape)}, {count} and {tuple(sigma.shape)}"
         )
     return _similarity(predicted - target, visible, area, sigma)
+
+
+class _Skeleton(Protocol):
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def sigmas(self) -> Sequence[float] | None: ...
+
+
+def sigmas_of(skeleton: _Skeleton) -> list[float]:
+    """Return the constants of a skeleton's keypoints: its `sigmas`, or `UNKNOWN_SIGMA`, 0.05, for all if it has none.
+
+    Args:
+        skeleton: A `kpnet.Skeleton`; where its `sigmas` is None, what is reported of the OKS should say so.
+
+    Returns:
+        Constants (K,).
+    """
+    return [UNKNOWN_SIGMA] * len(skeleton.names) if skeleton.sigmas is None else list(skeleton.sigmas)
+
+
+def pairwise_oks(
+    predicted: Tensor, target: Tensor, visible: Tensor, area: Tensor, sigmas: Sequence[float] | Tensor
+) -> Tensor:
+    """Return the object keypoint similarity of every prediction with every instance; see `oks`.
+
+    Args:
+        predicted: Predicted points (N, K, 2) in pixels.
+        target: True points (M, K, 2) in pixels; absent points may be anything.
+        visible: Bool (M, K).
+        area: Areas (M,) of the true objects, in square pixels.
+        sigmas: Constants (K,) of the keypoints.
+
+    Returns:
+        Similarities (N, M), NaN where no point of the instance is visible or its area is negative or not finite.
+
+    Raises:
+        ValueError: If shapes do not fit, or a sigma is not above 0.
+    """
+    sigma = torch.as_tensor(sigmas, dtype=predicted.dtype, device=predicted.device)
+    points, instances = len(sigma), len(area)
+    shapes = [tuple(each.shape) for each in (predicted, target, visible, area)]
+    expected = [(len(predicted), points, 2), (instances, points, 2), (instances, points), (instances,)]
+    if shapes != expected or visible.dtype != torch.bool:
+        raise ValueError(
+            f"expected points (N, {points}, 2), points (M, {points}, 2), bool (M, {points}) and area (M,), got {shapes}"
+        )
+    return _similarity(predicted[:, None] - target, visible, area, sigma)
+
+
+def suppress_by_oks(
+    points: Tensor, scores: Tensor, area: Tensor, sigmas: Sequence[float] | Tensor, threshold: float = 0.9
+) -> Tensor:
+    """Return which detections of an image are kept where several are of one instance: greedily, the best first.
+
+    A detection is dropped if its OKS with one that is kept, of whose area, is above the threshold. Instances that only
+    lie close to each other have another point each, and both stay.
+
+    Args:
+        points: Points (N, K, 2) of the detections, in pixels.
+        scores: Scores (N,).
+        area: Areas (N,) of the detections' boxes, in square pixels.
+        sigmas: Constants (K,) of the keypoints.
+        threshold: Similarity above which two detections are one instance.
+
+    Returns:
+        Indices of the detections that are kept, best first; of equal scores the first is better.
+
+    Raises:
+        ValueError: If shapes do not fit, or a sigma is not above 0.
+    """
+    everything = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    same = (pairwise_oks(points, points, everything, area, sigmas) > threshold).T.cpu()  # NaN is never above
+    free, kept = torch.ones(len(points), dtype=torch.bool), []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if free[i]:
+            kept.append(i)
+            free &= ~same[i]
+    return torch.tensor(kept, dtype=torch.long, device=points.device)
 
 
 def _similarity(delta: Tensor, visible: Tensor, area: Tensor, sigma: Tensor) -> Tensor:

@@ -64,3 +64,32 @@ def render_gaussian2d(xy: Tensor, size: tuple[int, int], sigma: float) -> Tensor
     logs = log_gaussian_profiles(xy, size, sigma)
     rows, columns = (F.threshold(log.clamp(min=_LOG_FLOOR).exp(), _SMALLEST, 0.0) for log in logs)
     return rows[..., :, None] * columns[..., None, :]
+
+
+def render_highest2d(xy: Tensor, size: tuple[int, int], sigma: Tensor) -> Tensor:
+    """Render the highest of the Gaussians of several instances at each cell, with 1 at the points themselves.
+
+    Args:
+        xy: Normalised points (B, M, K, 2) of M instances; one that is not finite is skipped.
+        size: Size (h, w) of the maps in cells.
+        sigma: Standard deviations along x and y in cells, a tensor that broadcasts to (B, M, K, 2).
+
+    Returns:
+        Maps (B, K, h, w), at least float32, 0 where there is no instance. They carry no gradient.
+    """
+    xy = xy.detach() if xy.dtype == torch.float64 else xy.detach().float()
+    known = xy.isfinite().all(-1)
+    cells = normalized_to_pixel(torch.where(known[..., None], xy, 0), size)
+    precise = 1 / sigma.to(xy).expand_as(xy)
+    maps = xy.new_zeros(xy.shape[0], xy.shape[2], *size)
+    across, down = (torch.arange(n, device=xy.device, dtype=xy.dtype) for n in (size[1], size[0]))
+    for one, scale, there in zip(cells.unbind(1), precise.unbind(1), known.unbind(1), strict=True):
+        columns = _profile((across - one[..., :1]) * scale[..., :1])
+        rows = torch.where(there[..., None], _profile((down - one[..., 1:]) * scale[..., 1:]), 0)
+        maps = torch.maximum(maps, rows[..., :, None] * columns[..., None, :])
+    return maps
+
+
+def _profile(distance: Tensor) -> Tensor:
+    """Return exp(-distance² / 2), 0 where it is smaller than can be multiplied."""
+    return F.threshold((-0.5 * distance**2).clamp(min=_LOG_FLOOR).exp(), _SMALLEST, 0.0)

@@ -10,11 +10,13 @@ example, and `heatmap.py` one with a map decoder. To add a map decoder: `kpnet.h
 from __future__ import annotations
 
 from kpnet.core.registry import load_plugins
-from kpnet.heads import heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
+from kpnet.heads import centers, heatmap, likelihood, multi, offset, regression, rle, simcc, temporal  # noqa: F401 (they register themselves)
 from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo, finds_instances, window_of
+from kpnet.heads.centers import Detections
 
 __all__ = [
     "HEADS",
+    "Detections",
     "Head",
     "HeadOutput",
     "Keypoints",
