@@ -3,7 +3,7 @@
     python benchmarks/accuracy/instances.py [shared=FOLDER] [ROW ...] [--threads 1] [--keep FOLDER]
 
 ROW is a name from the first column of `benchmarks/results/instances.csv`; without any, every row that the table lacks is
-trained and appended. FOLDER (default: ../shared) holds `data/flies` and `data/coco_mini`; the scenes are drawn. Rows of
+trained and appended, with the minutes of processor time of its training. FOLDER (default: ../shared) holds `data/flies` and `data/coco_mini`; the scenes are drawn. Rows of
 `coco_mini` are measured on the images that they were trained on: a check that everything can be found again. With
 `--keep`, runs stay in that folder, and one that is there already is measured and not trained.
 """
@@ -11,6 +11,7 @@ trained and appended. FOLDER (default: ../shared) holds `data/flies` and `data/c
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kpnet.evaluation.instances import evaluate_instances
 from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
 
 from kpnet import Predictor
 from kpnet.data.wrappers.scenes import Scenes
-from kpnet.evaluation.instances import evaluate_instances
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.inference.prediction import Prediction
 
@@ -46,22 +47,25 @@ ROWS: dict[str, tuple[str, list[str]]] = {
 }
 
 
+def children_seconds() -> float:
+    """Return the processor time of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(run: Path) -> dict[str, Any]:
     """Measure a run on its validation data: with the true boxes, and with those that it finds."""
     predictor = Predictor(run)
     dataset = evaluation_dataset(run, None, predictor.model)
     scenes = dataset if isinstance(dataset, Scenes) else Scenes(dataset, predictor.model.config.input_size)
     truth = [scenes.truth(index) for index in range(len(scenes))]
-    found, boxed = [], []
+    boxed: list[Prediction] = []
     start = time.process_time()
-    for index in range(len(scenes)):
-        found.append(predictor(scenes.image(index)))
+    found = [predictor(scenes.image(index)) for index in range(len(scenes))]
     seconds = (time.process_time() - start) / len(scenes)
     measures = evaluate_instances(found, truth, predictor.model.skeleton, threshold=threshold(predictor))
     if predictor.model.finder is not None:
-        for index, each in enumerate(truth):
-            predicted = predictor(scenes.image(index), boxes=each.boxes.tolist())
-            boxed.append(with_scores(predicted))
+        boxed = [with_scores(predictor(scenes.image(i), boxes=each.boxes.tolist())) for i, each in enumerate(truth)]
     with_boxes = evaluate_instances(boxed, truth, predictor.model.skeleton)["AP"] if boxed else np.nan
     names = ("AP", "precision", "recall", "mre_px", "count_right")
     values = {"AP_boxes": with_boxes, **{name: measures[name] for name in names}}
@@ -96,9 +100,9 @@ def main() -> None:
             run, minutes = folder / name.replace(" ", "_"), float("nan")
             if not (run / "final").is_dir():
                 options = [each.replace("{shared}", shared) for each in (*SMALL, *overrides)]
-                start = time.process_time()
+                before = children_seconds()
                 kpnet("train", recipe, *options, "--out", run, threads=given.threads)
-                minutes = (time.process_time() - start) / 60
+                minutes = (children_seconds() - before) / 60
             append_row(TABLE, {"row": name, "minutes": round(minutes, 1), **measure(run)})
             print(TABLE.read_text().splitlines()[-1], flush=True)
 

@@ -152,7 +152,7 @@ def build_splits(
 def with_scenes(
     config: Config, train: KeypointDataset, val: KeypointDataset | None
 ) -> tuple[KeypointDataset, KeypointDataset | None]:
-    """Give a model that finds instances the whole images: beside the crops for a finder, instead for the head `centers`.
+    """Give a model that finds instances the whole images: beside the crops for a finder, else instead of them.
 
     Args:
         config: The config.

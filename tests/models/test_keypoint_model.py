@@ -12,11 +12,15 @@ import torch
 import yaml
 from support.course import evaluate_model
 from support.recipes import SANDWICH, TRAINED, small
+from support.shapes import shapes_config, write_shapes
 from torch import Tensor
+from torch.utils.data import default_collate
 
 import kpnet
-from kpnet import KpnetError, build_model
+from kpnet import KpnetError, build_model, load_model
+from kpnet.config.loading import load_config
 from kpnet.core.errors import NotFiniteError
+from kpnet.data.build import build_splits, with_scenes
 from kpnet.heads.heatmap import HeatmapOutput
 
 # Building
@@ -517,3 +521,37 @@ def test_the_loss_weighs_points_and_needs_a_batch_with_both() -> None:
     for missing in batch:
         with pytest.raises(KpnetError, match='"image" and "keypoints"'):
             model.loss({key: value for key, value in batch.items() if key != missing})
+
+
+@pytest.mark.parametrize("way", ["two_stage", "single_stage"])
+def test_the_terms_of_two_halves_of_scenes_are_those_of_the_whole(way: str, tmp_path: Path) -> None:
+    config = load_config(shapes_config(write_shapes(tmp_path, [2, 0, 3, 1, 1, 2]), None, way))
+    data = with_scenes(config, build_splits(config, (0, 0))[0], None)[0]
+    torch.manual_seed(0)
+    model = build_model(config, num_keypoints=3).eval()
+    items = [data[index] for index in range(6)]
+    whole = model.loss_terms(default_collate(items))
+    halves = [model.loss_terms(default_collate(part)) for part in (items[:2], items[2:])]
+    counts = torch.stack([each.counts for each in halves])
+    joined = (torch.stack([each.values for each in halves]) * counts).sum(0) / counts.sum(0).clamp(min=1)
+    assert torch.allclose(joined, whole.values, rtol=1e-5)
+    assert counts.sum(0).tolist() == whole.counts.tolist()
+    assert any(name.startswith("find_") for name in whole.named) == (way == "two_stage")
+
+
+def test_what_finds_no_instances_says_what_would() -> None:
+    model = build_model(backbone="mlp", head="regression", num_keypoints=3, in_channels=1, input_size=16)
+    with pytest.raises(KpnetError, match=r"one instance in each image: train with model\.instances=true"):
+        model.find(torch.rand(1, 1, 16, 16))
+
+
+def test_a_finder_is_saved_with_its_model_and_taken_by_the_next(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"backbone": "conv_sandwich", "head": "heatmap", "num_keypoints": 3, "in_channels": 1, "instances": True}
+    model = build_model(**options)
+    images = torch.rand(2, 1, 256, 256)
+    model.save(tmp_path)
+    for other in (load_model(tmp_path), build_model(**options, pretrained=str(tmp_path))):
+        for found, expected in zip(other.find(images, 0.0), model.find(images, 0.0), strict=True):
+            assert torch.equal(found.boxes, expected.boxes)
+            assert torch.equal(found.scores, expected.scores)

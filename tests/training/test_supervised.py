@@ -450,9 +450,10 @@ def test_a_training_of_instances_goes_on_and_ends_in_one_folder(
     train, val = write_shapes(tmp_path / "data", [2, 1, 0, 3, 1]), write_shapes(tmp_path / "data", [1, 2], seed=1)
     config = load_config(shapes_config(train, val, way), ("train.epochs=3", "train.average=ema"))
     whole = training.train(config, out=tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         kill_at(patch, 2)
-        training.train(config, out=tmp_path / "killed")
+        with pytest.raises(Killed):
+            training.train(config, out=tmp_path / "killed")
     training.train(config, out=tmp_path / "killed", resume=True)
     weights = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "killed")]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
