@@ -2,10 +2,11 @@
 
     python benchmarks/accuracy/instances.py [shared=FOLDER] [ROW ...] [--threads 1] [--keep FOLDER]
 
-ROW is a name from the first column of `benchmarks/results/instances.csv`; without any, every row that the table lacks is
-trained and appended, with the minutes of processor time of its training. FOLDER (default: ../shared) holds `data/flies` and `data/coco_mini`; the scenes are drawn. Rows of
-`coco_mini` are measured on the images that they were trained on: a check that everything can be found again. With
-`--keep`, runs stay in that folder, and one that is there already is measured and not trained.
+ROW is a name from the first column of `benchmarks/results/instances.csv`; without any, every row that the table lacks
+is trained and appended, with the minutes of processor time of its training. FOLDER (default: ../shared) holds
+`data/flies` and `data/coco_mini`; the scenes are drawn. Rows of `coco_mini` are measured on the images that they were
+trained on: a check that everything can be found again. With `--keep`, runs stay in that folder, and one that is there
+already is measured and not trained.
 """
 
 from __future__ import annotations
