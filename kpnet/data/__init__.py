@@ -20,6 +20,7 @@ from kpnet.data.formats.sleap import SLEAP
 from kpnet.data.formats.yolo import YOLO
 from kpnet.data.synthetic.clips import SyntheticClips
 from kpnet.data.synthetic.faces import SyntheticFaces
+from kpnet.data.synthetic.scenes import SyntheticScenes
 
 __all__ = [
     "COCO",
@@ -38,4 +39,5 @@ __all__ = [
     "PointsCSV",
     "SyntheticClips",
     "SyntheticFaces",
+    "SyntheticScenes",
 ]

@@ -105,7 +105,7 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         """
         raise NotImplementedError
 
-    def points(self, index: int) -> np.ndarray:
+    def keypoints_of(self, index: int) -> np.ndarray:
         """Return the keypoints that `read` gives. Formats override this where reading the image can be avoided.
 
         Args:

@@ -18,7 +18,8 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import check_options
 from kpnet.data import DATASETS, KeypointDataset
 from kpnet.data.base import COMMON_ARGUMENTS, Transform
-from kpnet.data.cropping import Cropper, build_cropper
+from kpnet.data.croppers import build_cropper
+from kpnet.data.cropping import Cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart

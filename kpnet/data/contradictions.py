@@ -1,4 +1,4 @@
-"""Find what in a dataset contradicts itself: points and boxes, and images that EXIF turns."""
+"""Find what in a dataset contradicts itself: points and boxes, an instance with two labels, images that EXIF turns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError, few
 from kpnet.data.base import KeypointDataset
+from kpnet.data.cropping import instance_box
 from kpnet.data.formats.image_files import ImageFileDataset
 from kpnet.data.images import is_turned, read_image_size
 
+_SIGMA, _SAME = 0.05, 0.95  # object keypoint similarity with this sigma above which two instances are one
 _MARGIN = 0.05  # of a box's sides: annotators draw boxes a little too tight
 
 
@@ -22,8 +24,47 @@ def find_contradictions(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:
     Returns:
         One line for each kind of contradiction, with what to look at or the option that reads the data right.
     """
-    found = _points_outside_boxes(dataset, xy)
+    found = _points_outside_boxes(dataset, xy) + find_doubles(dataset)
     return found + (_turned_images(dataset, xy) if isinstance(dataset, ImageFileDataset) else [])
+
+
+def find_doubles(dataset: KeypointDataset) -> list[str]:
+    """Find instances of one image that are probably one, labelled twice: whose points all but coincide.
+
+    Instances with the very same points are not counted: opening the file reports them.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        One line, or none.
+    """
+    images: dict[str, list[int]] = {}
+    for index in np.flatnonzero(dataset.labels().any(-1)).tolist():
+        images.setdefault(dataset.image_key(index), []).append(index)
+    found = []
+    for indices in images.values():
+        if len(indices) < 2:
+            continue
+        xy = np.stack([dataset.keypoints_of(index) for index in indices])
+        sides = [_side(dataset, index, points) for index, points in zip(indices, xy, strict=True)]
+        distance = np.linalg.norm(xy[:, None] - xy[None], axis=-1)
+        similar = np.exp(-((distance / np.array(sides)[:, None, None]) ** 2) / (8 * _SIGMA**2))
+        both = np.isfinite(similar)
+        oks = np.where(both, similar, 0).sum(-1) / np.maximum(both.sum(-1), 1)
+        same = (np.where(both, distance, 0) == 0).all(-1)
+        for a, b in np.argwhere(np.triu((oks > _SAME) & ~same, 1)).tolist():
+            numbers = [dataset.instance(indices[each]) for each in (a, b)]
+            found.append(f"{dataset.image_name(indices[a])} #{numbers[0]} and #{numbers[1]}")
+    if not found:
+        return []
+    return [f"{len(found)} pairs of instances have nearly the same points: {few(found)}; is one labelled twice?"]
+
+
+def _side(dataset: KeypointDataset, index: int, points: np.ndarray) -> float:
+    """Return the square root of the area of an instance, at least a pixel."""
+    box = instance_box(dataset.box(index), points, None)
+    return 1.0 if box is None else max(1.0, float(np.sqrt((box[2:] - box[:2]).prod())))
 
 
 def _points_outside_boxes(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:

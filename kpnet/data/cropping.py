@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from kpnet.coordinates import Size, crop_region
 from kpnet.core.errors import KpnetError
 
-if TYPE_CHECKING:
-    from kpnet.data.base import KeypointDataset
-
 Region = tuple[int, int, int, int]
-_SAMPLES = 1000  # of which the median side is taken
-_log = logging.getLogger("kpnet")
 
 
 @dataclass(frozen=True)
@@ -108,45 +102,6 @@ def instance_box(box: np.ndarray | None, xy: np.ndarray, fallback_side: float | 
     low, high = known.min(0), known.max(0)
     middle, side = (low + high) / 2, max(fallback_side, float((high - low).max()))
     return np.concatenate([middle - side / 2, middle + side / 2])
-
-
-def median_side(dataset: KeypointDataset) -> float:
-    """Return the median of the longer sides of a dataset's instances, for `instance_box`.
-
-    Args:
-        dataset: The dataset, of which evenly spaced samples are looked at.
-
-    Returns:
-        The side in pixels; an eighth of the first image's longer side where no instance has a box or points that span
-        an area.
-    """
-    sides = []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), _SAMPLES)).round().astype(int)).tolist():
-        box = instance_box(dataset.box(index), dataset.points(index), None)
-        if box is not None:
-            sides.append(float((box[2:] - box[:2]).max()))
-    if sides:
-        return float(np.median(sides))
-    side = max(dataset.image_shape(0)) / 8
-    _log.warning(
-        "no instance has a box or points that span one: each is taken to be %.3g px wide and high, an eighth of an "
-        "image; boxes in the data say better",
-        side,
-    )
-    return side
-
-
-def build_cropper(
-    dataset: KeypointDataset,
-    by: Literal["box", "points", "instance"] | None,
-    box_scale: float,
-    shift: float = 0.0,
-    scale: float = 0.0,
-) -> Cropper | None:
-    """Return the cropper of a dataset's samples, or None for whole images. The arguments are those of `Cropper`."""
-    if by is None:
-        return None
-    return Cropper(by, box_scale, shift, scale, median_side(dataset) if by == "instance" else None)
 
 
 def _around(xy: np.ndarray) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
-from kpnet.data.cropping import build_cropper
+from kpnet.data.croppers import build_cropper
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.scenes import Scenes

@@ -10,7 +10,8 @@ import pytest
 from kpnet import KpnetError, build_model, coordinates
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.data.cropping import Cropper
+from kpnet.data.croppers import build_cropper, median_side
+from kpnet.data.cropping import Cropper, instance_box
 from kpnet.data.images import crop, model_inputs
 
 
@@ -129,3 +130,35 @@ def test_a_prediction_sees_what_the_training_saw() -> None:
     ((pixels, matrix),) = model_inputs(data.image, [box], model.config)
     assert np.array_equal(pixels, data.sample_pixels(0)[0])
     assert np.array_equal(matrix, data.sample_pixels(0)[2])
+
+
+def test_the_box_of_an_instance() -> None:
+    """The data's, that of the points, or a square of the usual size where they span no area."""
+    box, nan = np.array([1.0, 2.0, 30.0, 40.0]), [np.nan, np.nan]
+    spread, single, line = (
+        np.array(p, float) for p in ([[5, 6], [9, 8], nan], [nan, [7, 9], nan], [[4, 5], [24, 5], nan])
+    )
+    assert instance_box(box, spread, 10) is box
+    assert instance_box(None, spread, 10).tolist() == [5, 6, 9, 8]  # type: ignore[union-attr]
+    assert instance_box(None, single, 10).tolist() == [2, 4, 12, 14]  # type: ignore[union-attr]
+    assert instance_box(None, line, 10).tolist() == [4, -5, 24, 15]  # type: ignore[union-attr]
+    assert instance_box(None, single, None) is None
+    assert instance_box(None, np.array([nan, nan, nan]), 10) is None
+    assert instance_box(box, np.array([nan, nan, nan]), 10) is box
+
+
+def test_crops_by_instance_are_about_that_box(caplog: pytest.LogCaptureFixture) -> None:
+    image = blob((100, 120), (50, 40))
+    wide = Given(image, [(30, 20), (70, 60)], None, image_size=(32, 32))
+    wide.cropper = build_cropper(wide, "instance", 1.25)
+    assert wide.cropper is not None
+    assert wide.cropper.fallback_side == 40
+    by_points = Cropper("points", 1.25).region(None, wide.points, image.shape, (32, 32))
+    assert wide.cropper.region(None, wide.points, image.shape, (32, 32)) == by_points
+    single = np.array([(50.0, 40.0), (np.nan, np.nan)])
+    assert wide.cropper.region(None, single, image.shape, (32, 32)) == (26, 16, 76, 66)
+    box = np.array([9.5, 9.5, 29.5, 29.5])
+    assert wide.cropper.region(box, single, image.shape, (32, 32)) == (8, 8, 33, 33)
+    assert not caplog.text
+    assert median_side(Given(image, [(50, 40)])) == 15
+    assert "no instance has a box or points that span one: each is taken to be 15 px wide and high" in caplog.text

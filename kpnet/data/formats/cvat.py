@@ -168,6 +168,7 @@ class _Reader:
         self.unused: Counter[str] = Counter()
         self.others: Counter[str] = Counter()  # shapes that are no skeleton
         self.by_frame = False
+        self.computed: set[int] = set()  # frames with skeletons that are not used
 
     def read(self, root: Element) -> None:
         for number, image in enumerate(root.iterfind("image")):
@@ -180,6 +181,7 @@ class _Reader:
             self.by_frame = True
             self._track(track, f"track {shorten(track.get('id', str(number)))}", frames)
         for frame, shapes in sorted(frames.items()):
+            shapes.partial |= frame in self.computed
             self.gatherer.add_image(f"frame_{frame:06d}", size, f"frame {frame}", shapes)
 
     def _image(self, image: Element, origin: str) -> None:
@@ -201,6 +203,7 @@ class _Reader:
                 self.skipped.add(f"{origin}: frame {shorten(frame) or 'missing'}, expected a number")
             elif skeleton.get("keyframe", "1") == "0" and not self.interpolated:
                 self.unused["interpolated skeletons"] += 1
+                self.computed.add(int(frame))
             else:
                 shapes = frames.setdefault(int(frame), Shapes())
                 self._skeleton(shapes, track, skeleton, origin, f"frame {int(frame)}")

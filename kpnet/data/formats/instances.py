@@ -160,6 +160,9 @@ class InstanceDataset(KeypointDataset):
         """Return the keypoints, float64 (K, 2), as `read` does but without reading the image."""
         return np.array(self._keypoints[index], np.float64)
 
+    def keypoints_of(self, index: int) -> np.ndarray:
+        return self.keypoints(index)
+
     def visibility(self, index: int) -> np.ndarray:
         if self._visibility is None:
             return np.where(np.isfinite(self._keypoints[index]).all(-1), 2, 0).astype(np.uint8)
@@ -196,9 +199,6 @@ class InstanceDataset(KeypointDataset):
         if self._sources is None:
             return super().point_weights(index)
         return np.where(self._sources[index] == SOURCES.index(PROPOSED), self._proposed_weight, 1.0)
-
-    def points(self, index: int) -> np.ndarray:
-        return self.keypoints(index)
 
     def surroundings(self) -> list[Surroundings]:
         background = self._background

@@ -38,6 +38,7 @@ from kpnet.data.formats.pixel_csv import PixelTable, read_header, read_pixel_csv
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.formats.writing import check_one_size, csv_cells, csv_text, sample_points, written_names
 from kpnet.data.images import to_channels
+from kpnet.data.surroundings import Surroundings
 
 
 @DATASETS.register("kaggle_csv")
@@ -145,6 +146,11 @@ class KaggleCSV(KeypointDataset):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.images[index].copy(), self.keypoints[index].copy()
+
+    def surroundings(self) -> list[Surroundings]:
+        if self.labelled:
+            return []
+        return [Surroundings(name, name, partial=True) for name in dict.fromkeys(self._names)]
 
     def point_weights(self, index: int) -> np.ndarray:
         return self.weights[index].copy()

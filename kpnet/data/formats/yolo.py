@@ -15,8 +15,9 @@ keypoint, 0 (absent), 1 (hidden) or 2 (visible), all divided by the image's widt
 Coordinates: times width and height, keypoints are pixel indices and stay as they are, and the edges of a box are moved
 by -0.5, as in COCO's files, from which most of these are made. A keypoint with a negative coordinate is missing.
 
-An empty text file is that of an image with nothing on it. Ignored: images without a text file. Skipped with a warning: lines with another number of values, text or an unknown
-class, and missing or damaged images. Left out with a warning: boxes without area or outside their image.
+An empty text file is that of an image with nothing on it. Ignored: images without a text file. Skipped with a warning:
+lines with another number of values, text or an unknown class, and missing or damaged images. Left out with a warning:
+boxes without area or outside their image.
 """
 
 from __future__ import annotations

@@ -246,18 +246,32 @@ class Canvas:
         return cv2.resize(self._fine, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
 
-def draw_face(canvas: Canvas, face: Face, tones: Tones, *, long_hair: bool = False, fringe: bool = True) -> None:
-    """Draw a person from back to front."""
+# The ellipsoids of hair and skin: centre and radii in head units.
+_HAIR = (0, -0.40, -0.22), (0.93, 0.88, 0.9)
+_SKIN = ((0, -0.22, -0.10), (0.83, 0.86, 0.85)), ((0, 0.28, 0.02), (0.70, 0.82, 0.66))
+
+
+def head_outlines(face: Face) -> list[np.ndarray]:
+    """Return polygons (n, 2) in pixels that together cover what `draw_face` draws of a head without long hair."""
+    ears = [face.part("left_ear"), face.part("right_ear")]
+    return [face.ellipsoid(*_HAIR), *(face.ellipsoid(*each) for each in _SKIN), *ears, face.part("fringe")]
+
+
+def draw_face(
+    canvas: Canvas, face: Face, tones: Tones, *, long_hair: bool = False, fringe: bool = True, bust: bool = True
+) -> None:
+    """Draw a person from back to front; without `bust`, the head alone."""
     fill, part, skin = canvas.fill, face.part, tones.skin
     if long_hair:
         fill(face.ellipsoid((0, 0.25, -0.45), (1.0, 1.25, 0.6)), tones.hair)
-    fill(part("neck"), skin * 0.72)
-    fill(part("shoulders"), tones.cloth)
-    fill(face.ellipsoid((0, -0.40, -0.22), (0.93, 0.88, 0.9)), tones.hair)
+    if bust:
+        fill(part("neck"), skin * 0.72)
+        fill(part("shoulders"), tones.cloth)
+    fill(face.ellipsoid(*_HAIR), tones.hair)
     for side in ("left_", "right_"):
         fill(part(side + "ear"), skin * 0.85)
-    fill(face.ellipsoid((0, -0.22, -0.10), (0.83, 0.86, 0.85)), skin)
-    fill(face.ellipsoid((0, 0.28, 0.02), (0.70, 0.82, 0.66)), skin)
+    for each in _SKIN:
+        fill(face.ellipsoid(*each), skin)
     if fringe:
         fill(part("fringe"), tones.hair)
     canvas.line(part("left_bridge"), skin * 0.86, face.scale * 0.05)

@@ -69,6 +69,12 @@ class SyntheticFaces(DrawnDataset):
     def __len__(self) -> int:
         return self.n
 
+    def keypoints_of(self, index: int) -> np.ndarray:
+        return random_face(np.random.default_rng((self.seed, index)), self.size).keypoints
+
+    def image_shape(self, index: int) -> tuple[int, int]:
+        return self.size, self.size
+
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < self.n:
             raise IndexError(f"face {index} of {self.n}")
@@ -79,24 +85,36 @@ class SyntheticFaces(DrawnDataset):
 
 def random_face(rng: np.random.Generator, size: int) -> Face:
     """Draw the shape, pose, scale and place of a face."""
+    weights, turn = random_shape(rng), random_turn(rng)
+    scale = size * rng.uniform(0.31, 0.44)
+    x, y = rng.uniform(-0.08, 0.08, 2) * size
+    return Face(size, weights, turn, scale, (x, y + 0.02 * size))
+
+
+def random_shape(rng: np.random.Generator) -> np.ndarray:
+    """Draw the weights (D,) of a face's deformations."""
     weights = np.clip(rng.standard_normal(len(DEFORMATIONS)), -2, 2)
     opening = list(DEFORMATIONS).index("mouth_open")
     weights[opening] = max(0.0, weights[opening])
+    return weights
+
+
+def random_turn(rng: np.random.Generator) -> np.ndarray:
+    """Draw the 3x3 rotation of a head."""
     yaw, pitch, roll = np.radians(np.clip(rng.standard_normal(3), -2, 2) * (15, 8, 11))
-    scale = size * rng.uniform(0.31, 0.44)
-    x, y = rng.uniform(-0.08, 0.08, 2) * size
-    return Face(size, weights, rotation(yaw, pitch, roll), scale, (x, y + 0.02 * size))
+    return rotation(yaw, pitch, roll)
 
 
 def draw_scene(face: Face, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a face in random grey values before a random background, uint8 (size, size); some are occluded."""
-    canvas, tones = Canvas(size, _background(rng)), _random_tones(rng)
+    canvas, tones = Canvas(size, soft_patches(rng)), random_tones(rng)
     draw_face(canvas, face, tones, long_hair=rng.random() < 0.35, fringe=rng.random() < 0.8)
     _occlude(canvas, face, tones, rng)
     return canvas.image()
 
 
-def _random_tones(rng: np.random.Generator) -> Tones:
+def random_tones(rng: np.random.Generator) -> Tones:
+    """Draw the grey values of a person."""
     skin = rng.uniform(95, 215)
     return Tones(
         skin=skin,
@@ -108,7 +126,7 @@ def _random_tones(rng: np.random.Generator) -> Tones:
     )
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
+def soft_patches(rng: np.random.Generator) -> np.ndarray:
     """Return a small image of soft patches, to be stretched over the whole image."""
     cells = rng.integers(3, 9)
     level, contrast = rng.uniform(30, 220), rng.uniform(5, 70)

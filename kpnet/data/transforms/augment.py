@@ -133,8 +133,9 @@ class Augment:
 
     `image` is uint8 (H, W) or (H, W, C). `points` is float64 (K, 2 or more), or (N, K, 2 or more) of several instances
     in the image: x and y in pixels, NaN where absent, then columns that belong to the keypoint and swap with it when
-    the image is mirrored, such as its weight. The call returns both, augmented and with the same shapes: an image whose size has changed is resized back. A point that
-    leaves the image keeps its place in the array. What is drawn depends on `seed` alone.
+    the image is mirrored, such as its weight. The call returns both, augmented and with the same shapes: an image whose
+    size has changed is resized back. A point that leaves the image keeps its place in the array. What is drawn depends
+    on `seed` alone.
 
     Args:
         transforms: Each one is `Name` or `{Name: {argument: value}}`, with a name of `supported`. None: no

@@ -65,7 +65,7 @@ def moved_boxes(before: np.ndarray, after: np.ndarray, boxes: np.ndarray, corner
         old_margins = np.where(origin < 0, margins[:, None, :2], margins[:, None, 2:])
         moved = (shares * old_margins).sum(-1) / length
     result = np.concatenate([new[:, :2] - moved[:, :2], new[:, 2:] + moved[:, 2:]], -1)
-    good = (result[:, 2:] > result[:, :2]).all(-1)
+    good = np.asarray((result[:, 2:] > result[:, :2]).all(-1))
     return np.where(good[:, None], result, hull_of_corners(corners))
 
 

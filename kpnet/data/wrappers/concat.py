@@ -83,9 +83,9 @@ class ConcatDataset(KeypointDataset):
         image, xy = self.parts[number].dataset.read(place)
         return image, self._match(number, xy, np.nan, np.mean)
 
-    def points(self, index: int) -> np.ndarray:
+    def keypoints_of(self, index: int) -> np.ndarray:
         number, place = self._find(index)
-        return self._match(number, self.parts[number].dataset.points(place), np.nan, np.mean)
+        return self._match(number, self.parts[number].dataset.keypoints_of(place), np.nan, np.mean)
 
     def image_shape(self, index: int) -> tuple[int, int]:
         number, place = self._find(index)

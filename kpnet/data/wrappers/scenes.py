@@ -13,7 +13,8 @@ import torch
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset, Transform
-from kpnet.data.cropping import instance_box, median_side
+from kpnet.data.croppers import median_side
+from kpnet.data.cropping import instance_box
 from kpnet.data.images import letterbox, to_channels
 from kpnet.data.surroundings import Surroundings, no_boxes
 from kpnet.data.transforms.boxes import corners_of, hull_of_corners, moved_boxes
@@ -104,7 +105,7 @@ class Scenes(KeypointDataset):
         cropper = dataset.cropper
         side = None if cropper is None else cropper.fallback_side
         self.fallback_side = median_side(dataset) if side is None else side
-        self._labelled = dataset.labels().any(-1)
+        self._labelled = np.asarray(dataset.labels().any(-1))
         self._images = _group(dataset, self._labelled)
         if not self._images:
             raise KpnetError("no image has a labelled instance, or is known to have none")
@@ -122,9 +123,9 @@ class Scenes(KeypointDataset):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the original image, and the points of its first instance, NaN without one."""
-        return self.image(index), self.points(index)
+        return self.image(index), self.keypoints_of(index)
 
-    def points(self, index: int) -> np.ndarray:
+    def keypoints_of(self, index: int) -> np.ndarray:
         every = self.truth(index).points
         return every[0] if len(every) else np.full((len(self.skeleton), 2), np.nan)
 
@@ -151,7 +152,7 @@ class Scenes(KeypointDataset):
         return height, width
 
     def visibility(self, index: int) -> np.ndarray:
-        return np.where(np.isfinite(self.points(index)).all(-1), 2, 0).astype(np.uint8)
+        return np.where(np.isfinite(self.keypoints_of(index)).all(-1), 2, 0).astype(np.uint8)
 
     def transform_of(self, index: int) -> Transform | None:
         if self.transform is not None:
@@ -171,7 +172,7 @@ class Scenes(KeypointDataset):
         image, dataset = self._images[index], self.dataset
         points, boxes, areas, ignored = [], [], [], [image.ignored]
         for sample in image.samples:
-            xy, box, area = dataset.points(sample), dataset.box(sample), dataset.area(sample)
+            xy, box, area = dataset.keypoints_of(sample), dataset.box(sample), dataset.area(sample)
             own = instance_box(box, xy, self.fallback_side)
             if self._labelled[sample]:
                 assert own is not None
@@ -181,10 +182,11 @@ class Scenes(KeypointDataset):
             elif own is not None:
                 ignored.append(own[None])
         xy = np.array(points, np.float64).reshape(-1, len(self.skeleton), 2)
+        visible = np.asarray(np.isfinite(xy).all(-1))
         return SceneTruth(
             image.name,
             xy,
-            np.isfinite(xy).all(-1),
+            visible,
             np.array(boxes, np.float64).reshape(-1, 4),
             np.array(areas, np.float64),
             np.concatenate(ignored),
@@ -220,7 +222,7 @@ class Scenes(KeypointDataset):
     ) -> dict[str, Any]:
         """Return the item of points (G, K, 2), weights (G, K), boxes (G, 4) and regions (R, 4) in pixels of `image`."""
         xy, weight, boxes, ignored = found
-        here = coordinates.inside((boxes[:, :2] + boxes[:, 2:]) / 2, self.size)
+        here: np.ndarray = coordinates.inside((boxes[:, :2] + boxes[:, 2:]) / 2, self.size)
         ignored = np.concatenate([ignored, boxes[~here]])
         height, width = self.size
         with np.errstate(invalid="ignore"):

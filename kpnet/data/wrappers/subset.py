@@ -33,8 +33,8 @@ class Subset(KeypointDataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.read(int(self.indices[index]))
 
-    def points(self, index: int) -> np.ndarray:
-        return self.dataset.points(int(self.indices[index]))
+    def keypoints_of(self, index: int) -> np.ndarray:
+        return self.dataset.keypoints_of(int(self.indices[index]))
 
     def image_shape(self, index: int) -> tuple[int, int]:
         return self.dataset.image_shape(int(self.indices[index]))
@@ -82,10 +82,10 @@ class Subset(KeypointDataset):
             order = np.random.default_rng(0).permutation(len(bare))
             here = np.isin(np.arange(len(bare)), order[fold.index :: fold.of]) == held
             bare = [each for each, chosen in zip(bare, here.tolist(), strict=True) if chosen]
-        inside = [replace(each, partial=each.partial or each.key in cut) for each in every if each.key in used]
-        cut = {key: name for key, name in cut.items() if key not in {each.key for each in inside}}
+        known = [replace(each, partial=each.partial or each.key in cut) for each in every if each.key in used]
+        cut = {key: name for key, name in cut.items() if key not in {each.key for each in known}}
         return [
-            *inside,
+            *known,
             *(Surroundings(key, name, partial=True) for key, name in cut.items()),
             *(each for each in bare if each.key not in used),
         ]

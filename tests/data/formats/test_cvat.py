@@ -151,3 +151,11 @@ def test_entities_that_grow_and_other_roots(tmp_path: Path) -> None:
         CVAT(path)
     with pytest.raises(KpnetError, match=r'no skeletons of label "rta" \(did you mean "rat"\?\); it has mouse, rat'):
         CVAT(write(tmp_path, image(MOUSE + MOUSE.replace("mouse", "rat"))), category="rta")
+
+
+def test_what_is_known_beyond_the_skeletons(tmp_path: Path) -> None:
+    auto = MOUSE.replace('source="manual" z', 'source="auto" z')
+    names = ["images/a.png", "images/b.png", "images/c.png"]
+    data = CVAT(write(tmp_path, image(MOUSE + auto) + image("", "b.png") + image(auto, "c.png"), *names))
+    found = {each.name: (each.read is not None, len(each.ignored), each.partial) for each in data.surroundings()}
+    assert found == {"a.png": (False, 0, True), "b.png": (True, 0, False), "c.png": (True, 0, True)}

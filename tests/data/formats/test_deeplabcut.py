@@ -263,3 +263,11 @@ def test_lightning_poses_example_as_pandas_reads_it() -> None:
         both = np.isfinite(expected[index]).all(-1)
         np.testing.assert_array_equal(xy[both], expected[index][both])
         assert np.isnan(xy[~both]).all()
+
+
+def test_a_row_of_empty_cells_is_no_empty_image(tmp_path: Path) -> None:
+    """Such a frame may not have been labelled yet."""
+    folder = write_dlc(tmp_path)
+    table = folder / TABLE
+    table.write_text(table.read_text().rsplit("c.png", 1)[0] + "c.png" + "," * 6 + "\n")
+    assert [(Path(each.name).name, each.partial) for each in DeepLabCut(folder).surroundings()] == [("c.png", True)]

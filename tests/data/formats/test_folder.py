@@ -73,3 +73,8 @@ def test_no_folder_and_no_image_in_it(tmp_path: Path) -> None:
     for name in ("gone", "empty"):
         with pytest.raises(KpnetError, match=name):
             ImageFolder(tmp_path / name)
+
+
+def test_images_without_labels_are_not_known_to_be_empty(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", 5)
+    assert [(each.name, each.partial) for each in ImageFolder(tmp_path).surroundings()] == [("a.png", True)]

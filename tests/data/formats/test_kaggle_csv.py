@@ -222,3 +222,10 @@ def test_real_files_as_pandas_reads_them(name: str, rows: int, points: int) -> N
     assert np.array_equal(data.keypoints, labels, equal_nan=True)
     pixels = np.array([row.split() for row in frame["Image"]], dtype=np.int64).reshape(rows, 96, 96)
     assert np.array_equal(data.images, pixels)
+
+
+def test_a_file_without_labels_says_nothing_of_its_images(tmp_path: Path) -> None:
+    """While a row of empty cells in a file with labels is an image with nothing on it."""
+    test = KaggleCSV(write(tmp_path, "Image", PIXELS), skeleton=Skeleton(("eye",)))
+    assert [each.partial for each in test.surroundings()] == [True]
+    assert KaggleCSV(write(tmp_path, HEADER, ROW, f",,{PIXELS}")).surroundings() == []

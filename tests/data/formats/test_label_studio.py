@@ -186,3 +186,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(KpnetError, match=message) as caught:
         LabelStudio(write(tmp_path, tasks), strict=True)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_known_beyond_the_instances(tmp_path: Path) -> None:
+    write(tmp_path, [], "b.png")
+    write(tmp_path, [], "c.png")
+    box = rectangle("r9", 0, 0, 10, 10)
+    tasks = [task([*TWO, box]), task([], "b.png"), task([], "c.png", annotations=[])]  # nobody has seen c.png
+    data = LabelStudio(write(tmp_path, tasks))
+    found = {each.name: (each.read is not None, len(each.ignored), each.partial) for each in data.surroundings()}
+    assert found == {"a.png": (False, 1, False), "b.png": (True, 0, False)}

@@ -144,3 +144,15 @@ def test_an_image_path_that_is_none(tmp_path: Path) -> None:
     assert len(data) == 2
     assert [message.partition(":")[0] for message in data.skipped.messages] == [
         "b0.json", "b1.json", "b2.json", "b3.json", "c.json, line 1"]  # fmt: skip
+
+
+def test_what_is_known_beyond_the_instances(tmp_path: Path) -> None:
+    write(tmp_path / "a", [*TWO[:4], shape("head", [[1, 1], [5, 9]], 2, "rectangle")])
+    write(tmp_path / "a", [], "b")
+    write(tmp_path / "a", [shape("tail", [[1, 2], [3, 4], [5, 9]], 1, "polygon")], "c")
+    data = LabelMe(tmp_path / "a")
+    found = {each.name: (each.read is not None, len(each.ignored), each.partial) for each in data.surroundings()}
+    assert found == {"a.png": (False, 1, False), "b.png": (True, 0, False), "c.png": (True, 0, True)}
+    assert [each.ignored.tolist() for each in data.surroundings() if len(each.ignored)] == [[[0.5, 0.5, 4.5, 8.5]]]
+    more = LabelMe(tmp_path / "a", empty=True).surroundings()
+    assert [(each.name, len(each.ignored)) for each in more] == [("c.png", 0)]  # the others are samples

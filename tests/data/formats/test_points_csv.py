@@ -13,6 +13,7 @@ from support.format_files import csv_lines, every_instance, write_points_csv
 
 from kpnet.core.errors import KpnetError
 from kpnet.data import PointsCSV
+from kpnet.data.wrappers.scenes import Scenes
 
 
 def write(folder: Path, lines: list[str]) -> Path:
@@ -181,3 +182,14 @@ def test_a_source_of_another_word_skips_the_row(tmp_path: Path) -> None:
     data = PointsCSV(path)
     assert len(data) == 3
     assert data.skipped.messages == ['line 3: nose_source is "robot"; expected person, proposed or an empty cell']
+
+
+def test_rows_without_points_are_images_with_nothing_on_them(tmp_path: Path) -> None:
+    """And a row that cannot be used leaves its image partly labelled."""
+    path = write_points_csv(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], "a.png,one,2,3,4,5,6", "b.png,,,,,,", lines[-1]]))
+    scenes = Scenes(PointsCSV(path), (32, 32))
+    truth = [scenes.truth(index) for index in range(3)]
+    assert [(each.image, len(each.points), each.partial) for each in truth] == [
+        ("a.png", 1, True), ("b.png", 0, False), ("c.png", 1, False)]  # fmt: skip

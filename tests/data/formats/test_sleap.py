@@ -142,3 +142,12 @@ def test_damaged_files(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(KpnetError, match=r'no skeleton "rat"; it has mouse'):
         SLEAP(tmp_path / "a.slp", category="rat")
+
+
+def test_frames_with_nothing_on_them(tmp_path: Path) -> None:
+    """Only frames that a person has looked at: predictions say nothing of others."""
+    labels(images(tmp_path / "in")).save(str(tmp_path / "a.slp"), embed=False, verbose=False)
+    (each,) = SLEAP(tmp_path / "a.slp").surroundings()
+    assert (each.name, each.partial, len(each.ignored)) == ("in/3.png", False, 0)
+    assert each.read is not None
+    assert each.read().shape == (60, 80, 3)

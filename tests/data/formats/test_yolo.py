@@ -136,3 +136,17 @@ def test_a_wrong_yaml(tmp_path: Path, text: str, message: str) -> None:
 def test_labels_are_not_scaled_twice(tmp_path: Path) -> None:
     with pytest.raises(KpnetError, match="normalized: YOLO's labels are parts of the image anyway; leave"):
         YOLO(write(tmp_path), normalized=True)
+
+
+def test_an_empty_text_file_is_an_image_with_nothing_on_it(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    labels = folder / "labels" / "train"
+    (labels / "b.txt").write_text("\n")
+    (labels / "c.txt").write_text("0 0.5 0.5\n")  # a line that cannot be used
+    data = YOLO(folder)
+    assert len(data) == 2
+    found = {each.name: (each.read is not None, len(each.ignored), each.partial) for each in data.surroundings()}
+    assert found == {"images/train/b.png": (True, 0, False), "images/train/c.png": (True, 0, True)}
+    first = data.surroundings()[0]
+    assert first.read is not None
+    assert first.read().shape == (48, 64, 3)

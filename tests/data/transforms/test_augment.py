@@ -183,6 +183,14 @@ def test_points_are_mapped_one_by_one(xy: np.ndarray, absent: list[bool], seed: 
     np.testing.assert_allclose(holed[~missing], full[~missing], atol=1e-9)
 
 
+@given(xy=points, seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_several_instances_move_as_each_alone(xy: np.ndarray, seed: int) -> None:
+    augment = Augment([{"Affine": {"rotate": [-90, 90], "p": 1.0, **REFLECT}}, "Perspective", "HorizontalFlip"], FACE)
+    image, several = np.zeros((60, 80), np.uint8), np.stack([xy, xy[::-1] + 3, np.full((3, 2), np.nan)])
+    np.testing.assert_array_equal(augment(image, several, seed)[1], [augment(image, each, seed)[1] for each in several])
+
+
 def test_points_that_leave_the_image_keep_index_and_place() -> None:
     xy = np.array([[5.0, 5.0], [90.0, 90.0], [50.0, 50.0]])
     _, moved = Augment([{"Affine": {"translate_px": {"x": -20, "y": 0}, "p": 1.0}}], FACE)(blobs((96, 96), xy), xy, 0)
@@ -343,6 +351,8 @@ def test_bad_calls() -> None:
     image, xy = np.zeros((20, 20), np.uint8), np.zeros((3, 2))
     with pytest.raises(KpnetError, match=r"shape \(2, 2\), expected \(3, 2 or more\)"):
         Augment([], FACE)(image, xy[:2], 0)
+    with pytest.raises(KpnetError, match=r"shape \(4, 2, 2\), expected \(3, 2 or more\), or one such array for each"):
+        Augment([], FACE)(image, np.zeros((4, 2, 2)), 0)
     with pytest.raises(KpnetError, match=r'"RandomCrop": Crop size'):
         Augment([{"RandomCrop": {"height": 40, "width": 4}}], FACE)(image, xy, 0)
     with pytest.raises(KpnetError, match="expected a list"):
