@@ -273,21 +273,41 @@ class LocalMaps(NamedTuple):
     """Probabilities of the cells around points; `local_softmax2d` makes them.
 
     Attributes:
-        probabilities: Windows (N, K, rows, columns), each of sum 1.
+        logs: Logarithms of the probabilities in windows (N, K, rows, columns), each of sum 1.
         x: Normalised centres (N, K, columns) of the windows' columns.
         y: Normalised centres (N, K, rows) of the windows' rows.
         size: Size (h, w) of the whole maps in cells.
     """
 
-    probabilities: Tensor
+    logs: Tensor
     x: Tensor
     y: Tensor
     size: tuple[int, int]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The probabilities (N, K, rows, columns) of the windows' cells."""
+        return self.logs.exp()
 
     def mean(self) -> Tensor:
         """Return the mean positions (N, K, 2), normalised: the local soft-argmax."""
         p = self.probabilities
         return torch.stack([(p.sum(-2) * self.x).sum(-1), (p.sum(-1) * self.y).sum(-1)], -1)
+
+    def cross_entropy(self, xy: Tensor, sigma: float) -> Tensor:
+        """Return the cross-entropy against Gaussians about given points that sum to 1 on the windows.
+
+        Args:
+            xy: Normalised points (N, K, 2).
+            sigma: Standard deviation of the Gaussians in cells.
+
+        Returns:
+            Errors (N, K).
+        """
+        height, width = self.size
+        dx, dy = (self.x - xy[..., :1]) * (width / 2), (self.y - xy[..., 1:]) * (height / 2)
+        columns, rows = ((-0.5 * (each / sigma) ** 2).softmax(-1) for each in (dx, dy))
+        return -((self.logs * columns[..., None, :]).sum(-1) * rows).sum(-1)
 
     def covariance(self, xy: Tensor) -> Tensor:
         """Return the second moments about normalised points, as `covariance2d` does.
@@ -313,18 +333,19 @@ class LocalMaps(NamedTuple):
         return _mass_within(self.probabilities, self.x - xy[..., :1], self.y - xy[..., 1:], self.size, radius)
 
 
-def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int) -> LocalMaps:
+def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int, sigma: Tensor) -> LocalMaps:
     """Return the softmax of maps near given points, one of several peaks of a map.
 
-    The logits of the (2 radius + 1)² cells around a point are weighted by a Gaussian about it, whose sigma is half of
-    the radius: of two peaks in a window, the nearer counts more. At the border the window is moved inside. It is
-    differentiable in the logits and in the points.
+    The probabilities of the (2 radius + 1)² cells around a point are weighted by a Gaussian about it: of two peaks in a
+    window, the nearer counts more. At the border the window is moved inside. It is differentiable in the logits and in
+    the points.
 
     Args:
         logits: Maps (B, K, h, w).
         around: Normalised points (N, K, 2).
         image: Index (N,) of the image that each row of points belongs to.
         radius: Cells on each side of a point.
+        sigma: Standard deviations (N,) of the Gaussians in cells.
 
     Returns:
         The probabilities of the cells in the windows, and where these lie.
@@ -333,10 +354,10 @@ def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int) 
         ValueError: If a shape is wrong or the radius is not positive.
     """
     _check(logits)
-    if around.shape[1:] != (logits.shape[1], 2) or image.shape != around.shape[:1] or radius < 1:
+    if around.shape[1:] != (logits.shape[1], 2) or {*image.shape, *sigma.shape} != {len(around)} or radius < 1:
         raise ValueError(
-            f"expected points (N, {logits.shape[1]}, 2), images (N,) and a radius >= 1, got {tuple(around.shape)}, "
-            f"{tuple(image.shape)} and {radius}"
+            f"expected points (N, {logits.shape[1]}, 2), images and sigmas (N,) and a radius >= 1, got "
+            f"{tuple(around.shape)}, {tuple(image.shape)}, {tuple(sigma.shape)} and {radius}"
         )
     size, points = (logits.shape[-2], logits.shape[-1]), logits.shape[1]
     limits = torch.stack([image.new_full((), size[1] - 1), image.new_full((), size[0] - 1)])
@@ -347,11 +368,12 @@ def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int) 
     x, y = (
         corner[:, i, None] + cell[:, i, None] + torch.arange(window.shape[2 - i], device=window.device) for i in (0, 1)
     )
-    near = [-0.5 * ((each - cells[:, i, None]) / (radius / 2)) ** 2 for i, each in enumerate((x, y))]
-    p = (window + near[0][:, None] + near[1][:, :, None]).flatten(1).softmax(-1).view(window.shape)
-    centres = [(2 * each.to(p.dtype) + 1) / n - 1 for each, n in ((x, size[1]), (y, size[0]))]
-    p, x, y = (each.unflatten(0, around.shape[:2]) for each in (p, *centres))
-    return LocalMaps(p, x, y, size)
+    precise = (1 / sigma.to(cells)).repeat_interleave(points)[:, None]
+    near = [-0.5 * ((each - cells[:, i, None]) * precise) ** 2 for i, each in enumerate((x, y))]
+    logs = (window + near[0][:, None] + near[1][:, :, None]).flatten(1).log_softmax(-1).view(window.shape)
+    centres = [(2 * each.to(logs.dtype) + 1) / n - 1 for each, n in ((x, size[1]), (y, size[0]))]
+    logs, x, y = (each.unflatten(0, around.shape[:2]) for each in (logs, *centres))
+    return LocalMaps(logs, x, y, size)
 
 
 def _second_moments(p: Tensor, dx: Tensor, dy: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from kpnet.oks import oks, oks_ap
+from kpnet.core.skeleton import Skeleton
+from kpnet.oks import oks, oks_ap, pairwise_oks, sigmas_of, suppress_by_oks
 
 SIGMAS = (0.026, 0.025, 0.079, 0.107, 0.062)
 K = len(SIGMAS)
@@ -301,3 +302,53 @@ def test_what_has_no_order_or_size_is_refused() -> None:
         oks_ap(**made, sigmas=SIGMAS)
     with pytest.raises(ValueError, match="zip"):
         oks_ap(**{**scene(3, seed=0), "scores": []}, sigmas=SIGMAS)
+
+
+# Pairs of instances
+
+
+def test_pairwise_oks_is_that_of_each_pair() -> None:
+    predicted, target, visible, area = pairs(6)
+    found = pairwise_oks(predicted[:4], target, visible, area, SIGMAS)
+    assert found.shape == (4, 6)
+    for i in range(4):
+        expected = oks(predicted[i].expand_as(target), target, visible, area, SIGMAS)
+        torch.testing.assert_close(found[i], expected, equal_nan=True)
+    assert pairwise_oks(predicted[:0], target, visible, area, SIGMAS).shape == (0, 6)
+    assert pairwise_oks(predicted, target[:0], visible[:0], area[:0], SIGMAS).shape == (6, 0)
+    with pytest.raises(ValueError, match=r"points \(N, 5, 2\), points \(M, 5, 2\), bool \(M, 5\) and area \(M,\)"):
+        pairwise_oks(predicted, target, visible, area[:5], SIGMAS)
+
+
+def test_repetitions_are_dropped_and_close_instances_stay() -> None:
+    """An instance moved by a tenth of its size is another; one moved by a hundredth is a repetition."""
+    one = torch.rand(K, 2, dtype=torch.float64) * 100
+    points = torch.stack([one + 1, one, one + 10, one + 10.5, one + 200])
+    scores = torch.tensor([0.5, 0.9, 0.8, 0.7, 0.1])
+    area = torch.full((5,), 1e4, dtype=torch.float64)
+    sigmas = [0.05] * K
+    assert suppress_by_oks(points, scores, area, sigmas).tolist() == [1, 2, 4]
+    assert suppress_by_oks(points, scores, area, sigmas, 0.2).tolist() == [1, 4]
+    assert suppress_by_oks(points, scores, area, sigmas, 1.0).tolist() == [1, 2, 3, 0, 4]
+    assert suppress_by_oks(points[:0], scores[:0], area[:0], sigmas).shape == (0,)
+
+
+def test_a_repetition_of_a_dropped_detection_stays() -> None:
+    """Greedy: only what is kept drops others."""
+    line = torch.arange(3.0)[:, None, None].expand(3, K, 2) * 3
+    kept = suppress_by_oks(line, torch.tensor([0.9, 0.8, 0.7]), torch.full((3,), 1e4), [0.05] * K, 0.8)
+    assert kept.tolist() == [0, 2]
+    equal = suppress_by_oks(line * 0, torch.ones(3), torch.full((3,), 1e4), [0.05] * K)
+    assert equal.tolist() == [0]
+
+
+def test_the_area_is_that_of_the_better_one() -> None:
+    points = torch.zeros(2, K, 2)
+    points[1] += 3
+    for areas, kept in (([1e4, 1e2], [0]), ([1e2, 1e4], [0, 1])):
+        assert suppress_by_oks(points, torch.tensor([0.9, 0.8]), torch.tensor(areas), [0.05] * K, 0.8).tolist() == kept
+
+
+def test_sigmas_of_a_skeleton() -> None:
+    assert sigmas_of(Skeleton(("a", "b"), sigmas=(0.1, 0.2))) == [0.1, 0.2]
+    assert sigmas_of(Skeleton(("a", "b"))) == [0.05, 0.05]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kpnet.coordinates import cell_centers, normalized_to_pixel, pixel_to_normalized
 from kpnet.decoding import dark_decode2d
-from kpnet.rendering import log_gaussian_profiles, render_gaussian2d
+from kpnet.rendering import log_gaussian_profiles, render_gaussian2d, render_highest2d
 
 
 def dense(xy: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
@@ -122,3 +122,20 @@ def test_compiles_into_one_graph_and_exports() -> None:
     program = torch.export.export(Render(), (xy,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     more = torch.rand(5, 3, 2)
     torch.testing.assert_close(program.module()(more), Render()(more))
+
+
+def test_the_highest_of_several_gaussians() -> None:
+    """Each of its own sigmas along x and y; those that are not finite are skipped."""
+    g = torch.Generator().manual_seed(0)
+    xy = torch.rand(2, 3, 2, 2, generator=g, dtype=torch.float64) * 2 - 1
+    sigma = torch.rand(2, 3, 1, 2, generator=g, dtype=torch.float64) + 0.5
+    x, y = torch.arange(9).double(), torch.arange(7).double()
+    expected = torch.zeros(2, 2, 7, 9).double()
+    for b, m, k in [(b, m, k) for b in range(2) for m in range(3) for k in range(2) if (b, m, k) != (1, 2, 0)]:
+        cx, cy = normalized_to_pixel(xy[b, m, k], (7, 9)).tolist()
+        sx, sy = sigma[b, m, 0].tolist()
+        drawn = (-(((y - cy) / sy) ** 2)[:, None] / 2 - ((x - cx) / sx) ** 2 / 2).exp()
+        expected[b, k] = torch.maximum(expected[b, k], drawn)
+    xy[1, 2, 0] = math.nan
+    torch.testing.assert_close(render_highest2d(xy, (7, 9), sigma), expected, atol=1e-12, rtol=1e-9)
+    assert render_highest2d(xy[:, :0], (7, 9), sigma[:, :0]).shape == (2, 2, 7, 9)

@@ -24,7 +24,7 @@ from kpnet.oks import UNKNOWN_SIGMA, suppress_by_oks
 from kpnet.uncertainty import CONFIDENCE_RADIUS
 
 INSTANCE_LOSSES = ("centers", "extents")
-POINT_LOSSES = ("offsets", "maps", *COORDINATE_LOSSES)
+POINT_LOSSES = ("offsets", "cross_entropy", *COORDINATE_LOSSES)
 PRIOR = 0.1  # probability of a cell being a peak, before training
 SIDE = 0.3  # distance from a centre to the edges of a box, before training
 LONGEST = 4.0  # logarithm of the longest such distance
@@ -59,7 +59,8 @@ class CentersOutput(HeadOutput):
             instance's box, in normalised units.
         offsets: Offsets (B, 2 K, h, w) from a cell's centre to the points of its instance, x before y, in normalised
             units; None without points.
-        maps: Logits (B, K, h, w) of a cell holding a point of any instance; None without points.
+        maps: Logits (B, K, h, w) of the points, of which the softmax near an offset's end is read; None without
+            points.
     """
 
     centers: Tensor
@@ -83,13 +84,15 @@ class CentersHead(Head):
         decoder: Map decoder: its name, or a mapping with its options.
         stride: Input pixels per cell of the maps.
         points: Whether points are predicted, or only centres and boxes.
-        window: Cells on each side of an offset's end in which the point's map is read.
-        sigma: Standard deviation of the Gaussians about points that `maps` compares with, in input pixels.
+        window: Cells on each side of an offset's end that are read of the point's map, at most.
+        reach: Standard deviation of the Gaussian that weights these cells, as a fraction of half of the longer side of
+            the instance's box; at least a cell, and at most half of the window.
+        sigma: Standard deviation of the Gaussians that `cross_entropy` compares with, in input pixels.
         loss: Weights of the terms; null for the default, `centers` and `extents` of 1 and, with points, `offsets` of 1,
-            `maps` of 0.1 and `l1` of 1. `centers` is the focal loss of the map of centres; `extents` 1 - GIoU of the
-            boxes near the centres; `offsets` the L1 error of the offsets there; `maps` the focal loss of the points'
-            maps; `l1`, `smooth_l1`, `mse` and `wing` are of the refined points. Errors of points are in units of half
-            of the longer side of the instance's box.
+            `cross_entropy` of 0.1 and `l1` of 1. `centers` is the focal loss of the map of centres; `extents` 1 - GIoU
+            of the boxes near the centres; `offsets` the L1 error of the offsets there; `cross_entropy` that of the
+            points' maps near the offsets' ends; `l1`, `smooth_l1`, `mse` and `wing` are of the refined points. Errors
+            of points are in units of half of the longer side of the instance's box.
         threshold: Least score of an instance.
         max_instances: How many instances of an image are found at most, those of the highest scores.
         overlap: Of two detections that overlap by more, the better is kept: OKS of their points, with a sigma of 0.05
@@ -108,6 +111,7 @@ class CentersHead(Head):
         stride: Annotated[int, Field(gt=0)] = 4,
         points: bool = True,
         window: Annotated[int, Field(gt=0, le=64)] = 6,
+        reach: Annotated[float, Field(gt=0)] = 0.25,
         sigma: Annotated[float, Field(gt=0)] = 3.0,
         loss: Losses | None = None,
         threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3,
@@ -117,12 +121,12 @@ class CentersHead(Head):
         super().__init__()
         if loss is None:
             loss = dict.fromkeys(INSTANCE_LOSSES, 1.0)
-            loss |= {"offsets": 1.0, "maps": 0.1, "l1": 1.0} if points else {}
+            loss |= {"offsets": 1.0, "cross_entropy": 0.1, "l1": 1.0} if points else {}
         check_losses(loss, self.loss_terms, "centers")
         self._check_trained({name for name, weight in loss.items() if weight}, points)
         self.loss_weights = loss
         self.predicts_covariance = points
-        self.num_keypoints, self.window, self.sigma_cells = num_keypoints, window, sigma / stride
+        self.num_keypoints, self.window, self.reach, self.sigma_cells = num_keypoints, window, reach, sigma / stride
         self.threshold, self.max_instances, self.overlap = threshold, max_instances, overlap
         self.decoder = DECODERS.build(decoder, pyramid, stride)
         self.size_divisor = self.decoder.size_divisor
@@ -134,9 +138,7 @@ class CentersHead(Head):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.01)
         nn.init.constant_(self.extents.bias, math.log(SIDE))  # type: ignore[arg-type]
-        for layer in (self.centers, self.maps):
-            if layer is not None:
-                nn.init.constant_(layer.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
+        nn.init.constant_(self.centers.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
 
     @staticmethod
     def _check_trained(named: set[str], points: bool) -> None:
@@ -148,8 +150,8 @@ class CentersHead(Head):
         lacking = [name for name in INSTANCE_LOSSES if name not in named]
         if points and not named & {"offsets", *COORDINATE_LOSSES}:
             lacking.append("offsets")
-        if points and not named & {"maps", *COORDINATE_LOSSES}:
-            lacking.append("maps")
+        if points and not named & {"cross_entropy", *COORDINATE_LOSSES}:
+            lacking.append("cross_entropy")
         if lacking:
             raise KpnetError(f'head "centers": loss: nothing trains a part of it: add {", ".join(lacking)}')
 
@@ -236,7 +238,7 @@ class CentersHead(Head):
             "centers": lambda: focal2d(output.centers, *targets.centers_map()).sum(),
             "extents": lambda: (self._extent_errors(output, targets) * targets.share).sum(),
             "offsets": lambda: (self._offset_errors(output, targets) * targets.weight).sum(),
-            "maps": lambda: focal2d(_there(output.maps), *targets.point_maps(self.sigma_cells)).sum(),
+            "cross_entropy": lambda: (self._map_errors(output, targets) * targets.weight).sum(),
             **{name: functools.partial(refined, name) for name in COORDINATE_LOSSES},
         }
 
@@ -260,6 +262,12 @@ class CentersHead(Head):
         errors = cells.abs().mean(-1) / targets.half[..., None, None]
         errors = torch.where(targets.visible[:, :, None], errors, 0)
         return _mean_of_own(errors.movedim(-1, 2), targets.own[:, :, None])
+
+    def _map_errors(self, output: CentersOutput, targets: SceneTargets) -> Tensor:
+        """Return the cross-entropies (B, M, K) of the maps near the offsets' ends, 0 in a cell of another instance."""
+        local = self._local(output, targets.cell)
+        errors = local.cross_entropy(targets.points.flatten(0, 1), self.sigma_cells).unflatten(0, targets.there.shape)
+        return torch.where(targets.visible & targets.own[:, :, :1], errors, 0)
 
     # Prediction
 
@@ -287,7 +295,8 @@ class CentersHead(Head):
             best = batched_nms(boxes, scores, image, self.overlap)
             rows = [best[image[best] == i] for i in range(len(output.centers))]
             return [Detections(boxes[each], scores[each]) for each in rows]
-        read = self._refine(output.maps, self._votes(output, cells)[kept], image, uncertainty=True)
+        votes = self._votes(output, cells)[kept]
+        read = _read(self._near(output, votes, boxes, image), uncertainty=True)
         rows = [(image == i).nonzero()[:, 0] for i in range(len(output.centers))]
         rows = [each[self._different(read.keypoints[each], scores[each], boxes[each], output)] for each in rows]
         return [Detections(boxes[each], scores[each], *(part[each] for part in _parts(read))) for each in rows]
@@ -341,17 +350,28 @@ class CentersHead(Head):
         if output.maps is None:
             low, high = self._boxes(output, cells).unflatten(-1, (2, 2)).unbind(-2)
             return Keypoints(((low + high) / 2)[:, :, None].expand(-1, -1, self.num_keypoints, -1))
-        image = torch.arange(cells.shape[0], device=cells.device)[:, None].expand(cells.shape[:2]).flatten()
-        found = self._refine(output.maps, self._votes(output, cells).flatten(0, 1), image, uncertainty)
+        found = _read(self._local(output, cells), uncertainty)
         return _keypoints([part.unflatten(0, cells.shape[:2]) for part in _parts(found)])
 
-    def _refine(self, maps: Tensor, votes: Tensor, image: Tensor, uncertainty: bool) -> Keypoints:
-        """Return points (N, K, 2) from the maps (B, K, h, w) near votes (N, K, 2) for them, of the images (N,)."""
-        local = decoding.local_softmax2d(maps, votes, image, self.window)
-        xy = local.mean()
-        if not uncertainty:
-            return Keypoints(xy)
-        return Keypoints(xy, local.mass_within(xy, CONFIDENCE_RADIUS), local.covariance(xy))
+    def _local(self, output: CentersOutput, cells: Tensor) -> decoding.LocalMaps:
+        """Return the points' maps near the offsets' ends of cells (B, N, 2), with B N rows."""
+        image = torch.arange(cells.shape[0], device=cells.device)[:, None].expand(cells.shape[:2])
+        votes, boxes = self._votes(output, cells), self._boxes(output, cells)
+        return self._near(output, votes.flatten(0, 1), boxes.flatten(0, 1), image.flatten())
+
+    def _near(self, output: CentersOutput, votes: Tensor, boxes: Tensor, image: Tensor) -> decoding.LocalMaps:
+        """Return the points' maps near votes (N, K, 2) of instances with boxes (N, 4), in the images (N,)."""
+        sides = normalized_distance_to_pixel(boxes[:, 2:] - boxes[:, :2], _size(output.centers)).detach()
+        sigma = (self.reach * sides.amax(-1) / 2).clamp(1, max(1, self.window / 2))
+        return decoding.local_softmax2d(_there(output.maps), votes, image, self.window, sigma)
+
+
+def _read(local: decoding.LocalMaps, uncertainty: bool) -> Keypoints:
+    """Return the points (N, K, 2) of maps near them."""
+    xy = local.mean()
+    if not uncertainty:
+        return Keypoints(xy)
+    return Keypoints(xy, local.mass_within(xy, CONFIDENCE_RADIUS), local.covariance(xy))
 
 
 def _parts(found: Keypoints) -> list[Tensor]:

@@ -116,30 +116,13 @@ class SceneTargets:
         self.own = mine & self.there[..., None] & (self.near == near).all(-1)
 
     def centers_map(self) -> tuple[Tensor, Tensor]:
-        """Return targets and weights (B, 1, h, w) of the map of centres."""
+        """Return targets and weights (B, 1, h, w) of the map of centres: 1 at a peak, Gaussians about it."""
         sigma = (SIDE_SIGMA * self.sides).clamp(min=LEAST_SIGMA)
         centers = torch.where(self.there[..., None], self.centers, torch.inf)
-        gaussians = render_highest2d(centers[:, :, None], self.size, sigma[:, :, None])
-        return self._with_peaks(gaussians, self._background(), self.cell[:, :, None], self.share[..., None])
-
-    def point_maps(self, sigma: float) -> tuple[Tensor, Tensor]:
-        """Return targets and weights (B, K, h, w) of the maps of points.
-
-        A point that is not visible may be anywhere in the instance's box, whose cells count for nothing in its map.
-        """
-        points = torch.where(self.visible[..., None], self.points, torch.inf)
-        gaussians = render_highest2d(points, self.size, points.new_full((1,), sigma))
-        hidden = (self.there[..., None] & ~self.visible).to(points)
-        covered = torch.einsum("bmk,bmhw->bkhw", hidden, self._inside(self.boxes, self.there).to(points)) > 0
-        background = torch.where(covered, 0, self._background())
-        return self._with_peaks(gaussians, background, cells_at(self.points, self.size), self.weight)
-
-    def _with_peaks(self, maps: Tensor, background: Tensor, cell: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Set targets (B, K, h, w) to 1, and their weights to those of instances (B, M, K), at cells (B, M, K, 2)."""
-        index = (cell[..., 1] * self.size[1] + cell[..., 0]).transpose(1, 2)
-        weight = weight.transpose(1, 2).to(maps)
-        peaks = torch.zeros_like(maps).flatten(2).scatter_reduce(2, index, weight, "amax").view(maps.shape)
-        return torch.where(peaks > 0, 1, maps), torch.where(peaks > 0, peaks, background)
+        maps = render_highest2d(centers[:, :, None], self.size, sigma[:, :, None])
+        index = self.cell[..., 1] * self.size[1] + self.cell[..., 0]
+        peaks = torch.zeros_like(maps).flatten(1).scatter_reduce(1, index, self.share.to(maps), "amax").view(maps.shape)
+        return torch.where(peaks > 0, 1, maps), torch.where(peaks > 0, peaks, self._background())
 
     def _background(self) -> Tensor:
         """Return the weights (B, 1, h, w) of cells that are no peaks.

@@ -205,3 +205,69 @@ def test_a_map_of_one_row() -> None:
     soft = (-0.5 * x.double() ** 2).softmax(0)
     expected = -(soft * logits[0, 0, 0].log_softmax(0)).sum()
     torch.testing.assert_close(losses.cross_entropy2d(logits, target, torch.ones(1, 1), 1.0), expected)
+
+
+# Losses of instances
+
+
+def test_focal2d_against_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    logits, target, weight = rng.normal(size=(2, 3, 4, 5)) * 3, rng.random((2, 3, 4, 5)), rng.random((2, 1, 4, 5))
+    target[rng.random(target.shape) < 0.2] = 1
+    expected = np.zeros((2, 3))
+    for b, k, y, x in np.ndindex(*logits.shape):
+        p = 1 / (1 + np.exp(-logits[b, k, y, x]))
+        t = target[b, k, y, x]
+        value = (1 - p) ** 2 * np.log(p) if t == 1 else (1 - t) ** 4 * p**2 * np.log(1 - p)
+        expected[b, k] -= weight[b, 0, y, x] * value
+    found = losses.focal2d(*(torch.from_numpy(each) for each in (logits, target, weight)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
+def test_focal2d_of_sure_logits_is_finite() -> None:
+    logits = torch.tensor([-1e4, -90.0, 90.0, 1e4], requires_grad=True)
+    for target in (0.0, 1.0):
+        value = losses.focal2d(logits.view(1, 1, 2, 2), torch.full((1, 1, 2, 2), target), torch.ones(()))
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+    assert losses.focal2d(torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16), torch.zeros(1, 1, 2, 2), logits[0]).dtype == (
+        torch.float32
+    )
+    with pytest.raises(ValueError, match=r"logits and targets \(B, K, h, w\), got \(1, 2, 2\), \(1, 1, 2, 2\)"):
+        losses.focal2d(torch.zeros(1, 2, 2), torch.zeros(1, 1, 2, 2), logits[0])
+
+
+def test_focal2d_has_gradients() -> None:
+    logits = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(1, 2, 3, 3, dtype=torch.float64)
+    target[0, 0, 1, 1] = 1
+    assert torch.autograd.gradcheck(lambda z: losses.focal2d(z, target, torch.ones(()).double()), logits)
+
+
+def boxes(count: int) -> Tensor:
+    g = torch.Generator().manual_seed(count)
+    low = torch.rand(count, 2, generator=g, dtype=torch.float64)
+    return torch.cat([low, low + torch.rand(count, 2, generator=g, dtype=torch.float64) + 0.01], -1)
+
+
+def test_generalized_iou_is_torchvisions() -> None:
+    from torchvision.ops import generalized_box_iou_loss
+
+    first, second = boxes(50), boxes(51)[:50]
+    torch.testing.assert_close(losses.generalized_iou(first, second), generalized_box_iou_loss(first, second))
+    far = losses.generalized_iou(first[:1], first[:1] + 1e6)
+    torch.testing.assert_close(far, torch.tensor([2.0]).double(), atol=1e-5, rtol=0)
+    assert torch.autograd.gradcheck(lambda b: losses.generalized_iou(b, second), first.requires_grad_())
+
+
+def test_generalized_iou_of_boxes_without_area_is_finite() -> None:
+    box = torch.tensor([0.2, 0.2, 0.2, 0.2], requires_grad=True)
+    value = losses.generalized_iou(box, box.detach())
+    value.backward()
+    assert value.isfinite()
+    assert box.grad is not None
+    assert box.grad.isfinite().all()
+    assert losses.generalized_iou(torch.tensor([0.0, 0, 1e-3, 1e-3]), torch.tensor([0.0, 0, 1e-3, 1e-3])).item() == (
+        pytest.approx(0, abs=1e-4)
+    )

@@ -29,7 +29,7 @@ VARIANTS = [
     {"name": "heatmap", "temperature": 0.05, "loss": {"map_mse": 1.0, "adaptive_wing": 0.1}, "decoding": "dark"},
     {"name": "heatmap", "loss": {"wing": 1.0, "variance": 0.1}, "decoding": "local"},
     {"name": "offset", "decoding": "argmax", "loss": {"offset": 1.0, "cross_entropy": 0.5, "l1": 0.2}},
-    {"name": "centers", "window": 2, "loss": {"centers": 1.0, "extents": 0.5, "offsets": 0.5, "maps": 1.0}},
+    {"name": "centers", "window": 2, "loss": {"centers": 1.0, "extents": 0.5, "offsets": 0.5, "cross_entropy": 1.0}},
     {"name": "centers", "points": False},
     {"name": "simcc", "bins": 3, "hardest": 3, "loss": {"cross_entropy": 1.0, "wing": 0.5}},
     {"name": "rle", "pool": "avg", "hidden": [], "loss": {"nll": 0.5, "l1": 1.0}},
