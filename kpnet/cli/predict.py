@@ -65,7 +65,10 @@ def predict(
     run: RunArg,
     inputs: InputsArg,
     form: FormatOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for tables and drawings.")] = Path("predictions"),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for tables and drawings; FOLDER/NAME.parquet: its table is this Parquet file."),
+    ] = Path("predictions"),
     draw: Annotated[
         bool | None,
         typer.Option("--draw/--no-draw", help="Write copies with the points drawn in; by default of videos only."),
@@ -84,6 +87,14 @@ def predict(
     flip_test: FlipOption = False,
     scales: ScalesOption = "1",
     shift: ShiftOption = 0.0,
+    max_instances: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Keep the N best instances of each image or frame at most."),
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least score of an instance; by default the model's, as kpnet calibrate sets."),
+    ] = None,
     batch_size: BatchOption = 32,
     engine: Annotated[
         Engine, typer.Option(help="ray: on all cores and GPUs with Ray Data, into Parquet files; see the guide.")
@@ -97,6 +108,7 @@ def predict(
         if draw or as_json or pseudo_labels or smooth is not None:
             raise KpnetError("--engine ray writes Parquet: --draw, --json, --pseudo-labels and --smooth are not for it")
         options = {"with": also, "decoding": decoding, "flip test": flip_test, "scales": scales, "shift": shift}
+        options |= {"max instances": max_instances, "score threshold": score_threshold}
         predict_on_ray(run, inputs, form, out, options, batch_size, address)
         return
     if address is not None:
@@ -104,21 +116,27 @@ def predict(
     from kpnet.config.loading import run_config
     from kpnet.core.runtime import best_device
     from kpnet.inference.inputs import find_images, find_videos, stream_images, trained_bits
-    from kpnet.inference.pipeline import check_video_options, first_of, predict_inputs
+    from kpnet.inference.parquet import ParquetTable
+    from kpnet.inference.pipeline import check_parquet, check_video_options, first_of, predict_inputs, split_output
     from kpnet.inference.predictor import Predictor
-    from kpnet.inference.tables import LabelTable, PredictionTable
+    from kpnet.inference.tables import LabelTable, PredictionTable, Table, instance_columns
     from kpnet.models.ensemble import load_ensemble
 
     if pseudo_labels and as_json:
         raise KpnetError("--pseudo-labels writes a CSV to train on, --json writes JSON: give one of them")
     others, videos = find_videos(inputs)
     check_video_options(videos, pseudo_labels or as_json, smooth)
+    folder, parquet = split_output(out)
+    if parquet is not None:
+        check_parquet(parquet, bool(others), videos, pseudo_labels or as_json)
     trained = run_config(run)
     runs = [run, *(also or [])]
     ensemble = load_ensemble(runs, decoding=decoding, fold=True)
     test_time = parse_test_time(flip_test, scales, shift)
     bits = trained_bits(runs, ensemble) if others else None
-    predictor = Predictor(ensemble, test_time=test_time, device=best_device(), batch_size=batch_size, bits=bits)
+    settings: dict[str, Any] = {"test_time": test_time, "batch_size": batch_size, "bits": bits}
+    settings |= {"max_instances": max_instances, "threshold": score_threshold}
+    predictor = Predictor(ensemble, device=best_device(), **settings)
     model = predictor.model
     crops = model.config.crop is not None
     failures: list[str] = []
@@ -130,6 +148,7 @@ def predict(
             None if trained is None else trained.data,
             boxes=crops,
             form=parse_format(form, "--format"),
+            finds=model.finds_instances,
         )
     )
     first = next(found, None)
@@ -137,9 +156,13 @@ def predict(
         raise KpnetError(first_of(failures))
     whole = _Whole(len(videos))
     images: Iterable[InputImage] = [] if first is None else whole.count(chain([first], found))
-    table = LabelTable(model.skeleton.names, model.config.in_channels) if pseudo_labels else PredictionTable(as_json)
-    outcome = predict_inputs(predictor, images, table, videos, out, draw, smooth, inputs)
-    if crops:
+    table: Table = PredictionTable(as_json, instance_columns(model))
+    if pseudo_labels:
+        table = LabelTable(model.skeleton.names, model.config.in_channels)
+    elif parquet is not None:
+        table = ParquetTable(parquet, instance_columns(model))
+    outcome = predict_inputs(predictor, images, table, videos, folder, draw, smooth, inputs, parquet)
+    if crops and not model.finds_instances:
         whole.report(run)
     echo("\n".join(outcome.written))
     exit_with_failures(failures + outcome.failures)
@@ -180,21 +203,22 @@ def predict_on_ray(
     trained = run_config(run)
     model = load_ensemble(runs, decoding=options["decoding"], fold=True)
     settings: dict[str, Any] = {"test_time": test_time, "batch_size": batch_size, "bits": trained_bits(runs, model)}
+    settings |= {"max_instances": options["max instances"], "threshold": options["score threshold"]}
     predictor = Predictor(model, device="cpu", **settings)
     crops = predictor.model.config.crop is not None
     identity = {"inputs": [str(path.absolute()) for path in inputs], "format": form}
     identity |= {name: value for name, value in options.items() if name != "with"}
-    whole, data = _Whole(len(videos)), None if trained is None else trained.data
+    whole, data, finds = _Whole(len(videos)), None if trained is None else trained.data, model.finds_instances
     outcome = predict_all(
         predictor,
         settings,
-        lambda failures: whole.count(stream_images(others, failures, data, crops, parsed)),
+        lambda failures: whole.count(stream_images(others, failures, data, crops, parsed, finds)),
         list(videos.values()),
         out,
         identity,
         address,
     )
-    if crops:
+    if crops and not finds:
         whole.report(run)
     echo("\n".join(outcome.written))
     exit_with_failures(outcome.failures)

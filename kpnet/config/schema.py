@@ -53,9 +53,27 @@ class Instances(StrictModel):
     head: Part = "centers"
     """The head `centers`, or `{name: centers}` with its options; it predicts centres and boxes, and no points."""
     input_size: ImageSize = (256, 256)
-    """Height and width of the copy of the image in pixels, or one number for both."""
+    """Height and width of the copy of the image in pixels, or one number for both; 448 for a detector."""
     pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
-    """true: published weights of the finder's backbone; or the path of a weight file."""
+    """true: published weights of the finder's backbone; or the path of a weight file. A detector's are published."""
+    detector: Part | None = None
+    """Ready detector instead of a finder: `torchvision/NAME`, or `{name: …, label: person}`. It is not trained."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_detector(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("detector") is None:
+            return values
+        if values.keys() & {"backbone", "head"}:
+            raise PydanticCustomError("two_finders", "give either a detector, or backbone and head, not both")
+        return {"input_size": 448, **values}
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Leave out what a detector does not have."""
+        values = handler(self)
+        unused = ("backbone", "head") if self.detector is not None else ("detector",)
+        return {key: value for key, value in values.items() if key not in unused}
 
 
 def _instances(value: Any) -> Any:

@@ -172,7 +172,7 @@ def with_scenes(
             raise KpnetError("data.crop: the head centers finds instances in whole images: leave it out")
         whole = {"size": model.input_size, "in_channels": model.in_channels}
         return Scenes(train, **whole, seed=seed), None if val is None else Scenes(val, **whole)
-    if model.instances is None:
+    if model.instances is None or model.instances.detector is not None:  # which is not trained
         return train, val
     if config.data.device_transforms:
         raise KpnetError("data.device_transforms: a finder's whole images are augmented on the CPU: set it to false")

@@ -73,6 +73,7 @@ def find_images(
     trained: DataConfig | None = None,
     boxes: bool = False,
     form: Part | None = None,
+    finds: bool = False,
 ) -> list[InputImage]:
     """Find the images of the inputs, without reading them.
 
@@ -84,6 +85,8 @@ def find_images(
         boxes: Use the boxes of inputs that have some.
         form: Name of the inputs' data format, or a mapping with its options. None: files of labels are detected by
             their suffix, and folders are images.
+        finds: Whether the model finds instances itself. The boxes of a list of images are used all the same, and not
+            those of labels.
 
     Returns:
         The images in the order of the inputs, each with a target of its own.
@@ -91,7 +94,7 @@ def find_images(
     Raises:
         KpnetError: An input does not exist.
     """
-    return _with_unique_targets(stream_images(inputs, failures, trained, boxes, form))
+    return _with_unique_targets(stream_images(inputs, failures, trained, boxes, form, finds))
 
 
 def stream_images(
@@ -100,6 +103,7 @@ def stream_images(
     trained: DataConfig | None = None,
     boxes: bool = False,
     form: Part | None = None,
+    finds: bool = False,
 ) -> Iterator[InputImage]:
     """Find the images of the inputs as they are asked for, so that nothing grows with their number.
 
@@ -111,6 +115,7 @@ def stream_images(
         trained: The `data` section of the model's run.
         boxes: Use the boxes of inputs that have some.
         form: Name of the inputs' data format, or a mapping with its options.
+        finds: Whether the model finds instances itself.
 
     Returns:
         An iterator of the images that `find_images` returns, whose targets are not made unique.
@@ -125,7 +130,7 @@ def stream_images(
     def images() -> Iterator[InputImage]:
         for path in inputs:
             try:
-                yield from _images_of(path, trained, boxes, form, failures)
+                yield from _images_of(path, trained, boxes, form, failures, finds)
             except KpnetError as error:
                 failures.append(str(error))
 
@@ -133,20 +138,23 @@ def stream_images(
 
 
 def _images_of(
-    path: Path, trained: DataConfig | None, boxes: bool, form: Part | None, failures: list[str]
+    path: Path, trained: DataConfig | None, boxes: bool, form: Part | None, failures: list[str], finds: bool
 ) -> Iterable[InputImage]:
     if form is not None:
-        return dataset_images(open_dataset(path, form), str(path), path.stem, boxes)
+        return dataset_images(open_dataset(path, form), str(path), path.stem, boxes and not finds)
     name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
     bits = options.get("bits", 16)
     if is_image_list(path):
         listed = read_image_list(path, failures)
-        return (_image_file(path.parent / image, Path(image), bits, own if boxes else None) for image, own in listed)
+        return (
+            _image_file(path.parent / image, Path(image), bits, own if boxes or finds else None)
+            for image, own in listed
+        )
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():
         given, detected = detect_format(path)
         data = open_dataset(given, trained.format if trained is not None and name == detected else detected)
-        return dataset_images(data, str(path), path.stem, boxes)
+        return dataset_images(data, str(path), path.stem, boxes and not finds)
     if not path.is_dir():
         return [_image_file(path, Path(path.name), bits)]
     return (_image_file(file, file.relative_to(path), bits) for file in walk_image_files(path))

@@ -24,6 +24,7 @@ from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box, check_model_input
 from kpnet.inference.inputs import InputImage
+from kpnet.inference.parquet import SUFFIX
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import Table
@@ -94,7 +95,7 @@ def predict_images(
         draw: Also write the images with their points.
         outcome: Gets lines on what was written and on images that failed.
     """
-    count, failures = 0, outcome.failures
+    count, empty, failures = 0, 0, outcome.failures
     error: BaseException | None = None
     with suppress(_NothingPredicted), table.writing(out) as target:
         try:
@@ -105,6 +106,7 @@ def predict_images(
                 with outcome.collect():
                     table.add(prediction, source, pixels)
                     count += 1
+                    empty += not len(prediction.keypoints)
                     if draw:
                         write_drawing(prediction, pixels, predictor.model.skeleton, out / source.target)
                 if outcome.stopped:
@@ -117,7 +119,8 @@ def predict_images(
             raise _NothingPredicted
     if not count:
         return
-    outcome.written.append(f"{count} image(s): {target}" + (f", drawings in {out}" if draw else ""))
+    none = f", {empty} without an instance" if empty else ""
+    outcome.written.append(f"{count} image(s){none}: {target}" + (f", drawings in {out}" if draw else ""))
     if isinstance(error, KeyboardInterrupt):
         outcome.interrupt(f"{count} of {len(images)} images" if isinstance(images, Sized) else f"{count} images")
     elif error is not None:
@@ -169,16 +172,45 @@ def read_pixels(image: InputImage, config: ModelConfig) -> np.ndarray | str:
 
 
 def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
-    """Write a PNG of the image with the points of its instances."""
-    count, points = prediction.keypoints.shape[:2]
-    each = [(points * n + a, points * n + b) for n in range(count) for a, b in skeleton.edge_indices]
-    confidence = None if prediction.confidence is None else prediction.confidence.ravel()
-    drawn = plot.draw_points(image, prediction.keypoints.reshape(-1, 2), confidence, each)
+    """Write a PNG of the image with the points of its instances; each of several has a colour of its own."""
+    points, confidence, boxes = prediction.keypoints, prediction.confidence, prediction.boxes
+    if len(points) == 1 and boxes is None:
+        drawn = plot.draw_points(image, points[0], None if confidence is None else confidence[0], skeleton.edge_indices)
+    else:
+        drawn = plot.draw_instances(image, points, confidence, skeleton.edge_indices, boxes)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise KpnetError(f"{prediction.image}: its drawing could not be encoded")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, data.tobytes())
+
+
+def split_output(out: Path) -> tuple[Path, str | None]:
+    """Return the folder of the output, and the name of its table where `out` is that of a Parquet file."""
+    is_table = out.suffix.lower() == SUFFIX and not out.is_dir()
+    return (out.parent, out.name) if is_table else (out, None)
+
+
+def check_parquet(name: str, images: bool, videos: dict[str, Path], other_table: bool) -> None:
+    """Check that one Parquet file can hold the table of a call.
+
+    Args:
+        name: Name of the file.
+        images: Whether there are images among the inputs.
+        videos: The videos among them.
+        other_table: Whether an option asks for a table of another kind.
+
+    Raises:
+        KpnetError: There are several tables, or another kind of table is asked for.
+    """
+    if other_table:
+        raise KpnetError(f"--out {name}: a Parquet table is neither --json nor --pseudo-labels: leave one of them out")
+    if images + len(videos) > 1:
+        found = ["images"] * images + [f"{len(videos)} video(s)"] * bool(videos)
+        raise KpnetError(
+            f"--out {name}: a Parquet file holds the images' table or one video's, and there are {' and '.join(found)}:"
+            " give a folder, or predict them in several calls"
+        )
 
 
 def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth: str | None) -> None:
@@ -212,6 +244,7 @@ def predict_inputs(
     draw: bool | None,
     smooth: str | None = None,
     inputs: Sequence[Path] = (),
+    parquet: str | None = None,
 ) -> Outcome:
     """Predict images and videos, and write the results into a folder.
 
@@ -226,6 +259,7 @@ def predict_inputs(
         draw: Write images and videos with their points. None: videos only.
         smooth: A filter for videos, as `kpnet.smoothing.parse_smoother` reads it.
         inputs: Files that are read beside the images and videos, such as files of labels.
+        parquet: Name of the Parquet file that is a video's table. None: a CSV.
 
     Returns:
         What was written and what failed.
@@ -237,7 +271,7 @@ def predict_inputs(
     drawn = list(images) if draw else []
     images = drawn if draw else images
     names = [table.file_name, *(str(image.target) for image in drawn)] if images else []
-    names += [path.name for name in videos for path in video_outputs(out / name, draw is not False)]
+    names += [path.name for name in videos for path in video_outputs(out / name, draw is not False, parquet)]
     files = [image.file for image in drawn if image.file is not None]  # a table replaces no image
     with output_files(out, names, "--out", [*inputs, *videos.values(), *files]):
         if images:
@@ -246,20 +280,33 @@ def predict_inputs(
         for name, path in videos.items():
             if not outcome.stopped:
                 with outcome.collect():
-                    predict_video(predictor, path, out / name, draw is not False, smooth, outcome)
+                    predict_video(predictor, path, out / name, draw is not False, smooth, outcome, parquet)
         if not outcome.written:
             raise KpnetError(first_of(outcome.failures))
     return outcome
 
 
-def video_outputs(target: Path, draw: bool = True) -> tuple[Path, ...]:
-    """Return the files of a video: table, DeepLabCut's table, plot, and the annotated copy if it is drawn."""
-    endings = ("tracks.csv", "deeplabcut.csv", "tracks.png", *(("annotated.mp4",) if draw else ()))
-    return tuple(target.with_name(f"{target.name}_{ending}") for ending in endings)
+def video_outputs(target: Path, draw: bool = True, parquet: str | None = None) -> tuple[Path, ...]:
+    """Return the files of a video: table, DeepLabCut's table, plot, and the annotated copy if it is drawn.
+
+    Args:
+        target: What the paths of the files begin with.
+        draw: Whether there is an annotated copy.
+        parquet: Name of the table if it is a Parquet file. None: a CSV.
+    """
+    table = f"{target.name}_tracks.csv" if parquet is None else parquet
+    endings = ("deeplabcut.csv", "tracks.png", *(("annotated.mp4",) if draw else ()))
+    return tuple(target.with_name(name) for name in (table, *(f"{target.name}_{ending}" for ending in endings)))
 
 
 def predict_video(
-    predictor: Predictor, path: Path, target: Path, draw: bool, smooth: str | None, outcome: Outcome
+    predictor: Predictor,
+    path: Path,
+    target: Path,
+    draw: bool,
+    smooth: str | None,
+    outcome: Outcome,
+    parquet: str | None = None,
 ) -> None:
     """Predict a video, and write tables and a plot of its tracks.
 
@@ -270,12 +317,13 @@ def predict_video(
         draw: Also write a copy of the video with the points.
         smooth: A filter, as `kpnet.smoothing.parse_smoother` reads it, or None.
         outcome: Gets a line that names the written files, and one if the video is damaged or ends early.
+        parquet: Name of the table if it is a Parquet file. None: a CSV.
 
     Raises:
         KpnetError: The video cannot be decoded, or the filter is unknown.
     """
     video = Video(path)
-    table, deeplabcut, plotted, annotated = video_outputs(target)
+    table, deeplabcut, plotted, annotated = video_outputs(target, parquet=parquet)
     smoother = None if smooth is None else parse_smoother(smooth, video.fps)
     with predict_tracks(predictor, video, target.parent, smoother) as tracks:
         write_tables(tracks, table, deeplabcut)
@@ -287,7 +335,9 @@ def predict_video(
         )
         plot.save_figure(figure, plotted)
         early = video.missing_frames_message(len(tracks))
-        written = f"{path}, {len(tracks)} frame(s): {table}, {deeplabcut.name}, {plotted.name}"
+        sizes = video.sizes_message()
+        written = f"{path}, {len(tracks)} frame(s){f'; {sizes}' if sizes else ''}: "
+        written += f"{table}, {deeplabcut.name}, {plotted.name}"
         if tracks.interrupted:
             outcome.written.append(written)
             outcome.interrupt(f"{len(tracks)} frames of {path}")

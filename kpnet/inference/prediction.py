@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kpnet.inference.supervision import from_key_points, to_key_points
+from kpnet.inference.supervision import BOXES, EXPECTED_OKS, from_key_points, read_instances, to_key_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,12 @@ class Prediction:
         covariance: Covariance (N, K, 2, 2) in pixels squared. None if the model predicts none.
         dof: Degrees of freedom of the errors' Student t distribution, for `kpnet.uncertainty.ellipse_radius`; infinite
             for normal errors.
+        scores: Scores (N,) of the instances, best first: their probability to be one where the model's scores are
+            calibrated. None where nobody looked for them: their boxes were given, or the image is one instance.
+        boxes: Boxes (N, 4) of the instances that were found: edges x0, y0, x1, y1 in pixels of the original image, cut
+            to it. None where nobody looked for them.
+        expected_oks: Object keypoint similarity (N,) that the instances are expected to have. None without calibrated
+            scores.
     """
 
     image: str
@@ -37,12 +43,29 @@ class Prediction:
     confidence: np.ndarray | None
     covariance: np.ndarray | None
     dof: float = math.inf
+    scores: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    expected_oks: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Prediction:
+        """Return some of the instances.
+
+        Args:
+            rows: Their indices, in the order that they are to have, or a mask (N,).
+
+        Returns:
+            A prediction of the same image.
+        """
+        fields = ("keypoints", "confidence", "covariance", "scores", "boxes", "expected_oks")
+        values: dict[str, Any] = {field: getattr(self, field) for field in fields}
+        return replace(self, **{field: None if value is None else value[rows] for field, value in values.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each point.
 
         Returns:
-            The columns image, instance, name, x, y and confidence (NaN without one).
+            The columns image, instance, name, x, y and confidence (NaN without one); and score and expected_oks of the
+            instance where it has them.
         """
         import pandas as pd  # a third of a second that only tables need
 
@@ -55,6 +78,11 @@ class Prediction:
                 "x": self.keypoints[..., 0].ravel(),
                 "y": self.keypoints[..., 1].ravel(),
                 "confidence": np.nan if self.confidence is None else self.confidence.ravel(),
+                **{
+                    column: np.repeat(values, points)
+                    for column, values in (("score", self.scores), ("expected_oks", self.expected_oks))
+                    if values is not None
+                },
             }
         )
 
@@ -62,12 +90,15 @@ class Prediction:
         """Return the points for supervision's annotators and trackers. Needs `kpnet[supervision]`.
 
         Returns:
-            The points, float32 (N, K, 2); absent ones are at 0, 0 and not visible. `data` has names and covariance.
+            The points, float32 (N, K, 2); absent ones are at 0, 0 and not visible. `data` has names and covariance. Of
+            instances that were found, `detection_confidence` has the scores and `data` the boxes as `xyxy`, which
+            `supervision.Detections` takes by that name.
 
         Raises:
             KpnetError: supervision is not installed.
         """
-        return to_key_points(self.keypoints, self.confidence, self.covariance, self.names)
+        instances = {BOXES: self.boxes, EXPECTED_OKS: self.expected_oks}
+        return to_key_points(self.keypoints, self.confidence, self.covariance, self.names, self.scores, instances)
 
     @classmethod
     def from_supervision(
@@ -87,4 +118,5 @@ class Prediction:
             KpnetError: It holds no such points, or another number of them than names.
         """
         keypoints, confidence, covariance, own = from_key_points(key_points, names)
-        return cls(image, own, keypoints, confidence, covariance)
+        scores, (boxes, expected) = read_instances(key_points, (BOXES, EXPECTED_OKS))
+        return cls(image, own, keypoints, confidence, covariance, scores=scores, boxes=boxes, expected_oks=expected)

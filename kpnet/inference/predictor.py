@@ -18,8 +18,18 @@ from PIL import Image
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import best_device
-from kpnet.data.images import Box, check_bits, model_inputs, read_image
+from kpnet.data.images import (
+    Box,
+    check_bits,
+    check_model_input,
+    letterbox,
+    model_inputs,
+    read_image,
+    to_channels,
+)
+from kpnet.heads import Keypoints
 from kpnet.inference.inputs import trained_bits
+from kpnet.inference.instances import Found, distinct, find_instances, normalized_boxes, unit_batch
 from kpnet.inference.prediction import Prediction
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
@@ -33,7 +43,7 @@ class Predictor:
     """Predicts keypoints of images and videos of any size, in pixels of the original image.
 
     An image, or the region around each of its boxes, is fitted into the model's input, and the prediction is mapped
-    back.
+    back. A model that finds instances (`model.instances`, or the head `centers`) needs no boxes.
 
     Args:
         model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged. A
@@ -45,10 +55,14 @@ class Predictor:
         batch_size: Images, or boxes, per forward pass.
         bits: Bits, from 8 to 16, that the values of 16-bit image files fill. None: for the folder of a run or of one of
             its models those of the training's `data.format`, else 16.
+        max_instances: Instances that are kept of an image at most, those of the highest scores. None: as many as the
+            model allows.
+        threshold: Least score of an instance. None: that of `kpnet calibrate`, or else of the model's config.
 
     Raises:
         KpnetError: A model cannot be loaded, the models do not share their points and input, there is no such device,
-            or `batch_size` is not positive.
+            `batch_size` or `max_instances` is not positive, `threshold` is not in [0, 1], or one of the last two is
+            given for a model that finds no instances.
 
     Example:
         ```python
@@ -66,10 +80,23 @@ class Predictor:
         device: str | torch.device | None = None,
         batch_size: int = 32,
         bits: int | None = None,
+        max_instances: int | None = None,
+        threshold: float | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise KpnetError(f"batch_size: expected a positive number of images, found {batch_size}")
+        if max_instances is not None and (not isinstance(max_instances, int) or max_instances < 1):
+            raise KpnetError(f"max_instances: expected a positive number of instances, found {max_instances}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise KpnetError(f"threshold: expected a score from 0 to 1, found {threshold}")
         self.model = load_ensemble(model, fold=True)
+        self.max_instances, self.threshold = max_instances, threshold
+        for name, given_value in (("max_instances", max_instances), ("threshold", threshold)):
+            if given_value is not None and not self.model.finds_instances:
+                raise KpnetError(
+                    f"{name}: the model finds no instances, but sees one in each image or box; train with "
+                    "model.instances=true, or leave it out"
+                )
         self.test_time = test_time
         self.batch_size = batch_size
         held = next(itertools.chain(self.model.parameters(), self.model.buffers())).device
@@ -104,11 +131,12 @@ class Predictor:
         Args:
             image: A file; uint8 (H, W) or RGB (H, W, 3); a PIL image, whose EXIF rotation is not applied; or a tensor
                 (C, H, W), uint8 or float in [0, 1]. A list: several of them.
-            boxes: One (x0, y0, x1, y1) for each instance, in pixels. None: the whole image is one instance. With a list
-                of images: the boxes of each, or None.
+            boxes: One (x0, y0, x1, y1) for each instance, in pixels. None: the model finds the instances, or else the
+                whole image is one. With a list of images: the boxes of each, or None.
 
         Returns:
-            The prediction, with one instance for each box; a list of them for a list of images.
+            The prediction, with one instance for each box, or 0 to N instances that were found, best first; a list of
+            them for a list of images.
 
         Raises:
             KpnetError: An image cannot be read, or a box is not valid.
@@ -143,7 +171,8 @@ class Predictor:
     def track(self, frames: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Predict the frames of a video, with no more than a batch of them in memory.
 
-        A temporal head sees each frame among its neighbours; the first and the last frame are repeated at the ends.
+        A temporal head sees each frame among its neighbours; the first and the last frame are repeated at the ends. A
+        model that finds instances finds them in each frame anew.
 
         Args:
             frames: RGB frames, uint8 (H, W, 3).
@@ -152,7 +181,7 @@ class Predictor:
             A prediction for each frame, in their order.
         """
         past, future = self.model.frame_window
-        if not past + future:
+        if not past + future or self.model.finds_instances:
             yield from self.stream(("", frame, None) for frame in frames)
             return
         held: list[tuple[np.ndarray, np.ndarray]] = []  # views that are predicted next, and the windows around them
@@ -174,22 +203,106 @@ class Predictor:
             yield replace(self._to_image_pixels("", [matrix], *own), dof=dof)
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
-        views = [model_inputs(to_pixels(image), boxes, self.model.config) for _, image, boxes in group]
-        inputs = [pixels for view in views for pixels, _ in view]
-        parts = [
-            self._infer(np.stack(c))
-            for c in (inputs[i : i + self.batch_size] for i in range(0, len(inputs), self.batch_size))
-        ]
+        images = [(name, to_pixels(image), boxes) for name, image, boxes in group]
+        for _, image, boxes in images:
+            check_model_input(image, boxes, self.model.config)
+        if self.model.finds_instances and self.model.finder is None:
+            yield from self._predict_at_once(images)
+            return
+        found: list[Found | None] = [None] * len(images)
+        if self.model.finds_instances:
+            searched = [i for i, (_, _, boxes) in enumerate(images) if boxes is None]
+            batches = self._find([images[i][1] for i in searched])
+            for i, own in zip(searched, (each for _, batch in batches for each in batch), strict=True):
+                found[i] = own
+                images[i] = (*images[i][:2], own.boxes.tolist())
+        for prediction, each in zip(self._predict_crops(images), found, strict=True):
+            yield prediction if each is None else self._kept(prediction, each)
+
+    def _predict_crops(self, images: Sequence[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
+        """Yield predictions of whole images and of crops, of which one image's and one batch are in memory."""
+        matrices: list[list[np.ndarray]] = [[] for _ in images]
+
+        def inputs() -> Iterator[np.ndarray]:
+            for own, (_, image, boxes) in zip(matrices, images, strict=True):
+                for pixels, matrix in model_inputs(image, boxes, self.model.config):
+                    own.append(matrix)
+                    yield pixels
+
+        waiting = inputs()
+        parts = []
+        while batch := list(itertools.islice(waiting, self.batch_size)):
+            parts.append(self._infer(np.stack(batch)))
         xy, confidence, covariance = (
             None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
         )
         dof = parts[0][3] if parts else math.inf
         start = 0
-        for (name, _, _), view in zip(group, views, strict=True):
-            rows = slice(start, start + len(view))
-            start += len(view)
+        for (name, _, _), of_image in zip(images, matrices, strict=True):
+            rows = slice(start, start + len(of_image))
+            start += len(of_image)
             own = (None if each is None else each[rows] for each in (xy, confidence, covariance))
-            yield replace(self._to_image_pixels(name, [m for _, m in view], *own), dof=dof)
+            yield replace(self._to_image_pixels(name, of_image, *own), dof=dof)
+
+    def _find(self, images: Sequence[np.ndarray]) -> Iterator[tuple[torch.Tensor, list[Found]]]:
+        """Yield each batch's input, and what was found in its images."""
+        calibration = getattr(self.model, "instance_calibration", None)
+        # Calibrated scores depend on the points too: only what cannot reach the threshold is left out before them.
+        threshold = self.threshold if calibration is None else calibration.least_score(self.threshold)
+        config = (self.model if self.model.finder is None else self.model.finder).config
+        return find_instances(
+            self.model, config.in_channels, config.input_size, images, self.device, self.batch_size, threshold
+        )
+
+    def _predict_at_once(self, images: Sequence[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
+        """Yield predictions of a head that finds instances with their points."""
+        config = self.model.config
+        searched = [image for _, image, boxes in images if boxes is None]
+        found = ((inputs[i : i + 1], each) for inputs, batch in self._find(searched) for i, each in enumerate(batch))
+        for name, image, boxes in images:
+            if boxes is None:
+                inputs, each = next(found)
+                points, matrix = self._points(inputs, each), each.matrix
+            else:
+                pixels, matrix = letterbox(to_channels(image, config.in_channels), config.input_size)
+                around = normalized_boxes(boxes, matrix, config.input_size).to(self.device)
+                points = self._read(unit_batch(pixels[None]).to(self.device), around)
+            numbers = self._to_numbers(points)
+            prediction = self._to_image_pixels(name, [matrix] * len(points.keypoints), *numbers[:3])
+            prediction = replace(prediction, dof=numbers[3])
+            yield prediction if boxes is not None else self._kept(prediction, each)
+
+    def _points(self, inputs: torch.Tensor, found: Found) -> Keypoints:
+        """Return the points of instances that were found with them, averaged over test-time views if there are any."""
+        own = found.detections
+        if self.test_time is not None or own.keypoints is None:
+            return self._read(inputs, own.boxes)
+        model: Any = self.model
+        calibration = model.calibration_for(None)
+        dof = math.inf if calibration is None else calibration.dof
+        return Keypoints(own.keypoints, own.confidence, own.covariance, dof=dof)
+
+    def _read(self, inputs: torch.Tensor, boxes: torch.Tensor) -> Keypoints:
+        """Return the points of known instances, whose boxes (N, 4) are normalised, of one input (1, C, H, W)."""
+        if not len(boxes):
+            return Keypoints(torch.zeros(0, len(self.model.skeleton), 2))
+        model: Any = self.model
+        points: Keypoints = model.read(inputs, boxes[None], self.test_time)
+        return points
+
+    def _kept(self, prediction: Prediction, found: Found) -> Prediction:
+        """Return the instances that were found, without repeated ones, those of too low a score and those too many."""
+        prediction = replace(prediction, scores=found.scores, boxes=found.boxes)
+        calibration = getattr(self.model, "instance_calibration", None)
+        scores = found.scores
+        if calibration is not None:
+            prediction = calibration(prediction)
+            scores = np.asarray(prediction.scores)
+        order = np.argsort(-scores, kind="stable")
+        if calibration is not None:
+            order = order[scores[order] >= (calibration.threshold if self.threshold is None else self.threshold)]
+        prediction = prediction.take(order)
+        return prediction.take(distinct(prediction, self.model.skeleton)[: self.max_instances])
 
     def predict_inputs(self, inputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Prediction:
         """Predict inputs that have the model's size already.
@@ -216,7 +329,10 @@ class Predictor:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         images = images[None] if clip else images
-        predicted = self.model.infer(images.to(self.device).float() / 255, self.test_time)
+        return self._to_numbers(self.model.infer(images.to(self.device).float() / 255, self.test_time))
+
+    def _to_numbers(self, predicted: Keypoints) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
+        """Return points, confidence, covariance and degrees of freedom in pixels of the model's input."""
         size = self.model.config.input_size
         xy = coordinates.normalized_to_pixel(predicted.keypoints.cpu().double(), size).numpy()
         confidence = None if predicted.confidence is None else predicted.confidence.float().cpu().numpy()
@@ -236,7 +352,8 @@ class Predictor:
     ) -> Prediction:
         names = self.model.skeleton.names
         if xy is None or not matrices:
-            return Prediction(name, names, np.zeros((0, len(names), 2)), None, None)
+            none = len(names)
+            return Prediction(name, names, np.zeros((0, none, 2)), np.zeros((0, none)), np.zeros((0, none, 2, 2)))
         inverses = [coordinates.invert(m) for m in matrices]
         points = np.stack([coordinates.transform(p, m) for p, m in zip(xy, inverses, strict=True)])
         if covariance is not None:

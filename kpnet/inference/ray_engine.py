@@ -141,7 +141,8 @@ def predict_on_ray(
 def digest(predictor: Predictor) -> str:
     """Return what is the same for two models with the same weights, configs and calibrations."""
     members = getattr(predictor.model, "models", [predictor.model])
-    parts = [(each.config, getattr(each, "calibration", None), each.skeleton.names) for each in members]
+    fitted = ("calibration", "instance_calibration")
+    parts = [(each.config, *(getattr(each, name, None) for name in fitted), each.skeleton.names) for each in members]
     found = hashlib.sha256(repr(parts).encode())
     for name, value in predictor.model.state_dict().items():
         found.update(name.encode())
@@ -317,10 +318,11 @@ def _run(
 
 def _summarise(out: Path, count: int, outcome: Outcome) -> None:
     """Say what is there now, and write the file of what could not be predicted."""
-    predicted, failed = shards.write_failures(out, count)
+    predicted, failed, empty = shards.write_failures(out, count)
     absent = len(shards.missing(out, count))
     if predicted:
-        outcome.written.append(f"{predicted} input(s): {out / shards.PREDICTIONS}, {count - absent} shard(s)")
+        none = f", {empty} image(s) without an instance" if empty else ""
+        outcome.written.append(f"{predicted} input(s){none}: {out / shards.PREDICTIONS}, {count - absent} shard(s)")
     if failed:
         outcome.failures.append(f"{out / shards.FAILED}: {failed} input(s) that could not be predicted")
     if absent and not outcome.stopped:

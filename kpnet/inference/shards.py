@@ -5,7 +5,7 @@ The folder:
 - `inputs.parquet`: the inputs, a row for each image or chunk of a video; each row group is one shard. Its metadata say
   which model, inputs and options it was made for.
 - `predictions/000000.parquet`, …: the predictions of a shard, a row for each point. Its metadata list what could not be
-  predicted. A shard is done once its file is there.
+  predicted, and count the images without an instance. A shard is done once its file is there.
 - `failed.csv`: what could not be predicted, from all shards.
 """
 
@@ -29,10 +29,11 @@ from kpnet.core.outputs import MARKER, folder_kind, is_occupied, mark_folder
 from kpnet.core.prefetch import map_ahead
 from kpnet.data.formats.image_files import ImageFile
 from kpnet.inference.inputs import InputImage
+from kpnet.inference.parquet import columns, schema
 from kpnet.inference.pipeline import read_pixels, reading_threads
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
-from kpnet.inference.tables import TEXT, encodable
+from kpnet.inference.tables import TEXT, encodable, instance_columns
 from kpnet.inference.video_chunks import Chunk, predict_chunk, split_video
 
 INPUTS, PREDICTIONS, FAILED = "inputs.parquet", "predictions", "failed.csv"
@@ -44,10 +45,17 @@ _CHUNK = ("first", "frames", "seek", "start", "stop")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What a shard's file says of itself: how many of its inputs were predicted, and why the others were not."""
+    """What a shard's file says of itself: how many of its inputs were predicted, and why the others were not.
+
+    Attributes:
+        predicted: Inputs that were predicted.
+        failed: Name of each other input, and why it was not.
+        empty: Images in which no instance was found, which have no row.
+    """
 
     predicted: int
     failed: list[tuple[str, str]]
+    empty: int
 
 
 def shard_file(folder: Path, number: int) -> Path:
@@ -134,11 +142,16 @@ def predict_shard(predictor: Predictor, folder: Path, number: int) -> None:
     with pq.ParquetFile(folder / INPUTS) as file:
         rows = file.read_row_group(number).to_pylist()
     failed: list[tuple[str, str]] = []
-    columns: dict[str, list[Any]] = {name: [] for name in _prediction_schema(pa).names}
+    extra = instance_columns(predictor.model)
+    own = schema(video=True, extra=extra)
+    held: dict[str, list[Any]] = {name: [] for name in own.names}
+    empty = 0
 
     def add(prediction: Prediction, frame: int | None = None, time: float | None = None) -> None:
-        for name, values in _columns(prediction, frame, time).items():
-            columns[name] += values
+        nonlocal empty
+        empty += frame is None and not len(prediction.keypoints)
+        for name, values in columns(prediction, extra, frame, time).items():
+            held[name] += values
 
     for prediction in _predict_images(predictor, [row for row in rows if row["video"] is None], failed):
         add(prediction)
@@ -146,8 +159,8 @@ def predict_shard(predictor: Predictor, folder: Path, number: int) -> None:
         if row["video"] is not None:
             for frame, time, prediction in _predict_video(predictor, row, failed):
                 add(prediction, frame, time)
-    table = pa.table(columns, _prediction_schema(pa))
-    said = json.dumps({"predicted": len(rows) - len(failed), "failed": failed}).encode()
+    table = pa.table(held, own)
+    said = json.dumps({"predicted": len(rows) - len(failed), "failed": failed, "empty": empty}).encode()
     with replacing(shard_file(folder, number)) as beside:
         pq.write_table(table.replace_schema_metadata({KEY: said}), beside, compression="zstd")
 
@@ -162,23 +175,23 @@ def read_shard(path: Path) -> Shard:
 
     try:
         said = json.loads((pq.read_metadata(path).metadata or {})[KEY])
-        return Shard(said["predicted"], [(name, reason) for name, reason in said["failed"]])
+        return Shard(said["predicted"], [(name, reason) for name, reason in said["failed"]], int(said["empty"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise KpnetError(f"{path}: damaged, or no shard of kpnet: delete it, and give the same command again") from None
 
 
-def write_failures(folder: Path, count: int) -> tuple[int, int]:
+def write_failures(folder: Path, count: int) -> tuple[int, int, int]:
     """Write `failed.csv` from the shards that are there, if any of their inputs failed.
 
     Returns:
-        How many inputs were predicted, and how many failed.
+        How many inputs were predicted, how many failed, and in how many of the images no instance was found.
 
     Raises:
         KpnetError: A shard is damaged.
     """
     import pyarrow.parquet as pq
 
-    predicted = failed = 0
+    predicted = failed = empty = 0
     with pq.ParquetFile(folder / INPUTS) as listed:
         rows = [listed.metadata.row_group(number).num_rows for number in range(count)]
     with replacing(folder / FAILED) as beside, beside.open("w", newline="", **TEXT) as file:
@@ -192,10 +205,11 @@ def write_failures(folder: Path, count: int) -> tuple[int, int]:
                     raise KpnetError(f"{path}: of other inputs: delete it, and give the same command again")
                 predicted += shard.predicted
                 failed += len(shard.failed)
+                empty += shard.empty
                 table.writerows([encodable(name), encodable(reason)] for name, reason in shard.failed)
     if not failed:
         (folder / FAILED).unlink()
-    return predicted, failed
+    return predicted, failed, empty
 
 
 def _check_identity(path: Path, said: str) -> None:
@@ -319,31 +333,6 @@ def _schema(pa: Any) -> Any:
             **dict.fromkeys(_CHUNK, number),
         }
     )
-
-
-def _prediction_schema(pa: Any) -> Any:
-    """Return the columns of a shard: those of `predictions.csv`, and number and time of a video's frame."""
-    text = pa.dictionary(pa.int32(), pa.string())
-    point = {"x": pa.float32(), "y": pa.float32(), "confidence": pa.float32()}
-    return pa.schema(
-        {"image": text, "frame": pa.int64(), "time": pa.float64(), "instance": pa.int32(), "name": text, **point}
-    )
-
-
-def _columns(prediction: Prediction, frame: int | None, time: float | None) -> dict[str, list[Any]]:
-    count, points = prediction.keypoints.shape[:2]
-    rows = count * points
-    confidence = prediction.confidence
-    return {
-        "image": [prediction.image] * rows,
-        "frame": [frame] * rows,
-        "time": [time] * rows,
-        "instance": np.repeat(np.arange(count), points).tolist(),
-        "name": [encodable(name) for name in prediction.names] * count,
-        "x": prediction.keypoints[..., 0].ravel().tolist(),
-        "y": prediction.keypoints[..., 1].ravel().tolist(),
-        "confidence": [None] * rows if confidence is None else confidence.ravel().tolist(),
-    }
 
 
 def read_key(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,16 @@ import numpy as np
 from kpnet.core.errors import KpnetError, few
 
 NAMES = "name"  # the entry of `data` that holds the keypoints' names, once for each instance
-COVARIANCE = "covariance"
+COVARIANCE, BOXES, EXPECTED_OKS = "covariance", "xyxy", "expected_oks"
 
 
 def to_key_points(
-    keypoints: np.ndarray, confidence: np.ndarray | None, covariance: np.ndarray | None, names: Sequence[str]
+    keypoints: np.ndarray,
+    confidence: np.ndarray | None,
+    covariance: np.ndarray | None,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+    instances: Mapping[str, np.ndarray | None] | None = None,
 ) -> Any:
     """Return `supervision.KeyPoints` of N instances.
 
@@ -23,9 +28,12 @@ def to_key_points(
         confidence: Probability (N, K), or None.
         covariance: Covariance (N, K, 2, 2), or None.
         names: Names of the K keypoints.
+        scores: Scores (N,) of the instances, or None.
+        instances: What else is known of the instances: arrays (N, …) by the name that they get in `data`, or None.
 
     Returns:
-        The points, float32; absent ones are at 0, 0 and not visible. Names and covariance are in `data`.
+        The points, float32; absent ones are at 0, 0 and not visible. Names, covariance and what else is known are in
+        `data`, and the scores are the `detection_confidence`.
 
     Raises:
         KpnetError: supervision is not installed.
@@ -37,11 +45,13 @@ def to_key_points(
     count = len(keypoints)
     known = np.isfinite(keypoints).all(-1)
     data: dict[str, Any] = {NAMES: np.tile(np.array(names, str), (count, 1))}
-    data |= {} if covariance is None else {COVARIANCE: np.asarray(covariance)}
+    known_values = {COVARIANCE: covariance, **(instances or {})}
+    data |= {name: np.asarray(values) for name, values in known_values.items() if values is not None}
     return supervision.KeyPoints(
         xy=np.where(known[..., None], keypoints, 0).astype(np.float32),
         class_id=np.zeros(count, int),
         keypoint_confidence=None if confidence is None else np.asarray(confidence, np.float32),
+        detection_confidence=None if scores is None else np.asarray(scores, np.float32),
         visible=known,
         data=data,
     )
@@ -84,3 +94,11 @@ def from_key_points(
     xy[absent] = np.nan
     confidence = getattr(key_points, "keypoint_confidence", None)
     return xy, None if confidence is None else np.asarray(confidence, np.float64), data.get(COVARIANCE), names
+
+
+def read_instances(key_points: Any, names: Sequence[str]) -> tuple[np.ndarray | None, list[np.ndarray | None]]:
+    """Return the scores (N,) of `supervision.KeyPoints`, and the arrays of these names in its `data`, or None."""
+    scores = getattr(key_points, "detection_confidence", None)
+    data = getattr(key_points, "data", None) or {}
+    found = [None if data.get(name) is None else np.asarray(data[name], np.float64) for name in names]
+    return None if scores is None else np.asarray(scores, np.float64), found

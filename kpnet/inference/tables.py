@@ -9,7 +9,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from kpnet.inference.inputs import InputImage
 from kpnet.inference.prediction import Prediction
 
 COLUMNS = ("image", "instance", "name", "x", "y", "confidence")
+INSTANCE_COLUMNS = ("score", "expected_oks")  # of models that find instances; the second of calibrated ones
 # A file name that is not UTF-8 keeps its bytes, so that the file can be found again.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -36,11 +37,10 @@ def encodable(text: str) -> str:
 
 
 class Table(ABC):
-    """A file of predictions, which is complete after each row that is added.
+    """A file of predictions.
 
     Attributes:
         file_name: Name of the file.
-        tail: What stands behind the last row.
 
     Example:
         ```python
@@ -50,16 +50,37 @@ class Table(ABC):
     """
 
     file_name: str
+
+    @abstractmethod
+    def writing(self, folder: Path) -> AbstractContextManager[Path]:
+        """Open the table in a folder, beside the path that is yielded; it is renamed to that path at the end.
+
+        An error within leaves no file.
+        """
+
+    @abstractmethod
+    def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
+        """Add the prediction of an image with these pixels.
+
+        Raises:
+            KpnetError: The table cannot hold it. Nothing is added.
+            OSError: The disk is full. Nothing is added.
+        """
+
+
+class TextTable(Table):
+    """A text file of predictions, which is complete after each row that is added.
+
+    Attributes:
+        tail: What stands behind the last row.
+    """
+
     tail: str = ""
     _text: io.StringIO
     _file: BinaryIO
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[Path]:
-        """Open the table in a folder, beside the path that is yielded; it is renamed to that path at the end.
-
-        An error within leaves no file.
-        """
         path = folder / self.file_name
         self._text = io.StringIO(newline="")
         with replacing(path) as beside, beside.open("wb", buffering=0) as self._file:
@@ -68,12 +89,6 @@ class Table(ABC):
             yield path
 
     def add(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
-        """Add the prediction of an image with these pixels.
-
-        Raises:
-            KpnetError: The table cannot hold it. Nothing is added.
-            OSError: The disk is full. Nothing is added.
-        """
         self._write(prediction, source, pixels)
         self._store()
 
@@ -104,11 +119,19 @@ class Table(ABC):
         csv.writer(self._text, lineterminator="\n").writerow(values)
 
 
-class PredictionTable(Table):
-    """`predictions.csv` or `predictions.json`: image, instance, name, x, y, confidence. A CSV has four decimals."""
+class PredictionTable(TextTable):
+    """`predictions.csv` or `predictions.json`: image, instance, name, x, y, confidence. A CSV has four decimals.
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    An image without instances has no row in a CSV; in JSON it is an object with its `image` and an empty list of
+    `instances`.
+
+    Args:
+        as_json: Write JSON.
+        extra: Further columns, of `INSTANCE_COLUMNS`; see `instance_columns`.
+    """
+
+    def __init__(self, as_json: bool, extra: Sequence[str] = ()) -> None:
+        self.as_json, self.extra = as_json, tuple(extra)
         self.file_name, self.tail = ("predictions.json", "\n]\n") if as_json else ("predictions.csv", "")
 
     def _begin(self) -> None:
@@ -116,24 +139,46 @@ class PredictionTable(Table):
         if self.as_json:
             self._text.write("[")
         else:
-            self._row(COLUMNS)
+            self._row([*COLUMNS, *self.extra])
 
     def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
         confidence = prediction.confidence
+        of_instances = instance_values(prediction, self.extra)
         for instance, points in enumerate(prediction.keypoints.tolist()):
             for k, (name, (x, y)) in enumerate(zip(prediction.names, points, strict=True)):
                 sure = math.nan if confidence is None else float(confidence[instance, k])
+                numbers = [x, y, sure, *of_instances[instance]]
                 if self.as_json:
-                    numbers = [number if math.isfinite(number) else None for number in (x, y, sure)]
-                    record = dict(zip(COLUMNS, (prediction.image, instance, name, *numbers), strict=True))
-                    self._text.write(f"{self._separator} {json.dumps(record)}")
-                    self._separator = ",\n"
+                    values = [number if math.isfinite(number) else None for number in numbers]
+                    keys = (*COLUMNS, *self.extra)
+                    self._record(dict(zip(keys, (prediction.image, instance, name, *values), strict=True)))
                 else:
-                    cells = ["" if math.isnan(number) else f"{number:.4f}" for number in (x, y, sure)]
+                    cells = ["" if math.isnan(number) else f"{number:.4f}" for number in numbers]
                     self._row([encodable(prediction.image), instance, encodable(name), *cells])
+        if self.as_json and not len(prediction.keypoints):
+            self._record({"image": prediction.image, "instances": []})
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self._text.write(f"{self._separator} {json.dumps(record)}")
+        self._separator = ",\n"
 
 
-class LabelTable(Table):
+def instance_columns(model: Any) -> tuple[str, ...]:
+    """Return the columns on instances that a model's tables have: none unless it finds instances."""
+    if not model.finds_instances:
+        return ()
+    return INSTANCE_COLUMNS[: 1 if getattr(model, "instance_calibration", None) is None else 2]
+
+
+def instance_values(prediction: Prediction, names: Sequence[str]) -> list[list[float]]:
+    """Return what each instance has in the columns of these names; NaN where it has nothing."""
+    known = {"score": prediction.scores, "expected_oks": prediction.expected_oks}
+    count = len(prediction.keypoints)
+    found = [known[name] if known[name] is not None else np.full(count, np.nan) for name in names]
+    return np.array(found, float).reshape(len(names), count).T.tolist()
+
+
+class LabelTable(TextTable):
     """`labels.csv`, which `data.train` reads: NAME_x, NAME_y, NAME_weight of the model's points, and Image.
 
     Labels that an image came with are kept, weight included and with all their digits. The others are predicted, in

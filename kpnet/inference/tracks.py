@@ -17,6 +17,7 @@ from kpnet import plot
 from kpnet.core.files import replacing
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
+from kpnet.inference.parquet import table_writer
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import TEXT, encodable
@@ -115,17 +116,16 @@ def write_tables(tracks: Tracks, table: Path, deeplabcut: Path) -> None:
 
     Args:
         tracks: The tracks.
-        table: File with a row for each frame and point: frame, time in seconds, instance, name, x, y, confidence, and
-            x_smooth and y_smooth of smoothed tracks.
+        table: CSV or Parquet with a row for each frame and point: frame, time in seconds, instance, name, x, y,
+            confidence, and x_smooth and y_smooth of smoothed tracks.
         deeplabcut: File with a row for each frame under three header rows (scorer, bodyparts, coords), as DeepLabCut
             writes its analyses; x and y are the smoothed ones if there are any.
     """
     import pandas as pd
 
-    with replacing(table) as beside, beside.open("w", **TEXT) as file:
+    with table_writer(table) as add:
         for start in range(0, len(tracks), CHUNK):
-            rows = _long_rows(tracks, slice(start, start + CHUNK))
-            rows.to_csv(file, index=False, header=not start, float_format="%.4f", lineterminator="\n")
+            add(_long_rows(tracks, slice(start, start + CHUNK)))
     with replacing(deeplabcut) as beside, beside.open("w", **TEXT) as file:
         header = csv.writer(file, lineterminator="\n")
         count = 3 * len(tracks.names)

@@ -56,6 +56,7 @@ class Video:
             raise KpnetError(f"{path}: {'not a regular file' if self.path.exists() else 'no such file'}")
         self._end, self._gap, self._damaged, self._read = 0.0, 0.0, 0, False
         self._first = 0.0  # time of the first frame
+        self._sizes: dict[tuple[int, int], int] = {}  # width and height, and the first frame that has them
         with self._opened() as (container, stream):
             self._timed = container.format.name not in UNTIMED
             counted = self._timed or container.format.name == "avi"
@@ -78,13 +79,15 @@ class Video:
             The frame's own timestamp in seconds, 0 for the first frame, and the frame as in `frames`.
         """
         first, last = 0.0, -1 / self.fps
-        self._gap, self._read = 0.0, False
+        self._gap, self._read, self._sizes = 0.0, False, {}
         for index, frame in enumerate(self._decoded()):
             own = frame.time if self._timed else float(index / self._rate)
             own = first + last + 1 / self.fps if own is None else own
             first = self._first = first if index else own
             self._gap, last = max(self._gap, own - first - last), own - first
-            yield last, _upright(frame)
+            upright = _upright(frame)
+            self._sizes.setdefault((upright.shape[1], upright.shape[0]), index)
+            yield last, upright
         self._read = True
 
     def small_frames(self, side: int) -> Iterator[np.ndarray]:
@@ -131,6 +134,14 @@ class Video:
         for decoded in self._decoded(seek):
             if decoded.pts is not None and decoded.pts >= seek:
                 yield decoded.pts, float(decoded.pts * self.time_base) - start, _upright(decoded)
+
+    def sizes_message(self) -> str | None:
+        """Return what to say if the frames that were read have several sizes."""
+        if len(self._sizes) < 2:
+            return None
+        (first, _), *others = self._sizes.items()
+        later = ", ".join(f"{width}x{height} from frame {frame}" for (width, height), frame in others)
+        return f"its frames are {first[0]}x{first[1]}, {later}, and points are in pixels of their own frame"
 
     def missing_frames_message(self, found: int) -> str | None:
         """Return a line if the video, read to its end, ends before its header says, or if some frames are damaged."""

@@ -29,6 +29,7 @@ from kpnet.core.yaml import read_yaml
 from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo, finds_instances
 from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
+from kpnet.models.detectors import Detector
 from kpnet.models.files import load_extra_state
 from kpnet.models.keypoint_model import KeypointModel, size_message
 from kpnet.models.memory import check_model_memory, check_size
@@ -157,12 +158,14 @@ def assemble(
     return model
 
 
-def _build_finder(model: KeypointModel, input_spec: InputSpec | None) -> KeypointModel:
-    """Return the finder of a model of crops: a model of whole images with the head `centers`, without points."""
+def _build_finder(model: KeypointModel, input_spec: InputSpec | None) -> KeypointModel | Detector:
+    """Return the finder of a model of crops: one with the head `centers`, without points, or a ready detector."""
     found = model.config.instances
     assert found is not None
     if model.head.finds_instances:
         raise KpnetError("model.instances: the head centers finds instances itself: leave model.instances out")
+    if found.detector is not None:
+        return Detector(found.detector, found.input_size, False if input_spec else found.pretrained or True)
     name, options = split_spec(found.head, "model.instances.head")
     if not finds_instances({"name": name}):
         raise KpnetError(f'model.instances.head: expected "centers", found "{name}"')
@@ -236,7 +239,7 @@ def _go_on(model: KeypointModel) -> None:
         model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
 
 
-def _take_finder(finder: KeypointModel, path: str | Path) -> bool:
+def _take_finder(finder: KeypointModel | Detector, path: str | Path) -> bool:
     """Load the weights of a trained model's finder if it is like this one; return whether it is."""
     weights = load_weights(weights_file(path))
     state = {name.removeprefix("finder."): value for name, value in weights.items() if name.startswith("finder.")}

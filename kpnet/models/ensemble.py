@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,22 @@ from kpnet.models.folding import fold_batch_norms
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime, average
 
+if TYPE_CHECKING:
+    from kpnet.heads.centers import Detections
+
 Model = KeypointModel | ExportedModel | str | Path  # a model, its folder, or the file that it was exported to
 
 
 class Ensemble(nn.Module):
     """Several models that predict together: the mean of their points, with a covariance that grows where they differ.
 
+    The instances are those that the first model finds, if it finds any.
+
     Args:
         models: Models of the same skeleton, input size, channels, crop and frame window; all calibrated, or none.
 
     Raises:
-        KpnetError: There is no model, or the models differ in one of these.
+        KpnetError: There is no model, the models differ in one of these, or the head of one finds instances itself.
 
     Example:
         ```python
@@ -56,8 +61,35 @@ class Ensemble(nn.Module):
             raise KpnetError(
                 "some models of the ensemble are calibrated and some are not: calibrate all of them or none"
             )
+        for model in models:
+            if model.finds_instances and model.finder is None:
+                raise KpnetError(
+                    'an ensemble averages the points of one instance, which models with the head "centers" find each '
+                    "for itself: predict with one of them, or train with model.instances=true"
+                )
         self.models = nn.ModuleList(models)
         self.config, self.skeleton, self.frame_window = first.config, first.skeleton, first.frame_window
+
+    @property
+    def finds_instances(self) -> bool:
+        """Whether the first model finds the instances of whole images."""
+        return bool(self.models[0].finds_instances)
+
+    @property
+    def finder(self) -> Any:
+        """The first model's network that finds them, or None."""
+        return self.models[0].finder
+
+    @property
+    def instance_calibration(self) -> Any:
+        """The first model's calibration of the instances' scores, or None."""
+        return getattr(self.models[0], "instance_calibration", None)
+
+    def find(
+        self, images: Tensor, threshold: float | None = None, max_instances: int | None = None
+    ) -> list[Detections]:
+        """Find the instances of whole images with the first model; see `KeypointModel.find`."""
+        return self.models[0].find(images, threshold, max_instances)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the mean of the models' keypoints.

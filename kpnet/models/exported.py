@@ -114,12 +114,16 @@ class ExportedModel(nn.Module):
         config: The config of the model that was exported.
         skeleton: Names of the keypoints.
         frame_window: Frames before and after the predicted one that the head looks at.
+        finds_instances: False: the file has the model of one instance, and no finder.
+        finder: None.
 
     Raises:
         KpnetError: The file cannot be read, kpnet did not write it or another version did, or onnxruntime is missing.
     """
 
     place: Tensor
+    finds_instances: bool = False
+    finder: None = None
 
     def __init__(self, source: str | Path | bytes, name: str = "the exported model") -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def fold_batch_norms(model: KeypointModel) -> KeypointModel:
     if not any(_is_norm(module) for module in model.modules()):
         return model
     folded = copy.deepcopy(model).eval()
-    if folded.finder is not None:
+    if isinstance(folded.finder, KeypointModel):
         folded.finder = fold_batch_norms(folded.finder)
     size = (1, model.config.in_channels, *model.config.input_size)
     image = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(model.mean.device)

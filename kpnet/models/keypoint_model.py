@@ -25,10 +25,11 @@ from kpnet.models.files import write_model
 from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
 from kpnet.models.normalization import register_statistics
-from kpnet.models.test_time import TestTime, infer_views
+from kpnet.models.test_time import TestTime, infer_views, read_views
 
 if TYPE_CHECKING:
     from kpnet.heads.centers import CentersHead, Detections
+    from kpnet.models.detectors import Detector
 
 
 class KeypointModel(nn.Module):
@@ -68,7 +69,7 @@ class KeypointModel(nn.Module):
         head: Head,
         config: ModelConfig,
         skeleton: Skeleton,
-        finder: KeypointModel | None = None,
+        finder: KeypointModel | Detector | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -169,17 +170,26 @@ class KeypointModel(nn.Module):
                 "find: this model sees one instance in each image: train with model.instances=true, or with the head "
                 "centers"
             )
-        model = evaluation_copy(self)
+        images, model = _batch(images), evaluation_copy(self)
         head = cast("CentersHead", model.head)
-        return head.find(head(model.features(images)), threshold, max_instances)
+        found = head.find(head(model.features(images)), threshold, max_instances)
+        calibration = self.calibration_for(None)
+        if calibration is not None:
+            for each in found:
+                if each.keypoints is not None:
+                    raw = Keypoints(each.keypoints, each.confidence, each.covariance)
+                    points = calibration(raw, (images.shape[-2], images.shape[-1]))
+                    each.confidence, each.covariance = points.confidence, points.covariance
+        return found
 
     @torch.no_grad()
-    def read(self, images: Tensor, boxes: Tensor) -> Keypoints:
+    def read(self, images: Tensor, boxes: Tensor, test_time: TestTime | None = None) -> Keypoints:
         """Predict the points of known instances of whole images, for a model with the head `centers`.
 
         Args:
             images: Images (B, C, H, W), float in [0, 1].
             boxes: Boxes (B, M, 4), edges x0, y0, x1, y1 in [-1, 1]; rows of NaN are left out.
+            test_time: Average over mirrored, scaled and shifted views, as in `infer`.
 
         Returns:
             Keypoints (N, K, 2) of the N boxes that are not NaN, in their order.
@@ -187,16 +197,26 @@ class KeypointModel(nn.Module):
         Raises:
             KpnetError: The images do not fit the model.
         """
-        model = evaluation_copy(self)
-        head = cast("CentersHead", model.head)
-        found = head.read(head(model.features(images)), boxes)
-        given = boxes.isfinite().all(-1)
-        kept = Keypoints(
-            *(None if each is None else each[given] for each in (found.keypoints, found.confidence, found.covariance))  # type: ignore[arg-type]
-        )
-        if self.calibration is None:
-            return kept
-        return self.calibration(kept, (images.shape[-2], images.shape[-1]))
+        images, model = _batch(images), evaluation_copy(self)
+        head, given = cast("CentersHead", model.head), boxes.isfinite().all(-1)
+
+        def read_once(images: Tensor, boxes: Tensor) -> Keypoints:
+            found = head.read(head(model.features(images)), boxes)
+            values = (found.keypoints, found.confidence, found.covariance)
+            return Keypoints(*(None if each is None else each[given] for each in values))  # type: ignore[arg-type]
+
+        if test_time is None:
+            kept = read_once(images, boxes)
+        else:
+            kept = read_views(read_once, images, boxes, self.skeleton, test_time)
+        calibration = self.calibration_for(test_time)
+        return kept if calibration is None else calibration(kept, (images.shape[-2], images.shape[-1]))
+
+    def calibration_for(self, test_time: TestTime | None) -> Calibration | None:
+        """Return the calibration if there is one and it holds for these test-time views; None: for the image alone."""
+        if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
+            return None
+        return self.calibration
 
     def output(self, images: Tensor) -> HeadOutput:
         """Compute the head's output: the coordinates and what its loss needs.
@@ -294,7 +314,7 @@ class KeypointModel(nn.Module):
             weight = weight if each is None else weight * each
         output = self.output(batch["image"]) if output is None else output
         terms = pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
-        if self.finder is None or "scene" not in batch:
+        if not isinstance(self.finder, KeypointModel) or "scene" not in batch:
             return terms
         return terms.beside(self.finder.loss_terms(batch["scene"]), "find_")
 
@@ -328,9 +348,8 @@ class KeypointModel(nn.Module):
             predicted = model._predict(images)
         else:
             predicted = infer_views(model._predict, images, self.skeleton, test_time)
-        if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
-            return predicted
-        return self.calibration(predicted, (images.shape[-2], images.shape[-1]))
+        calibration = self.calibration_for(test_time)
+        return predicted if calibration is None else calibration(predicted, (images.shape[-2], images.shape[-1]))
 
     def _predict(self, images: Tensor) -> Keypoints:
         predicted = self.head.infer(self.output(images))
@@ -409,8 +428,8 @@ class KeypointModel(nn.Module):
         # Seven digits are the precision of float32: 0.485 rather than 0.48500001430511475.
         mean, std = ([float(f"{v:.7g}") for v in each.flatten().tolist()] for each in (self.mean, self.std))
         input_spec = InputSpec(channels=self.backbone.in_channels, mean=mean, std=std)
-        values = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
-        if self.finder is not None:
+        values: dict[str, Any] = {"model": self.config.model_dump(mode="json"), "skeleton": self.skeleton.to_dict()}
+        if isinstance(self.finder, KeypointModel):  # not a detector, whose channels are known
             values["finder_channels"] = self.finder.backbone.in_channels
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)

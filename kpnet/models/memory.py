@@ -89,7 +89,7 @@ def check_training_memory(model: KeypointModel, batch_size: int) -> None:
         KpnetError: The outputs of the backbone's layers take more than twice what there is.
     """
     maps = _map_bytes(model.backbone, (model.config.in_channels, *model.config.input_size))
-    if model.finder is not None:
+    if isinstance(model.finder, KeypointModel):
         maps += _map_bytes(model.finder.backbone, (model.finder.config.in_channels, *model.finder.config.input_size))
     need, limit = batch_size * sum(maps), available_memory()
     if need > 2 * limit:  # an output that a later layer overwrites is counted twice

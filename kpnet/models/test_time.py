@@ -93,6 +93,13 @@ class View:
             images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         return images.flip(-1) if self.flip else images
 
+    def apply_to_boxes(self, boxes: Tensor, images: Tensor) -> Tensor:
+        """Return boxes (..., 4) of images, edges x0, y0, x1, y1 in [-1, 1], in this view of the images."""
+        corners = boxes.unflatten(-1, (2, 2)) * self.scale + self._shift(images).to(boxes)
+        x, y = corners.unbind(-1)
+        x = -x.flip(-1) if self.flip else x
+        return torch.stack([x, y], -1).flatten(-2)
+
     def invert(self, predicted: Keypoints, images: Tensor, permutation: list[int]) -> Keypoints:
         """Map the prediction for this view of images back to the images.
 
@@ -135,15 +142,50 @@ def infer_views(
     Raises:
         KpnetError: The skeleton cannot be mirrored, or the shift is half of the image or more.
     """
-    permutation = skeleton.flip_permutation
+    permutation = _check_views(images, skeleton, settings)
+    predictions = [view.invert(infer(view.apply(images)), images, permutation) for view in settings.views()]
+    return average(predictions, (images.shape[-2], images.shape[-1]))
+
+
+def read_views(
+    read: Callable[[Tensor, Tensor], Keypoints],
+    images: Tensor,
+    boxes: Tensor,
+    skeleton: Skeleton,
+    settings: TestTime,
+) -> Keypoints:
+    """Predict the points of known instances in all views of images, and average the predictions.
+
+    Args:
+        read: From images and boxes to a prediction, of as many instances in each view.
+        images: Images (B, C, H, W).
+        boxes: Boxes (B, M, 4) of their instances, edges x0, y0, x1, y1 in [-1, 1].
+        skeleton: As in `infer_views`.
+        settings: The views.
+
+    Returns:
+        The mean prediction, as of `infer_views`.
+
+    Raises:
+        KpnetError: As in `infer_views`.
+    """
+    permutation = _check_views(images, skeleton, settings)
+    predictions = [
+        view.invert(read(view.apply(images), view.apply_to_boxes(boxes, images)), images, permutation)
+        for view in settings.views()
+    ]
+    return average(predictions, (images.shape[-2], images.shape[-1]))
+
+
+def _check_views(images: Tensor, skeleton: Skeleton, settings: TestTime) -> list[int]:
+    """Return the keypoints' mirror images, or raise KpnetError where the views cannot be made."""
     if settings.flip and not skeleton.can_mirror:
         what = f'"{skeleton.unpaired_sides[0]}" is in no left/right pair' if skeleton.unpaired_sides else "no pairs"
         raise KpnetError(f"flip test: the skeleton cannot be mirrored ({what}): give it `pairs`")
     height, width = images.shape[-2:]
     if settings.shift >= min(height, width) / 2:
         raise KpnetError(f"test time: shift: {settings.shift:g} pixels move half of a {height}x{width} image out of it")
-    predictions = [view.invert(infer(view.apply(images)), images, permutation) for view in settings.views()]
-    return average(predictions, (height, width))
+    return skeleton.flip_permutation
 
 
 def average(predictions: list[Keypoints], size: Size) -> Keypoints:

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from kpnet.plot.figure import Figure, draw_mosaic, save_figure
     from kpnet.plot.gradients import draw_gradients, input_gradients
     from kpnet.plot.network import NothingToDraw, draw_features, draw_filters, draw_heatmaps, draw_uncertainty
-    from kpnet.plot.points import draw_points, draw_predictions, show_keypoint_predictions
+    from kpnet.plot.points import (
+        draw_instances,
+        draw_points,
+        draw_predictions,
+        instance_colour,
+        show_keypoint_predictions,
+    )
     from kpnet.plot.tracks import draw_tracks
 
 _HOME = {
@@ -26,6 +32,7 @@ _HOME = {
     "draw_filters": "network",
     "draw_gradients": "gradients",
     "draw_heatmaps": "network",
+    "draw_instances": "points",
     "draw_lr_curve": "curves",
     "draw_mosaic": "figure",
     "draw_points": "points",
@@ -34,6 +41,7 @@ _HOME = {
     "draw_tracks": "tracks",
     "draw_uncertainty": "network",
     "input_gradients": "gradients",
+    "instance_colour": "points",
     "save_figure": "figure",
     "show_keypoint_predictions": "points",
 }
@@ -47,6 +55,7 @@ __all__ = [
     "draw_filters",
     "draw_gradients",
     "draw_heatmaps",
+    "draw_instances",
     "draw_lr_curve",
     "draw_mosaic",
     "draw_points",
@@ -55,6 +64,7 @@ __all__ = [
     "draw_tracks",
     "draw_uncertainty",
     "input_gradients",
+    "instance_colour",
     "save_figure",
     "show_keypoint_predictions",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from kpnet.core.runtime import evaluation_mode
 from kpnet.plot.figure import Figure
 
 TRUTH, PREDICTION = "#18e05a", "#ff2b2b"
+LINE = (255, 225, 90)  # of the edges of one instance
 SMALL = 256  # a smaller image is enlarged before points are drawn on it
 
 
@@ -138,25 +140,109 @@ def draw_points(
         plot.draw_points(image, prediction.keypoints[0], prediction.confidence[0], model.skeleton.edge_indices)
         ```
     """
-    height, width = image.shape[:2]
-    factor = math.ceil(1.5 * SMALL / max(height, width)) if max(height, width) < SMALL else 1
+    canvas, factor = _canvas(image)
+    points = (np.asarray(xy, np.float64) + 0.5) * factor - 0.5
+    _draw_lines(canvas, points, edges, LINE)
+    for k in np.flatnonzero(_drawable(canvas, points)):
+        value = 0.0 if confidence is None else float(confidence[k])
+        _draw_dot(canvas, points[k], _confidence_colour(value), (20, 20, 20))
+    return canvas
+
+
+def draw_instances(
+    image: np.ndarray,
+    xy: np.ndarray,
+    confidence: np.ndarray | None = None,
+    edges: Sequence[tuple[int, int]] = (),
+    boxes: np.ndarray | None = None,
+    ids: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw the points of several instances into a copy of an image, each instance in a colour of its own.
+
+    The colour is that of the edges, the box, and the rings of the dots, which are filled from red (confidence 0) to
+    green (confidence 1). A small image is enlarged, as by `draw_points`.
+
+    Args:
+        image: Image (H, W) or RGB (H, W, 3), uint8.
+        xy: Points (N, K, 2) in pixels of the image. Those that are not finite are not drawn.
+        confidence: Confidence of each point (N, K) in [0, 1]. None: dots are filled with the instance's colour.
+        edges: Pairs of indices of points to connect.
+        boxes: Boxes (N, 4), edges x0, y0, x1, y1 in pixels of the image. None: no boxes.
+        ids: Numbers that choose the colours, such as identities over a video. None: 0, 1, 2, …
+        labels: Texts at the instances' upper left. None: no texts.
+
+    Returns:
+        RGB image, uint8.
+
+    Example:
+        ```python
+        prediction = predictor("photo.jpg")
+        plot.draw_instances(image, prediction.keypoints, prediction.confidence, boxes=prediction.boxes)
+        ```
+    """
+    canvas, factor = _canvas(image)
+    unit = max(canvas.shape[:2]) / 400
+    for n, own in enumerate((np.asarray(xy, np.float64) + 0.5) * factor - 0.5):
+        colour = instance_colour(n if ids is None else ids[n])
+        drawn = _drawable(canvas, own)
+        corners = own[drawn] if boxes is None else (np.reshape(boxes[n], (2, 2)) + 0.5) * factor - 0.5
+        if boxes is not None and _drawable(canvas, corners).all():
+            ends = (_fixed(corners[0]), _fixed(corners[1]))
+            cv2.rectangle(canvas, *ends, colour, max(1, round(unit)), cv2.LINE_AA, _SHIFT)
+        _draw_lines(canvas, own, edges, colour)
+        for k in np.flatnonzero(drawn):
+            inner = colour if confidence is None else _confidence_colour(float(confidence[n, k]))
+            _draw_dot(canvas, own[k], inner, (20, 20, 20) if confidence is None else colour)
+        if labels is not None and len(corners) and np.isfinite(corners).all():
+            x, y = corners.min(0)
+            place = (round(max(0.0, x)), round(max(10 * unit, y - 4 * unit)))
+            cv2.putText(canvas, labels[n], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * unit, colour, max(1, round(unit)))
+    return canvas
+
+
+def instance_colour(number: int) -> tuple[int, int, int]:
+    """Return the RGB colour of an instance or an identity; those of neighbouring numbers are far apart."""
+    hue = (0.58 + number * (math.sqrt(5) - 1) / 2) % 1  # steps of the golden ratio
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _canvas(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return a copy of an image as RGB, and the factor by which it was enlarged."""
+    side = max(image.shape[:2])
+    factor = math.ceil(1.5 * SMALL / side) if side < SMALL else 1
     canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 or image.shape[2] == 1 else image.copy()
     if factor > 1:
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    points = (np.asarray(xy, np.float64) + 0.5) * factor - 0.5
-    # Not NaN, nor so far outside that fixed-point coordinates overflow.
-    drawn = (np.abs(points) < 10 * max(canvas.shape)).all(-1)
-    unit = max(canvas.shape[:2]) / 400
+    return canvas, factor
+
+
+def _drawable(canvas: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return which points are neither NaN nor so far outside that fixed-point coordinates overflow."""
+    drawn: np.ndarray = (np.abs(points) < 10 * max(canvas.shape)).all(-1)
+    return drawn
+
+
+def _draw_lines(
+    canvas: np.ndarray, points: np.ndarray, edges: Sequence[tuple[int, int]], colour: tuple[int, int, int]
+) -> None:
+    drawn, width = _drawable(canvas, points), max(1, round(max(canvas.shape[:2]) / 400))
     for a, b in edges:
         if drawn[a] and drawn[b]:
-            ends = (_fixed(points[a]), _fixed(points[b]))
-            cv2.line(canvas, *ends, (255, 225, 90), max(1, round(unit)), cv2.LINE_AA, _SHIFT)
-    for k in np.flatnonzero(drawn):
-        value = 0.0 if confidence is None else float(np.clip(np.nan_to_num(confidence[k]), 0, 1))
-        colour = (round(255 * min(1, 2 - 2 * value)), round(230 * min(1, 2 * value)), 40)
-        for radius, paint in ((4.4 * unit, (20, 20, 20)), (3.2 * unit, colour)):
-            cv2.circle(canvas, _fixed(points[k]), round(radius * 2**_SHIFT), paint, -1, cv2.LINE_AA, _SHIFT)
-    return canvas
+            cv2.line(canvas, _fixed(points[a]), _fixed(points[b]), colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_dot(canvas: np.ndarray, point: np.ndarray, colour: tuple[int, int, int], ring: tuple[int, int, int]) -> None:
+    unit = max(canvas.shape[:2]) / 400
+    for radius, paint in ((4.4 * unit, ring), (3.2 * unit, colour)):
+        cv2.circle(canvas, _fixed(point), round(radius * 2**_SHIFT), paint, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _confidence_colour(confidence: float) -> tuple[int, int, int]:
+    """Return a colour from red (0, or NaN) to green (1)."""
+    value = float(np.clip(np.nan_to_num(confidence), 0, 1))
+    return round(255 * min(1, 2 - 2 * value)), round(230 * min(1, 2 * value)), 40
 
 
 _SHIFT = 6  # cv2 draws at a precision of 1 / 2^6 pixels

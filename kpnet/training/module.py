@@ -66,7 +66,9 @@ class KeypointModule(pl.LightningModule):
         self.model = model
         self.config = config
         terms = _count_terms(model)
-        self.train_loss = LossMean(terms + (0 if model.finder is None else _count_terms(model.finder)))
+        self.train_loss = LossMean(
+            terms + (_count_terms(model.finder) if isinstance(model.finder, KeypointModel) else 0)
+        )
         self.val_loss = LossMean(terms)
         self.augment = augment
         self._compiled: Callable[..., Any] | None = None

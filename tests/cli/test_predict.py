@@ -18,6 +18,7 @@ from support.recipes import loader
 
 from kpnet import load_model
 from kpnet.config.loading import config_text, list_configs
+from kpnet.inference.video import write_video
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 
@@ -182,3 +183,65 @@ def test_options_of_the_other_engine_are_refused(
     monkeypatch.setitem(sys.modules, "ray", None)
     kpnet("predict", trained, pictures, "--engine", "ray", *out).refused('pip install "kpnet[ray]"')
     assert not (tmp_path / "out").exists()
+
+
+# Instances
+
+
+@pytest.fixture
+def finds(tmp_path: Path) -> Path:
+    """A saved model that finds instances in any image, as its weights are random."""
+    from kpnet import build_model
+
+    torch.manual_seed(0)
+    small = {"name": "conv_sandwich", "channels": [4, 8]}
+    finder = {"backbone": small, "head": {"name": "centers", "overlap": 1.0}, "input_size": 32}
+    model = build_model(
+        backbone=small, head={"name": "heatmap", "stride": 2}, input_size=32, num_keypoints=2, instances=finder
+    )
+    model.save(tmp_path / "finds")
+    return tmp_path / "finds"
+
+
+def test_every_instance_is_in_the_table(kpnet: Run, finds: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "b.png").unlink()
+    done = kpnet("predict", finds, "pictures", "--max-instances", 2, "--score-threshold", 0, "--draw")
+    assert done.code == 0, done
+    assert done.err == ""
+    table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
+    assert list(table) == ["image", "instance", "name", "x", "y", "confidence", "score"]
+    assert table.groupby("image").instance.nunique().tolist() == [2, 2, 2]
+    assert table.groupby("image").score.apply(lambda scores: scores.is_monotonic_decreasing).all()
+    assert (tmp_path / "predictions" / "more" / "d.png").exists()
+    done = kpnet("predict", finds, "pictures", "--score-threshold", 1, "--json", "--out", "none")
+    assert done.out.startswith("3 image(s), 3 without an instance: none/predictions.json")
+    assert [each["instances"] for each in json.loads((tmp_path / "none" / "predictions.json").read_text())] == [[]] * 3
+
+
+def test_a_table_in_parquet(kpnet: Run, finds: Path, trained: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "b.png").unlink()
+    some = ("--max-instances", 3, "--score-threshold", 0)
+    done = kpnet("predict", finds, "pictures", *some, "--out", "found/all.parquet")
+    assert done.out.startswith("3 image(s): found/all.parquet"), done
+    kpnet("predict", finds, "pictures", *some)
+    table, same = pd.read_parquet("found/all.parquet"), pd.read_csv("predictions/predictions.csv", dtype={"name": str})
+    pd.testing.assert_frame_equal(table, same, atol=1e-4, check_dtype=False, check_categorical=False)
+    with write_video(tmp_path / "clip.mp4", 10.0) as add:
+        for _ in range(3):
+            add(np.zeros((32, 48, 3), np.uint8))
+    done = kpnet("predict", trained, "clip.mp4", "--no-draw", "--out", "found/clip.parquet")
+    assert done.code == 0, done
+    assert pd.read_parquet("found/clip.parquet").frame.tolist() == [frame for frame in range(3) for _ in range(3)]
+    assert not list((tmp_path / "found").glob("*_tracks.csv"))
+    kpnet("predict", trained, "clip.mp4", "pictures", "--out", "x.parquet").refused("x.parquet", "images and 1 video")
+    kpnet("predict", trained, "pictures", "--json", "--out", "x.parquet").refused("x.parquet", "--json")
+
+
+def test_options_of_instances_are_refused_for_a_model_of_one(kpnet: Run, trained: Path, pictures: Path) -> None:
+    for option, value in (("--max-instances", 2), ("--score-threshold", 0.5)):
+        kpnet("predict", trained, "pictures", option, value).refused("finds no instances")
+    for option, value in (("--max-instances", 0), ("--score-threshold", 2)):
+        done = kpnet("predict", trained, "pictures", option, value)
+        assert done.code == 2
+        assert option in done.err
+        assert done.err.count("\n") == 1

@@ -30,7 +30,7 @@ class Sizes:
     batch_size = 2
 
     def __init__(self) -> None:
-        self.model: Any = type("Model", (), {"config": CONFIG, "frame_window": (0, 0)})
+        self.model: Any = type("Model", (), {"config": CONFIG, "frame_window": (0, 0), "finds_instances": False})
 
     def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
         for name, pixels, boxes in images:
@@ -71,7 +71,7 @@ def test_each_input_is_in_one_shard_and_bad_ones_are_in_a_file(photos: Path, tmp
     predict(out, 2, 0)
     assert shards.missing(out, 3) == [1]
     predict(out, 1)
-    assert shards.write_failures(out, 3) == (6, 1)
+    assert shards.write_failures(out, 3) == (6, 1, 0)
     table = pq.read_table(out / "predictions").to_pandas()
     assert list(table.columns) == ["image", "frame", "time", "instance", "name", "x", "y", "confidence"]
     assert sorted(Path(name).name for name in table[table["name"] == "a"]["image"]) == [
@@ -134,7 +134,7 @@ def test_boxes_exif_and_stated_sizes_reach_the_worker(photos: Path, tmp_path: Pa
     ]
     Image.new("RGB", (30, 20)).save(photos / "1.png")
     predict(out, 0)
-    assert shards.write_failures(out, 1) == (1, 1)
+    assert shards.write_failures(out, 1) == (1, 1, 0)
     assert pq.read_table(out / "predictions").to_pydict()["instance"] == [0, 0, 1, 1]
     assert "labels.json says 11x9" in (out / "failed.csv").read_text()
 
@@ -147,7 +147,7 @@ def test_a_video_is_predicted_in_chunks(tmp_path: Path, monkeypatch: pytest.Monk
     out = tmp_path / "out"
     assert prepare(out, videos=(tmp_path / "a.mp4",)) == 3
     predict(out, 0, 1, 2)
-    assert shards.write_failures(out, 3) == (3, 0)
+    assert shards.write_failures(out, 3) == (3, 0, 0)
     assert not (out / "failed.csv").exists()
     table = pq.read_table(out / "predictions").to_pandas()
     assert table["frame"].tolist() == np.repeat(np.arange(10), 2).tolist()
@@ -189,3 +189,28 @@ def test_a_shard_is_there_whole_or_not_at_all(photos: Path, tmp_path: Path, monk
     left.write_bytes(b"of a killed worker")
     prepare(out, photos)
     assert not left.exists()
+
+
+def test_every_instance_has_its_score_and_images_without_one_are_counted(photos: Path, tmp_path: Path) -> None:
+    class Finds(Sizes):
+        def __init__(self) -> None:
+            self.model: Any = type("Model", (), {"config": CONFIG, "frame_window": (0, 0), "finds_instances": True})
+
+        def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
+            for name, pixels, _ in images:
+                count = pixels.shape[1] % 3
+                scores = np.linspace(1, 0.5, count)
+                yield Prediction(name, ("a", "b"), np.zeros((count, 2, 2)), None, None, scores=scores)
+
+    out = tmp_path / "out"
+    prepare(out, photos, size=10)
+    shards.predict_shard(Finds(), out, 0)  # type: ignore[arg-type]
+    table = pq.read_table(shards.shard_file(out, 0)).to_pydict()
+    found = {
+        (Path(image).stem, row): score
+        for image, row, score in zip(table["image"], table["instance"], table["score"], strict=True)
+    }
+    # Widths 10, 11, 12, 13, (14,) 15 and 16.
+    assert found == {("0", 0): 1, ("1", 0): 1, ("1", 1): 0.5, ("3", 0): 1, ("6", 0): 1}
+    assert len(table["x"]) == 10
+    assert shards.write_failures(out, 1) == (6, 1, 2)

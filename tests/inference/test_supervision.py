@@ -31,6 +31,20 @@ def test_there_and_back() -> None:
     assert np.allclose(Prediction.from_supervision(made[1:]).keypoints, XY[1:])
 
 
+def test_scores_and_boxes_of_instances() -> None:
+    pytest.importorskip("supervision", reason="supervision is not installed")
+    scores, boxes = np.array([0.9, 0.25]), np.array([[0.0, 1, 80, 50], [0, 0, 9, 9]])
+    first = Prediction("a", tuple("abc"), XY, None, None, scores=scores, boxes=boxes, expected_oks=scores / 2)
+    made = first.to_supervision()
+    assert made.as_detections().confidence.tolist() == [np.float32(0.9), 0.25]
+    assert made[1:].data["xyxy"].tolist() == [[0, 0, 9, 9]]
+    second = Prediction.from_supervision(made)
+    assert second.scores == pytest.approx(scores)
+    assert np.array_equal(second.boxes, boxes)  # type: ignore[arg-type]
+    assert np.array_equal(second.expected_oks, scores / 2)  # type: ignore[arg-type]
+    assert Prediction.from_supervision(Prediction("", ("a",), XY[:, :1], None, None).to_supervision()).scores is None
+
+
 def test_a_drawn_point_is_where_the_prediction_is() -> None:
     sv: Any = pytest.importorskip("supervision", reason="supervision is not installed")
     made = Prediction("", ("a",), np.array([[[20.0, 12.0]]]), None, None).to_supervision()

@@ -76,6 +76,35 @@ def test_the_same_rows_in_json(tmp_path: Path) -> None:
     assert len(found) == 6
 
 
+def found(name: str, *scores: float) -> Prediction:
+    """Instances that were found: of number n, the points are n and n + 0.5."""
+    points = np.arange(len(scores))[:, None, None] + np.array([[[0, 0], [0.5, 0.5]]])
+    return Prediction(name, NAMES, points, np.ones((len(scores), 2)), None, scores=np.array(scores, float))
+
+
+FOUND = (
+    (found("two", 0.9, 0.4), *given("two", GREY)),
+    (found("none"), *given("none", GREY)),
+    (predicted("boxes", [[[1, 2], [3, 4]]]), *given("boxes", GREY)),  # nobody looked for it
+)
+
+
+def test_found_instances_have_a_score_and_an_image_without_one_is_there_in_json(tmp_path: Path) -> None:
+    table = rows(written(PredictionTable(False, ["score"]), tmp_path, *FOUND))
+    assert [(row["image"], row["instance"], row["x"], row["score"]) for row in table] == [
+        *[("two", "0", "0.0000", "0.9000"), ("two", "0", "0.5000", "0.9000")],
+        *[("two", "1", "1.0000", "0.4000"), ("two", "1", "1.5000", "0.4000")],
+        *[("boxes", "0", "1.0000", ""), ("boxes", "0", "3.0000", "")],
+    ]
+    objects = json.loads(written(PredictionTable(True, ["score", "expected_oks"]), tmp_path, *FOUND).read_text())
+    assert objects[4] == {"image": "none", "instances": []}
+    assert objects[1] == {
+        **{"image": "two", "instance": 0, "name": "b", "x": 0.5, "y": 0.5},
+        **{"confidence": 1.0, "score": 0.9, "expected_oks": None},
+    }
+    assert [each.get("score") for each in objects] == [0.9, 0.9, 0.4, 0.4, None, None, None]
+
+
 def test_labels_stay_and_the_rest_is_predicted(tmp_path: Path) -> None:
     table = LabelTable(NAMES, 1)
     labels = {"b": [1.123456789, 2.5, 0.75], "another": [0.0, 0.0, 1.0]}

@@ -500,6 +500,32 @@ def test_a_temporal_model_is_trained_evaluated_and_follows_a_video(kpnet: Run, t
     assert kpnet("predict", run, "still.png").code == 0
 
 
+def test_a_video_whose_size_changes_is_predicted_frame_by_frame(kpnet: Run, seeing: Path, tmp_path: Path) -> None:
+    """Two streams of H.264 behind each other are one, whose second half has other headers."""
+    data = b""
+    places = [((30.0, 20.0), (48, 64)), ((70.0, 50.0), (96, 128))]
+    for place, size in places:
+        with av.open(str(tmp_path / "part.h264"), "w", format="h264") as container:
+            stream: Any = container.add_stream("libx264", rate=10, options={"crf": "1", "bf": "0"})
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            for _ in range(3):
+                y, x = np.mgrid[: size[0], : size[1]]
+                dot = 220 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / 8)
+                image = np.repeat(dot.astype(np.uint8)[..., None], 3, axis=2)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+        data += (tmp_path / "part.h264").read_bytes()
+    (tmp_path / "clip.h264").write_bytes(data)
+    done = kpnet("predict", seeing, "clip.h264")
+    assert done.code == 0, done
+    assert "6 frame(s); its frames are 64x48, 128x96 from frame 3, and points are in pixels of their own" in done.out
+    table = pd.read_csv(tmp_path / "predictions" / "clip_tracks.csv")
+    found = table[table.name == NAMES[0]][["x", "y"]].to_numpy()
+    expected = np.repeat([place for place, _ in places], 3, axis=0)
+    assert np.abs(found - expected).max() < 1
+    assert [frame.shape[:2] for frame in Video(tmp_path / "predictions" / "clip_annotated.mp4").frames()] == [SIZE] * 6
+
+
 def test_small_frames_are_the_frames_in_grey(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with write_video(tmp_path / "a.mp4", 25.0) as add:

@@ -85,6 +85,32 @@ def test_confidence_colours_and_edges_join() -> None:
     assert not picture[100, 200].any()
 
 
+def test_each_instance_has_its_colour() -> None:
+    image = np.zeros((300, 300), np.uint8)
+    xy = np.array([[[50.0, 50], [150, 50]], [[50, 200], [150, 200]], [[np.nan, 5], [np.nan, 5]]])
+    boxes = np.array([[20.0, 20, 180, 80], [20, 170, 180, 230], [250, 250, 280, 280]])
+    drawn = plot.draw_instances(image, xy, None, [(0, 1)], boxes, ids=[7, 3, 4])
+    for n, (corner, number) in enumerate(zip(((20, 50), (20, 200), (250, 265)), (7, 3, 4), strict=True)):
+        colour = np.array(plot.instance_colour(number))
+        assert np.abs(drawn[corner[1], corner[0]] - colour).max() < 60  # the box's left edge
+        if n < 2:
+            for x, y in (*xy[n], xy[n].mean(0)):
+                assert np.abs(drawn[int(y), int(x)] - colour).max() < 60
+    assert not drawn[120, 240].any()
+    sure = plot.draw_instances(image, xy, np.array([[0, 1], [1, 0], [0, 0]]), ids=[7, 3, 4])
+    assert sure[50, 50].tolist() == sure[200, 150].tolist() == [255, 0, 40]
+    assert sure[50, 150, 1] > 200 > sure[50, 150, 0]
+    assert plot.draw_instances(image, xy[:0]).max() == 0
+    labelled = plot.draw_instances(image, xy, labels=["1", "2", "3"])
+    assert labelled.astype(int).sum() > plot.draw_instances(image, xy).astype(int).sum()
+
+
+def test_colours_of_neighbouring_instances_differ() -> None:
+    colours = np.array([plot.instance_colour(number) for number in range(20)], float)
+    apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    assert min(apart[i, j] for i in range(20) for j in range(max(0, i - 4), i)) > 100
+
+
 def blob(x: float, y: float, size: tuple[int, int] = (64, 96)) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
     return torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)[None]
