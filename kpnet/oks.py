@@ -20,7 +20,7 @@ LOW, HIGH = AREAS.repeat(len(THRESHOLDS), axis=0).T[..., None]
 RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 20  # per image, those of the highest scores
 UNKNOWN_SIGMA = 0.05
-"""The sigma of every point of a skeleton without any; in COCO, it lies between those of ears and wrists."""
+"""The sigma of every point of a skeleton without any: between those of COCO's wrists and elbows and its eyes."""
 
 
 class _Image(NamedTuple):
@@ -158,6 +158,7 @@ def oks_ap(
     area: Sequence[Any],
     sigmas: Sequence[float] | Tensor,
     boxes: Sequence[Any] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> dict[str, float]:
     """Compute COCO's average precision and recall over the object keypoint similarity.
 
@@ -173,6 +174,7 @@ def oks_ap(
         area: Areas (G,) of the instances, in square pixels.
         sigmas: Constants (K,) of the keypoints.
         boxes: Boxes (G, 4) of the instances as x0, y0, x1, y1.
+        max_detections: Detections of each image that count, those of the highest scores.
 
     Returns:
         AP and AR, means over the thresholds 0.50:0.05:0.95; AP50, AP75, AR50 and AR75, at one threshold; APM, APL, ARM
@@ -183,7 +185,7 @@ def oks_ap(
     """
     sigma = torch.as_tensor(sigmas, dtype=torch.float64)
     given = zip(predicted, scores, target, visible, area, *([] if boxes is None else [boxes]), strict=True)
-    images = [_match(_read(index, image, len(sigma)), sigma) for index, image in enumerate(given)]
+    images = [_match(_read(index, image, len(sigma), max_detections), sigma) for index, image in enumerate(given)]
     none = np.zeros((len(LIMITS), 0), bool)
     score, hit, ignored, wanted = zip((np.zeros(0), none, none, np.zeros(len(LIMITS))), *images, strict=True)
     order = np.argsort(-np.concatenate(score), kind="stable")
@@ -198,7 +200,7 @@ def oks_ap(
     return {name: float(value) for name, value in measures.items()}
 
 
-def _read(index: int, given: tuple[Any, ...], points: int) -> _Image:
+def _read(index: int, given: tuple[Any, ...], points: int, limit: int) -> _Image:
     """Return one entry of each argument, checked, with the detections of the highest scores first."""
     predicted, scores, target, visible, area, *boxes = (
         # A copy: torch takes no array that is read-only or runs backwards.
@@ -217,7 +219,7 @@ def _read(index: int, given: tuple[Any, ...], points: int) -> _Image:
         raise ValueError(f"image {index}: expected finite areas of at least 0, got {area.tolist()}")
     if scores.isnan().any():
         raise ValueError(f"image {index}: expected scores without NaN, got {scores.tolist()}")
-    first = scores.argsort(descending=True, stable=True)[:MAX_DETECTIONS]
+    first = scores.argsort(descending=True, stable=True)[:limit]
     box = boxes[0].double() if boxes else None
     return _Image(predicted[first].double(), scores[first].double(), target.double(), visible, area.double(), box)
 

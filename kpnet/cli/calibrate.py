@@ -20,11 +20,15 @@ def calibrate(
     flip_test: FlipOption = False,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Calibrate a model's confidence on held-out data, and save the calibration with the model."""
-    from kpnet.cli.printing import print_reliability
+    """Calibrate a model's confidence on held-out data, and save the calibration with the model.
+
+    For a model that finds instances, their scores are calibrated too.
+    """
+    from kpnet.cli.printing import print_instances, print_reliability
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
+    from kpnet.evaluation.found import calibrate_found, find_in, measure_found, scenes_of
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.reliability import measure_reliability
     from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
@@ -35,15 +39,26 @@ def calibrate(
     check_writable(folder)
     model = load_model(run).to(best_device())
     check_unseen(run, data)
-    model.calibration = None
+    model.calibration = model.instance_calibration = None
     dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
+    instances = {}
+    if model.finds_instances:
+        scenes = scenes_of(model, dataset)
+        found = find_in(model, scenes, batch_size, test_time)  # with the calibrated confidence of the points
+        instances["before"] = measure_found(model, scenes, found=found)
+        model.instance_calibration = fitted = calibrate_found(found, scenes)
+        instances["after"] = measure_found(model, scenes, found=[fitted(each) for each in found])
     console = PlainConsole()
     for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if predicted.covariance is not None:
             console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)
             print_reliability(console, measure_reliability(predicted, result.target, result.visible, size))
+        if instances:
+            print_instances(console, instances[when])
     model.save(folder)
-    console.print(f"calibrated on {model.calibration.points} points: {folder}", highlight=False, soft_wrap=True)
+    what = f"{model.calibration.points} points"
+    what += f" and {model.instance_calibration.instances} instances" if model.instance_calibration else ""
+    console.print(f"calibrated on {what}: {folder}", highlight=False, soft_wrap=True)

@@ -45,7 +45,9 @@ def evaluate(
     coco_results: Annotated[
         Path | None,
         typer.Option(
-            metavar="JSON", help="Write predictions as a COCO results file; print AP and AR (COCO data only)."
+            metavar="JSON",
+            help="Write predictions as a COCO results file; print AP and AR (COCO data only). For a model that finds "
+            "instances: all that it found.",
         ),
     ] = None,
     failure_threshold: Annotated[
@@ -67,11 +69,19 @@ def evaluate(
     workers: WorkersOption = None,
 ) -> None:
     """Measure a model on labelled data: score, RMSE, NME, PCK, calibration of the confidence, per-keypoint results."""
-    from kpnet.cli.printing import print_groups, print_image_pixels, print_measures, print_points, print_reliability
+    from kpnet.cli.printing import (
+        print_groups,
+        print_image_pixels,
+        print_instances,
+        print_measures,
+        print_points,
+        print_reliability,
+    )
     from kpnet.config.loading import run_config
     from kpnet.core.files import plain
     from kpnet.core.outputs import output_file
     from kpnet.core.runtime import best_device
+    from kpnet.evaluation.found import find_in, measure_found, scenes_of
     from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
     from kpnet.evaluation.run_data import evaluation_dataset
     from kpnet.models.ensemble import load_ensemble
@@ -96,18 +106,27 @@ def evaluate(
             workers = 0 if trained is None else trained.data.workers
         predictions = predict_dataset(model, dataset, batch_size, test_time, workers)
         measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
-        if coco_results is not None:
+        if model.finds_instances:
+            scenes = scenes_of(model, dataset)
+            found = find_in(model, scenes, batch_size, test_time)
+            measures["instances"] = measure_found(model, scenes, nme=divisor, found=found)
+        if coco_results is not None and model.finds_instances:
+            from kpnet.evaluation.coco import write_found
+
+            write_found(found, scenes, coco_results)
+        elif coco_results is not None:
             from kpnet.evaluation.coco import coco_measures, write_results
 
             labels = write_results(predictions, dataset, model.config.input_size, coco_results)
             measures["coco"] = coco_measures(labels, coco_results, model.skeleton)
         reliability = measures.get("reliability")
         if plot is not None:
-            if reliability is None:
+            instances = measures.get("instances", {}).get("reliability")
+            if reliability is None and not instances:
                 raise KpnetError(f"--plot: {run}: its head predicts no confidence; see kpnet calibrate")
             from kpnet.plot import draw_reliability, save_figure
 
-            save_figure(draw_reliability(reliability), plot)
+            save_figure(draw_reliability(reliability, instances), plot)
     if as_json:
         print(json.dumps(plain(measures), indent=2))
         return
@@ -119,6 +138,10 @@ def evaluate(
     print_groups(console, measures["per_group"])
     if "image_pixels" in measures:
         print_image_pixels(console, measures["image_pixels"])
+    if "instances" in measures:
+        print_instances(console, measures["instances"])
+        if coco_results is not None:
+            console.print(f"COCO results: {coco_results}", highlight=False, soft_wrap=True)
     if "coco" in measures:
         values = ", ".join(f"{name} {value:.4f}" for name, value in measures["coco"].items())
         console.print(f"COCO: {values}; {coco_results}", highlight=False, soft_wrap=True)

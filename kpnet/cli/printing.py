@@ -86,6 +86,39 @@ def print_image_pixels(console: Console, original: dict[str, Any]) -> None:
     console.print(table)
 
 
+def print_instances(console: Console, measures: dict[str, Any]) -> None:
+    """Print the measures of `instances.evaluate_instances`: some lines, the last of them with the worst images."""
+    ap = ", ".join(f"{name} {measures[name]:.4f}" for name in ("AP", "AP50", "AP75", "AR"))
+    sigmas = "a sigma of 0.05 for every point, as the skeleton has none" if measures["default_sigmas"] else "its sigmas"
+    partial = f"; {measures['partial_images']} of them partly labelled" if measures["partial_images"] else ""
+    precision = f" (precision {100 * measures['precision']:.2f} %)" if measures["found"] else ""
+    lines = [
+        f"instances that it finds itself: {measures['images']} images with {measures['instances']} instances{partial}, "
+        "px of the original images",
+        f"  OKS     {ap}   (with {sigmas})",
+        f"  found   {measures['right']} of {measures['instances']} (recall {100 * measures['recall']:.2f} %), "
+        f"{measures['false']} false{precision}, F1 {measures['f1']:.4f}; "
+        f"scores of at least {measures['threshold']:.3g}",
+    ]
+    if measures["right"]:
+        lines.append(
+            f"  points  MRE {measures['mre_px']:.3f} px, NME {100 * measures['nme']:.3f} % of the "
+            f"{measures['nme_by']}, over {measures['points']} points of the instances that were found"
+        )
+    if measures["partial_images"] < measures["images"]:
+        lines.append(
+            f"  counts  {measures['count_mae']:.3f} instances too many or too few in an image, "
+            f"{100 * measures['count_right']:.2f} % of the images with the right number"
+        )
+    if reliability := measures["reliability"]:
+        expected = f"; expected OKS {reliability['oks_error']:.3f} off" if "oks_error" in reliability else ""
+        lines.append(f"  score   ECE {reliability['ece']:.3f} (expected calibration error){expected}")
+    if measures["worst"]:
+        worst = [f"{each['image']} ({each['missed']} missed, {each['false']} false)" for each in measures["worst"]]
+        lines.append(f"  errors  {', '.join(worst[:3])}{', …' if len(worst) > 3 else ''}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
 def print_points(console: Console, per_point: dict[str, dict[str, Any]]) -> None:
     """Print a table with a row per keypoint."""
     table = Table("point", "RMSE px", "MRE px", "PCK@5%", "points")

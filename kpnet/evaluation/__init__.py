@@ -1,1 +1,1 @@
-"""A model's measures on labelled data. Imports models, data and kpnet.metrics."""
+"""A model's measures on labelled data. Imports models, data, inference and kpnet.metrics."""

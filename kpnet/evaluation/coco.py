@@ -1,10 +1,9 @@
-"""COCO's own evaluation of a model's predictions: a results file, and the AP and AR of pycocotools."""
+"""COCO's own evaluation of a model's predictions: a results file, and its AP and AR."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ import torch
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
+from kpnet.core.reading import read_json
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.base import KeypointDataset
 from kpnet.data.formats.coco import COCOLabels, annotation_values
 from kpnet.data.wrappers.concat import ConcatDataset
+from kpnet.data.wrappers.scenes import Scenes
+from kpnet.evaluation.average_precision import has_pycocotools, run_pycocotools
 from kpnet.evaluation.measurement import Predictions
-
-MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+from kpnet.inference.prediction import Prediction
 
 
 def write_results(predictions: Predictions, dataset: KeypointDataset, size: tuple[int, int], path: Path) -> COCO:
@@ -59,8 +60,43 @@ def write_results(predictions: Predictions, dataset: KeypointDataset, size: tupl
     return source
 
 
+def write_found(found: Sequence[Prediction], scenes: Scenes, path: Path) -> None:
+    """Write what was found as a COCO results file (https://cocodataset.org/#format-results), with all scores.
+
+    Args:
+        found: What was found in each image.
+        scenes: The images, of COCO data.
+        path: The file to write.
+
+    Raises:
+        KpnetError: The data is not COCO JSON with the model's points, or has instances of several categories.
+    """
+    source = _source(scenes.dataset)
+    categories = set(source.category_ids.tolist())
+    if len(categories) != 1:
+        raise KpnetError(
+            f"--coco-results: expected instances of one category, found {len(categories)} in {source.source}"
+        )
+    ids = {str(each["file_name"]): each["id"] for each in read_json(source.source, "COCO JSON")["images"]}
+    results = []
+    for index, prediction in enumerate(found):
+        points = np.asarray(prediction.keypoints, float)
+        rows = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1).round(4)
+        scores = np.ones(len(rows)) if prediction.scores is None else prediction.scores
+        for row, score in zip(rows, scores, strict=True):
+            results.append(
+                {
+                    "image_id": ids[scenes.image_name(index)],
+                    "category_id": next(iter(categories)),
+                    "keypoints": row.ravel().tolist(),
+                    "score": float(score),
+                }
+            )
+    write_atomic(path, json.dumps(results).encode())
+
+
 def _source(dataset: KeypointDataset) -> COCO:
-    """Return the COCO dataset of which `dataset` has all samples and points; raise if there is none."""
+    """Return the COCO dataset of which `dataset` has all samples and points; raise KpnetError if there is none."""
     if isinstance(dataset, ConcatDataset) and len(dataset.parts) == 1 and dataset.parts[0].count is None:
         inner = dataset.parts[0].dataset
         if inner.skeleton.names == dataset.skeleton.names:
@@ -82,7 +118,7 @@ def coco_measures(annotations: COCO | str | Path, results: Path, skeleton: Skele
         skeleton: The skeleton whose sigmas OKS uses.
 
     Returns:
-        The ten measures of `MEASURES` by name.
+        The ten measures of `average_precision.MEASURES` by name.
 
     Raises:
         KpnetError: pycocotools is not installed, the skeleton has no sigmas or other points, or a result is of an image
@@ -90,29 +126,15 @@ def coco_measures(annotations: COCO | str | Path, results: Path, skeleton: Skele
     """
     if skeleton.sigmas is None:
         raise KpnetError("COCO's AP needs the skeleton's `sigmas`, as `skeleton: coco17` has them")
-    try:
-        from pycocotools.coco import COCO as Truth
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise KpnetError("COCO's AP needs pycocotools: pip install pycocotools") from None
+    if not has_pycocotools():
+        raise KpnetError("COCO's AP needs pycocotools: pip install pycocotools")
     labels = annotations if isinstance(annotations, COCO) else COCOLabels(annotations)
     if len(labels.skeleton) != len(skeleton):
         raise KpnetError(f"COCO's AP: the skeleton has {len(skeleton)} points, and the file has {len(labels.skeleton)}")
     images, categories = _numbers(labels.image_ids), _numbers(labels.category_ids)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = Truth()
-        truth.dataset = {
-            "images": [{"id": number} for number in images.values()],
-            "categories": [{"id": number} for number in categories.values()],
-            "annotations": _truth(labels, images, categories),
-        }
-        truth.createIndex()
-        run: Any = COCOeval(truth, truth.loadRes(_numbered(results, images, categories)), "keypoints")
-        run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return dict(zip(MEASURES, map(float, run.stats), strict=True))
+    rows = _truth(labels, images, categories)
+    found = _numbered(results, images, categories)
+    return run_pycocotools(list(images.values()), list(categories.values()), rows, found, skeleton.sigmas)
 
 
 def _numbers(ids: np.ndarray) -> dict[Any, int]:
@@ -139,7 +161,7 @@ def _truth(labels: COCO | COCOLabels, images: dict[Any, int], categories: dict[A
             row = annotation_values(other.keypoints[index], seen, other.boxes[index], float(other.areas[index]))
             crowd = int(other.crowds[index])
             rows.append({"image_id": images[image], "category_id": categories[category], "iscrowd": crowd, **row})
-    return [{"id": number, **row} for number, row in enumerate(rows, start=1)]
+    return rows
 
 
 def _numbered(path: Path, images: dict[Any, int], categories: dict[Any, int]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
+from kpnet.evaluation.found import measure_found, scenes_of
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
@@ -152,7 +153,9 @@ def evaluate(
     Returns:
         The measures of `kpnet.metrics.evaluate_points`. `reliability` is added where the model predicts covariances
         (`kpnet.evaluation.reliability.measure_reliability`), and `image_pixels` where images were resized or cropped,
-        or with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`).
+        or with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a
+        model that finds instances, `instances` has the measures of what it finds itself
+        (`kpnet.evaluation.instances.evaluate_instances`).
 
     Raises:
         KpnetError: The model or the data cannot be used, or no point is labelled.
@@ -168,7 +171,10 @@ def evaluate(
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
     predictions = predict_dataset(model, data, batch_size, test_time, workers)
-    return evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
+    measures = evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
+    if model.finds_instances:
+        measures["instances"] = measure_found(model, scenes_of(model, data), batch_size, test_time=test_time, nme=nme)
+    return measures
 
 
 def evaluate_predictions(

@@ -57,7 +57,7 @@ def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, s
     }
     radii = {"5%": CONFIDENCE_RADIUS, "1%": STRICT_RADIUS}
     diagrams = {
-        name: _diagram(confidence, (distance <= radii[name] * max(size)).double())
+        name: reliability_diagram(confidence, (distance <= radii[name] * max(size)).double())
         for name, confidence in confidences.items()
         if confidence is not None
     }
@@ -65,15 +65,23 @@ def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, s
     scale = normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size).square()
     rms = (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible]
     return {
-        **{"ece" if name == "5%" else f"ece@{name}": _ece(diagram) for name, diagram in diagrams.items()},
+        **{"ece" if name == "5%" else f"ece@{name}": calibration_error(diagram) for name, diagram in diagrams.items()},
         "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, predicted.dof) for p in LEVELS},
         "diagram": diagrams,
         "deciles": _deciles(rms, distance),
     }
 
 
-def _diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:
-    """Return the bins of equal width that hold any point."""
+def reliability_diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:
+    """Return the bins of equal width that hold any point.
+
+    Args:
+        confidence: Confidences (N,) in [0, 1].
+        right: What they are expected to be on average (N,), such as 1 for a right point and 0 for a wrong one.
+
+    Returns:
+        The mean `confidence` of each bin, the mean of `right` and the number of `points`.
+    """
     index = (confidence * BINS).long().clamp(0, BINS - 1)
     bins = [index == b for b in range(BINS)]
     return [
@@ -83,7 +91,8 @@ def _diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:
     ]
 
 
-def _ece(diagram: list[dict[str, float]]) -> float:
+def calibration_error(diagram: list[dict[str, float]]) -> float:
+    """Return the mean distance between `confidence` and `right` of a diagram's bins, weighted by their points."""
     total = sum(row["points"] for row in diagram)
     return sum(row["points"] * abs(row["confidence"] - row["right"]) for row in diagram) / total
 

@@ -22,6 +22,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic, write_json
 from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
+from kpnet.evaluation.found import measure_found, scenes_of
 from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import window_of
@@ -94,6 +95,8 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
     dataset = evaluation_dataset(run, None, model)
     predictions = predict_dataset(model, dataset)
     measures = evaluate_predictions(predictions, model)
+    if model.finds_instances:
+        measures["instances"] = measure_found(model, scenes_of(model, dataset))
     return Result(
         predictions.predicted.keypoints.numpy(),
         predictions.target.numpy(),

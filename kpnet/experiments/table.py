@@ -15,7 +15,7 @@ import numpy as np
 from kpnet.experiments.result import Result
 
 RESAMPLES = 2000
-MEASURES = ("score", "rmse_px", "nme", "pck@5%", "pck_auc", "failure_rate")
+MEASURES = ("score", "rmse_px", "nme", "pck@5%", "pck_auc", "failure_rate", "found_ap")
 COSTS = (
     "parameters",
     "macs",
@@ -53,7 +53,7 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
     for group in groups:
         record: dict[str, Any] = {"row": group.name, "runs": len(group.results), "failed": len(group.problems)}
         for name in MEASURES:
-            record[name], record[f"{name}_sd"] = _mean_sd([r.measures[name] for r in group.results])
+            record[name], record[f"{name}_sd"] = _mean_sd([_measure(r, name) for r in group.results])
         for name in COSTS:
             record[name] = _mean_sd([r.cost.get(name) for r in group.results])[0]
         record |= {"difference": None, "low": None, "high": None, "p": None, "note": "; ".join(group.problems)}
@@ -61,6 +61,11 @@ def tabulate(groups: Sequence[Group]) -> list[dict[str, Any]]:
             record |= _difference(first, group, record["note"])
         records.append(record)
     return records
+
+
+def _measure(result: Result, name: str) -> Any:
+    """Return a measure of a run; `found_ap` is the AP of the instances that the model finds itself, None for others."""
+    return result.measures.get("instances", {}).get("AP") if name == "found_ap" else result.measures[name]
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
@@ -171,8 +176,8 @@ def paired_bootstrap(folds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]])
 
 
 HEADINGS = (
-    "row", "runs", "score", "RMSE px", "NME %", "PCK@5 %", "AUC", "failed %", "parameters", "MACs", "model MB",
-    "peak MB", "images/s", "minutes", "ms at 1", "ms at 64", "score − first", "p", "note",
+    "row", "runs", "score", "RMSE px", "NME %", "PCK@5 %", "AUC", "failed %", "found AP", "parameters", "MACs",
+    "model MB", "peak MB", "images/s", "minutes", "ms at 1", "ms at 64", "score − first", "p", "note",
 )  # fmt: skip
 KEYS = ("row", "runs", *MEASURES, *COSTS, "difference", "p", "note")  # keys of the records, in the order of HEADINGS
 
@@ -194,6 +199,7 @@ def cells(record: dict[str, Any]) -> list[str]:
         _mean_text(record, "pck@5%", **percent),
         _mean_text(record, "pck_auc", digits=4),
         _mean_text(record, "failure_rate", **percent),
+        _mean_text(record, "found_ap", digits=4),
         _short(record["parameters"]),
         _short(record["macs"]),
         _number(record["model_bytes"], 1e-6, 1),

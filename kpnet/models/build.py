@@ -31,6 +31,7 @@ from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
 from kpnet.models.detectors import Detector
 from kpnet.models.files import load_extra_state
+from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.keypoint_model import KeypointModel, size_message
 from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.parts import is_given, take_modules
@@ -270,6 +271,7 @@ class _Saved(StrictModel):
     input: InputSpec
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
+    instance_calibration: InstanceCalibration | None = None
     finder_channels: Channels | None = None
 
 
@@ -307,7 +309,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:
-            saved.model.head, saved.calibration = {**head, "decoding": decoding}, None
+            saved.model.head = {**head, "decoding": decoding}
+            saved.calibration = saved.instance_calibration = None
     weights = load_weights(folder / WEIGHTS)
     try:
         skeleton = Skeleton.load(saved.skeleton)
@@ -321,7 +324,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):
         found = len(saved.calibration.log_scales)
         raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")
-    model.calibration = saved.calibration
+    model.calibration, model.instance_calibration = saved.calibration, saved.instance_calibration
     load_matching_weights(model, weights, str(folder / WEIGHTS))
     load_extra_state(model, folder / WEIGHTS)
     return model.eval()

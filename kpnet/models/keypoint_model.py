@@ -22,6 +22,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.files import write_model
+from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
 from kpnet.models.normalization import register_statistics
@@ -53,6 +54,7 @@ class KeypointModel(nn.Module):
         unused_parameters: Names of the backbone's parameters that the head's output does not depend on; they are
             frozen.
         calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
+        instance_calibration: Calibrates the scores of the instances that `find` finds; None: they stay as they are.
 
     Raises:
         KpnetError: The config has a wrong number of values for `mean` or `std`.
@@ -81,6 +83,7 @@ class KeypointModel(nn.Module):
         self.unused_parameters: frozenset[str] = frozenset()
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
+        self.instance_calibration: InstanceCalibration | None = None
         self._contiguous = (False, False)  # whether backbone and head want contiguous images and maps
         register_statistics(self, config, backbone)
 
@@ -433,6 +436,8 @@ class KeypointModel(nn.Module):
             values["finder_channels"] = self.finder.backbone.in_channels
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
+        if self.instance_calibration is not None:
+            values["instance_calibration"] = dataclasses.asdict(self.instance_calibration)
         write_model(folder, self, input_spec, values)
 
 

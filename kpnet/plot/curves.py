@@ -83,24 +83,29 @@ def draw_lr_curve(rates: np.ndarray, losses: np.ndarray, smoothed: np.ndarray, s
     return figure
 
 
-def draw_reliability(measured: dict[str, Any]) -> Figure:
+def draw_reliability(measured: dict[str, Any] | None, instances: dict[str, Any] | None = None) -> Figure:
     """Draw the reliability of a model's confidence.
 
     Args:
-        measured: The measures of `kpnet.evaluation.reliability.measure_reliability`.
+        measured: The measures of `kpnet.evaluation.reliability.measure_reliability`; None for a model without
+            confidence.
+        instances: Those of `kpnet.evaluation.instances.score_reliability`, for a model that finds instances.
 
     Returns:
-        Three panels: confidence against the fraction of points that are right, nominal against actual coverage of the
-        confidence ellipses, and predicted against actual error in pixels.
+        Three panels of the points: confidence against the fraction of points that are right, nominal against actual
+        coverage of the confidence ellipses, and predicted against actual error in pixels. With `instances` also one of
+        their scores against the fraction that is right.
 
     Example:
         ```python
         kpnet.plot.draw_reliability(kpnet.evaluate(run, "val.csv")["reliability"])
         ```
     """
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    for axes, draw in zip(figure.subplots(1, 3), (draw_diagram, draw_coverage, draw_deciles), strict=True):
-        draw(axes, measured)
+    panels = [] if measured is None else [(draw, measured) for draw in (draw_diagram, draw_coverage, draw_deciles)]
+    panels += [(draw_scores, instances)] if instances else []
+    figure = Figure(figsize=(13 / 3 * len(panels), 4.2), layout="constrained")
+    for axes, (draw, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw(axes, values)
     return figure
 
 
@@ -111,6 +116,18 @@ def draw_diagram(axes: Axes, measured: dict[str, Any]) -> None:
         axes.plot(x, y, "o-", label=f"within {name} of the side")
     ece = ", ".join(f"{key.upper()} {measured[key]:.3f}" for key in ("ece", "ece@1%") if key in measured)
     axes.set(xlabel="confidence", ylabel="fraction that is right", title=ece)
+    axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
+    axes.legend()
+
+
+def draw_scores(axes: Axes, measured: dict[str, Any]) -> None:
+    """Draw scores of instances against the fraction that is right, and their expected against their actual OKS."""
+    rows = measured["diagram"]
+    axes.plot([row["score"] for row in rows], [row["right"] for row in rows], "o-", label="score: fraction right")
+    if "oks_diagram" in measured:
+        rows = measured["oks_diagram"]
+        axes.plot([row["expected"] for row in rows], [row["oks"] for row in rows], "s-", label="expected OKS: OKS")
+    axes.set(xlabel="score, or expected OKS", ylabel="what it is", title=f"instances, ECE {measured['ece']:.3f}")
     axes.plot([0, 1], [0, 1], "--", color="grey", zorder=0)
     axes.legend()
 

@@ -17,7 +17,8 @@ from kpnet.coordinates import pixel_to_normalized, transform
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.build import build_dataset
 from kpnet.data.formats.coco import COCOLabels
-from kpnet.evaluation.coco import MEASURES, coco_measures, write_results
+from kpnet.evaluation.average_precision import MEASURES
+from kpnet.evaluation.coco import coco_measures, write_results
 from kpnet.evaluation.measurement import Predictions
 from kpnet.heads import Keypoints
 from kpnet.oks import oks_ap

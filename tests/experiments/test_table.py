@@ -146,3 +146,17 @@ def test_texts() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(records))))
     assert float(rows[0]["score"]) == records[0]["score"]
     assert rows[1]["note"] == "no data"
+
+
+def test_models_that_find_instances_have_the_ap_of_those() -> None:
+    """The column is there where a row has one, and not with models of one instance alone."""
+    finding = [result(0.02, seed=seed) for seed in range(2)]
+    for each, ap in zip(finding, (0.8, 0.9), strict=True):
+        each.measures["instances"] = {"AP": ap}
+    records = tabulate([Group("a", [result(0.02)]), Group("b", finding)])
+    assert records[0]["found_ap"] is None
+    assert records[1]["found_ap"] == pytest.approx(0.85)
+    place = HEADINGS.index("found AP")
+    assert cells(records[1])[place] == "0.8500 ± 0.0707"
+    assert "found AP" in to_markdown(records)
+    assert "found AP" not in to_markdown(records[:1])

@@ -110,6 +110,17 @@ def test_reliability_is_drawn_against_the_diagonal() -> None:
     assert errors.get_xscale() == errors.get_yscale() == "log"
 
 
+def test_scores_of_instances_are_drawn_beside_the_points_or_alone() -> None:
+    found = {"ece": 0.05, "diagram": [{"score": 0.2, "right": 0.25}, {"score": 0.9, "right": 0.8}]}
+    assert len(plot.draw_reliability(MEASURED).axes) == 3
+    assert len(plot.draw_reliability(MEASURED, found).axes) == 4
+    expected = {"oks_error": 0.1, "oks_diagram": [{"expected": 0.3, "oks": 0.4}, {"expected": 0.8, "oks": 0.7}]}
+    (axes,) = plot.draw_reliability(None, {**found, **expected}).axes
+    assert points(axes, "score: fraction right").tolist() == [[0.2, 0.25], [0.9, 0.8]]
+    assert points(axes, "expected OKS: OKS").tolist() == [[0.3, 0.4], [0.8, 0.7]]
+    assert "0.050" in axes.get_title()
+
+
 @pytest.mark.parametrize(
     ("losses", "scale"),
     [

@@ -104,7 +104,7 @@ def test_the_changelog_has_the_headings_that_are_kept() -> None:
 
 def test_the_table_has_every_package_on_its_floor() -> None:
     text = PAGES["docs/contributing/architecture.md"]
-    found = [(int(floor), name) for floor, names in re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)
+    found = [(int(floor), name) for floor, names in re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
              for name in re.findall(r"`kpnet\.(\w+)`", names)]  # fmt: skip
     assert sorted(found) == sorted((floor, name) for floor, names in enumerate(FLOORS, 1) for name in names)
 

@@ -14,8 +14,10 @@ FLOORS = (  # docs/contributing/architecture.md draws them
     ("backbones", "data", "losses"),
     ("heads",),
     ("models",),
-    ("evaluation", "plot"),
-    ("inference", "training"),
+    ("plot",),
+    ("inference",),
+    ("evaluation",),
+    ("training",),
     ("experiments", "export", "labelling"),
     ("cli",),
 )

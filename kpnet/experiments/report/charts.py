@@ -23,7 +23,7 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.display import display_name, figure_text
 from kpnet.experiments.report.shape import mean_shape
 from kpnet.experiments.result import Result
-from kpnet.plot.curves import draw_coverage, draw_deciles, draw_diagram, set_loss_scale
+from kpnet.plot.curves import draw_coverage, draw_deciles, draw_diagram, draw_scores, set_loss_scale
 
 INK = "#010203"  # replaced by the page's text colour
 TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]
@@ -80,8 +80,8 @@ def draw_shapes(rows: Sequence[ReportRow]) -> list[str]:
 
 def draw_reliability(rows: Sequence[ReportRow]) -> dict[str, list[str]]:
     """Draw the reliability of each row that has a confidence; return the SVG of the panels by the row's name."""
-    measured = {row.name: row.results[0].measures.get("reliability") for row in rows}
-    return {name: _to_svgs(_reliability(values), name) for name, values in measured.items() if values is not None}
+    drawn = {row.name: _reliability(row.results[0].measures) for row in rows}
+    return {name: _to_svgs(figures, name) for name, figures in drawn.items() if figures}
 
 
 def _to_svgs(figures: Sequence[Figure], salt: str) -> list[str]:
@@ -206,11 +206,15 @@ def _cost(rows: Sequence[ReportRow]) -> list[Figure]:
     return figures
 
 
-def _reliability(measured: dict[str, Any]) -> list[Figure]:
+def _reliability(measures: dict[str, Any]) -> list[Figure]:
+    """Draw the reliability of the points and that of the instances that a model finds, as far as it has them."""
+    of_points, of_instances = measures.get("reliability"), measures.get("instances", {}).get("reliability")
+    panels = [(draw, of_points) for draw in (draw_diagram, draw_coverage, draw_deciles)] if of_points else []
+    panels += [(draw_scores, of_instances)] if of_instances else []
     figures = []
-    for draw in (draw_diagram, draw_coverage, draw_deciles):
+    for draw, values in panels:
         figure, axes = _panel(4.4, 4.2)
-        draw(axes, measured)
+        draw(axes, values)
         figures.append(figure)
     return figures
 

@@ -15,8 +15,9 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_val
+from kpnet.data.wrappers.subset import Subset
 from kpnet.experiments.report.charts import ReportRow
-from kpnet.heads import window_of
+from kpnet.heads import finds_instances, window_of
 from kpnet.models.build import load_model
 
 KINDS = ("best", "median", "worst")
@@ -100,7 +101,7 @@ def build_gallery(rows: Sequence[ReportRow]) -> list[GalleryImage]:
         points = [p for p in _pixels(truth, first.input_size, pixels) if np.isfinite(p).all()]
         height, width = pixels.shape[:2]
         shown = min(max(2 * width, NARROWEST), WIDEST)
-        gallery.append(GalleryImage(title, width, height, shown, _uri(pixels), points, predictions))
+        gallery.append(GalleryImage(title, width, height, shown, image_uri(pixels), points, predictions))
     return gallery
 
 
@@ -109,7 +110,15 @@ def _images(row: ReportRow) -> KeypointDataset:
     result = row.results[0]
     dataset = build_val(row.configs[0], Skeleton.from_names(result.names), window_of(row.configs[0].model.head))
     assert dataset is not None
-    return dataset
+    return by_image(dataset) if finds_instances(row.configs[0].model.head) else dataset
+
+
+def by_image(dataset: KeypointDataset) -> KeypointDataset:
+    """Return the labelled samples in the order of whole images: those of an image stand together."""
+    keys, labelled = [dataset.image_key(index) for index in range(len(dataset))], dataset.labels().any(-1)
+    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    order = np.argsort([place[key] for key in keys], kind="stable")
+    return Subset(dataset, order[labelled[order]])
 
 
 def _alike(row: ReportRow, first: ReportRow) -> bool:
@@ -147,7 +156,7 @@ def _heatmaps(row: ReportRow, indices: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _uri(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray) -> str:
     """Return an image, grey or RGB, as a data URI."""
     scale = STORED / max(image.shape[:2])
     if scale < 1:

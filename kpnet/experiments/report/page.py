@@ -21,6 +21,7 @@ from kpnet.experiments.report.charts import (
     draw_shapes,
     point_errors,
 )
+from kpnet.experiments.report.found_gallery import build_found_gallery
 from kpnet.experiments.report.gallery import build_gallery, comparable
 from kpnet.experiments.result import FILE, load_result, measure_run
 from kpnet.experiments.table import HEADINGS, KEYS, Group, cells, tabulate
@@ -79,6 +80,7 @@ def write_report(rows: Sequence[ReportRow], records: Sequence[dict[str, Any]], o
         shapes=draw_shapes(rows),
         points=point_errors(rows),
         gallery=build_gallery(alike),
+        found=build_found_gallery(rows),
         omitted=[row.name for row in rows if row.name not in {a.name for a in alike}],
         differences=_differences(configs),
         rows=[
