@@ -66,3 +66,12 @@ def test_lost_points_leave_the_corners_and_lost_corners_nothing() -> None:
     np.testing.assert_array_equal(moved_boxes(points, lost, boxes, corners), boxes + 5)
     assert np.isnan(moved_boxes(points, lost, boxes, corners * np.nan)).all()
     assert moved_boxes(points[:0], points[:0], boxes[:0], corners[:0]).shape == (0, 4)
+
+
+@given(st.floats(-np.pi, np.pi), st.floats(1, 50))
+def test_equal_margins_stay_as_they_are_in_any_turn(angle: float, margin: float) -> None:
+    points = np.array([[[3.0, 4.0]]])
+    boxes = np.array([[3 - margin, 4 - margin, 3 + margin, 4 + margin]])
+    matrix = 2 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = moved_boxes(points, points @ matrix.T, boxes, corners_of(boxes) @ matrix.T)
+    np.testing.assert_allclose(moved[:, 2:] - moved[:, :2], 4 * margin, rtol=1e-6)
