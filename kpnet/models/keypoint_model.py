@@ -216,7 +216,14 @@ class KeypointModel(nn.Module):
         return kept if calibration is None else calibration(kept, (images.shape[-2], images.shape[-1]))
 
     def calibration_for(self, test_time: TestTime | None) -> Calibration | None:
-        """Return the calibration if there is one and it holds for these test-time views; None: for the image alone."""
+        """Return the calibration of the points for predictions of some test-time views.
+
+        Args:
+            test_time: The views; None: the image alone.
+
+        Returns:
+            The calibration, or None if there is none or it holds for other views only.
+        """
         if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
             return None
         return self.calibration

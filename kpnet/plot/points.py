@@ -202,7 +202,14 @@ def draw_instances(
 
 
 def instance_colour(number: int) -> tuple[int, int, int]:
-    """Return the RGB colour of an instance or an identity; those of neighbouring numbers are far apart."""
+    """Return the colour of an instance or an identity; those of neighbouring numbers are far apart.
+
+    Args:
+        number: Its number, 0 or above.
+
+    Returns:
+        Red, green and blue from 0 to 255.
+    """
     hue = (0.58 + number * (math.sqrt(5) - 1) / 2) % 1  # steps of the golden ratio
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
