@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +60,16 @@ def evaluate(
         float | None,
         typer.Option(min=0, max=1, help="Also measure only the points of at least this confidence."),
     ] = None,
+    tracks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="DATA is a video: compare identities with these (frame, track, name, x, y): IDF1, switches, HOTA.",
+        ),
+    ] = None,
+    max_instances: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --tracks: at most N instances and identities.")
+    ] = None,
     also: WithOption = None,
     decoding: DecodingOption = None,
     flip_test: FlipOption = False,
@@ -86,6 +96,22 @@ def evaluate(
     from kpnet.evaluation.run_data import evaluation_dataset
     from kpnet.models.ensemble import load_ensemble
 
+    if tracks is not None:
+        from kpnet.cli.evaluate_tracks import evaluate_tracks
+
+        if plot is not None or nme is not None or coco_results is not None or form is not None:
+            raise KpnetError("--tracks measures identities: --plot, --nme, --coco-results and --format are not for it")
+        settings: dict[str, Any] = {
+            "also": also,
+            "decoding": decoding,
+            "batch_size": batch_size,
+            "max_instances": max_instances,
+        }
+        settings["test_time"] = parse_test_time(flip_test, scales, shift)
+        evaluate_tracks(run, data, tracks, settings, as_json)
+        return
+    if max_instances is not None:
+        raise KpnetError("--max-instances is for --tracks")
     if plot is not None and plot.suffix.lower() != ".png":
         raise KpnetError(f"--plot: {plot}: expected a file that ends in .png")
     if coco_results is not None and coco_results.suffix.lower() != ".json":

@@ -82,6 +82,9 @@ def predict(
         str | None,
         typer.Option(help="Smooth video tracks with one_euro or savgol, with options as in savgol:window=15,degree=3."),
     ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Link the instances of videos over time: one identity for each.")
+    ] = False,
     also: WithOption = None,
     decoding: DecodingOption = None,
     flip_test: FlipOption = False,
@@ -105,8 +108,10 @@ def predict(
 ) -> None:
     """Predict keypoints in images and videos, in pixels of the originals."""
     if engine == Engine.RAY:
-        if draw or as_json or pseudo_labels or smooth is not None:
-            raise KpnetError("--engine ray writes Parquet: --draw, --json, --pseudo-labels and --smooth are not for it")
+        if draw or as_json or pseudo_labels or smooth is not None or track:
+            raise KpnetError(
+                "--engine ray writes Parquet: --draw, --json, --pseudo-labels, --smooth and --track are not for it"
+            )
         options = {"with": also, "decoding": decoding, "flip test": flip_test, "scales": scales, "shift": shift}
         options |= {"max instances": max_instances, "score threshold": score_threshold}
         predict_on_ray(run, inputs, form, out, options, batch_size, address)
@@ -125,7 +130,7 @@ def predict(
     if pseudo_labels and as_json:
         raise KpnetError("--pseudo-labels writes a CSV to train on, --json writes JSON: give one of them")
     others, videos = find_videos(inputs)
-    check_video_options(videos, pseudo_labels or as_json, smooth)
+    check_video_options(videos, pseudo_labels or as_json, smooth, track)
     folder, parquet = split_output(out)
     if parquet is not None:
         check_parquet(parquet, bool(others), videos, pseudo_labels or as_json)
@@ -138,6 +143,10 @@ def predict(
     settings |= {"max_instances": max_instances, "threshold": score_threshold}
     predictor = Predictor(ensemble, device=best_device(), **settings)
     model = predictor.model
+    if videos and smooth is not None and model.finds_instances and not track:
+        raise KpnetError(f"--smooth: {run} finds several instances, whose points are smoothed over time: add --track")
+    if track and not model.finds_instances:
+        echo(f"kpnet: {run} predicts one instance per image: --track gives one identity", error=True)
     crops = model.config.crop is not None
     failures: list[str] = []
     listing = find_images if draw or pseudo_labels else stream_images  # only these need names of their own
@@ -161,7 +170,7 @@ def predict(
         table = LabelTable(model.skeleton.names, model.config.in_channels)
     elif parquet is not None:
         table = ParquetTable(parquet, instance_columns(model))
-    outcome = predict_inputs(predictor, images, table, videos, folder, draw, smooth, inputs, parquet)
+    outcome = predict_inputs(predictor, images, table, videos, folder, draw, smooth, inputs, parquet, track)
     if crops and not model.finds_instances:
         whole.report(run)
     echo("\n".join(outcome.written))

@@ -24,6 +24,7 @@ from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box, check_model_input
 from kpnet.inference.inputs import InputImage
+from kpnet.inference.instance_videos import instance_outputs, predict_instance_video
 from kpnet.inference.parquet import SUFFIX
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
@@ -213,13 +214,16 @@ def check_parquet(name: str, images: bool, videos: dict[str, Path], other_table:
         )
 
 
-def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth: str | None) -> None:
+def check_video_options(
+    videos: dict[str, Path], image_only_option: bool, smooth: str | None, track: bool = False
+) -> None:
     """Check options that may not fit the inputs, before anything is read.
 
     Args:
         videos: The videos among the inputs.
         image_only_option: Whether an image-only option was given.
         smooth: The value of `--smooth`.
+        track: Whether `--track` was given.
 
     Raises:
         KpnetError: An option does not fit the inputs, or the filter is unknown.
@@ -233,6 +237,8 @@ def check_video_options(videos: dict[str, Path], image_only_option: bool, smooth
         parse_smoother(smooth, rate=1.0)
         if not videos:
             raise KpnetError("--smooth is for videos, and there is none among the inputs")
+    if track and not videos:
+        raise KpnetError("--track is for videos, and there is none among the inputs")
 
 
 def predict_inputs(
@@ -245,6 +251,7 @@ def predict_inputs(
     smooth: str | None = None,
     inputs: Sequence[Path] = (),
     parquet: str | None = None,
+    track: bool = False,
 ) -> Outcome:
     """Predict images and videos, and write the results into a folder.
 
@@ -260,6 +267,7 @@ def predict_inputs(
         smooth: A filter for videos, as `kpnet.smoothing.parse_smoother` reads it.
         inputs: Files that are read beside the images and videos, such as files of labels.
         parquet: Name of the Parquet file that is a video's table. None: a CSV.
+        track: Link the instances of each video over time.
 
     Returns:
         What was written and what failed.
@@ -271,7 +279,12 @@ def predict_inputs(
     drawn = list(images) if draw else []
     images = drawn if draw else images
     names = [table.file_name, *(str(image.target) for image in drawn)] if images else []
-    names += [path.name for name in videos for path in video_outputs(out / name, draw is not False, parquet)]
+    several = track or predictor.model.finds_instances
+    for name in videos:
+        if several:
+            names += [path.name for path in instance_outputs(out / name, draw is not False, parquet, track).values()]
+        else:
+            names += [path.name for path in video_outputs(out / name, draw is not False, parquet)]
     files = [image.file for image in drawn if image.file is not None]  # a table replaces no image
     with output_files(out, names, "--out", [*inputs, *videos.values(), *files]):
         if images:
@@ -280,7 +293,8 @@ def predict_inputs(
         for name, path in videos.items():
             if not outcome.stopped:
                 with outcome.collect():
-                    predict_video(predictor, path, out / name, draw is not False, smooth, outcome, parquet)
+                    predict_one = partial(predict_instances_of, track=track) if several else predict_video
+                    predict_one(predictor, path, out / name, draw is not False, smooth, outcome, parquet)
         if not outcome.written:
             raise KpnetError(first_of(outcome.failures))
     return outcome
@@ -351,3 +365,29 @@ def predict_video(
             outcome.interrupt(f"the tables of {path}; there is no {annotated.name}")
         finally:
             outcome.written.append(written)
+
+
+def predict_instances_of(
+    predictor: Predictor,
+    path: Path,
+    target: Path,
+    draw: bool,
+    smooth: str | None,
+    outcome: Outcome,
+    parquet: str | None = None,
+    track: bool = False,
+) -> None:
+    """Predict a video with any number of instances; arguments as for `predict_video`, and whether they are linked."""
+    video = Video(path)
+    smoother = None if smooth is None else parse_smoother(smooth, video.fps)
+    lines, count, interrupted, undrawn = predict_instance_video(
+        predictor, video, target, draw, smoother, parquet, track
+    )
+    outcome.written += lines
+    if interrupted:
+        outcome.interrupt(f"{count} frames of {path}")
+        return
+    early = video.missing_frames_message(count)
+    outcome.failures += [early] if early else []
+    if undrawn:
+        outcome.interrupt(f"the tables of {path}; there is no {target.name}_annotated.mp4")

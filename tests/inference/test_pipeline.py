@@ -31,7 +31,7 @@ class Centre:
 
     def __init__(self, after: Callable[[int], None] = lambda count: None) -> None:
         self.after, self.batch_size = after, 2
-        self.model: Any = type("Model", (), {"skeleton": Skeleton(NAMES), "config": CONFIG})
+        self.model: Any = type("Model", (), {"skeleton": Skeleton(NAMES), "config": CONFIG, "finds_instances": False})
 
     def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
         held = []
