@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kpnet.evaluation.instances import evaluate_instances
 from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
 
 from kpnet import Predictor
 from kpnet.data.wrappers.scenes import Scenes
+from kpnet.evaluation.instances import evaluate_instances
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.inference.prediction import Prediction
 
