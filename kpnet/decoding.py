@@ -290,7 +290,11 @@ class LocalMaps(NamedTuple):
         return self.logs.exp()
 
     def mean(self) -> Tensor:
-        """Return the mean positions (N, K, 2), normalised: the local soft-argmax."""
+        """Return the mean positions: the local soft-argmax.
+
+        Returns:
+            Points (N, K, 2), normalised.
+        """
         p = self.probabilities
         return torch.stack([(p.sum(-2) * self.x).sum(-1), (p.sum(-1) * self.y).sum(-1)], -1)
 
@@ -354,7 +358,8 @@ def local_softmax2d(logits: Tensor, around: Tensor, image: Tensor, radius: int, 
         ValueError: If a shape is wrong or the radius is not positive.
     """
     _check(logits)
-    if around.shape[1:] != (logits.shape[1], 2) or {*image.shape, *sigma.shape} != {len(around)} or radius < 1:
+    given = image.shape == sigma.shape == around.shape[:1]
+    if around.shape[1:] != (logits.shape[1], 2) or not given or radius < 1:
         raise ValueError(
             f"expected points (N, {logits.shape[1]}, 2), images and sigmas (N,) and a radius >= 1, got "
             f"{tuple(around.shape)}, {tuple(image.shape)}, {tuple(sigma.shape)} and {radius}"

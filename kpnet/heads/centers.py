@@ -362,7 +362,7 @@ class CentersHead(Head):
     def _near(self, output: CentersOutput, votes: Tensor, boxes: Tensor, image: Tensor) -> decoding.LocalMaps:
         """Return the points' maps near votes (N, K, 2) of instances with boxes (N, 4), in the images (N,)."""
         sides = normalized_distance_to_pixel(boxes[:, 2:] - boxes[:, :2], _size(output.centers)).detach()
-        sigma = (self.reach * sides.amax(-1) / 2).clamp(1, max(1, self.window / 2))
+        sigma = (self.reach * sides.amax(-1) / 2).clamp(1.0, max(1.0, self.window / 2))
         return decoding.local_softmax2d(_there(output.maps), votes, image, self.window, sigma)
 
 
