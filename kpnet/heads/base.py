@@ -287,6 +287,9 @@ def finds_instances(spec: str | Mapping[str, Any]) -> bool:
     Args:
         spec: The head's name, or a mapping `{"name": …, option: …}`.
 
+    Returns:
+        Whether it does.
+
     Raises:
         KpnetError: The head is unknown.
     """

@@ -107,8 +107,9 @@ def _on_image(found: Detections, matrix: np.ndarray, size: Size, image: Size) ->
 
 def take(found: Detections, rows: Tensor) -> Detections:
     """Return the detections of these rows, a tensor of indices."""
-    given: dict[str, Any] = {field.name: getattr(found, field.name) for field in fields(found)}
-    return replace(found, **{name: None if value is None else value[rows] for name, value in given.items()})
+    given = {field.name: getattr(found, field.name) for field in fields(found)}
+    taken: dict[str, Any] = {name: None if value is None else value[rows] for name, value in given.items()}
+    return replace(found, **taken)
 
 
 def distinct(prediction: Prediction, skeleton: Skeleton) -> np.ndarray:
@@ -122,5 +123,5 @@ def distinct(prediction: Prediction, skeleton: Skeleton) -> np.ndarray:
     """
     points = torch.from_numpy(prediction.keypoints)
     sides = torch.from_numpy(prediction.boxes[:, 2:] - prediction.boxes[:, :2])  # type: ignore[index]
-    scores = torch.from_numpy(prediction.scores)  # type: ignore[arg-type]
+    scores = torch.from_numpy(prediction.scores)
     return suppress_by_oks(points, scores, sides.prod(-1), sigmas_of(skeleton), SAME).numpy()

@@ -30,8 +30,9 @@ from kpnet.export import html
 from kpnet.export.page.runtime import Runtime
 from kpnet.heads import window_of
 from kpnet.inference.video import write_video
+from kpnet.models import detectors
 from kpnet.models.autoencoder import Autoencoder
-from kpnet.models.build import assemble
+from kpnet.models.build import assemble, build_model
 from kpnet.training import overfitting as overfit
 from kpnet.training import pretraining as pretrain
 from kpnet.training import supervised as training
@@ -63,6 +64,11 @@ def make_world(folder: Path) -> Path:
             add(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
     with inside(folder), open(os.devnull, "w") as log:
         training.train(load_config("facial_heatmap", SMALL), console=Console(file=log))
+    small = {"name": "conv_sandwich", "channels": [4, 8]}
+    finder = {"backbone": small, "input_size": 32}
+    build_model(backbone=small, head="heatmap", num_keypoints=3, input_size=32, instances=finder).save(
+        folder / "runs/flies"
+    )
     return folder
 
 
@@ -90,6 +96,12 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm_networks, "_create", lambda name, channels, _, *rest: create(name, channels, False, *rest))
     monkeypatch.setattr(
         torchvision_networks, "_download", lambda _, name: torchvision.models.get_model(name).state_dict()
+    )
+    untrained = {"weights": None, "weights_backbone": None}
+    monkeypatch.setattr(
+        detectors,
+        "_published",
+        lambda name, _: torchvision.models.get_model(name.removeprefix("torchvision/"), **untrained).state_dict(),
     )
     monkeypatch.setattr(html, "load_runtime", lambda folder: Runtime("1.0", b"", b""))
 
