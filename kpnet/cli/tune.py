@@ -56,13 +56,13 @@ def run_tuning(
     """
     from kpnet import plot
     from kpnet.data.build import build_splits, points_without_labels, with_scenes
-    from kpnet.heads import window_of
+    from kpnet.heads import finds_instances, window_of
     from kpnet.training.tuning import describe_batch_size, find_batch_size, find_lr
 
     console = PlainConsole(stderr=True)
     data = build_splits(config, window_of(config.model.head))[0]
     points_without_labels(data)  # raises KpnetError for a file without a label
-    data = with_scenes(config, data, None)[0]
+    data = with_scenes(config, data, None, whole=finds_instances(config.model.head))[0]
     found, notes = [], []
     if batch_size:
         with console.status("trying batch sizes"):

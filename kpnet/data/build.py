@@ -26,7 +26,6 @@ from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
 from kpnet.data.wrappers.subset import Subset, take_fold
 from kpnet.data.wrappers.windows import Windows
-from kpnet.heads import finds_instances
 
 if TYPE_CHECKING:
     from kpnet.data.transforms.device import DeviceAugment
@@ -151,7 +150,7 @@ def build_splits(
 
 
 def with_scenes(
-    config: Config, train: KeypointDataset, val: KeypointDataset | None
+    config: Config, train: KeypointDataset, val: KeypointDataset | None, *, whole: bool
 ) -> tuple[KeypointDataset, KeypointDataset | None]:
     """Give a model that finds instances the whole images: beside the crops for a finder, else instead of them.
 
@@ -159,6 +158,7 @@ def with_scenes(
         config: The config.
         train: The training data of `build_splits`.
         val: Its validation data, or None.
+        whole: Whether the head sees whole images (`kpnet.heads.finds_instances`).
 
     Returns:
         Training and validation data; those given, for a model that sees one instance in each image.
@@ -167,11 +167,11 @@ def with_scenes(
         KpnetError: Crops or windows of frames are asked for where the head sees whole images.
     """
     model, seed = config.model, config.train.seed
-    if finds_instances(model.head):
+    if whole:
         if config.data.crop is not None:
             raise KpnetError("data.crop: the head centers finds instances in whole images: leave it out")
-        whole = {"size": model.input_size, "in_channels": model.in_channels}
-        return Scenes(train, **whole, seed=seed), None if val is None else Scenes(val, **whole)
+        size, channels = model.input_size, model.in_channels
+        return Scenes(train, size, channels, seed=seed), None if val is None else Scenes(val, size, channels)
     if model.instances is None or model.instances.detector is not None:  # which is not trained
         return train, val
     if config.data.device_transforms:

@@ -126,6 +126,7 @@ class CentersHead(Head):
         self._check_trained({name for name, weight in loss.items() if weight}, points)
         self.loss_weights = loss
         self.predicts_covariance = points
+        self.stride = stride
         self.num_keypoints, self.window, self.reach, self.sigma_cells = num_keypoints, window, reach, sigma / stride
         self.threshold, self.max_instances, self.overlap = threshold, max_instances, overlap
         self.decoder = DECODERS.build(decoder, pyramid, stride)

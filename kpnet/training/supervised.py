@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -19,8 +19,10 @@ from kpnet.config.schema import Config
 from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
+from kpnet.data.scene_checks import describe_scenes
+from kpnet.data.wrappers.scenes import Scenes, WithScenes
 from kpnet.evaluation.measurement import evaluate
-from kpnet.heads import window_of
+from kpnet.heads import finds_instances, window_of
 from kpnet.metrics import PASS_MARKS
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
@@ -40,6 +42,9 @@ from kpnet.training.trainer import (
     train_in_folder,
 )
 from kpnet.training.weight_averaging import weight_average
+
+if TYPE_CHECKING:
+    from kpnet.heads.centers import CentersHead
 
 
 class TrainedRun(NamedTuple):
@@ -107,11 +112,13 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     folder = claim.folder
     train_set, val_set = build_splits(config, window_of(config.model.head))
     _warn_unlabelled(points_without_labels(train_set), console)
-    train_set, val_set = with_scenes(config, train_set, val_set)
+    train_set, val_set = with_scenes(config, train_set, val_set, whole=finds_instances(config.model.head))
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
     _warn(_unused(model), console)
+    for line in _hard_instances(model, train_set) if is_main_process() else ():
+        _warn(line, console)
     probe(train_set)
     augment = device_augmentation(config.data, config.model, train_set.skeleton)
     _warn(None if augment is None else augment.describe(), console)
@@ -154,6 +161,14 @@ def _unused(model: KeypointModel) -> str | None:
         f"{count} of the backbone's {every} parameter tensors ({min(model.unused_parameters)}, …) make maps that the "
         "head does not read: they are frozen"
     )
+
+
+def _hard_instances(model: KeypointModel, train: KeypointDataset) -> list[str]:
+    """Return warnings of instances that the network of whole images cannot learn from; none where there is none."""
+    if not isinstance(train, Scenes | WithScenes):
+        return []
+    scenes, finder = (train.scenes, model.finder) if isinstance(train, WithScenes) else (train, model)
+    return describe_scenes(scenes, cast("CentersHead", cast(KeypointModel, finder).head).stride)
 
 
 def _warn(warning: str | None, console: Console) -> None:

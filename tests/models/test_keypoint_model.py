@@ -526,7 +526,7 @@ def test_the_loss_weighs_points_and_needs_a_batch_with_both() -> None:
 @pytest.mark.parametrize("way", ["two_stage", "single_stage"])
 def test_the_terms_of_two_halves_of_scenes_are_those_of_the_whole(way: str, tmp_path: Path) -> None:
     config = load_config(shapes_config(write_shapes(tmp_path, [2, 0, 3, 1, 1, 2]), None, way))
-    data = with_scenes(config, build_splits(config, (0, 0))[0], None)[0]
+    data = with_scenes(config, build_splits(config, (0, 0))[0], None, whole=way == "single_stage")[0]
     torch.manual_seed(0)
     model = build_model(config, num_keypoints=3).eval()
     items = [data[index] for index in range(6)]
@@ -547,7 +547,9 @@ def test_what_finds_no_instances_says_what_would() -> None:
 
 def test_a_finder_is_saved_with_its_model_and_taken_by_the_next(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    options = {"backbone": "conv_sandwich", "head": "heatmap", "num_keypoints": 3, "in_channels": 1, "instances": True}
+    backbone, head = "conv_sandwich", "heatmap"
+    options: dict[str, Any] = {"backbone": backbone, "head": head, "num_keypoints": 3, "in_channels": 1}
+    options["instances"] = True
     model = build_model(**options)
     images = torch.rand(2, 1, 256, 256)
     model.save(tmp_path)

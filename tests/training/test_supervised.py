@@ -469,6 +469,20 @@ def test_crops_of_a_finder_are_those_of_instances_and_jittered(tmp_path: Path) -
     assert (config.model.crop, config.data.crop) == ("instance", Crop(by="instance", shift=0.1, scale=0.15))
 
 
+@pytest.mark.parametrize(
+    ("way", "overrides"),
+    [("two_stage", ("model.instances.input_size=8",)), ("single_stage", ("model.input_size=8", "model.head.stride=4"))],
+)
+def test_instances_smaller_than_a_cell_are_told(
+    way: str, overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shape of 12 to 20 px is 1.5 to 2.5 px where 64 px become 8."""
+    config = load_config(shapes_config(write_shapes(tmp_path, [2, 1]), None, way), (*overrides, "train.epochs=1"))
+    training.train(config, out=tmp_path / "run")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cell of the centre map" in line]
+    assert line.startswith("warning: 3 of 3 instances are smaller than a cell of the centre map, 4 px of the 8x8 px")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["two_stage", "single_stage"])
 def test_instances_are_found_from_points_alone(way: str, tmp_path: Path) -> None:
