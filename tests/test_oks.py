@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,10 @@ def scene(images: int, seed: int, instances: int = 4, detections: int = 6, missi
     return made
 
 
+def ap(made: Mapping[str, Any], sigmas: Sequence[float] | Tensor = SIGMAS) -> dict[str, float]:
+    return oks_ap(**made, sigmas=sigmas)
+
+
 def by_pycocotools(made: Scene) -> dict[str, float]:
     truth: dict[str, Any] = {"images": [], "categories": [{"id": 1, "name": "thing"}], "annotations": []}
     results = []
@@ -189,7 +194,7 @@ def by_pycocotools(made: Scene) -> dict[str, float]:
 )
 def test_agrees_with_pycocotools(images: int, options: dict[str, Any]) -> None:
     made = scene(images, **options)
-    found = oks_ap(**made, sigmas=SIGMAS)
+    found = ap(made)
     assert found == pytest.approx(by_pycocotools(made), abs=1e-6, nan_ok=True)
 
 
@@ -205,16 +210,16 @@ def test_equally_similar_instances_are_taken_as_pycocotools_takes_them(order: sl
         noisy = target + np.random.default_rng(i).normal(0, 5, target.shape)
         made["predicted"][i] = np.concatenate([target, noisy])
         made["scores"][i] = np.repeat([0.9, 0.5], count)
-    assert oks_ap(**made, sigmas=SIGMAS) == pytest.approx(by_pycocotools(made), abs=1e-6, nan_ok=True)
+    assert ap(made) == pytest.approx(by_pycocotools(made), abs=1e-6, nan_ok=True)
 
 
 def test_the_scenes_tell_measures_apart() -> None:
     """Equal numbers would agree whatever the rules were."""
-    found = oks_ap(**scene(60, seed=1), sigmas=SIGMAS)
+    found = ap(scene(60, seed=1))
     assert len({round(value, 3) for value in found.values()}) == len(found)
     assert all(0.05 < value < 0.95 for value in found.values())
     made = scene(60, seed=1)
-    without = oks_ap(**{name: made[name] for name in BOXED[:-1]}, sigmas=SIGMAS)
+    without = ap({name: made[name] for name in BOXED[:-1]})
     # Without boxes, detections of unlabelled instances are errors.
     assert without["AP"] < found["AP"]
     assert without["AR"] == found["AR"]
@@ -276,9 +281,9 @@ def test_the_order_of_images_and_the_kind_of_array_change_nothing(seed: int) -> 
     made = scene(6, seed)
     rng = np.random.default_rng(seed)
     made["scores"] = [rng.random(len(scores)) for scores in made["scores"]]  # equal ones are taken in order
-    found = oks_ap(**made, sigmas=SIGMAS)
+    found = ap(made)
     tensors = {name: [torch.from_numpy(x) for x in reversed(values)] for name, values in made.items()}
-    again = oks_ap(**tensors, sigmas=torch.tensor(SIGMAS, dtype=torch.float64))
+    again = ap(tensors, torch.tensor(SIGMAS, dtype=torch.float64))
     assert again == pytest.approx(found, abs=1e-12, nan_ok=True)
     assert all(0 <= value <= 1 or math.isnan(value) for value in found.values())
 
@@ -289,7 +294,7 @@ def test_a_wrong_image_is_named(wrong: str) -> None:
     index = next(i for i, x in enumerate(made["target"]) if len(x) > 1 and len(made["predicted"][i]) > 1)
     made[wrong][index] = made[wrong][index][:1]
     with pytest.raises(ValueError, match=f"image {index}: expected points .* got .*"):
-        oks_ap(**made, sigmas=SIGMAS)
+        ap(made)
 
 
 def test_what_has_no_order_or_size_is_refused() -> None:
@@ -299,9 +304,9 @@ def test_what_has_no_order_or_size_is_refused() -> None:
     index = next(i for i, x in enumerate(made["area"]) if len(x))
     made["area"][index][0] = math.nan
     with pytest.raises(ValueError, match=f"image {index}: expected finite areas"):
-        oks_ap(**made, sigmas=SIGMAS)
+        ap(made)
     with pytest.raises(ValueError, match="zip"):
-        oks_ap(**{**scene(3, seed=0), "scores": []}, sigmas=SIGMAS)
+        ap({**scene(3, seed=0), "scores": []})
 
 
 # Pairs of instances

@@ -48,7 +48,7 @@ def find_in(
     Returns:
         What was found in each image.
     """
-    predictor = Predictor(model, batch_size=batch_size, test_time=test_time, threshold=CANDIDATES)  # type: ignore[arg-type]
+    predictor = Predictor(model, batch_size=batch_size, test_time=test_time, threshold=CANDIDATES)
     images = ((scenes.image_name(index), scenes.image(index), None) for index in range(len(scenes)))
     return list(predictor.stream(images))
 
@@ -58,8 +58,9 @@ def score_threshold(model: KeypointModel | ExportedModel | Ensemble) -> float:
     calibration = model.instance_calibration
     if calibration is not None:
         return float(calibration.threshold)
-    finder: Any = model.finder or model
-    return float((finder.head if isinstance(finder, KeypointModel) else finder).threshold)
+    finder = model.finder or model
+    found: Any = finder.head if isinstance(finder, KeypointModel) else finder
+    return float(found.threshold)
 
 
 def measure_found(

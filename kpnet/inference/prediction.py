@@ -57,8 +57,9 @@ class Prediction:
             A prediction of the same image.
         """
         fields = ("keypoints", "confidence", "covariance", "scores", "boxes", "expected_oks")
-        values: dict[str, Any] = {field: getattr(self, field) for field in fields}
-        return replace(self, **{field: None if value is None else value[rows] for field, value in values.items()})
+        values = {field: getattr(self, field) for field in fields}
+        taken: dict[str, Any] = {field: None if value is None else value[rows] for field, value in values.items()}
+        return replace(self, **taken)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each point.

@@ -88,7 +88,7 @@ class ExportInfo(StrictModel):
     size_step: int = Field(1, gt=0)
     bits: int = Field(16, ge=8, le=16)
     channels: Literal[1, 3]
-    crop: Literal["box", "points"] | None
+    crop: Literal["box", "points", "instance"] | None
     box_scale: float = Field(gt=0)
     window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
     has_spread: bool
@@ -116,6 +116,7 @@ class ExportedModel(nn.Module):
         frame_window: Frames before and after the predicted one that the head looks at.
         finds_instances: False: the file has the model of one instance, and no finder.
         finder: None.
+        instance_calibration: None.
 
     Raises:
         KpnetError: The file cannot be read, kpnet did not write it or another version did, or onnxruntime is missing.
@@ -124,6 +125,7 @@ class ExportedModel(nn.Module):
     place: Tensor
     finds_instances: bool = False
     finder: None = None
+    instance_calibration: None = None
 
     def __init__(self, source: str | Path | bytes, name: str = "the exported model") -> None:
         super().__init__()

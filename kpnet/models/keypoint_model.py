@@ -326,7 +326,8 @@ class KeypointModel(nn.Module):
         terms = pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
         if not isinstance(self.finder, KeypointModel) or "scene" not in batch:
             return terms
-        return terms.beside(self.finder.loss_terms(batch["scene"]), "find_")
+        scene = cast("Mapping[str, Tensor]", batch["scene"])  # a batch in the batch
+        return terms.beside(self.finder.loss_terms(scene), "find_")
 
     @torch.no_grad()
     def infer(self, images: Tensor, test_time: TestTime | None = None) -> Keypoints:

@@ -65,8 +65,9 @@ def test_similarities_are_those_of_each_pair() -> None:
     found = similarities(points, target, visible, areas, SIGMAS)
     for n in range(4):
         for g in range(2):
-            pair = (torch.from_numpy(x[i : i + 1]) for x, i in ((points, n), (target, g), (visible, g), (areas, g)))
-            assert found[n, g] == pytest.approx(float(oks(*pair, SIGMAS)))
+            true, seen, area = (torch.from_numpy(x[g : g + 1]) for x in (target, visible, areas))
+            expected = oks(torch.from_numpy(points[n : n + 1]), true, seen, area, SIGMAS)
+            assert found[n, g] == pytest.approx(float(expected))
 
 
 def test_a_region_reaches_its_own_size_further() -> None:

@@ -70,7 +70,7 @@ def test_peaks_are_found_with_their_boxes_best_first(points: bool) -> None:
 def test_threshold_and_limit() -> None:
     output = made([[(3, 4, 1.0), (8, 4, -1.0), (12, 8, 3.0)]])
     head = head_of()
-    given = [(), (0.2,), (0.8,), (0.2, 1), (0.001, 500)]
+    given: list[tuple[float | None, int | None]] = [(None, None), (0.2, None), (0.8, None), (0.2, 1), (0.001, 500)]
     assert [len(head.find(output, *each)[0].scores) for each in given] == [2, 3, 1, 1, 3]
     assert len(head_of(threshold=0.2, max_instances=2).find(output)[0].scores) == 2
 

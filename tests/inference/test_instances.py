@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.found_instances import blobs, two_stage
@@ -48,7 +50,8 @@ def test_a_hundred_instances_pass_in_batches() -> None:
     model.finder.side = 0.1  # type: ignore[union-attr]
     found = Predictor(model, batch_size=16)(np.maximum(blobs((800, 800)), _grid(places)))
     assert len(found.keypoints) == 100
-    assert sorted(model.crops, reverse=True) == [16] * 6 + [4]  # type: ignore[type-var]
+    crops: Any = model.crops
+    assert sorted(crops, reverse=True) == [16] * 6 + [4]
     nearest = np.abs(found.keypoints[:, None, 0] - np.array(places)).max(-1).min(0)
     assert nearest.max() < 0.5
     few = Predictor(model, batch_size=16, max_instances=7)(_grid(places))
@@ -108,7 +111,7 @@ def test_threshold_and_most_instances() -> None:
         ({"threshold": 1.5}, "threshold: expected a score from 0 to 1, found 1.5"),
     ):
         with pytest.raises(KpnetError, match=text):
-            Predictor(model, **settings)  # type: ignore[arg-type]
+            Predictor(model, **settings)
     model.finder = None
     with pytest.raises(KpnetError, match="max_instances: the model finds no instances"):
         Predictor(model, max_instances=2)

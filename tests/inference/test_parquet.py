@@ -63,4 +63,4 @@ def test_a_table_in_parts_is_the_table(name: str, tmp_path: Path) -> None:
         for start in (0, 3, 6):
             add(whole[start : start + 3])
     read = pd.read_csv if name == "a.csv" else pd.read_parquet
-    pd.testing.assert_frame_equal(read(tmp_path / name), whole, atol=5e-5, check_dtype=False)  # type: ignore[operator]
+    pd.testing.assert_frame_equal(read(tmp_path / name), whole, atol=5e-5, check_dtype=False)

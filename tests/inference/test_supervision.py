@@ -35,7 +35,7 @@ def test_scores_and_boxes_of_instances() -> None:
     pytest.importorskip("supervision", reason="supervision is not installed")
     scores, boxes = np.array([0.9, 0.25]), np.array([[0.0, 1, 80, 50], [0, 0, 9, 9]])
     first = Prediction("a", tuple("abc"), XY, None, None, scores=scores, boxes=boxes, expected_oks=scores / 2)
-    made = first.to_supervision()
+    made: Any = first.to_supervision()
     assert made.as_detections().confidence.tolist() == [np.float32(0.9), 0.25]
     assert made[1:].data["xyxy"].tolist() == [[0, 0, 9, 9]]
     second = Prediction.from_supervision(made)

@@ -16,7 +16,8 @@ SHAPE = np.array([(0.0, -9.0), (-6.0, 6.0), (6.0, 6.0)])  # the points about the
 
 def draw_shapes(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Uint8 (SIDE, SIDE) with `count` arrowheads that do not touch, and their points (count, 3, 2)."""
-    image, centres, points = np.full((SIDE, SIDE), 40, np.uint8), np.zeros((0, 2)), []
+    image, centres = np.full((SIDE, SIDE), 40, np.uint8), np.zeros((0, 2))
+    points: list[np.ndarray] = []
     while len(points) < count:
         centre, angle = rng.uniform(12, SIDE - 13, 2), rng.uniform(0, 2 * np.pi)
         if len(centres) and np.linalg.norm(centres - centre, axis=1).min() < 24:

@@ -115,7 +115,8 @@ def _images(row: ReportRow) -> KeypointDataset:
 
 def by_image(dataset: KeypointDataset) -> KeypointDataset:
     """Return the labelled samples in the order of whole images: those of an image stand together."""
-    keys, labelled = [dataset.image_key(index) for index in range(len(dataset))], dataset.labels().any(-1)
+    keys = [dataset.image_key(index) for index in range(len(dataset))]
+    labelled: np.ndarray = np.asarray(dataset.labels().any(-1))
     place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     order = np.argsort([place[key] for key in keys], kind="stable")
     return Subset(dataset, order[labelled[order]])

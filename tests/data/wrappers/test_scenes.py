@@ -255,7 +255,7 @@ def test_a_limit_leaves_images_partly_labelled() -> None:
 
 def test_folds_share_no_image_with_and_without_instances() -> None:
     data = SyntheticScenes(24, size=64, seed=1)
-    seen = []
+    seen: list[str] = []
     for index in range(3):
         sides = [take_fold(data, Fold(index=index, of=3), held=held) for held in (False, True)]
         train, val = ({s.image_name(i) for i in range(len(s))} for s in (Scenes(side, (64, 64)) for side in sides))
