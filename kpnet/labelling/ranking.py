@@ -157,7 +157,8 @@ class PredictedDataset(KeypointDataset):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         each = self.ranked[index]
-        return self._read(each.index), each.prediction.keypoints[0]
+        points = each.prediction.keypoints
+        return self._read(each.index), points[0] if len(points) else np.full((len(self.skeleton), 2), np.nan)
 
     def image_name(self, index: int) -> str:
         return self._name(self.ranked[index].index)
