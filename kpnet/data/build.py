@@ -164,9 +164,11 @@ def with_scenes(
         Training and validation data; those given, for a model that sees one instance in each image.
 
     Raises:
-        KpnetError: Crops or windows of frames are asked for where the head sees whole images.
+        KpnetError: Crops are asked for where the head sees whole images, or transforms on the device.
     """
     model, seed = config.model, config.train.seed
+    if config.data.device_transforms and (whole or model.instances is not None):
+        raise KpnetError("data.device_transforms: whole images and boxes are augmented on the CPU: set it to false")
     if whole:
         if config.data.crop is not None:
             raise KpnetError("data.crop: the head centers finds instances in whole images: leave it out")
@@ -174,8 +176,6 @@ def with_scenes(
         return Scenes(train, size, channels, seed=seed), None if val is None else Scenes(val, size, channels)
     if model.instances is None or model.instances.detector is not None:  # which is not trained
         return train, val
-    if config.data.device_transforms:
-        raise KpnetError("data.device_transforms: a finder's whole images are augmented on the CPU: set it to false")
     scenes = Scenes(train, size=model.instances.input_size, in_channels=model.in_channels, seed=seed)
     return WithScenes(train, scenes), val
 

@@ -284,7 +284,7 @@ class CentersHead(Head):
             The instances of each of the B images, best first; the boxes of a finder, or boxes and points.
         """
         assert isinstance(output, CentersOutput)
-        from torchvision.ops import batched_nms  # imported here, as most of what imports heads never finds instances
+        from torchvision.ops import nms  # imported here, as most of what imports heads never finds instances
 
         limit = self.max_instances if limit is None else limit
         logits, cells = (each[:, 0] for each in decoding.peaks2d(output.centers, limit))
@@ -293,8 +293,9 @@ class CentersHead(Head):
         image = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)[kept]
         scores, boxes = scores[kept], self._boxes(output, cells)[kept]
         if output.maps is None:
-            best = batched_nms(boxes, scores, image, self.overlap)
-            rows = [best[image[best] == i] for i in range(len(output.centers))]
+            # Not batched_nms: it sets the images apart by an offset that holds for coordinates of at least 0.
+            own = [(image == i).nonzero()[:, 0] for i in range(len(output.centers))]
+            rows = [each[nms(boxes[each], scores[each], self.overlap)] for each in own]
             return [Detections(boxes[each], scores[each]) for each in rows]
         votes = self._votes(output, cells)[kept]
         read = _read(self._near(output, votes, boxes, image), uncertainty=True)

@@ -175,7 +175,9 @@ class KeypointModel(nn.Module):
             )
         images, model = _batch(images), evaluation_copy(self)
         head = cast("CentersHead", model.head)
-        found = head.find(head(model.features(images)), threshold, max_instances)
+        output = head(model.features(images))
+        _check_rows(output.centers, 'head "centers"')
+        found = head.find(output, threshold, max_instances)
         calibration = self.calibration_for(None)
         if calibration is not None:
             for each in found:
@@ -212,6 +214,7 @@ class KeypointModel(nn.Module):
             kept = read_once(images, boxes)
         else:
             kept = read_views(read_once, images, boxes, self.skeleton, test_time)
+        check_finite(kept, 'head "centers"')
         calibration = self.calibration_for(test_time)
         return kept if calibration is None else calibration(kept, (images.shape[-2], images.shape[-1]))
 
@@ -461,7 +464,11 @@ def _batch(images: Tensor) -> Tensor:
 
 def check_finite(predicted: Keypoints, what: str) -> None:
     """Raise NotFiniteError, which names `what` predicted and the image, where a keypoint is not finite."""
-    not_finite = ~predicted.keypoints.isfinite().flatten(1).all(1)
+    _check_rows(predicted.keypoints, what)
+
+
+def _check_rows(values: Tensor, what: str) -> None:
+    not_finite = ~values.isfinite().flatten(1).all(1)
     if not_finite.any():
         raise NotFiniteError(
             f"{what}: the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: "

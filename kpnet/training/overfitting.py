@@ -15,6 +15,7 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data.build import build_train
+from kpnet.heads import finds_instances
 from kpnet.models.build import assemble
 from kpnet.training.freezing import ParameterGroup
 from kpnet.training.loaders import trains_on_one
@@ -30,6 +31,11 @@ def overfit(config: Config, samples: int, console: Console) -> tuple[float, int]
     recipe's optimizer if given. The learning rate falls linearly to 0: at a constant rate, an L1 loss, whose gradient
     does not shrink, lets the prediction oscillate around the target for ever.
     """
+    if finds_instances(config.model.head):
+        raise KpnetError(
+            "--overfit trains on one instance in each image, and the head centers finds several: train on a few "
+            "instances instead, e.g. data.train={file: FILE, limit: 8}"
+        )
     torch.manual_seed(config.train.seed)
     dataset = build_train(config, augment=False)
     if not 0 < samples <= len(dataset):

@@ -557,3 +557,14 @@ def test_a_finder_is_saved_with_its_model_and_taken_by_the_next(tmp_path: Path) 
         for found, expected in zip(other.find(images, 0.0), model.find(images, 0.0), strict=True):
             assert torch.equal(found.boxes, expected.boxes)
             assert torch.equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("head", ["heatmap", "centers"])
+def test_a_diverged_model_is_not_one_that_finds_nothing(head: str) -> None:
+    found = True if head == "heatmap" else None
+    model = build_model(backbone=SANDWICH, head=head, num_keypoints=3, in_channels=1, input_size=64, instances=found)
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    side = 256 if found else 64
+    with pytest.raises(NotFiniteError, match='head "centers": the prediction for image 0 of the batch is not finite'):
+        model.find(torch.rand(1, 1, side, side))

@@ -464,6 +464,14 @@ def test_a_training_of_instances_goes_on_and_ends_in_one_folder(
     assert whole.measures["score"] > 0
 
 
+@pytest.mark.parametrize("way", ["two_stage", "single_stage"])
+def test_whole_images_are_not_augmented_on_the_device(way: str, tmp_path: Path) -> None:
+    config = load_config(shapes_config(write_shapes(tmp_path, [1, 2]), None, way), ("data.device_transforms=true",))
+    with pytest.raises(KpnetError, match=r"data\.device_transforms: whole images and boxes are augmented on the CPU"):
+        training.train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_crops_of_a_finder_are_those_of_instances_and_jittered(tmp_path: Path) -> None:
     config = load_config(shapes_config(write_shapes(tmp_path, [1]), None))
     assert (config.model.crop, config.data.crop) == ("instance", Crop(by="instance", shift=0.1, scale=0.15))
