@@ -30,9 +30,16 @@ from kpnet.inference.prediction import Prediction
 
 TABLE = RESULTS / "instances.csv"
 SMALL = ["data.workers=0", "trainer.logger=null"]
-SCENES = ["data.format=synthetic_scenes", "data.root=.", "data.train=600", "data.val=200", "train.epochs=40"]
+SCENES = [
+    "data.format=synthetic_scenes",
+    "model.num_keypoints=null",
+    "data.root=.",
+    "data.train=600",
+    "data.val=200",
+    "train.epochs=40",
+]
 MINI = ["data.root={shared}/data/coco_mini", "data.train=person_keypoints.json", "data.val=person_keypoints.json"]
-MINI += ["data.skeleton=coco17", "data.transforms=[]", "model.in_channels=3"]
+MINI += ["data.skeleton=coco17", "model.num_keypoints=null", "data.transforms=[]", "model.in_channels=3"]
 ROWS: dict[str, tuple[str, list[str]]] = {
     "flies two_stage 0": ("flies", ["data.root={shared}/data/flies", "data.cache_gb=0.2"]),
     "flies single_stage 0": ("flies_single_stage", ["data.root={shared}/data/flies", "data.cache_gb=0.2"]),
