@@ -248,6 +248,17 @@ def test_what_is_missing_in_the_config_is_named(tmp_path: Path) -> None:
         load_model(folder)
 
 
+@pytest.mark.parametrize("channels", ["two", 0, 2, 3, [1], 1.5])
+def test_a_finder_of_other_channels_is_refused(channels: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    small(instances={"backbone": SANDWICH, "input_size": 32}).save(folder)
+    config = yaml.safe_load((folder / "model.yaml").read_text())
+    assert config["finder_channels"] == 1
+    (folder / "model.yaml").write_text(yaml.safe_dump({**config, "finder_channels": channels}))
+    with pytest.raises(KpnetError, match=r"^.*model\.(yaml: .*channels|safetensors: .finder\.mean.).*$"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("old", ["stem", "calibration", "answer"])
 def test_an_old_key_is_refused_with_its_new_name(old: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
