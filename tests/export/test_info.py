@@ -29,3 +29,9 @@ def test_a_calibration_of_other_views_is_left_out_and_said(
     same = fitted == exported
     assert (found.calibration is not None) == (found.dof is not None) == same
     assert ("without its calibration" in caplog.text) != same
+
+
+def test_crops_of_instances_are_told() -> None:
+    model = small("simcc")
+    model.config = model.config.model_copy(update={"crop": "instance"})
+    assert info.describe(ExportGraph(model, None), "fp32", False, 16).crop == "instance"

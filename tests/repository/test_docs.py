@@ -151,7 +151,8 @@ def test_the_readmes_measures_are_those_of_the_file() -> None:
     text = "| row |" + PAGES["README.md"].partition("| row |")[2].partition("\n\n")[0]
     headings = [cell.strip() for cell in text.splitlines()[0].split("|")[1:-1]]
     records = json.loads((ROOT / "benchmarks" / "results" / "shipped" / "comparison.json").read_text())["rows"]
-    measured = [dict(zip(HEADINGS, cells(record), strict=True)) for record in records]
+    later = dict.fromkeys(("found_ap", "found_ap_sd"))  # a measure that is younger than the file
+    measured = [dict(zip(HEADINGS, cells({**later, **record}), strict=True)) for record in records]
     rows = table(text)
     assert len(rows) == 3
     assert all(row in [[each[heading] for heading in headings] for each in measured] for row in rows)
