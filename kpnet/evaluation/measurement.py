@@ -83,7 +83,7 @@ def predict_dataset(
         if "boxes" in batch:  # whole images: the points of the true instances
             assert isinstance(model, KeypointModel)
             there = batch["boxes"].isfinite().all(-1)
-            predicted.append(model.read(images, batch["boxes"].to(device)))
+            predicted.append(model.read(images, batch["boxes"].to(device), test_time))
             batch = {key: batch[key][there] for key in ("keypoints", "visible")} | {
                 "matrix": batch["matrix"].repeat_interleave(there.sum(1), 0)
             }

@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.shapes import NAMES, shapes_config, write_shapes
 
 from kpnet import KpnetError, evaluate, load_model
 from kpnet.config.loading import load_config
+from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.coco import COCO
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation import found as module
 from kpnet.evaluation.coco import write_found
 from kpnet.evaluation.found import calibrate_found, find_in, measure_found, scenes_of, score_threshold
+from kpnet.evaluation.measurement import predict_dataset
 from kpnet.inference.prediction import Prediction
 from kpnet.models.build import build_model
 from kpnet.models.instance_calibration import InstanceCalibration
+from kpnet.models.test_time import TestTime
 
 COUNTS = [2, 0, 3, 1, 2]
 
@@ -87,6 +91,21 @@ def test_kpnet_evaluate_has_the_measures_beside_those_of_true_boxes(
     measures = evaluate(model_of("single_stage"), scenes)
     assert measures["instances"]["recall"] == 1
     assert measures["score"] > 0
+
+
+def test_points_of_true_boxes_are_averaged_over_the_views(scenes: Scenes) -> None:
+    """As by hand: half of the image's own points, and half of those of the mirrored image and its mirrored boxes."""
+    model = model_of("single_stage")
+    model.skeleton = Skeleton(NAMES, pairs=(("left_end", "right_end"),))
+    own = predict_dataset(model, scenes, batch_size=2).predicted.keypoints
+    mirrored = []
+    for item in (scenes[index] for index in range(len(scenes))):
+        boxes = item["boxes"][None, :, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
+        mirrored.append(model.read(item["image"][None].flip(-1), boxes).keypoints)
+    back = torch.cat(mirrored)[:, [0, 2, 1]] * torch.tensor([-1.0, 1])
+    found = predict_dataset(model, scenes, batch_size=2, test_time=TestTime(flip=True)).predicted.keypoints
+    assert (found - own).abs().max() > 1e-3
+    torch.testing.assert_close(found, (own + back) / 2, atol=1e-5, rtol=0)
 
 
 def test_few_instances_are_no_calibration(scenes: Scenes) -> None:
