@@ -92,13 +92,23 @@ def adapt_dataset(dataset: KeypointDataset, model: KeypointModel) -> KeypointDat
         The same samples. Points that the dataset lacks are missing.
 
     Raises:
-        KpnetError: The dataset has none of the model's points.
+        KpnetError: The dataset has none of the model's points, or the model reads whole images.
     """
     config = model.config
+    check_reads_samples(config.head, "the model")
     common = {"image_size": config.input_size, "in_channels": config.in_channels}
     view = ConcatDataset(model.skeleton, [ConcatPart("the labels", dataset)], partial=True, **common)
     view.cropper = build_cropper(view, config.crop, config.box_scale)
     return view
+
+
+def check_reads_samples(head: Part, what: str) -> None:
+    """Raise if a model with this head does not predict a labelled instance, but finds those of the whole image."""
+    if finds_instances(head):
+        raise KpnetError(
+            f'{what} has the head "{split_spec(head, "model.head")[0]}", which finds the instances of whole images '
+            "itself; expected a head that predicts each labelled instance, such as heatmap"
+        )
 
 
 def check_unseen(run: Path, data: Path, fix: str = "calibrate on a split of its own") -> None:

@@ -20,6 +20,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import build_train
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.evaluation.measurement import Predictions, predict_dataset
+from kpnet.evaluation.run_data import check_reads_samples
 from kpnet.experiments.plan import fold_trials
 from kpnet.experiments.runner import locked_folder, resumable, run_trials
 from kpnet.heads import Keypoints
@@ -133,9 +134,11 @@ def predict_folds(
         The samples, without augmentation, and their predictions in the same order, not calibrated.
 
     Raises:
-        KpnetError: There are more folds than images, a training fails, or `out` holds something else.
+        KpnetError: There are more folds than images, the head reads whole images, a training fails, or `out` holds
+            something else.
     """
     console = console or PlainConsole()
+    check_reads_samples(config.model.head, "the recipe")
     row = fold_trials(config, folds)
     dataset = build_train(row.trials[0].config, augment=False)
     for trial in row.trials:

@@ -13,7 +13,7 @@ from kpnet.config.loading import load_config, to_yaml
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
+from kpnet.evaluation.run_data import adapt_dataset, check_unseen, evaluation_dataset
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 
@@ -109,3 +109,11 @@ def test_data_that_a_run_has_seen_is_refused_by_its_file(tmp_path: Path, monkeyp
     with pytest.raises(KpnetError, match="one"):
         check_unseen(alone, tmp_path / "one")  # a folder stands for its only file of labels
     check_unseen(tmp_path / "model", tmp_path / "data" / "train.csv")  # a model folder has no config of a run
+
+
+def test_a_model_of_whole_images_is_not_given_samples(tmp_path: Path) -> None:
+    """It would answer each with the best instance of the image."""
+    dataset = evaluation_dataset(None, write_points_csv(tmp_path), model_of())
+    assert len(adapt_dataset(dataset, model_of())) == len(dataset)
+    with pytest.raises(KpnetError, match=r'the model has the head "centers", which finds .*; expected a head that'):
+        adapt_dataset(dataset, model_of(head="centers"))

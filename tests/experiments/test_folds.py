@@ -47,6 +47,13 @@ def test_a_recipe_of_ones_own_gets_the_data(data: Path, recipe: Path) -> None:
     assert config.data.skeleton == dataset.skeleton.to_dict()
 
 
+def test_a_recipe_of_whole_images_is_refused_before_it_trains(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["model"]["head"] = "centers"
+    with pytest.raises(KpnetError, match='the recipe has the head "centers"'):
+        predict_folds(load_config(tiny), 2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_sample_is_predicted_by_the_model_that_did_not_see_it(
     monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
