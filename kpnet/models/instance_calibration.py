@@ -89,14 +89,15 @@ class InstanceCalibration:
     def least_score(self, threshold: float | None = None) -> float:
         """Return the raw score below which no detection reaches a probability, however confident its points are.
 
-        With it as the threshold of `model.find`, only what may count is cropped and predicted.
+        With it as the threshold of `model.find`, only what may count is cropped and predicted. It is never below 0.05,
+        as no lower score was fitted.
 
         Args:
             threshold: The probability; None: the calibration's own threshold.
         """
         wanted = self.threshold if threshold is None else threshold
         best = self.confidence_slope * float(_logit(np.array(MOST_CONFIDENT)))
-        return float(_sigmoid((_logit(np.array(wanted)) - self.offset - best) / self.slope))
+        return max(CANDIDATES, float(_sigmoid((_logit(np.array(wanted)) - self.offset - best) / self.slope)))
 
 
 def fit_instance_calibration(
@@ -132,16 +133,15 @@ def fit_instance_calibration(
     offset, slopes = _fit_logistic(np.stack(columns, -1), right.astype(float))
     log_odds = offset + np.stack(columns, -1) @ slopes
     oks_offset, (oks_slope,) = _fit_logistic(log_odds[:, None], oks)
-    threshold = best_threshold(_sigmoid(log_odds), right, instances, 0.0)
-    return InstanceCalibration(
-        threshold,
-        offset,
-        float(slopes[0]),
-        float(slopes[1]) if len(slopes) > 1 else 0.0,
-        oks_offset,
-        float(oks_slope),
-        instances,
+    confidence_slope = float(slopes[1]) if len(slopes) > 1 else 0.0
+    fitted = InstanceCalibration(
+        0.0, offset, float(slopes[0]), confidence_slope, oks_offset, float(oks_slope), instances
     )
+    # The gap below the lowest ends where a detection of the least score and the same confidence would be.
+    lowest = log_odds.argmin()
+    floor = fitted.probability(np.array([CANDIDATES]), confidence[lowest, None, None])[0]
+    threshold = best_threshold(_sigmoid(log_odds), right, instances, float(floor))
+    return dataclasses.replace(fitted, threshold=threshold)
 
 
 def best_threshold(scores: np.ndarray, right: np.ndarray, instances: int, floor: float) -> float:

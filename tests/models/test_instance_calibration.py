@@ -75,6 +75,18 @@ def test_no_score_below_the_least_reaches_the_threshold() -> None:
     assert calibration.least_score(0.2) < least
 
 
+@pytest.mark.parametrize("confident", [0.9, np.nan])
+def test_the_threshold_is_not_below_what_was_fitted(confident: float) -> None:
+    """40 right detections and no false one: the threshold is that of a raw score from 0.05 up to their lowest."""
+    scores, confidence = np.linspace(0.07, 0.9, 40), np.full(40, confident)
+    found = fit_instance_calibration(scores, confidence, np.ones(40, bool), np.full(40, 0.9), 40)
+    points = None if np.isnan(confident) else np.full((2, 3), confident)
+    least, lowest = found.probability(np.array([0.05, 0.07]), points)
+    assert least < found.threshold < lowest
+    assert found.least_score() >= 0.05
+    assert found.least_score(1e-3) == 0.05
+
+
 @pytest.mark.parametrize(
     ("scores", "right", "instances", "expected"),
     [
