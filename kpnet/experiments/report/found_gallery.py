@@ -68,19 +68,19 @@ def build_found_gallery(rows: Sequence[ReportRow]) -> list[FoundImage]:
 
     Rows whose models find no instances, and those measured on other images than the first one that does, are left out.
     """
-    opened: list[tuple[ReportRow, KeypointModel, Scenes]] = []
+    opened: list[tuple[ReportRow, KeypointModel, Predictor, Scenes]] = []
     for row in (each for each in rows if "instances" in each.results[0].measures):
         model = load_model(row.runs[0])
         scenes = scenes_of(model, evaluation_dataset(row.runs[0], None, model))
-        if not opened or _names(scenes) == _names(opened[0][2]):
-            opened.append((row, model, scenes))
-    chosen = [each["index"] for row, _, _ in opened for each in _worst(row)[:SHOWN]] or [0] * bool(opened)
+        if not opened or _names(scenes) == _names(opened[0][3]):
+            opened.append((row, model, Predictor(model), scenes))
+    chosen = [each["index"] for row, *_ in opened for each in _worst(row)[:SHOWN]] or [0] * bool(opened)
     gallery = []
     for index in dict.fromkeys(chosen):
-        scenes = opened[0][2]
+        scenes = opened[0][3]
         pixels, truth = scenes.image(index), scenes.truth(index)
         height, width = pixels.shape[:2]
-        views = [_view(row.name, model, pixels, truth) for row, model, _ in opened]
+        views = [_view(row.name, model, predictor, pixels, truth) for row, model, predictor, _ in opened]
         shown = min(max(2 * width, NARROWEST), WIDEST)
         gallery.append(FoundImage(scenes.image_name(index), width, height, shown, image_uri(pixels), views))
     return gallery
@@ -95,9 +95,9 @@ def _worst(row: ReportRow) -> list[dict[str, Any]]:
     return found
 
 
-def _view(row: str, model: KeypointModel, pixels: np.ndarray, truth: SceneTruth) -> FoundView:
+def _view(row: str, model: KeypointModel, predictor: Predictor, pixels: np.ndarray, truth: SceneTruth) -> FoundView:
     """Return what a model finds in an image, above its own threshold."""
-    found: Prediction = Predictor(model)(pixels)
+    found: Prediction = predictor(pixels)
     matches = match_instances([found], [truth], sigmas_of(model.skeleton))
     kinds = np.where(matches.right, "right", np.where(matches.counted, "false", "neither"))
     missed = matches.missed(score_threshold(model))[:, 1]

@@ -22,12 +22,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_shapes(tmp_path_factory.mktemp("found"))
 
 
+built: list[Any] = []  # the models of the predictors that the test at hand has made
+
+
 @pytest.fixture
 def row(run: Path, monkeypatch: pytest.MonkeyPatch) -> ReportRow:
     """A row whose model finds the first instance of an image, and one that is not there."""
     (row,) = group_runs([run])
+    built.clear()
 
     def predictor(model: Any) -> Any:
+        built.append(model)
+
         def predict(pixels: np.ndarray) -> Prediction:
             scenes = found_gallery.scenes_of(model, found_gallery.evaluation_dataset(run, None, model))
             (index,) = [i for i in range(len(scenes)) if np.array_equal(scenes.image(i), pixels)]
@@ -52,6 +58,12 @@ def test_right_false_and_missed_instances(row: ReportRow) -> None:
     assert view.text == "1 missed, 1 false, 1 right"
     assert len(view.points) == 6
     assert image.title == "1_1.png"
+
+
+def test_a_row_has_one_predictor_for_all_its_images(row: ReportRow) -> None:
+    row.results[0].measures["instances"]["worst"] = [{"index": 0}, {"index": 1}]
+    assert len(build_found_gallery([row])) == 2
+    assert len(built) == 1
 
 
 def test_without_errors_an_image_is_shown_all_the_same(row: ReportRow) -> None:
