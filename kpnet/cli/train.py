@@ -61,7 +61,7 @@ def demo(
 
 def run_training(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
     """Train, print the measures and the files that were written, and return the run folder."""
-    from kpnet.cli.printing import print_measures
+    from kpnet.cli.printing import print_instances, print_measures
     from kpnet.training import supervised
     from kpnet.training.run_folder import is_main_process
 
@@ -70,6 +70,8 @@ def run_training(config: Config, out: Path | None, resume: bool, force: bool) ->
         folder, model, measures = supervised.train(config, out=out, resume=resume, force=force, console=console)
     if measures:
         print_measures(console, measures, "final model on the validation data", skeleton=model.skeleton.name)
+    if "instances" in measures:
+        print_instances(console, measures["instances"])
     if not is_main_process():
         return folder  # a further process of the same training
     files = "final/ and best/ (the models), predictions.png, curves.png, metrics.csv"

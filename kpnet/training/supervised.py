@@ -186,6 +186,8 @@ def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, wor
     """Save the final model, its measures and the figures."""
     measures = evaluate(model, val, workers=workers) if val is not None else {}
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
+    if found := measures.get("instances"):
+        plain |= {f"found_{name.lower()}": found[name] for name in ("AP", "recall", "precision")}
     table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
     save_model(model, folder / "final", int(table.epoch.iloc[-1]), plain)
     figure = draw_samples(model, val)

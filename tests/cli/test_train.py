@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.console import Run
+from support.shapes import shapes_config, write_shapes
 
+from kpnet.core.yaml import write_yaml
 from kpnet.training.supervised import TrainedRun
 
 
@@ -22,3 +25,15 @@ def test_only_the_first_machine_says_where_the_run_is(
     done = kpnet("train", "demo", "--out", "out")
     assert done.code == 0, done
     assert done.out.count("the run is in out") == lines
+
+
+def test_a_training_says_what_its_model_finds(kpnet: Run, tmp_path: Path) -> None:
+    labels, val = write_shapes(tmp_path / "data", [2, 1, 3]), write_shapes(tmp_path / "data", [1, 2, 0], seed=1)
+    (tmp_path / "config.yaml").write_text(write_yaml(shapes_config(labels, val)))
+    done = kpnet("train", tmp_path / "config.yaml", "train.epochs=1", "--out", tmp_path / "run")
+    assert done.code == 0, done
+    assert "instances that it finds itself: 3 images with 3 instances" in done.out
+    saved = json.loads((tmp_path / "run" / "final" / "training.json").read_text())
+    measured = json.loads(kpnet("evaluate", tmp_path / "run", "--json").out)["instances"]
+    for name in ("AP", "recall", "precision"):
+        assert saved[f"found_{name.lower()}"] == pytest.approx(measured[name], abs=1e-3)
