@@ -222,7 +222,7 @@ class Scenes(KeypointDataset):
     ) -> dict[str, Any]:
         """Return the item of points (G, K, 2), weights (G, K), boxes (G, 4) and regions (R, 4) in pixels of `image`."""
         xy, weight, boxes, ignored = found
-        here: np.ndarray = coordinates.inside((boxes[:, :2] + boxes[:, 2:]) / 2, self.size)
+        here: np.ndarray = coordinates.inside((boxes[:, :2] + boxes[:, 2:]) / 2, self.size) | (not augmented)
         ignored = np.concatenate([ignored, boxes[~here]])
         height, width = self.size
         with np.errstate(invalid="ignore"):

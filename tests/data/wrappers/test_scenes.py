@@ -184,6 +184,18 @@ def test_what_leaves_the_image_is_neither_right_nor_wrong() -> None:
         assert int(item["ignored"].isfinite().all(-1).sum()) == ignored
 
 
+def test_without_augmentation_an_instance_about_a_point_off_the_image_stays() -> None:
+    """So that the samples of whole images are those of the crops, one for one."""
+    data = Drawn(boxes=False)
+    data.rows[0] = ("a", POINTS[0] - (80, 0), BOXES[0])
+    item = Scenes(data, (100, 120), 3)[0]
+    points, visible, _ = instances(item)[0]
+    np.testing.assert_allclose(points, POINTS[0] - (80, 0), atol=1e-2)
+    assert points[:, 0].max() < 0
+    assert visible.all()
+    assert len(instances(item)) == 2
+
+
 def test_points_outside_are_not_visible_and_their_instance_stays() -> None:
     item = Scenes(Drawn(), (100, 120), 3, augment(always("Affine", translate_px={"x": [-35] * 2, "y": [0, 0]})))[0]
     _, visible, box = instances(item)[0]
