@@ -18,6 +18,7 @@ import torchvision
 
 from kpnet import __version__
 from kpnet.config.loading import run_config
+from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic, write_json
 from kpnet.core.runtime import best_device
@@ -27,6 +28,7 @@ from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import window_of
 from kpnet.models.build import load_model
+from kpnet.models.detectors import InputConfig
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.summary import summarize
 
@@ -132,20 +134,31 @@ def _training_cost(run: Path) -> dict[str, Any]:
 
 
 def _model_cost(model: KeypointModel) -> dict[str, Any]:
-    """Return the model's size, and its latency for several batch sizes."""
+    """Return the model's size, and its latency for several batch sizes; with a finder, a pass of that is added."""
     summary = summarize(model, (model.config.in_channels, *model.config.input_size))
     latency = {f"latency_{batch}": _latency(model, batch, repeats) for batch, repeats in BATCHES.items()}
-    return {"parameters": summary.parameters, "macs": summary.macs, "model_bytes": summary.model_bytes, **latency}
+    macs, finder = summary.macs, model.finder
+    if finder is not None:
+        network = finder if isinstance(finder, KeypointModel) else finder.net
+        macs += summarize(network, (finder.config.in_channels, *finder.config.input_size)).macs
+    return {"parameters": summary.parameters, "macs": macs, "model_bytes": summary.model_bytes, **latency}
 
 
 def _latency(model: KeypointModel, batch: int, repeats: int) -> float:
-    """Return the median time of `infer` in seconds."""
-    images = torch.rand(batch, model.config.in_channels, *model.config.input_size, device=model.mean.device)
+    """Return the median time in seconds of `infer`, after `find` in as many whole images where there is a finder."""
+    images = _random_images(model.config, batch, model.mean.device)
+    whole = None if model.finder is None else _random_images(model.finder.config, batch, model.mean.device)
     times = []
     for _ in range(repeats + 1):  # the first is a warm-up
         start = time.perf_counter()
+        if whole is not None:
+            model.find(whole)
         model.infer(images)
         if images.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
+
+
+def _random_images(config: ModelConfig | InputConfig, batch: int, device: torch.device) -> torch.Tensor:
+    return torch.rand(batch, config.in_channels, *config.input_size, device=device)
