@@ -28,7 +28,7 @@ def calibrate(
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
-    from kpnet.evaluation.found import calibrate_found, find_in, measure_found, scenes_of
+    from kpnet.evaluation.found import calibrate_found, find_and_measure, measure_found
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.reliability import measure_reliability
     from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
@@ -46,11 +46,10 @@ def calibrate(
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
     instances = {}
     if model.finds_instances:
-        scenes = scenes_of(model, dataset)
-        found = find_in(model, scenes, batch_size, test_time)  # with the calibrated confidence of the points
-        instances["before"] = measure_found(model, scenes, found=found)
+        # The confidence of the points is calibrated already.
+        scenes, found, instances["before"] = find_and_measure(model, dataset, batch_size, test_time)
         model.instance_calibration = fitted = calibrate_found(found, scenes)
-        instances["after"] = measure_found(model, scenes, found=[fitted(each) for each in found])
+        instances["after"] = measure_found(model, scenes, [fitted(each) for each in found])
     console = PlainConsole()
     for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if predicted.covariance is not None:

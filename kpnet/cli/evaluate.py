@@ -91,7 +91,7 @@ def evaluate(
     from kpnet.core.files import plain
     from kpnet.core.outputs import output_file
     from kpnet.core.runtime import best_device
-    from kpnet.evaluation.found import find_in, measure_found, scenes_of
+    from kpnet.evaluation.found import find_and_measure
     from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
     from kpnet.evaluation.run_data import evaluation_dataset
     from kpnet.models.ensemble import load_ensemble
@@ -133,9 +133,7 @@ def evaluate(
         predictions = predict_dataset(model, dataset, batch_size, test_time, workers)
         measures = evaluate_predictions(predictions, model, divisor, failure_threshold, min_confidence)
         if model.finds_instances:
-            scenes = scenes_of(model, dataset)
-            found = find_in(model, scenes, batch_size, test_time)
-            measures["instances"] = measure_found(model, scenes, nme=divisor, found=found)
+            scenes, found, measures["instances"] = find_and_measure(model, dataset, batch_size, test_time, divisor)
         if coco_results is not None and model.finds_instances:
             from kpnet.evaluation.coco import write_found
 

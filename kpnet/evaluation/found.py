@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kpnet.data.base import KeypointDataset
 from kpnet.data.wrappers.scenes import Scenes
@@ -17,6 +17,20 @@ from kpnet.models.instance_calibration import CANDIDATES, InstanceCalibration, f
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 from kpnet.oks import sigmas_of
+
+
+class FoundScenes(NamedTuple):
+    """What a model found in whole images.
+
+    Attributes:
+        scenes: The images and what is on them.
+        found: What was found in each, down to scores of 0.05.
+        measures: The measures of `kpnet.evaluation.instances.evaluate_instances`.
+    """
+
+    scenes: Scenes
+    found: list[Prediction]
+    measures: dict[str, Any]
 
 
 def scenes_of(model: KeypointModel | ExportedModel | Ensemble, dataset: KeypointDataset) -> Scenes:
@@ -63,24 +77,46 @@ def score_threshold(model: KeypointModel | ExportedModel | Ensemble) -> float:
     return float(found.threshold)
 
 
-def measure_found(
+def find_and_measure(
     model: KeypointModel | ExportedModel | Ensemble,
-    scenes: Scenes,
+    dataset: KeypointDataset,
     batch_size: int = 32,
-    *,
     test_time: TestTime | None = None,
     nme: str | tuple[str, str] | None = None,
-    found: Sequence[Prediction] | None = None,
-) -> dict[str, Any]:
-    """Measure what a model finds in whole images without being given a box.
+) -> FoundScenes:
+    """Find the instances of a dataset's whole images without being given a box, and measure them.
 
     Args:
-        model: A model that finds instances.
-        scenes: The images and what is on them.
+        model: A model that finds instances; it stays on its device.
+        dataset: Its samples, or its whole images already.
         batch_size: Images, or crops, per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
         nme: What the NME divides by, as in `evaluate_instances`.
-        found: What `find_in` returned, where it is there already.
+
+    Returns:
+        The images, what was found in them, and the measures.
+
+    Raises:
+        KpnetError: No image has an instance with a labelled point.
+    """
+    scenes = scenes_of(model, dataset)
+    found = find_in(model, scenes, batch_size, test_time)
+    return FoundScenes(scenes, found, measure_found(model, scenes, found, nme))
+
+
+def measure_found(
+    model: KeypointModel | ExportedModel | Ensemble,
+    scenes: Scenes,
+    found: Sequence[Prediction],
+    nme: str | tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """Measure what a model found in whole images.
+
+    Args:
+        model: The model, whose threshold says from which score on an instance counts as found.
+        scenes: The images and what is on them.
+        found: What `find_in` returned for them.
+        nme: What the NME divides by, as in `evaluate_instances`.
 
     Returns:
         The measures of `kpnet.evaluation.instances.evaluate_instances`.
@@ -88,7 +124,6 @@ def measure_found(
     Raises:
         KpnetError: No image has an instance with a labelled point.
     """
-    found = find_in(model, scenes, batch_size, test_time) if found is None else found
     truth = [scenes.truth(index) for index in range(len(scenes))]
     return evaluate_instances(found, truth, model.skeleton, threshold=score_threshold(model), nme=nme)
 

@@ -18,7 +18,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
-from kpnet.evaluation.found import measure_found, scenes_of
+from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
@@ -173,7 +173,7 @@ def evaluate(
     predictions = predict_dataset(model, data, batch_size, test_time, workers)
     measures = evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
     if model.finds_instances:
-        measures["instances"] = measure_found(model, scenes_of(model, data), batch_size, test_time=test_time, nme=nme)
+        measures["instances"] = find_and_measure(model, data, batch_size, test_time, nme).measures
     return measures
 
 

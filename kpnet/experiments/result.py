@@ -23,7 +23,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic, write_json
 from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
-from kpnet.evaluation.found import measure_found, scenes_of
+from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import window_of
@@ -98,7 +98,7 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
     predictions = predict_dataset(model, dataset)
     measures = evaluate_predictions(predictions, model)
     if model.finds_instances:
-        measures["instances"] = measure_found(model, scenes_of(model, dataset))
+        measures["instances"] = find_and_measure(model, dataset).measures
     return Result(
         predictions.predicted.keypoints.numpy(),
         predictions.target.numpy(),

@@ -58,14 +58,14 @@ def test_an_untrained_model_is_measured(scenes: Scenes, way: str) -> None:
     model = model_of(way)
     found = find_in(model, scenes, batch_size=2)
     assert [each.image for each in found] == [scenes.image_name(i) for i in range(len(scenes))]
-    measures = measure_found(model, scenes, found=found)
+    measures = measure_found(model, scenes, found)
     assert (measures["images"], measures["instances"]) == (5, sum(COUNTS))
     assert measures["threshold"] == score_threshold(model) == 0.3
     assert measures["default_sigmas"]
 
 
 def test_measures_are_those_of_the_predictions(scenes: Scenes) -> None:
-    measures = measure_found(model_of("two_stage"), scenes, found=true_predictions(scenes, 0.5))
+    measures = measure_found(model_of("two_stage"), scenes, true_predictions(scenes, 0.5))
     assert (measures["right"], measures["false"], measures["missed"]) == (sum(COUNTS), 0, 0)
     assert measures["mre_px"] == pytest.approx(0.5, abs=1e-6)
     assert measures["count_right"] == 1
@@ -122,11 +122,11 @@ def test_a_calibration_separates_right_from_false(tmp_path: Path) -> None:
     model = model_of("two_stage")
     model.instance_calibration = fitted
     calibrated = [fitted(each) for each in found]
-    measures = measure_found(model, scenes, found=calibrated)
+    measures = measure_found(model, scenes, calibrated)
     assert (measures["precision"], measures["recall"]) == (1, 1)
     assert measures["reliability"]["ece"] < 0.1
     assert measures["reliability"]["oks_error"] < 0.1
-    assert measure_found(model, scenes, found=found)["reliability"]["ece"] > 0.15, "raw scores from 0.6 are all right"
+    assert measure_found(model, scenes, found)["reliability"]["ece"] > 0.15, "raw scores from 0.6 are all right"
     model.save(tmp_path / "saved")
     assert load_model(tmp_path / "saved").instance_calibration == fitted
 
