@@ -136,6 +136,16 @@ def test_left_and_right_swap_in_each_instance() -> None:
         )
 
 
+def test_a_mirrored_turn_does_not_inflate_the_box_of_one_side() -> None:
+    """Mirrored, the left point is in the place of the right one, which was absent before."""
+    data = Drawn()
+    data.rows = [("b", np.array([[50.0, 40.0], [np.nan] * 2, [np.nan] * 2]), np.array([40.0, 30.0, 60.0, 50.0]))]
+    turn = augment(always("HorizontalFlip"), always("Rotate", limit=[30, 30]))
+    _, visible, box = instances(Scenes(data, (100, 120), 3, turn)[0])[0]
+    assert visible.tolist() == [False, True, False]
+    np.testing.assert_allclose(box[1] - box[0], 20, rtol=1e-3)
+
+
 def test_a_turn_does_not_inflate_boxes() -> None:
     """The box around the turned corners would be larger by half; the one around the points with its margins is not."""
     turned = Scenes(Drawn(), (100, 120), 3, augment(always("Affine", rotate=[45, 45], scale=[0.8, 0.8])))
@@ -233,6 +243,32 @@ def test_a_scene_that_is_repeated_is_drawn_anew(monkeypatch: pytest.MonkeyPatch)
     assert first["index"] == second["index"] == 0
     assert not torch.equal(first["keypoints"], second["keypoints"])
     torch.testing.assert_close(both[0]["scene"]["keypoints"], first["keypoints"])
+
+
+@pytest.mark.parametrize("repeated", ["instances", "scenes"])
+def test_repetitions_take_turns_over_the_epochs(repeated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images to three instances, or three instances to two images; until an epoch is set it is the first."""
+    if repeated == "scenes":
+        monkeypatch.setattr(Drawn, "surroundings", lambda self: [])
+    data: KeypointDataset = Drawn() if repeated == "instances" else Subset(Drawn(), np.arange(3))
+    both = WithScenes(data, Scenes(data, (48, 64)))
+    count, images = len(both), len(both.scenes)
+    assert (count, images) == ((4, 4) if repeated == "instances" else (3, 2))
+
+    def seen() -> list[tuple[int, int]]:
+        items = [both[index] for index in range(count)]
+        for item in items:
+            np.testing.assert_array_equal(item["keypoints"], data[item["index"]]["keypoints"])
+        return [(item["index"], item["scene"]["index"]) for item in items]
+
+    epochs = [seen()]
+    for epoch in range(6):
+        both.set_epoch(epoch)
+        epochs.append(seen())
+    assert epochs[0] == epochs[1]
+    every = [pair for epoch in epochs[1:] for pair in epoch]
+    for place, size in ((0, 3), (1, images)):
+        assert np.ptp(np.bincount([pair[place] for pair in every], minlength=size)) == 0
 
 
 def test_parts_keep_what_they_know() -> None:
