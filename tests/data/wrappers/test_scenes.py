@@ -310,9 +310,11 @@ def test_some_samples_of_an_image_leave_it_partly_labelled() -> None:
 def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = coco_values()
     nothing = [0] * 9
-    for number, name in enumerate(["empty.png", "crowd.png", "bare.png", "open.png", "boxless.png", "missing.png"]):
+    for number, name in enumerate(
+        ["empty.png", "crowd.png", "bare.png", "open.png", "boxless.png", "none.png", "missing.png"]
+    ):
         values["images"].append({"id": number, "file_name": name, "height": 20, "width": 30})
-    values["images"][-3]["kpnet"] = {"partial": True}
+    values["images"][-4]["kpnet"] = {"partial": True}
     values["annotations"] += [
         {"id": 50, "image_id": 1, "category_id": 1, "iscrowd": 1, "keypoints": nothing, "bbox": [2, 3, 10, 8]},
         {"id": 51, "image_id": 2, "category_id": 1, "iscrowd": 0, "keypoints": nothing, "bbox": [5, 5, 4, 4]},
@@ -320,9 +322,10 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
         {"id": 53, "image_id": 100, "category_id": 1, "iscrowd": 1, "keypoints": nothing, "bbox": [60, 1, 10, 9]},
         {"id": 54, "image_id": 101, "category_id": 1, "iscrowd": 0, "keypoints": [1, 1, 2], "bbox": [1, 1, 9, 9]},
         {"id": 55, "image_id": 102, "category_id": 1, "iscrowd": 0, "keypoints": [1, 1, 2]},
+        {"id": 56, "image_id": 5, "category_id": 1, "iscrowd": 0, "keypoints": nothing, "bbox": [0, 0, 0, 0]},
     ]
     path = write_coco(tmp_path, values)
-    for name in ("empty", "crowd", "bare", "open", "boxless"):
+    for name in ("empty", "crowd", "bare", "open", "boxless", "none"):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.zeros((20, 30), np.uint8))
     data = COCO(path)
     assert len(data) == 4  # the samples are as without them
@@ -331,7 +334,7 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
         scenes = Scenes(data, (64, 64), 1)
     assert "1 images without an instance cannot be read, and are left out: missing.png" in caplog.text
     truth = {scenes.image_name(i): scenes.truth(i) for i in range(len(scenes))}
-    assert set(truth) == {"a.png", "b.png", "c.png", "empty.png", "crowd.png", "bare.png", "boxless.png"}
+    assert set(truth) == {"a.png", "b.png", "c.png", "empty.png", "crowd.png", "bare.png", "none.png"}
     assert {name: each.ignored.tolist() for name, each in truth.items() if len(each.ignored)} == {
         "a.png": [[59.5, 0.5, 69.5, 9.5]],
         "b.png": [[0.5, 0.5, 9.5, 9.5]],  # an annotation that cannot be used
@@ -343,6 +346,19 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
     np.testing.assert_allclose(truth["a.png"].areas, areas[:2])
     assert scenes[list(truth).index("empty.png")]["image"].shape == (1, 64, 64)
     assert str(scenes.image_file(list(truth).index("empty.png"))).endswith("images/empty.png")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_instance_without_points_and_box_leaves_its_image_partly_labelled(tmp_path: Path, empty: bool) -> None:
+    values = coco_values()
+    values["images"].append({"id": 1, "file_name": "lost.png"})
+    for box, image in (({}, 1), ({}, 100), ({"bbox": [0, 0, 0, 0]}, 101)):
+        values["annotations"].append({"id": 50 + image, "image_id": image, "category_id": 1, **box})
+    path = write_coco(tmp_path, values)
+    cv2.imwrite(str(tmp_path / "images" / "lost.png"), np.zeros((20, 30), np.uint8))
+    scenes = Scenes(COCO(path, empty=empty), (64, 64))
+    partial = {scenes.image_name(i): scenes.truth(i).partial for i in range(len(scenes))}
+    assert partial == {"a.png": True, "b.png": True, "c.png": False}
 
 
 def test_images_that_nobody_has_looked_at_are_not_empty(tmp_path: Path) -> None:
