@@ -19,7 +19,9 @@ file of `kpnet label`, `info` has `"kpnet_label": 1`, and the points are those o
 Ids may be numbers or text; 1, 1.0 and "1" are the same id. Those of annotations serve messages alone.
 
 An image without annotations shows nothing, except in a file of `kpnet label`, where nobody has looked at it yet. An
-image whose entry has `"kpnet": {"partial": true}` shows instances without annotations.
+image whose entry has `"kpnet": {"partial": true}` shows instances without annotations, and so does one that has an
+annotation with neither a labelled keypoint nor a box; alone on its image, one of `kpnet label` or with a box of four
+zeros says that there is nothing.
 
 Ignored: crowds, annotations of other categories, and instances without a labelled keypoint (unless `empty`); they count
 in COCO's evaluation as it counts them. Skipped with a warning: annotations without a known image or category, whose
@@ -222,9 +224,11 @@ class _Index:
         own = self._skeleton(chosen, [a for a in found if a.keypoints], skeleton)
         found, points = self._points([a for a in found if self._is_whole(a, 3 * len(own))], len(own))
         others = [a for a in annotations if a.crowd]
+        labelled: list[bool] = (points[..., 2] != 0).any(-1).tolist()
+        bare = [a for a, some in zip(found, labelled, strict=True) if not some]
+        with_points = {a.image for a, some in zip(found, labelled, strict=True) if some}
         if not empty:
-            labelled: list[bool] = (points[..., 2] != 0).any(-1).tolist()
-            others += [a for a, some in zip(found, labelled, strict=True) if not some]
+            others += bare
             found, points = [a for a, some in zip(found, labelled, strict=True) if some], points[labelled]
         if not found and not skipped.messages:
             self._raise_empty(values["annotations"], annotations)
@@ -248,6 +252,7 @@ class _Index:
         )
         self.ignored = self._ignored(others, images, chosen, len(own))
         self.instances.background = self._background(images, set(place), others)
+        self.instances.background.partial |= {images[a.image].name for a in self._without_place(bare, with_points)}
         self._note_ids(found, images)
         _check_corners(path, self.instances)
 
@@ -428,9 +433,21 @@ class _Index:
             name, box = images[annotation.image].name, np.full(4, np.nan) if boxes is None else boxes[k]
             if np.isfinite(box).all() and (box[2:] > box[:2]).all():
                 background.ignored.append((name, box))
-            elif annotation.crowd or k >= len(others):  # without points and box, an annotation is of nothing
+            elif annotation.crowd or k >= len(others):
                 background.partial.add(name)
         return background
+
+    def _without_place(self, bare: list[_Annotation], with_points: set[str]) -> list[_Annotation]:
+        """Return those of the annotations without points that are of an instance whose place nobody knows.
+
+        Without a box and alone on its image, one of `kpnet label`, or with zeros as its box as kpnet writes it, says
+        that there is nothing.
+        """
+        boxes = _boxes(bare)
+        boxes = np.full((len(bare), 4), np.nan) if boxes is None else boxes
+        placed = np.isfinite(boxes).all(-1) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        lost = [a for a, known in zip(bare, placed.tolist(), strict=True) if not known]
+        return [a for a in lost if a.image in with_points or not (self.is_upright or a.box == [0, 0, 0, 0])]
 
     def _note_ids(self, found: list[_Annotation], images: dict[str, _Image]) -> None:
         """Note ids and images that appear more than once: the file may be put together from several."""

@@ -9,10 +9,11 @@ Layout: one `.csv` file, `.parquet` or `.pq`, and the images as files of their o
 
 Columns in any order: `image`, the path of the image from the folder of the images, and for each keypoint `NAME_x` and
 `NAME_y`; or numbered ones `x_0`, `y_0`, `x_1`, … An empty cell is a missing keypoint. Several rows may have the same
-image: they are its instances. Optional: `NAME_visibility` of 0 (absent, whatever its coordinates), 1 (hidden) and
-2 (visible); `NAME_source`, who made the point, `person` or `proposed` (by a model, or copied from another image), as
-`kpnet label` writes it; `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another name is an
-error.
+image: they are its instances. A row without any keypoint says that its image shows nothing; among other rows of its
+image it is an instance that is not labelled. Optional: `NAME_visibility` of 0 (absent, whatever its coordinates), 1
+(hidden) and 2 (visible); `NAME_source`, who made the point, `person` or `proposed` (by a model, or copied from another
+image), as `kpnet label` writes it; `box_x0`, `box_y0`, `box_x1`, `box_y1`, the edges of the box. A column of another
+name is an error.
 
 Also read: `filename`, `image_path`, `file` and the like for `image`; `NAME.x` and `x0` for `NAME_x` and `x_0`; columns
 0, 1, 2, … that are x and y in turn, with or without a header; an index that pandas wrote; and one row for each point,
@@ -92,6 +93,9 @@ class PointsCSV(ImageFileDataset):
         instances.weigh_proposed(proposed_weight)
         folder = find_folder(skipped.source, instances.images, images, skipped)
         super().__init__(folder, instances, skipped, skeleton=skeleton, exif=exif, **options)
+        labelled, names = self.labels().any(-1), self.images[self._image_index]
+        boxed = np.zeros(len(self), bool) if self._boxes is None else np.isfinite(self._boxes).all(-1)
+        self._background.partial |= set(names[labelled].tolist()) & set(names[~labelled & ~boxed].tolist())
 
 
 def _read(skipped: Skipped, skeleton: Skeleton | None, max_gib: float) -> Instances:

@@ -40,7 +40,7 @@ def moved_boxes(before: np.ndarray, after: np.ndarray, boxes: np.ndarray, corner
 
     Args:
         before: Points (N, K, 2) before, NaN where absent; each instance has one.
-        after: Points (N, K, 2) after, NaN where absent or lost.
+        after: The same points (N, K, 2) after, in the same order, NaN where absent or lost.
         boxes: Edges x0, y0, x1, y1 (N, 4) before.
         corners: The boxes' corners (N, 4, 2) after, as `corners_of` orders them.
 
@@ -50,13 +50,14 @@ def moved_boxes(before: np.ndarray, after: np.ndarray, boxes: np.ndarray, corner
     """
     if not len(boxes):
         return boxes
-    old, new = _hull(before), _hull(after)
+    known = np.isfinite(before).all(-1) & np.isfinite(after).all(-1)
+    old, new = _hull(before, known), _hull(after, known)
     margins = np.concatenate([old[:, :2] - boxes[:, :2], boxes[:, 2:] - old[:, 2:]], -1)  # left, top, right, bottom
     sides = boxes[:, 2:] - boxes[:, :2]
-    along_x = (corners[:, 1] - corners[:, 0] + corners[:, 3] - corners[:, 2]) / 2 / sides[:, :1]
-    along_y = (corners[:, 2] - corners[:, 0] + corners[:, 3] - corners[:, 1]) / 2 / sides[:, 1:]
-    (a, c), (b, d) = along_x.T, along_y.T
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # boxes without area
+        along_x = (corners[:, 1] - corners[:, 0] + corners[:, 3] - corners[:, 2]) / 2 / sides[:, :1]
+        along_y = (corners[:, 2] - corners[:, 0] + corners[:, 3] - corners[:, 1]) / 2 / sides[:, 1:]
+        (a, c), (b, d) = along_x.T, along_y.T
         inverse = np.array([[d, -b], [-c, a]]).transpose(2, 0, 1) / (a * d - b * c)[:, None, None]
         # Of each direction after: the direction before, and the parts that the old margins have in it.
         origin = np.einsum("nij,ej->nei", inverse, _OUTWARDS)
@@ -69,9 +70,8 @@ def moved_boxes(before: np.ndarray, after: np.ndarray, boxes: np.ndarray, corner
     return np.where(good[:, None], result, hull_of_corners(corners))
 
 
-def _hull(points: np.ndarray) -> np.ndarray:
-    """Return the boxes (N, 4) around the points (N, K, 2) that are no NaN."""
-    known = np.isfinite(points).all(-1, keepdims=True)
-    low, high = np.where(known, points, np.inf).min(1), np.where(known, points, -np.inf).max(1)
-    some = known.any(1)
-    return np.concatenate([np.where(some, low, np.nan), np.where(some, high, np.nan)], -1)
+def _hull(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the boxes (N, 4) around those of the points (N, K, 2) that are known (N, K); NaN without any."""
+    low = np.where(known[..., None], points, np.inf).min(1)
+    high = np.where(known[..., None], points, -np.inf).max(1)
+    return np.where(known.any(1, keepdims=True), np.concatenate([low, high], -1), np.nan)

@@ -206,8 +206,10 @@ class Scenes(KeypointDataset):
         boxes, ignored = hull_of_corners(corners[:count]), hull_of_corners(corners[count:])
         if transform is not None:
             seed = int(np.random.SeedSequence(draws).generate_state(1)[0])
-            image, moved, corners = _augment(transform, image, np.dstack([xy, weight]), corners, seed)
-            boxes = moved_boxes(xy, moved[..., :2], boxes, corners[:count])
+            numbers = np.broadcast_to(np.arange(len(self.skeleton)), weight.shape)
+            image, moved, corners = _augment(transform, image, np.dstack([xy, weight, numbers]), corners, seed)
+            before = np.take_along_axis(xy, moved[..., 3:].astype(int), 1)  # swapped as the moved points are
+            boxes = moved_boxes(before, moved[..., :2], boxes, corners[:count])
             ignored, xy, weight = hull_of_corners(corners[count:]), moved[..., :2], moved[..., 2]
         return self._item(index, image, matrix, (xy, weight, boxes, ignored), augmented=transform is not None)
 
@@ -247,8 +249,9 @@ class Scenes(KeypointDataset):
 class WithScenes(Subset):
     """The samples of a dataset, each with a whole image under the key `scene`, for crops and a finder at once.
 
-    It is as long as the longer of the two: the other one is repeated, with draws of its own. Samples without a labelled
-    point are left out.
+    It is as long as the longer of the two: the other one is repeated, with draws of its own, and each epoch goes on
+    where the one before ended, so that over the epochs all are seen alike. Samples without a labelled point are left
+    out.
 
     Args:
         instances: The samples.
@@ -267,6 +270,7 @@ class WithScenes(Subset):
             raise KpnetError("no instance has a labelled point")
         super().__init__(instances, np.resize(labelled, max(len(labelled), len(scenes))))
         self.scenes = scenes
+        self._count = len(labelled)
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
@@ -279,10 +283,12 @@ class WithScenes(Subset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]
-        place = index % len(self.scenes)
-        draws = self.scenes.draws(place)
-        draws = (*draws[:-1], index, _SCENE) if draws else draws
-        return {**super().__getitem__(index), "scene": self.scenes.sample(place, draws)}
+        turn = index + max(0, int(self._epoch)) * len(self)
+        place, place_of_scene = turn % self._count, turn % len(self.scenes)
+        draws, draws_of_scene = self.draws(place), self.scenes.draws(place_of_scene)
+        draws = (*draws[:-1], index) if draws else draws
+        draws_of_scene = (*draws_of_scene[:-1], index, _SCENE) if draws_of_scene else draws_of_scene
+        return {**self.sample(place, draws), "scene": self.scenes.sample(place_of_scene, draws_of_scene)}
 
 
 def _group(dataset: KeypointDataset, labelled: np.ndarray) -> list[_Image]:
@@ -320,11 +326,11 @@ def _group(dataset: KeypointDataset, labelled: np.ndarray) -> list[_Image]:
 def _augment(
     transform: Transform, image: np.ndarray, points: np.ndarray, corners: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Augment an image with points (G, K, 3) and the corners of boxes (B, 4, 2); all move by one matrix.
+    """Augment an image with points (G, K, D) and the corners of boxes (B, 4, 2); all move by one matrix.
 
     Each corner goes as an instance with all its points in one place, so that it does not matter which of them swap.
     """
-    as_points = np.zeros((corners.shape[0] * 4, points.shape[1], 3))
+    as_points = np.zeros((corners.shape[0] * 4, *points.shape[1:]))
     as_points[..., :2] = corners.reshape(-1, 1, 2)
     image, moved = transform(image, np.concatenate([points, as_points]), seed)
     return image, moved[: len(points)], moved[len(points) :, 0, :2].reshape(corners.shape)

@@ -193,3 +193,12 @@ def test_rows_without_points_are_images_with_nothing_on_them(tmp_path: Path) -> 
     truth = [scenes.truth(index) for index in range(3)]
     assert [(each.image, len(each.points), each.partial) for each in truth] == [
         ("a.png", 1, True), ("b.png", 0, False), ("c.png", 1, False)]  # fmt: skip
+
+
+def test_an_empty_row_among_others_is_an_instance_without_labels(tmp_path: Path) -> None:
+    path = write_points_csv(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, "b.png,,,,,,"]))
+    scenes = Scenes(PointsCSV(path), (32, 32))
+    assert {scenes.image_name(i): scenes.truth(i).partial for i in range(3)} == {
+        "a.png": False, "b.png": True, "c.png": False}  # fmt: skip

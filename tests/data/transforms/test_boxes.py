@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,3 +77,19 @@ def test_equal_margins_stay_as_they_are_in_any_turn(angle: float, margin: float)
     matrix = 2 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = moved_boxes(points, points @ matrix.T, boxes, corners_of(boxes) @ matrix.T)
     np.testing.assert_allclose(moved[:, 2:] - moved[:, :2], 4 * margin, rtol=1e-6)
+
+
+def test_margins_are_those_around_the_points_that_are_not_lost() -> None:
+    """Around the left point alone, the box reaches 1 to the left and 11 to the right."""
+    points, boxes = np.array([[[2.0, 2.0], [12.0, 2.0]]]), np.array([[1.0, 0.0, 13.0, 4.0]])
+    after = points + 5
+    after[0, 1] = np.nan
+    np.testing.assert_allclose(moved_boxes(points, after, boxes, corners_of(boxes) + 5), boxes + 5)
+
+
+def test_a_box_without_area_moves_silently() -> None:
+    points, boxes = np.array([[[2.0, 2.0]]]), np.array([[2.0, 2.0, 2.0, 2.0]])
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = moved_boxes(points, points + 5, boxes, corners_of(boxes) + 5)
+    np.testing.assert_array_equal(moved, boxes + 5)

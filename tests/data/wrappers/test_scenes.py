@@ -136,6 +136,16 @@ def test_left_and_right_swap_in_each_instance() -> None:
         )
 
 
+def test_a_mirrored_turn_does_not_inflate_the_box_of_one_side() -> None:
+    """Mirrored, the left point is in the place of the right one, which was absent before."""
+    data = Drawn()
+    data.rows = [("b", np.array([[50.0, 40.0], [np.nan] * 2, [np.nan] * 2]), np.array([40.0, 30.0, 60.0, 50.0]))]
+    turn = augment(always("HorizontalFlip"), always("Rotate", limit=[30, 30]))
+    _, visible, box = instances(Scenes(data, (100, 120), 3, turn)[0])[0]
+    assert visible.tolist() == [False, True, False]
+    np.testing.assert_allclose(box[1] - box[0], 20, rtol=1e-3)
+
+
 def test_a_turn_does_not_inflate_boxes() -> None:
     """The box around the turned corners would be larger by half; the one around the points with its margins is not."""
     turned = Scenes(Drawn(), (100, 120), 3, augment(always("Affine", rotate=[45, 45], scale=[0.8, 0.8])))
@@ -247,6 +257,32 @@ def test_a_scene_that_is_repeated_is_drawn_anew(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(both[0]["scene"]["keypoints"], first["keypoints"])
 
 
+@pytest.mark.parametrize("repeated", ["instances", "scenes"])
+def test_repetitions_take_turns_over_the_epochs(repeated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images to three instances, or three instances to two images; until an epoch is set it is the first."""
+    if repeated == "scenes":
+        monkeypatch.setattr(Drawn, "surroundings", lambda self: [])
+    data: KeypointDataset = Drawn() if repeated == "instances" else Subset(Drawn(), np.arange(3))
+    both = WithScenes(data, Scenes(data, (48, 64)))
+    count, images = len(both), len(both.scenes)
+    assert (count, images) == ((4, 4) if repeated == "instances" else (3, 2))
+
+    def seen() -> list[tuple[int, int]]:
+        items = [both[index] for index in range(count)]
+        for item in items:
+            np.testing.assert_array_equal(item["keypoints"], data[item["index"]]["keypoints"])
+        return [(item["index"], item["scene"]["index"]) for item in items]
+
+    epochs = [seen()]
+    for epoch in range(6):
+        both.set_epoch(epoch)
+        epochs.append(seen())
+    assert epochs[0] == epochs[1]
+    every = [pair for epoch in epochs[1:] for pair in epoch]
+    for place, size in ((0, 3), (1, images)):
+        assert np.ptp(np.bincount([pair[place] for pair in every], minlength=size)) == 0
+
+
 def test_parts_keep_what_they_know() -> None:
     """Each file has its own augmentation and may be partly labelled; the same names are not the same images."""
     flip = augment(*MOVES["flip"])
@@ -286,9 +322,11 @@ def test_some_samples_of_an_image_leave_it_partly_labelled() -> None:
 def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = coco_values()
     nothing = [0] * 9
-    for number, name in enumerate(["empty.png", "crowd.png", "bare.png", "open.png", "boxless.png", "missing.png"]):
+    for number, name in enumerate(
+        ["empty.png", "crowd.png", "bare.png", "open.png", "boxless.png", "none.png", "missing.png"]
+    ):
         values["images"].append({"id": number, "file_name": name, "height": 20, "width": 30})
-    values["images"][-3]["kpnet"] = {"partial": True}
+    values["images"][-4]["kpnet"] = {"partial": True}
     values["annotations"] += [
         {"id": 50, "image_id": 1, "category_id": 1, "iscrowd": 1, "keypoints": nothing, "bbox": [2, 3, 10, 8]},
         {"id": 51, "image_id": 2, "category_id": 1, "iscrowd": 0, "keypoints": nothing, "bbox": [5, 5, 4, 4]},
@@ -296,9 +334,10 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
         {"id": 53, "image_id": 100, "category_id": 1, "iscrowd": 1, "keypoints": nothing, "bbox": [60, 1, 10, 9]},
         {"id": 54, "image_id": 101, "category_id": 1, "iscrowd": 0, "keypoints": [1, 1, 2], "bbox": [1, 1, 9, 9]},
         {"id": 55, "image_id": 102, "category_id": 1, "iscrowd": 0, "keypoints": [1, 1, 2]},
+        {"id": 56, "image_id": 5, "category_id": 1, "iscrowd": 0, "keypoints": nothing, "bbox": [0, 0, 0, 0]},
     ]
     path = write_coco(tmp_path, values)
-    for name in ("empty", "crowd", "bare", "open", "boxless"):
+    for name in ("empty", "crowd", "bare", "open", "boxless", "none"):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.zeros((20, 30), np.uint8))
     data = COCO(path)
     assert len(data) == 4  # the samples are as without them
@@ -307,7 +346,7 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
         scenes = Scenes(data, (64, 64), 1)
     assert "1 images without an instance cannot be read, and are left out: missing.png" in caplog.text
     truth = {scenes.image_name(i): scenes.truth(i) for i in range(len(scenes))}
-    assert set(truth) == {"a.png", "b.png", "c.png", "empty.png", "crowd.png", "bare.png", "boxless.png"}
+    assert set(truth) == {"a.png", "b.png", "c.png", "empty.png", "crowd.png", "bare.png", "none.png"}
     assert {name: each.ignored.tolist() for name, each in truth.items() if len(each.ignored)} == {
         "a.png": [[59.5, 0.5, 69.5, 9.5]],
         "b.png": [[0.5, 0.5, 9.5, 9.5]],  # an annotation that cannot be used
@@ -319,6 +358,19 @@ def test_coco_images_without_instances(tmp_path: Path, caplog: pytest.LogCapture
     np.testing.assert_allclose(truth["a.png"].areas, areas[:2])
     assert scenes[list(truth).index("empty.png")]["image"].shape == (1, 64, 64)
     assert str(scenes.image_file(list(truth).index("empty.png"))).endswith("images/empty.png")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_instance_without_points_and_box_leaves_its_image_partly_labelled(tmp_path: Path, empty: bool) -> None:
+    values = coco_values()
+    values["images"].append({"id": 1, "file_name": "lost.png"})
+    for box, image in (({}, 1), ({}, 100), ({"bbox": [0, 0, 0, 0]}, 101)):
+        values["annotations"].append({"id": 50 + image, "image_id": image, "category_id": 1, **box})
+    path = write_coco(tmp_path, values)
+    cv2.imwrite(str(tmp_path / "images" / "lost.png"), np.zeros((20, 30), np.uint8))
+    scenes = Scenes(COCO(path, empty=empty), (64, 64))
+    partial = {scenes.image_name(i): scenes.truth(i).partial for i in range(len(scenes))}
+    assert partial == {"a.png": True, "b.png": True, "c.png": False}
 
 
 def test_images_that_nobody_has_looked_at_are_not_empty(tmp_path: Path) -> None:
