@@ -1,4 +1,4 @@
-"""Content generated while the site is built: a line `<!-- generated: NAME -->` is replaced by what NAME returns here."""
+"""Content generated while the site is built: `<!-- generated: NAME -->` is replaced by what NAME returns here."""
 
 from __future__ import annotations
 
@@ -94,6 +94,22 @@ def transfer() -> str:
     return "\n".join(lines)
 
 
+def tracking() -> str:
+    """Return the table of identities that are kept, by method."""
+    table = pd.read_csv(RESULTS / "tracking.csv")
+    lines = [
+        "| data | method | IDF1 | switches | HOTA | wrong identities that are marked | frames with a mark |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
+    ]
+    for row in table.to_dict("records"):
+        marked = "" if pd.isna(row["marked"]) else f"{100 * row['marked']:.0f} %"
+        cells = [row["data"], row["method"], f"{row['idf1']:.3f}", f"{row['switches']:.1f}", f"{row['hota']:.3f}"]
+        cells.append(marked)
+        cells.append(f"{100 * row['guesses']:.1f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def temporal() -> str:
     """Return the table of error and jitter on moving faces, for each seed."""
     table = pd.read_csv(RESULTS / "temporal.csv")
@@ -114,7 +130,10 @@ def doctor() -> str:
         "off": "one point 8 px off",
         "face": "the points of another face",
     }
-    lines = ["| seed | planted | doctor: found, false | F1 | F1 of the shape alone |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| seed | planted | doctor: found, false | F1 | F1 of the shape alone |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in pd.read_csv(RESULTS / "doctor.csv").to_dict("records"):
         shape = row["f1 of the shape alone"]
         lines.append(
@@ -185,6 +204,7 @@ GENERATED = {
     "labelling": labelling,
     "transfer": transfer,
     "temporal": temporal,
+    "tracking": tracking,
     "commands": commands,
     "config_reference": config_reference,
 }
