@@ -21,6 +21,7 @@ from kpnet.data.formats.coco import COCOLabels, annotation_values
 from kpnet.data.wrappers.concat import ConcatDataset
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.average_precision import has_pycocotools, run_pycocotools
+from kpnet.evaluation.matching import rank_scores
 from kpnet.evaluation.measurement import Predictions
 from kpnet.inference.prediction import Prediction
 
@@ -82,8 +83,7 @@ def write_found(found: Sequence[Prediction], scenes: Scenes, path: Path) -> None
     for index, prediction in enumerate(found):
         points = np.asarray(prediction.keypoints, float)
         rows = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1).round(4)
-        scores = np.ones(len(rows)) if prediction.scores is None else prediction.scores
-        for row, score in zip(rows, scores, strict=True):
+        for row, score in zip(rows, rank_scores(prediction), strict=True):
             results.append(
                 {
                     "image_id": ids[scenes.image_name(index)],

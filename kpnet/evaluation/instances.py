@@ -13,7 +13,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.formats.coco import annotation_values
 from kpnet.evaluation.average_precision import MEASURES, has_pycocotools, run_pycocotools
-from kpnet.evaluation.matching import FoundInstances, Matches, TrueInstances, match_instances
+from kpnet.evaluation.matching import FoundInstances, Matches, TrueInstances, match_instances, rank_scores
 from kpnet.evaluation.reliability import calibration_error, reliability_diagram
 from kpnet.metrics import normalizers, point_errors
 from kpnet.oks import MAX_DETECTIONS, oks_ap, sigmas_of
@@ -188,7 +188,7 @@ def _average_precision(
     real = [each.visible.any(-1) for each in truth]
     ours = oks_ap(
         [each.keypoints[rows] for each, rows in zip(found, kept, strict=True)],
-        [_scores(each)[rows] for each, rows in zip(found, kept, strict=True)],
+        [rank_scores(each)[rows] for each, rows in zip(found, kept, strict=True)],
         [each.points[rows] for each, rows in zip(truth, real, strict=True)],
         [each.visible[rows] for each, rows in zip(truth, real, strict=True)],
         [each.areas[rows] for each, rows in zip(truth, real, strict=True)],
@@ -196,10 +196,6 @@ def _average_precision(
         max_detections=limit,
     )
     return {**{name: ours[name] for name in MEASURES}, "ap_by": "kpnet"}
-
-
-def _scores(found: FoundInstances) -> np.ndarray:
-    return np.ones(len(found.keypoints)) if found.scores is None else np.asarray(found.scores, float)
 
 
 def _annotations(image: int, truth: TrueInstances) -> list[dict[str, Any]]:
@@ -226,7 +222,7 @@ def _results(image: int, found: FoundInstances) -> list[dict[str, Any]]:
     triples = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
     return [
         {"image_id": image, "category_id": 1, "keypoints": row.ravel().tolist(), "score": score}
-        for row, score in zip(triples, _scores(found).tolist(), strict=True)
+        for row, score in zip(triples, rank_scores(found).tolist(), strict=True)
     ]
 
 

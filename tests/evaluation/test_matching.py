@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.scenes import SIGMAS, Found, Truth, found_at, truth_at
 
-from kpnet.evaluation.matching import match_instances, region_similarities, similarities
+from kpnet.evaluation.matching import match_instances, rank_scores, region_similarities, similarities
 from kpnet.oks import oks
 
 
@@ -83,3 +83,12 @@ def test_a_confidence_is_the_mean_of_the_points() -> None:
     found = Found(np.zeros((1, 3, 2)), np.array([0.3]), np.array([[0.2, 0.4, 0.9]]))
     assert match_instances([found], [truth_at([])], SIGMAS).confidence.tolist() == pytest.approx([0.5])
     assert np.isnan(match_instances([found_at([(1, 1)], [0.3])], [truth_at([])], SIGMAS).confidence).all()
+
+
+def test_instances_are_ranked_by_their_points_too() -> None:
+    found = found_at([(50, 50), (80, 80)], [0.8, 0.9])
+    assert rank_scores(found).tolist() == [0.8, 0.9]
+    found.confidence = np.repeat([[0.9], [0.5]], found.keypoints.shape[1], axis=1)
+    assert np.allclose(rank_scores(found), [0.72, 0.45])
+    found.expected_oks = np.array([0.3, 0.4])
+    assert rank_scores(found).tolist() == [0.3, 0.4]
