@@ -22,6 +22,8 @@ from kpnet.labelling.ranking import Candidate, PredictedDataset, candidates, ran
 from kpnet.labelling.source import default_labels, holds_only_images, open_folder, relative_names
 from kpnet.plot import draw_contact_sheet, save_figure
 
+NOTHING = "nothing found"
+
 
 def run_data_next(run: Path, data: Path, form: Any, count: int, sheet: Path) -> bool:
     """Print the images to label next and draw them; return whether an image could not be read or predicted."""
@@ -43,12 +45,16 @@ def run_data_next(run: Path, data: Path, form: Any, count: int, sheet: Path) -> 
             raise KpnetError(f"{data}: none of its {len(images)} images can be predicted")
         table = Table("", "image", "expected error, px", "% of the side")
         for number, each in enumerate(ranked, 1):
-            values = f"{each.expected_error:.2f}", f"{100 * each.share:.2f}"
+            is_found = len(each.prediction.keypoints) > 0
+            values = (f"{each.expected_error:.2f}", f"{100 * each.share:.2f}") if is_found else (NOTHING, "")
             table.add_row(str(number), display_name(name(each.index)), *values)
         console = PlainConsole()
         console = console if console.is_terminal else PlainConsole(width=200)
         console.print(table)
-        notes = {k: f"{100 * each.share:.1f} % expected error" for k, each in enumerate(ranked)}
+        notes = {
+            k: f"{100 * each.share:.1f} % expected error" if len(each.prediction.keypoints) else NOTHING
+            for k, each in enumerate(ranked)
+        }
         dataset = PredictedDataset(predictor, ranked, read, name)
         save_figure(draw_contact_sheet(dataset, range(len(ranked)), notes), sheet, png_compression=1)
     console.print(f"contact sheet: {sheet}", highlight=False, soft_wrap=True)

@@ -71,6 +71,7 @@ def predict_instance_video(
     files = instance_outputs(target, draw, parquet, track)
     annotated = files.pop("annotated", None)
     with predict_instances(predictor, video, target.parent, smoother, track) as tracks:
+        sizes = video.sizes_message()  # of all that was predicted; the drawing reads the frames again
         write_instances(tracks, files["table"])
         notes = []
         if track:
@@ -89,7 +90,8 @@ def predict_instance_video(
             except KeyboardInterrupt:
                 stopped = True
         names = ", ".join([str(files.pop("table")), *(path.name for path in files.values())])
-        lines = [f"{video.path}, {_summary(tracks)}: {names}", *(f"{video.path}: {note}" for note in notes)]
+        said = _summary(tracks) + (f"; {sizes}" if sizes else "")
+        lines = [f"{video.path}, {said}: {names}", *(f"{video.path}: {note}" for note in notes)]
         guesses = [f"{a}" if a == b else f"{a}-{b}" for a, b in tracks.guesses()]
         if guesses:
             lines.append(f"{video.path}: identities are guesses in frames {few(guesses, 12)}: look at them")

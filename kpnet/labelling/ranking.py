@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
 from kpnet.data.base import KeypointDataset
-from kpnet.data.images import Box
+from kpnet.data.images import Box, letterbox, to_channels
+from kpnet.inference.instances import unit_batch
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.models.keypoint_model import KeypointModel
@@ -29,7 +30,8 @@ class Ranked:
 
     Attributes:
         index: Index of the image.
-        expected_error: Root of the mean squared error that the covariance predicts, in pixels, the mean of its points.
+        expected_error: Root of the mean squared error that the covariance predicts, in pixels, the mean of its points;
+            infinite where the model found no instance.
         share: The same as a share of the image's longer side.
         prediction: The prediction.
     """
@@ -50,9 +52,10 @@ def rank_uncertain(
 ) -> list[Ranked]:
     """Rank images by how much a label would teach a model.
 
-    Of the images with the largest expected error (`POOL` times as many as are wanted), the first is the most uncertain
-    one. Each further one is the one whose features, the mean of the backbone's coarsest map, are farthest from all
-    chosen before: consecutive frames of a video are not chosen together.
+    Images in which the model finds no instance have the largest expected error of all. Of the images with the largest
+    expected error (`POOL` times as many as are wanted), the first is the most uncertain one. Each further one is the
+    one whose features, the mean of the backbone's coarsest map, are farthest from all chosen before: consecutive frames
+    of a video are not chosen together.
 
     Args:
         predictor: The predictor of one model that predicts covariances.
@@ -83,7 +86,12 @@ def rank_uncertain(
                 continue
             if prediction.covariance is None:
                 raise KpnetError("the model predicts no uncertainty; expected a head that does, such as heatmap")
-            error_px = float(np.sqrt(np.trace(prediction.covariance, axis1=-2, axis2=-1)).mean())
+            error_px = np.inf
+            if len(prediction.keypoints):
+                error_px = float(np.sqrt(np.trace(prediction.covariance, axis1=-2, axis2=-1)).mean())
+            if model.finds_instances:  # its backbone saw crops, or nothing
+                maps.clear()
+                _see_whole(model, image, predictor.device)
             ranked.append(Ranked(index, error_px, error_px / max(image.shape[:2]), prediction))
             features.append(torch.cat(maps).float().mean(0).cpu().numpy())
             if progress(done):
@@ -112,6 +120,14 @@ def choose_far_apart(features: np.ndarray, count: int) -> list[int]:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[chosen[-1]], axis=-1))
     return chosen[:count]
+
+
+@torch.no_grad()
+def _see_whole(model: KeypointModel, image: np.ndarray, device: torch.device) -> None:
+    """Run a model's backbone on a whole image."""
+    config = model.config
+    pixels, _ = letterbox(to_channels(image, config.in_channels), config.input_size)
+    model.features(unit_batch(pixels[None]).to(device))
 
 
 class _coarsest_map:

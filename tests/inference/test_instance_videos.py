@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,6 +85,23 @@ def test_a_video_without_identities(clip: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "out" / "all.parquet")
     assert "uncertain" not in table
     assert table[table.name == "a"].groupby("instance").y.nunique().tolist() == [2, 2], "an order is no identity"
+
+
+@pytest.mark.parametrize("track", [False, True])
+def test_a_video_whose_size_changes_is_told(tmp_path: Path, track: bool) -> None:
+    data = b""
+    for width, height in ((64, 48), (128, 96)):
+        with av.open(str(tmp_path / "part.h264"), "w", format="h264") as container:
+            stream: Any = container.add_stream("libx264", rate=10, options={"bf": "0"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for _ in range(3):
+                frame = np.full((height, width, 3), 90, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+        data += (tmp_path / "part.h264").read_bytes()
+    (tmp_path / "clip.h264").write_bytes(data)
+    line = predict(tmp_path / "clip.h264", tmp_path / "out", track=track).written[0]
+    assert "; its frames are 64x48, 128x96 from frame 3, and points are in pixels of their own frame: " in line
 
 
 def test_guesses_and_large_projects_are_named(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

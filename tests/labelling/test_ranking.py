@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from support.shapes import NAMES, shapes_config
 
+from kpnet import build_model
+from kpnet.config.loading import load_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.inference.predictor import Predictor
 from kpnet.labelling.label_rows import Instance, Point
 from kpnet.labelling.labels import LabelFile
-from kpnet.labelling.ranking import choose_far_apart, rank_uncertain
+from kpnet.labelling.ranking import Candidate, choose_far_apart, rank_uncertain
 
 SIDE = 32
 
@@ -96,3 +100,30 @@ def test_data_next(kpnet: Callable[..., Any], trained: Path, tmp_path: Path, ima
     assert "08.png" not in again
     assert (tmp_path / "next.png").read_bytes().startswith(b"\x89PNG")
     kpnet("data", "next", trained, folder, "--sheet", "next.jpg").refused("--sheet", "ends in .png")
+
+
+@pytest.mark.parametrize("way", ["two_stage", "single_stage"])
+def test_images_in_which_a_model_finds_nothing_come_first(
+    kpnet: Callable[..., Any], tmp_path: Path, images: list[np.ndarray], way: str
+) -> None:
+    values = load_config(shapes_config(Path("none.json"), None, way)).model.model_dump(mode="json")
+    model = build_model(values, skeleton=list(NAMES)).eval()
+    found = rank_uncertain(Predictor(model, threshold=0.0), [(0, images[12].copy, None)], 1)[0]
+    assert len(found.prediction.keypoints) > 0
+    assert 0 < found.expected_error < np.inf
+    nothing = Predictor(model, threshold=1.0)
+    empty: list[Candidate] = [(index, images[index].copy, None) for index in (0, 1, 13)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ranked = rank_uncertain(nothing, [(5, images[12].copy, [(0.0, 0.0, 20.0, 20.0)]), *empty], 1)
+    assert [each.index for each in ranked] == [0, 1, 13, 5]
+    assert [np.isinf(each.expected_error) for each in ranked] == [True, True, True, False]
+    assert [each.index for each in rank_uncertain(nothing, empty, 2)] == [0, 13, 1]  # 0 and 1 look alike
+    model.save(tmp_path / "model")
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), images[0])
+    assert not len(Predictor(model)(images[0]).keypoints)
+    done = kpnet("data", "next", tmp_path / "model", tmp_path / "images")
+    assert done.code == 0
+    assert "nothing found" in done.out
+    assert "inf" not in done.out
