@@ -96,7 +96,9 @@ class InstanceTracks:
         """Yield each number with its rows, ascending."""
         order = np.argsort(self.number, kind="stable")
         numbers, starts = np.unique(self.number[order], return_index=True)
-        yield from zip(numbers.astype(int).tolist(), np.split(order, starts[1:]), strict=True)
+        ends = [*starts[1:].tolist(), len(order)]
+        for number, start, end in zip(numbers.astype(int).tolist(), starts.tolist(), ends[: len(starts)], strict=True):
+            yield number, order[start:end]
 
     def guesses(self) -> list[tuple[int, int]]:
         """Return the stretches of frames, first and last, in which an identity is a guess; short gaps are bridged."""

@@ -104,6 +104,18 @@ def test_a_video_whose_size_changes_is_told(tmp_path: Path, track: bool) -> None
     assert "; its frames are 64x48, 128x96 from frame 3, and points are in pixels of their own frame: " in line
 
 
+def test_a_video_without_an_instance(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(self: Two, frames: Any) -> Iterator[Prediction]:
+        for _ in frames:
+            yield Prediction("", SKELETON.names, np.zeros((0, 3, 2)), None, None, scores=np.zeros(0))
+
+    monkeypatch.setattr(Two, "track", nothing)
+    outcome = predict(clip, tmp_path / "out", track=True, smooth="savgol")
+    assert outcome.written[0].startswith(f"{clip}, 40 frame(s), 40 of them without an instance, 0 identities: ")
+    assert len(pd.read_csv(tmp_path / "out" / "clip_tracks.csv")) == 0
+    assert (tmp_path / "out" / "clip_annotated.mp4").exists()
+
+
 def test_guesses_and_large_projects_are_named(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sleap_io")
 
