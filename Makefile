@@ -52,6 +52,8 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable '.[dev,docs]'
+	# Without its opencv-python, which would overwrite opencv-python-headless.
+	$(PIP) --no-deps trackeval tabulate
 	touch $@
 
 $(LOWEST)/.installed: pyproject.toml setup.py .ci/lowest_versions.py
