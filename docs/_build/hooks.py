@@ -94,6 +94,21 @@ def transfer() -> str:
     return "\n".join(lines)
 
 
+def instances() -> str:
+    """Return the table of the two ways of finding instances."""
+    table = pd.read_csv(RESULTS / "instances.csv")
+    lines = [
+        "| data, way, seed | AP, true boxes | AP, own | recall | precision | error of points, px | right number | minutes |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in table.to_dict("records"):
+        boxed = "" if pd.isna(row["AP_boxes"]) else f"{row['AP_boxes']:.3f}"
+        cells = [row["row"], boxed, f"{row['AP']:.3f}", *(f"{100 * row[key]:.1f} %" for key in ("recall", "precision"))]
+        cells += [f"{row['mre_px']:.2f}", f"{100 * row['count_right']:.0f} %", f"{row['minutes']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tracking() -> str:
     """Return the table of identities that are kept, by method."""
     table = pd.read_csv(RESULTS / "tracking.csv")
@@ -204,6 +219,7 @@ GENERATED = {
     "labelling": labelling,
     "transfer": transfer,
     "temporal": temporal,
+    "instances": instances,
     "tracking": tracking,
     "commands": commands,
     "config_reference": config_reference,
