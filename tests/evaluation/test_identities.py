@@ -54,6 +54,17 @@ def test_missed_and_false_instances() -> None:
     assert measured([[0, -1]] * 10, [[0, 900]] * 10)["id_precision"] == 1
 
 
+def test_a_track_is_not_labelled_in_every_frame() -> None:
+    pytest.importorskip("trackeval")
+    points = np.tile(np.array([SHAPE, SHAPE + np.array([500, 0])]), (10, 1, 1, 1))
+    points[4:, 0] = np.nan
+    measures = IdentityMeasures(TrueTracks(["p", "q"], np.arange(10), points), SKELETON)
+    for t in range(10):
+        measures.add(t, np.array([0, 1])[t // 4 > 0 :], points[t][t // 4 > 0 :])
+    found = measures.compute()
+    assert (found["idf1"], found["switches"], found["hota"]) == (1, 0, 1)
+
+
 def test_the_threshold_is_an_oks_of_a_half() -> None:
     """At 0.05 and the area of 50 x 40, OKS is exp(-d² / 40)."""
     near, far = (float(np.sqrt(40 * np.log(2))) + step for step in (-0.01, 0.01))

@@ -56,7 +56,6 @@ def test_hidden_points_do_not_decide() -> None:
 
 @pytest.mark.parametrize("gap", [1, 10, 29])
 def test_a_gap_is_bridged(gap: int) -> None:
-    """A third instance passes where the second one was last, which is not where it must be by now."""
     tracker = Tracker(SKELETON)
     for t in range(20):
         assert tracker.update(frame([(100, 100), (100 + 3 * t, 300)])).tolist() == [0, 1]
@@ -64,6 +63,7 @@ def test_a_gap_is_bridged(gap: int) -> None:
         assert tracker.update(frame([(100, 100)])).tolist() == [0]
         assert not tracker.uncertain.any()
     assert tracker.update(frame([(157 + 2 * gap, 300), (100, 100)])).tolist() == [1, 0]
+    assert not tracker.uncertain.any()
 
 
 def test_an_identity_after_a_long_absence_is_a_guess() -> None:
@@ -134,6 +134,17 @@ def test_a_false_instance_elsewhere_does_not_move_an_identity() -> None:
     assert tracker.uncertain.tolist() == [False, True]
     assert tracker.update(frame([(300, 100), (100, 100)])).tolist() == [1, 0]
     assert not tracker.uncertain.any()
+    assert len(tracker._ids) == 2, "where it was not is forgotten"
+
+
+def test_the_speed_of_a_new_instance_is_not_known() -> None:
+    """A step that no steady instance makes is none to guess at in the second frame, as its expectation is wide."""
+    for frames, guess in ((1, False), (40, True)):
+        tracker = Tracker(SKELETON)
+        for _ in range(frames):
+            tracker.update(frame([(100, 100), (190, 100)]))
+        assert tracker.update(frame([(125, 100), (215, 100)])).tolist() == [0, 1]
+        assert tracker.uncertain.tolist() == [guess] * 2
 
 
 def test_memory_is_constant() -> None:
