@@ -111,11 +111,6 @@ def export(
 def _without_finder(run: Path, model: Any) -> list[str]:
     """Take the finder from models that have one, and return a line that says so."""
     members = list(getattr(model, "models", [model]))
-    if any(getattr(each, "finds_instances", False) and each.finder is None for each in members):
-        raise KpnetError(
-            f"{run}: the head centers finds 0 to N instances, and an exported file predicts one: predict with kpnet, "
-            "or train with model.instances: true, whose model of crops can be exported"
-        )
     if all(getattr(each, "finder", None) is None for each in members):
         return []
     for each in members:

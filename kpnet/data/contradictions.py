@@ -24,29 +24,30 @@ def find_contradictions(dataset: KeypointDataset, xy: np.ndarray) -> list[str]:
     Returns:
         One line for each kind of contradiction, with what to look at or the option that reads the data right.
     """
-    found = _points_outside_boxes(dataset, xy) + find_doubles(dataset)
+    found = _points_outside_boxes(dataset, xy) + find_doubles(dataset, xy)
     return found + (_turned_images(dataset, xy) if isinstance(dataset, ImageFileDataset) else [])
 
 
-def find_doubles(dataset: KeypointDataset) -> list[str]:
+def find_doubles(dataset: KeypointDataset, every: np.ndarray) -> list[str]:
     """Find instances of one image that are probably one, labelled twice: whose points all but coincide.
 
     Instances with the very same points are not counted: opening the file reports them.
 
     Args:
         dataset: The dataset.
+        every: Its keypoints (N, K, 2) in pixels, NaN where absent.
 
     Returns:
         One line, or none.
     """
     images: dict[str, list[int]] = {}
-    for index in np.flatnonzero(dataset.labels().any(-1)).tolist():
+    for index in np.flatnonzero(np.isfinite(every).all(-1).any(-1)).tolist():
         images.setdefault(dataset.image_key(index), []).append(index)
     found = []
     for indices in images.values():
         if len(indices) < 2:
             continue
-        xy = np.stack([dataset.keypoints_of(index) for index in indices])
+        xy = every[indices]
         sides = [_side(dataset, index, points) for index, points in zip(indices, xy, strict=True)]
         distance = np.linalg.norm(xy[:, None] - xy[None], axis=-1)
         similar = np.exp(-((distance / np.array(sides)[:, None, None]) ** 2) / (8 * _SIGMA**2))

@@ -8,6 +8,7 @@ import numpy as np
 
 from kpnet.coordinates import letterbox_matrix
 from kpnet.core.errors import few
+from kpnet.data.base import KeypointDataset
 from kpnet.data.contradictions import find_doubles
 from kpnet.data.cropping import instance_box
 from kpnet.data.wrappers.scenes import Scenes
@@ -50,7 +51,11 @@ def describe_scenes(scenes: Scenes, stride: int) -> list[str]:
             f"{len(large)} of {total} instances are larger than their image, such as {large[0]}: are their points and "
             "boxes in the pixels of this image?"
         )
-    return lines + _describe_points(scenes) + find_doubles(scenes.dataset)
+    return lines + _describe_points(scenes) + find_doubles(scenes.dataset, _every_point(scenes.dataset))
+
+
+def _every_point(dataset: KeypointDataset) -> np.ndarray:
+    return np.stack([dataset.keypoints_of(index) for index in range(len(dataset))])
 
 
 def _describe_small(small: dict[str, float], total: int, scenes: Scenes, stride: int) -> str:

@@ -35,12 +35,16 @@ class ExportGraph(nn.Module):
         dof: Degrees of freedom of the errors' Student t distribution; infinite for normal errors.
 
     Raises:
-        KpnetError: The model is an exported one.
+        KpnetError: The model is an exported one, or finds several instances by its head.
     """
 
     def __init__(self, model: KeypointModel | ExportedModel | Ensemble, test_time: TestTime | None = None) -> None:
         super().__init__()
-        parts_of(model)
+        if any(each.head.finds_instances for each in parts_of(model)):
+            raise KpnetError(
+                "the head centers finds 0 to N instances, and an exported file predicts one: predict with kpnet, or "
+                "train with model.instances: true, whose model of crops can be exported"
+            )
         # Without gradients, or what an archive gives could not be turned into arrays.
         self.model, self.test_time = copy.deepcopy(evaluation_copy(model)).requires_grad_(False), test_time
         found = self.infer(self.example()[0])

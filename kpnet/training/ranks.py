@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from kpnet.core.errors import KpnetError, NotFiniteError
 
 LOST = "a process of the training ended, and so do the others; --resume continues after the last full epoch"
 GRACE = 10.0  # seconds that the first process has to notice that another one ended, and to say so
+PARENT_CHECKS = 40  # within two seconds
 STEP = "images_per_step"  # key in a checkpoint
 FAILED = 2  # exit code of a process that leaves the report to another one
 _OBSERVER = "child-process-observer"  # Lightning's thread that kills all processes when one has ended
@@ -87,12 +89,24 @@ def one_voice(trainer: pl.Trainer) -> Iterator[None]:
         lost = is_lost(error)
         if not lost and not isinstance(error, NotFiniteError):
             raise
-        silent = not (lost and trainer.global_rank == 1 and os.getppid() != parent)
+        silent = not (lost and trainer.global_rank == 1 and _has_ended(parent))
         if not trainer.is_global_zero and silent and not _is_forked(trainer):
             raise SystemExit(FAILED) from None
         if lost:
             raise KpnetError(LOST) from None
         raise
+
+
+def _has_ended(parent: int) -> bool:
+    """Return whether the process that started this one has ended, or does in a moment.
+
+    The connections of a killed process are closed a little before its children get another parent.
+    """
+    for _ in range(PARENT_CHECKS):
+        if os.getppid() != parent:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _is_forked(trainer: pl.Trainer) -> bool:

@@ -43,7 +43,13 @@ def check_batches(model: Any, predictor: Predictor, path: Path) -> None:
 
 
 def test_every_head_is_exported() -> None:
-    assert set(HEADS) - {"heatmap"} < set(KINDS)
+    assert set(HEADS) - {"heatmap", "centers"} < set(KINDS)
+
+
+def test_a_head_of_several_instances_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KpnetError, match="the head centers finds 0 to N instances, and an exported file predicts one"):
+        to_onnx(small("centers"), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", KINDS)

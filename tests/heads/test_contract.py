@@ -171,7 +171,8 @@ class TestEveryHead:
 def test_list_heads() -> None:
     assert {"heatmap", "regression"} <= set(list_heads())
     with pytest.raises(
-        KpnetError, match=r'unknown head "heatmaps" \(did you mean "heatmap"\?\); there are: gaussian_nll, heatmap, '
+        KpnetError,
+        match=r'unknown head "heatmaps" \(did you mean "heatmap"\?\); there are: centers, gaussian_nll, heatmap, ',
     ):
         build("heatmaps")
 

@@ -28,7 +28,6 @@ PLAIN: dict[str, Any] = {
     "blend": {**SHARP, "decoding": "blend"},
     "dark": {**SHARP, "decoding": "dark"},
     "offset": {"name": "offset", "stride": 4},
-    "centers": "centers",
     "simcc": "simcc",
     "rle": "rle",
     "gaussian_nll": "gaussian_nll",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from support.two_ranks import TINY
 from torch.multiprocessing import ProcessExitedException
 
 from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.training import ranks
 from kpnet.training.ranks import LOST, STEP, check_step, is_lost, one_voice
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234"
@@ -54,8 +56,10 @@ def test_one_process_reports(
     monkeypatch: pytest.MonkeyPatch, error: Exception, rank: int, orphan: bool, raised: type[BaseException]
 ) -> None:
     trainer: Any = SimpleNamespace(global_rank=rank, is_global_zero=rank == 0, strategy=None)
-    parents = iter([7, 1 if orphan else 7])
+    # A killed process has lost its connections before its children have another parent.
+    parents = chain([7, 7, 7], repeat(1 if orphan else 7))
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(ranks.time, "sleep", lambda seconds: None)
     with pytest.raises(raised) as caught, one_voice(trainer):
         raise error
     assert caught.type is raised
