@@ -386,6 +386,7 @@ def test_two_pages_notice_each_other(browser: Any, session: Session, folder: Pat
         other.mouse.click(x, y)  # of another image: nothing is lost on either side
         wait_saved(other)
         one.keyboard.press("Delete")
+        wait_until(one, "!document.querySelector('#points li:nth-child(3)').textContent.includes('✓')")
         wait_saved(one)
     found = read_labels(folder / "labels.csv")[1]
     assert [point is None for point in found["0.png"][0].points] == [False, False, True]
