@@ -34,9 +34,9 @@ SCENES = [
     "data.format=synthetic_scenes",
     "model.num_keypoints=null",
     "data.root=.",
-    "data.train=600",
+    "data.train=150",
     "data.val=200",
-    "train.epochs=40",
+    "train.epochs=20",
 ]
 MINI = ["data.root={shared}/data/coco_mini", "data.train=person_keypoints.json", "data.val=person_keypoints.json"]
 MINI += ["data.skeleton=coco17", "model.num_keypoints=null", "data.transforms=[]", "model.in_channels=3"]
@@ -71,18 +71,13 @@ def measure(run: Path) -> dict[str, Any]:
     start = time.process_time()
     found = [predictor(scenes.image(index)) for index in range(len(scenes))]
     seconds = (time.process_time() - start) / len(scenes)
-    measures = evaluate_instances(found, truth, predictor.model.skeleton, threshold=threshold(predictor))
+    measures = evaluate_instances(found, truth, predictor.model.skeleton)
     if predictor.model.finder is not None:
         boxed = [with_scores(predictor(scenes.image(i), boxes=each.boxes.tolist())) for i, each in enumerate(truth)]
     with_boxes = evaluate_instances(boxed, truth, predictor.model.skeleton)["AP"] if boxed else np.nan
     names = ("AP", "precision", "recall", "mre_px", "count_right")
     values = {"AP_boxes": with_boxes, **{name: measures[name] for name in names}}
     return {**{name: round(float(value), 4) for name, value in values.items()}, "seconds_per_image": round(seconds, 3)}
-
-
-def threshold(predictor: Predictor) -> float:
-    """Return the least score that counts as found: what the predictor returns."""
-    return 0.0
 
 
 def with_scores(prediction: Prediction) -> Prediction:

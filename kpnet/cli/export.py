@@ -81,7 +81,7 @@ def export(
         raise KpnetError(f"{'--int8' if int8 else f'--precision {precision.value}'}: only --to onnx has it")
     runs = [run, *(also or [])]
     model = load_ensemble(runs, decoding=decoding)
-    note = _without_finder(run, model)
+    note = _without_finder(model)
     options = {"flip_test": flip_test, "bits": trained_bits(runs, model)}
     whole = run.resolve()
     name = file_name((whole.parent if whole.name in ("final", "best") else whole).name)
@@ -108,7 +108,7 @@ def export(
     echo("\n".join(lines + note))
 
 
-def _without_finder(run: Path, model: Any) -> list[str]:
+def _without_finder(model: Any) -> list[str]:
     """Take the finder from models that have one, and return a line that says so."""
     members = list(getattr(model, "models", [model]))
     if all(getattr(each, "finder", None) is None for each in members):

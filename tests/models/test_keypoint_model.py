@@ -556,6 +556,7 @@ def test_a_finder_is_saved_with_its_model_and_taken_by_the_next(tmp_path: Path) 
     model.save(tmp_path)
     for other in (load_model(tmp_path), build_model(**options, pretrained=str(tmp_path))):
         for found, expected in zip(other.find(images, 0.0), model.find(images, 0.0), strict=True):
+            assert len(found.boxes)
             assert torch.equal(found.boxes, expected.boxes)
             assert torch.equal(found.scores, expected.scores)
 

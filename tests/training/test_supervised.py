@@ -461,7 +461,7 @@ def test_a_training_of_instances_goes_on_and_ends_in_one_folder(
     images = torch.rand(2, 1, 64, 64)
     loaded, expected = load_model(tmp_path / "whole").find(images, 0.0), whole.model.find(images, 0.0)
     assert [each.scores.tolist() for each in loaded] == [each.scores.tolist() for each in expected]
-    assert whole.measures["score"] > 0
+    assert all(len(each.scores) for each in expected)
 
 
 @pytest.mark.parametrize("way", ["two_stage", "single_stage"])
