@@ -9,6 +9,7 @@ from kpnet.data.base import KeypointDataset
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.instances import evaluate_instances
 from kpnet.evaluation.matching import match_instances
+from kpnet.inference.instances import instance_limits
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.models.ensemble import Ensemble
@@ -72,9 +73,7 @@ def score_threshold(model: KeypointModel | ExportedModel | Ensemble) -> float:
     calibration = model.instance_calibration
     if calibration is not None:
         return float(calibration.threshold)
-    finder = model.finder or model
-    found: Any = finder.head if isinstance(finder, KeypointModel) else finder
-    return float(found.threshold)
+    return float(instance_limits(model).threshold)
 
 
 def find_and_measure(

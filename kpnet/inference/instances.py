@@ -16,6 +16,7 @@ from kpnet.coordinates import Size
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import letterbox, to_channels
 from kpnet.inference.prediction import Prediction
+from kpnet.models.detectors import Detector
 from kpnet.oks import sigmas_of, suppress_by_oks
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Found:
     matrix: np.ndarray
 
 
+def instance_limits(model: Any) -> Any:
+    """Return what has the `threshold` and the `max_instances` of a model that finds instances: a head or a detector."""
+    finder = model if model.finder is None else model.finder
+    return finder if isinstance(finder, Detector) else finder.head
+
+
 def find_instances(
     model: Any,
     channels: int,
@@ -49,6 +56,7 @@ def find_instances(
     device: torch.device,
     batch_size: int,
     threshold: float | None = None,
+    limit: int | None = None,
 ) -> Iterator[tuple[Tensor, list[Found]]]:
     """Find the instances of images.
 
@@ -60,6 +68,7 @@ def find_instances(
         device: The model's device.
         batch_size: Images per forward pass.
         threshold: Least score of an instance. None: the model's own.
+        limit: How many instances of an image are found at most. None: as many as the model's own limit allows.
 
     Yields:
         For each batch its input (B, C, H, W), float in [0, 1], and what was found in its images. An instance whose box
@@ -69,7 +78,7 @@ def find_instances(
     sizes = iter([(image.shape[0], image.shape[1]) for image in images])
     while batch := list(itertools.islice(views, batch_size)):
         inputs = unit_batch(np.stack([pixels for pixels, _ in batch])).to(device)
-        found = model.find(inputs, threshold)
+        found = model.find(inputs, threshold, limit)
         yield (
             inputs,
             [_on_image(each, matrix, size, next(sizes)) for each, (_, matrix) in zip(found, batch, strict=True)],

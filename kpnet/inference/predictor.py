@@ -29,7 +29,7 @@ from kpnet.data.images import (
 )
 from kpnet.heads import Keypoints
 from kpnet.inference.inputs import trained_bits
-from kpnet.inference.instances import Found, distinct, find_instances, normalized_boxes, unit_batch
+from kpnet.inference.instances import Found, distinct, find_instances, instance_limits, normalized_boxes, unit_batch
 from kpnet.inference.prediction import Prediction
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
@@ -250,8 +250,11 @@ class Predictor:
         # Calibrated scores depend on the points too: only what cannot reach the threshold is left out before them.
         threshold = self.threshold if calibration is None else calibration.least_score(self.threshold)
         config = (self.model if self.model.finder is None else self.model.finder).config
+        # Never fewer than the model's own limit: which are the best, a calibration may see otherwise.
+        own = self.max_instances
+        limit = None if own is None else max(own, instance_limits(self.model).max_instances)
         return find_instances(
-            self.model, config.in_channels, config.input_size, images, self.device, self.batch_size, threshold
+            self.model, config.in_channels, config.input_size, images, self.device, self.batch_size, threshold, limit
         )
 
     def _predict_at_once(self, images: Sequence[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:

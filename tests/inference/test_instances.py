@@ -106,6 +106,9 @@ def test_threshold_and_most_instances() -> None:
     assert scores is not None
     assert Predictor(model, threshold=float(scores[1]))(image).scores == pytest.approx(scores[:2])
     assert Predictor(model, max_instances=1)(image).scores == pytest.approx(scores[:1])
+    model.finder.max_instances = 1  # type: ignore[union-attr]
+    assert Predictor(model)(image).scores == pytest.approx(scores[:1])
+    assert Predictor(model, max_instances=3)(image).scores == pytest.approx(scores), "more than the model's own limit"
     for settings, text in (
         ({"max_instances": 0}, "max_instances: expected a positive number of instances, found 0"),
         ({"threshold": 1.5}, "threshold: expected a score from 0 to 1, found 1.5"),

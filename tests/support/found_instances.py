@@ -61,16 +61,24 @@ class BlobFinder(nn.Module):
         self.batches: list[tuple[int, ...]] = []  # shapes of the images that it was given
         self.repeats = 1  # how often each instance is found
         self.outside = False  # whether one beside the image is found, too
+        self.max_instances = 100
+
+    @property
+    def head(self) -> BlobFinder:
+        """What has the limits."""
+        return self
 
     def find(self, images: Tensor, threshold: float | None = None, max_instances: int | None = None) -> list[Any]:
         self.batches.append(tuple(images.shape))
         found = []
+        most = self.max_instances if max_instances is None else max_instances
         for image in images:
             xy, scores = find_blobs(image, self.default if threshold is None else threshold, self.side)
             xy, scores = xy.repeat_interleave(self.repeats, 0), scores.repeat_interleave(self.repeats)
             if self.outside:
                 xy, scores = torch.cat([xy.new_full((1, 2), 3.0), xy]), torch.cat([scores.new_ones(1), scores])
-            found.append(Found(torch.cat([xy - self.side / 2, xy + self.side / 2], -1)[:max_instances], scores))
+            boxes = torch.cat([xy - self.side / 2, xy + self.side / 2], -1)
+            found.append(Found(boxes[:most], scores[:most]))
         return found
 
 
