@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from support.paths import SHARED
 
 if TYPE_CHECKING:
     from support.exports import Exports
+    from support.hub_server import Hub
 
 SIDE = 32
 NAMES = ("left_eye", "right_eye", "nose")
@@ -66,6 +67,16 @@ def write_data(folder: Path) -> Path:
 def _same_draws() -> None:
     """Every test draws the same numbers each time, alone and among others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A stand-in for the Hugging Face hub, which huggingface_hub uses, with an empty cache."""
+    from support.hub_server import serve, use_hub
+
+    with serve() as server:
+        use_hub(monkeypatch, server.url, tmp_path / "cache")
+        yield server
 
 
 @pytest.fixture

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import timm
-from huggingface_hub import constants  # timm downloads with it
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import get_session
 from timm.layers import Format
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -30,9 +27,9 @@ from kpnet.backbones.pretrained import backbone_weights
 from kpnet.backbones.timm_options import check_timm_options
 from kpnet.backbones.weights import LoadReport, load_matching_weights
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.hub import quick_downloads
 from kpnet.core.runtime import is_tracing
 
-TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of reach
 _HOOKED = threading.Lock()
 
 
@@ -129,7 +126,7 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
     check_timm_options(name, options)
     while True:
         try:
-            with _quick_downloads() if pretrained else nullcontext():
+            with quick_downloads() if pretrained else nullcontext():
                 return timm.create_model(
                     name, pretrained=pretrained, features_only=True, in_chans=in_channels, **extra, **options
                 )
@@ -148,30 +145,6 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
             if pretrained:
                 raise KpnetError(download_message(f'backbone "{name}"', error)) from None
             raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
-
-
-@contextmanager
-def _quick_downloads() -> Iterator[None]:
-    """Let Hugging Face's library use the files that it has, where its hub cannot be reached: it would try for a minute.
-
-    Raises:
-        ConnectionError: The hub cannot be reached, and a file that is needed inside is not there.
-    """
-    try:
-        get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
-        reached = True
-    except Exception as error:  # of requests or httpx, whichever the library uses
-        reached, reason = constants.HF_HUB_OFFLINE, first_line(error)
-    if reached:
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise ConnectionError(f"no connection to {constants.ENDPOINT}: {reason}") from None
-    finally:
-        constants.HF_HUB_OFFLINE = False
 
 
 def _load_timm(net: nn.Module, name: str, state: dict[str, Tensor], source: str) -> LoadReport:

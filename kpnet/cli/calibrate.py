@@ -25,6 +25,8 @@ def calibrate(
     For a model that finds instances, their scores are calibrated too.
     """
     from kpnet.cli.printing import print_instances, print_reliability
+    from kpnet.core.errors import KpnetError
+    from kpnet.core.hub import is_hub, parse_address
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
@@ -35,6 +37,11 @@ def calibrate(
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
 
+    if is_hub(run):
+        raise KpnetError(
+            f"{parse_address(run)}: the calibration is saved with the model: save a copy, and calibrate that: "
+            'python -c "import kpnet; kpnet.load_model(ADDRESS).save(FOLDER)"'
+        )
     folder = model_folder(run)
     check_writable(folder)
     model = load_model(run).to(best_device())

@@ -22,6 +22,7 @@ from kpnet.cli.info import info
 from kpnet.cli.label import label
 from kpnet.cli.predict import predict
 from kpnet.cli.pretrain import pretrain
+from kpnet.cli.push import push
 from kpnet.cli.report import report
 from kpnet.cli.sweep import sweep
 from kpnet.cli.train import demo, train
@@ -34,8 +35,8 @@ from kpnet.core.errors import KpnetError, UserInterruptError, first_line
 from kpnet.core.files import expand_path
 
 COMMANDS = (
-    *(label, train, pretrain, predict, evaluate, calibrate, export, compare, report, sweep, visualize, tune, info),
-    *(config, demo),
+    *(label, train, pretrain, predict, evaluate, calibrate, export, push, compare, report, sweep, visualize, tune),
+    *(info, config, demo),
 )
 PIPE_CLOSED, FAILED, CRASHED, INTERRUPTED = 1, 2, 70, 130
 # Of click, or of the copy of it that newer versions of typer hold.

@@ -13,18 +13,22 @@ from kpnet.core.errors import KpnetError
 
 
 def info(
-    source: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A YAML file, a recipe's name, or a run folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="CONFIG|RUN", help="A YAML file, a recipe's name, a run folder, or hf://OWNER/NAME."),
+    ],
     overrides: OverridesArg = None,
 ) -> None:
     """Summarise a network layer by layer: shapes, parameters, MACs, memory, receptive field, learning rates."""
     from kpnet.cli.printing import render_parameter_groups
     from kpnet.config.loading import load_config, run_config
-    from kpnet.core.model_folder import EXPORTED
+    from kpnet.core.hub import is_hub
+    from kpnet.core.model_folder import is_exported
     from kpnet.models.build import build_model, load_model
     from kpnet.models.summary import render, summarize
     from kpnet.training.freezing import check_freeze, frozen_stages
 
-    if Path(source).is_dir() or Path(source).suffix in EXPORTED:
+    if is_hub(source) or Path(source).is_dir() or is_exported(source):
         if overrides:
             raise KpnetError("overrides apply to a config; the model of a run cannot be changed")
         model, config = load_model(source), run_config(Path(source))

@@ -19,7 +19,9 @@ OverridesArg = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Config values to override, e.g. data.root=faces train.epochs=10."),
 ]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder written by model.save.")]
+RunArg = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, a folder written by model.save, or hf://OWNER/NAME.")
+]
 DataArg = Annotated[
     Path | None, typer.Argument(metavar="DATA", help="Labelled data; by default the run's validation data.")
 ]

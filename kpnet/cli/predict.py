@@ -198,13 +198,14 @@ def predict_on_ray(
         address: Host and port of a cluster, or None.
     """
     from kpnet.config.loading import run_config
+    from kpnet.core.model_folder import is_exported
     from kpnet.inference.inputs import find_videos, stream_images, trained_bits
     from kpnet.inference.predictor import Predictor
     from kpnet.inference.ray_engine import predict_on_ray as predict_all
     from kpnet.models.ensemble import load_ensemble
 
     runs = [run, *(options["with"] or [])]
-    if any(each.suffix == ".onnx" for each in runs):
+    if any(is_exported(each) for each in runs):
         raise KpnetError(f"{run}: --engine ray needs the run folder or a saved model, not an ONNX file")
     test_time = parse_test_time(options["flip test"], options["scales"], options["shift"])
     parsed = parse_format(form, "--format")

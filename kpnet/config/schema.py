@@ -94,7 +94,7 @@ class ModelConfig(StrictModel):
     input_size: ImageSize = (96, 96)
     """Height and width of the input in pixels, or one number for both."""
     pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
-    """true: published weights; or the path of a weight file, a pretraining, or a run, whose head is taken too."""
+    """true: published weights; or a weight file, a pretraining, or a run, whose head is taken too; `hf://…` for one."""
     instances: Annotated[
         Instances | None, BeforeValidator(_instances, json_schema_input_type=Instances | bool | None)
     ] = None

@@ -7,7 +7,7 @@ from unicodedata import category
 
 NAME_LENGTH, MESSAGE_LENGTH = 120, 2000
 _KEPT = "\n\u200c\u200d"  # line breaks, and what joins letters in Persian, in Indic scripts and in emoji
-_CREDENTIALS = re.compile(r"(?<=://)[^\s'\"<>]{1,500}@")
+_CREDENTIALS = re.compile(r"(?<=://)(?<!hf://)[^\s'\"<>]{1,500}@")  # hf://OWNER/NAME@REVISION has none
 _SECRETS = re.compile(r"((?:password|passwd|pwd|secret|token|api_?key)=)[^\s&;'\"]+", re.IGNORECASE)
 
 

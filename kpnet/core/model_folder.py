@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.hub import HubAddress, fetch, fetch_file, hub_suffix, is_hub, parse_address
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 EXPORTED = (".onnx", ".pt2")
 
 
 def model_folder(path: str | Path) -> Path:
-    """Return the folder with the model's files: `path` itself, `path/final` of a run, or the folder of a file."""
+    """Return the folder with the model's files: `path` itself, `path/final` of a run, or the folder of a file.
+
+    The files of an address of the hub, `hf://OWNER/NAME`, are fetched into its cache.
+    """
+    if is_hub(path):
+        return fetch(folder_address(path), (WEIGHTS, CONFIG))
     path = Path(path)
     if path.is_file():
         return _folder_of_file(path)
@@ -38,7 +45,33 @@ def _folder_of_file(path: Path) -> Path:
     raise KpnetError(f"{path}: not a saved model of kpnet: give a run folder, or a folder with {WEIGHTS} and {CONFIG}")
 
 
+def folder_address(path: str | Path) -> HubAddress:
+    """Return the address of a folder on the hub, also where a file of a saved model in it is named."""
+    address = parse_address(path)
+    folder, _, name = address.path.rpartition("/")
+    if hub_suffix(path) in EXPORTED:
+        raise KpnetError(f"{address}: an exported model, which kpnet predict and evaluate take: give the repository")
+    return replace(address, path=folder) if name in (WEIGHTS, CONFIG) else address
+
+
+def is_exported(path: str | Path) -> bool:
+    """Return whether a path names an exported model, in a folder or on the hub."""
+    return hub_suffix(path) in EXPORTED
+
+
+def local_file(path: str | Path) -> Path:
+    """Return a file's path; one on the hub is fetched into its cache."""
+    return fetch_file(parse_address(path)) if is_hub(path) else Path(path)
+
+
 def weights_file(path: str | Path) -> Path:
-    """Return the weight file that `pretrained` names: `path` itself, or the one in a run or saved model."""
+    """Return the weight file that `pretrained` names: `path` itself, or the one in a run or saved model.
+
+    One on the hub is fetched into its cache: that of a model, or a file `.safetensors` of any repository.
+    """
+    if is_hub(path):
+        if hub_suffix(path) == ".safetensors":
+            return fetch_file(parse_address(path), optional=(CONFIG,))
+        return model_folder(path) / WEIGHTS
     path = Path(path)
     return model_folder(path) / WEIGHTS if path.is_dir() or path.name == CONFIG else path

@@ -19,6 +19,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
 from kpnet.evaluation.found import find_and_measure
+from kpnet.evaluation.intervals import bootstrap_intervals
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
@@ -139,7 +140,8 @@ def evaluate(
     """Measure a model on labelled data, in pixels of the model's input.
 
     Args:
-        model: A model, the folder of a run or of a saved model, or an ONNX file that `kpnet export` wrote.
+        model: A model, the folder of a run or of a saved model, an address on the hub (`hf://OWNER/NAME`), or an ONNX
+            file that `kpnet export` wrote.
         data: A dataset, or a file or folder of labels in any format that kpnet detects. None: the validation data of
             the run that `model` names.
         batch_size: Images per forward pass.
@@ -151,7 +153,8 @@ def evaluate(
             calling script needs `if __name__ == "__main__":`.
 
     Returns:
-        The measures of `kpnet.metrics.evaluate_points`. `reliability` is added where the model predicts covariances
+        The measures of `kpnet.metrics.evaluate_points`, and `intervals` of the main ones
+        (`kpnet.evaluation.intervals.bootstrap_intervals`). `reliability` is added where the model predicts covariances
         (`kpnet.evaluation.reliability.measure_reliability`), and `image_pixels` where images were resized or cropped,
         or with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a
         model that finds instances, `instances` has the measures of what it finds itself
@@ -170,11 +173,24 @@ def evaluate(
         model = load_ensemble(model, fold=True).to(best_device())
     if data is None or isinstance(data, (str, Path)):
         data = evaluation_dataset(run, None if data is None else Path(data), model)
+    options: dict[str, Any] = {"nme": nme, "failure_threshold": failure_threshold, "min_confidence": min_confidence}
+    return predict_and_measure(model, data, batch_size, test_time, workers, **options)[1]
+
+
+def predict_and_measure(
+    model: KeypointModel | ExportedModel | Ensemble,
+    data: KeypointDataset,
+    batch_size: int = 64,
+    test_time: TestTime | None = None,
+    workers: int = 0,
+    **options: Any,
+) -> tuple[Predictions, dict[str, Any]]:
+    """Return the predictions for a dataset and their measures, as `evaluate` does, with the same options."""
     predictions = predict_dataset(model, data, batch_size, test_time, workers)
-    measures = evaluate_predictions(predictions, model, nme, failure_threshold, min_confidence)
+    measures = evaluate_predictions(predictions, model, **options)
     if model.finds_instances:
-        measures["instances"] = find_and_measure(model, data, batch_size, test_time, nme).measures
-    return measures
+        measures["instances"] = find_and_measure(model, data, batch_size, test_time, options.get("nme")).measures
+    return predictions, measures
 
 
 def evaluate_predictions(
@@ -187,6 +203,8 @@ def evaluate_predictions(
     """Measure predictions as `evaluate` does, with the same options."""
     size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure_threshold=failure_threshold)
+    options: dict[str, Any] = {"nme": nme, "failure_threshold": failure_threshold}
+    measures["intervals"] = bootstrap_intervals(*points, model.skeleton, size, **options)
     confidence, confident = result.predicted.confidence, None
     if min_confidence is not None:
         if confidence is None:

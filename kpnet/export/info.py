@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import math
 from typing import Literal
 
-import torch
-
 from kpnet import __version__
 from kpnet.export.graph import ExportGraph, parts_of, size_step
 from kpnet.models.exported import ExportInfo
+from kpnet.models.files import weights_digest
 from kpnet.models.test_time import TestTime
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -47,18 +45,8 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool, bits: int
         dof=None if math.isinf(graph.dof) else graph.dof,
         flip_test=views.flip,
         precision=precision,
-        weights=_digest(model),
+        weights=weights_digest(model),
         model={**config.model_dump(mode="json"), "pretrained": False},  # a path is of no use elsewhere
         skeleton=skeleton.to_dict(),
         calibration=used[0] if used else None,
     )
-
-
-def _digest(model: torch.nn.Module) -> str:
-    """Return the SHA-256 of a model's weights, with their names."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -46,9 +46,10 @@ class Predictor:
     back. A model that finds instances (`model.instances`, or the head `centers`) needs no boxes.
 
     Args:
-        model: A model or the folder of a run or of a saved model, or several of them, whose predictions are averaged. A
-            model is used as it is, with the weights that it has at each prediction, and left as it is: a model in
-            training mode stays in it. One that is loaded from a folder has its batch norms folded into convolutions.
+        model: A model, the folder of a run or of a saved model, an address on the hub (`hf://OWNER/NAME`) or an ONNX
+            file that `kpnet export` wrote; or several of them, whose predictions are averaged. A model is used as it
+            is, with the weights that it has at each prediction, and left as it is: a model in training mode stays in
+            it. One that is loaded from a folder has its batch norms folded into convolutions.
         test_time: Average over mirrored, scaled and shifted views.
         device: The device to predict on; a model on another one is copied to it. None: where the model is, and for
             folders a GPU if there is one.

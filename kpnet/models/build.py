@@ -29,10 +29,11 @@ from kpnet.core.yaml import read_yaml
 from kpnet.heads import HEADS, Head, HeadOutput, PyramidInfo, finds_instances
 from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
+from kpnet.models.checks import size_message
 from kpnet.models.detectors import Detector
 from kpnet.models.files import load_extra_state
 from kpnet.models.instance_calibration import InstanceCalibration
-from kpnet.models.keypoint_model import KeypointModel, size_message
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.parts import is_given, take_modules
 from kpnet.models.unused import find_unused
@@ -279,7 +280,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     """Load a saved model. Nothing in its files is executed.
 
     Args:
-        path: A run folder, whose final model is loaded, or a folder that `KeypointModel.save` wrote.
+        path: A run folder, whose final model is loaded, a folder that `KeypointModel.save` wrote, or an address on the
+            hub, `hf://OWNER/NAME` with `@REVISION` or `/FOLDER` behind it where they are needed.
         decoding: Decoding to use instead of the trained one (heatmap and offset heads). A calibration holds for the
             trained one only, and is dropped with another.
 
@@ -287,7 +289,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         The model, in eval mode, on the CPU.
 
     Raises:
-        KpnetError: A file is missing or damaged, or the weights do not fit the config.
+        KpnetError: A file is missing, damaged or out of reach, or the weights do not fit the config.
 
     Example:
         ```python
@@ -327,4 +329,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     model.calibration, model.instance_calibration = saved.calibration, saved.instance_calibration
     load_matching_weights(model, weights, str(folder / WEIGHTS))
     load_extra_state(model, folder / WEIGHTS)
+    model.folder = folder
     return model.eval()
+
+
+KeypointModel.load_folder = staticmethod(load_model)  # which from_pretrained calls, and no class of a model can import

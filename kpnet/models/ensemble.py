@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.hub import hub_suffix
+from kpnet.core.model_folder import local_file
 from kpnet.heads import Keypoints
 from kpnet.models.build import load_model
 from kpnet.models.exported import SUFFIX, ExportedModel
@@ -125,9 +127,9 @@ def load_ensemble(
     """Load one model, or several as an ensemble.
 
     Args:
-        models: One or several models, run folders, folders that `KeypointModel.save` wrote, or ONNX files that
-            `kpnet export` wrote. An ensemble is returned as it is, and a model in a wrapper of torch (`torch.compile`,
-            DataParallel, AveragedModel) without it.
+        models: One or several models, run folders, folders that `KeypointModel.save` wrote, ONNX files that
+            `kpnet export` wrote, or addresses of either on the hub (`hf://OWNER/NAME`). An ensemble is returned as it
+            is, and a model in a wrapper of torch (`torch.compile`, DataParallel, AveragedModel) without it.
         decoding: Decoding to use instead of the trained one, for models that are loaded; see `load_model`.
         fold: Fold the batch norms of models that are loaded: they predict faster, and can be neither trained nor saved.
 
@@ -148,12 +150,12 @@ def load_ensemble(
 
 
 def _load(path: str | Path, decoding: str | None, fold: bool) -> KeypointModel | ExportedModel:
-    if Path(path).suffix != SUFFIX:
+    if hub_suffix(path) != SUFFIX:
         model = load_model(path, decoding=decoding)
         return fold_batch_norms(model) if fold else model
     if decoding is not None:
         raise KpnetError(f"{path}: its decoding is part of the file: export it with another one")
-    return ExportedModel(path)
+    return ExportedModel(local_file(path))
 
 
 def _is_calibrated(model: KeypointModel | ExportedModel) -> bool:

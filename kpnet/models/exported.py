@@ -22,7 +22,7 @@ from kpnet.core.skeleton import Skeleton
 from kpnet.core.validation import explain_validation_error
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import Calibration
-from kpnet.models.keypoint_model import check_finite, size_message
+from kpnet.models.checks import check_finite, size_message
 from kpnet.models.test_time import TestTime, infer_views
 
 SUFFIX = ".onnx"

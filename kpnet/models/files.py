@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor, nn, uint8
 
 from kpnet import __version__
 from kpnet.backbones.pretrained import InputSpec
@@ -42,6 +43,16 @@ def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, va
     write_atomic(folder / CONFIG, to_yaml({**values, "input": input_spec.model_dump()}).encode())
     # Last: a folder that has them is complete.
     write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
+
+
+def weights_digest(module: nn.Module, without: str | None = None) -> str:
+    """Return the SHA-256 of a module's weights with their names; `without` leaves out those of one part."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor) and (without is None or not name.startswith(f"{without}.")):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _is_own_config(path: Path) -> bool:

@@ -15,13 +15,15 @@ from kpnet.backbones import Backbone
 from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.stages import Stages, find_stages
 from kpnet.config.schema import ModelConfig
-from kpnet.core.errors import KpnetError, NotFiniteError
+from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_copy, is_tracing
 from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
+from kpnet.models.checks import check_finite, check_rows, size_message
 from kpnet.models.files import write_model
+from kpnet.models.hub import HubMixin
 from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from kpnet.models.detectors import Detector
 
 
-class KeypointModel(nn.Module):
+class KeypointModel(HubMixin, nn.Module):
     """A backbone and a head as one network; `kpnet.build_model` and `kpnet.load_model` make one.
 
     Images are float (B, C, H, W) in [0, 1], and the model normalises them itself; one image (C, H, W) is a batch of
@@ -55,6 +57,7 @@ class KeypointModel(nn.Module):
             frozen.
         calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
         instance_calibration: Calibrates the scores of the instances that `find` finds; None: they stay as they are.
+        folder: The folder that it was loaded from; None: none.
 
     Raises:
         KpnetError: The config has a wrong number of values for `mean` or `std`.
@@ -62,8 +65,6 @@ class KeypointModel(nn.Module):
 
     mean: Tensor
     std: Tensor
-    is_folded: bool = False
-    """Whether `kpnet.models.folding` made it: it predicts, and can be neither trained nor saved."""
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class KeypointModel(nn.Module):
         images, model = _batch(images), evaluation_copy(self)
         head = cast("CentersHead", model.head)
         output = head(model.features(images))
-        _check_rows(output.centers, 'head "centers"')
+        check_rows(output.centers, 'head "centers"')
         found = head.find(output, threshold, max_instances)
         calibration = self.calibration_for(None)
         if calibration is not None:
@@ -460,26 +461,3 @@ def _batch(images: Tensor) -> Tensor:
             "and arrays"
         )
     return images[None] if images.ndim == 3 else images
-
-
-def check_finite(predicted: Keypoints, what: str) -> None:
-    """Raise NotFiniteError, which names `what` predicted and the image, where a keypoint is not finite."""
-    _check_rows(predicted.keypoints, what)
-
-
-def _check_rows(values: Tensor, what: str) -> None:
-    not_finite = ~values.isfinite().flatten(1).all(1)
-    if not_finite.any():
-        raise NotFiniteError(
-            f"{what}: the prediction for image {int(not_finite.nonzero()[0])} of the batch is not finite: "
-            "look for NaN in the images and in the weights"
-        )
-
-
-def size_message(size: tuple[int, int], size_divisor: int) -> str:
-    """Return the message for images whose height or width `size_divisor` does not divide."""
-    near = [max(size_divisor, round(side / size_divisor) * size_divisor) for side in size]
-    return (
-        f"images of {size[0]}x{size[1]} do not fit: height and width must be multiples of {size_divisor}; "
-        f"nearest: {near}"
-    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         instance_colour,
         show_keypoint_predictions,
     )
+    from kpnet.plot.skeleton import draw_skeleton
     from kpnet.plot.tracks import draw_tracks
 
 _HOME = {
@@ -38,6 +39,7 @@ _HOME = {
     "draw_points": "points",
     "draw_predictions": "points",
     "draw_reliability": "curves",
+    "draw_skeleton": "skeleton",
     "draw_tracks": "tracks",
     "draw_uncertainty": "network",
     "input_gradients": "gradients",
@@ -61,6 +63,7 @@ __all__ = [
     "draw_points",
     "draw_predictions",
     "draw_reliability",
+    "draw_skeleton",
     "draw_tracks",
     "draw_uncertainty",
     "input_gradients",

@@ -23,9 +23,10 @@ from kpnet.core.files import PARTIAL, write_atomic
 from kpnet.core.locking import LOCK, locked
 from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
 from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied, mark_folder
+from kpnet.models.record import FIGURE, RECORD
 
 RUN = "run"  # the kind of folder that its marker states
-_MODEL_FILES = (WEIGHTS, CONFIG, "training.json")
+_MODEL_FILES = (WEIGHTS, CONFIG, "training.json", RECORD, FIGURE)
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
     *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),

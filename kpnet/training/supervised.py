@@ -16,17 +16,20 @@ from torch.utils.data import default_collate
 from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
+from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
 from kpnet.data.scene_checks import describe_scenes
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
-from kpnet.evaluation.measurement import evaluate
+from kpnet.evaluation.measurement import predict_and_measure
 from kpnet.heads import finds_instances, window_of
 from kpnet.metrics import PASS_MARKS
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_training_memory
+from kpnet.models.record import FIGURE, write_record
+from kpnet.plot.shape import mean_shape
 from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
@@ -184,12 +187,19 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
 
 def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, workers: int) -> dict[str, Any]:
     """Save the final model, its measures and the figures."""
-    measures = evaluate(model, val, workers=workers) if val is not None else {}
+    predictions, measures = (None, {}) if val is None else predict_and_measure(model, val, workers=workers)
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
     if found := measures.get("instances"):
         plain |= {f"found_{name.lower()}": found[name] for name in ("AP", "recall", "precision")}
     table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
-    save_model(model, folder / "final", int(table.epoch.iloc[-1]), plain)
+    final = folder / "final"
+    save_model(model, final, int(table.epoch.iloc[-1]), plain)
+    model.folder = final
+    if predictions is not None:
+        write_record(final, model, measures)
+        target = normalized_to_pixel(predictions.target, model.config.input_size)
+        labelled = torch.where(predictions.visible[..., None], target, torch.nan)
+        plot.save_figure(plot.draw_skeleton(model.skeleton, mean_shape(labelled.numpy())), final / FIGURE)
     figure = draw_samples(model, val)
     if figure is not None:
         plot.save_figure(figure, folder / "predictions.png")

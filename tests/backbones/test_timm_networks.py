@@ -21,7 +21,7 @@ def test_no_connection_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             requests.append(url)
             raise OSError("no route to host")
 
-    monkeypatch.setattr("kpnet.backbones.timm_networks.get_session", Unplugged)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Unplugged)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(KpnetError, match=r"no connection to https://\S+: no route to host\); fetch the file") as caught:
         build_backbone("vit_tiny_patch16_224", 3, True, (32, 32))

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from support.console import Run
+from support.hub_server import Hub
 from support.paths import ROOT
 from support.small_world import make_world, without_downloads, without_epochs
 
@@ -54,9 +55,14 @@ def _registries() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_registries")
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if BLOCK.search(text)])
-def test_blocks_run(page: str, world: Path, kpnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    page: str, world: Path, kpnet: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One after another, in one folder; Python goes on where the block before it ended."""
     shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    for revision in ("main", "v1"):
+        hub.add("me/faces", world / "runs/facial_heatmap/final", revision)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
     without_downloads(monkeypatch)
     names: dict[str, Any] = {}
     for block in BLOCK.finditer(PAGES[page]):

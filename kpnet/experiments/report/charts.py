@@ -21,9 +21,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from kpnet.config.schema import Config
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.display import display_name, figure_text
-from kpnet.experiments.report.shape import mean_shape
 from kpnet.experiments.result import Result
 from kpnet.plot.curves import draw_coverage, draw_deciles, draw_diagram, draw_scores, set_loss_scale
+from kpnet.plot.shape import mean_shape
 
 INK = "#010203"  # replaced by the page's text colour
 TAB20 = [mpl.colors.to_hex(colour) for colour in mpl.color_sequences["tab20"]]

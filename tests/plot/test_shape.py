@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kpnet.experiments.report.shape import mean_shape
+from kpnet.plot.shape import mean_shape
 
 SHAPE = np.array([[0, 0], [40, 5], [70, -10], [75, 30], [20, 25]], float)
 

@@ -1,0 +1,72 @@
+"""Intervals of measures: how much they depend on which images were measured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kpnet.coordinates import Size, normalized_to_pixel
+from kpnet.core.skeleton import Skeleton
+from kpnet.metrics import FAILURE_THRESHOLD, normalizers, point_errors
+
+RESAMPLES = 1000
+LEAST_IMAGES = 10  # of fewer, resampled images say too little
+
+
+def bootstrap_intervals(
+    predicted: Tensor,
+    target: Tensor,
+    visible: Tensor,
+    skeleton: Skeleton,
+    size: Size,
+    *,
+    nme: str | tuple[str, str] | None = None,
+    failure_threshold: float = FAILURE_THRESHOLD,
+) -> dict[str, list[float]]:
+    """Return 95 % intervals of measures over resampled images, as the errors of one image's points correlate.
+
+    See Efron and Tibshirani 1993, An Introduction to the Bootstrap.
+
+    Args:
+        predicted: Predicted points (N, K, 2), normalised to [-1, 1].
+        target: True points (N, K, 2), normalised.
+        visible: Which points are labelled, bool (N, K).
+        skeleton: Names of the points.
+        size: Height and width of the images in pixels.
+        nme: What the NME divides by; see `kpnet.metrics.normalizers`.
+        failure_threshold: NME above which an image counts as failed.
+
+    Returns:
+        Low and high of each measure, with the names of `kpnet.metrics.evaluate_points`; empty for fewer than 10 images,
+        and without a measure that no image has.
+    """
+    predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
+    images, side = len(target), max(size)
+    if images < LEAST_IMAGES:
+        return {}
+    target_px = normalized_to_pixel(target, size)
+    errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
+    ratio = errors.nanmean(-1) / normalizers(target_px, visible, skeleton, size, nme)[0]
+    points, known = visible.sum(-1).double(), ratio.isfinite().double()
+    squared = torch.where(visible[..., None], predicted - target, 0).square().sum((1, 2))
+    # Each measure is a function of one sum over the images, divided by another.
+    sums = {
+        "score": (squared, 2 * points),
+        "rmse_px": (errors.square().nansum(-1), 2 * points),
+        "mre_px": (errors.nansum(-1), points),
+        "pck@5%": ((errors <= 0.05 * side).sum(-1).double(), points),
+        "pck@10%": ((errors <= 0.10 * side).sum(-1).double(), points),
+        "nme": (torch.where(known > 0, ratio, 0), known),
+        "failure_rate": ((ratio > failure_threshold).double(), known),
+    }
+    columns = torch.stack([column for pair in sums.values() for column in pair], 1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.empty(RESAMPLES, columns.shape[1], dtype=torch.float64)
+    for row in drawn:  # one by one: all counts at once would fill the memory for many images
+        counts = torch.randint(images, (images,), generator=generator).bincount(minlength=images)
+        row[:] = counts.double() @ columns
+    means = {name: drawn[:, 2 * i] / drawn[:, 2 * i + 1] for i, name in enumerate(sums)}
+    means["score"], means["rmse_px"] = 0.5 / means["score"], means["rmse_px"].sqrt()
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    found = {name: values.nanquantile(ends).tolist() for name, values in means.items()}
+    return {name: ends for name, ends in found.items() if ends[0] == ends[0]}

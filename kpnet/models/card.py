@@ -1,0 +1,232 @@
+"""The model card of a shared model: the README of its repository, made from the run."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kpnet import __version__
+from kpnet.backbones.pretrained import format_spec
+from kpnet.config.loading import run_config
+from kpnet.core.display import display_name, one_line
+from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
+from kpnet.models.record import FIGURE
+
+CARD = "README.md"
+NOT_STATED = "**Not stated.**"
+_ROWS = (  # key of the measures, name, factor, digits, unit
+    ("rmse_px", "RMSE per coordinate", 1, 3, "px"),
+    ("mre_px", "Mean radial error", 1, 3, "px"),
+    ("nme", "NME", 100, 2, "%"),
+    ("pck@5%", "PCK at 5 % of the longer side", 100, 1, "%"),
+    ("pck@10%", "PCK at 10 % of the longer side", 100, 1, "%"),
+    ("failure_rate", "Failed images", 100, 1, "%"),
+    ("score", "Score, 1 / (2 MSE)", 1, 1, ""),
+)
+_FOUND = (  # of the instances that a model finds itself
+    ("AP", "AP of found instances", 1, 3, ""),
+    ("precision", "Precision of found instances", 100, 1, "%"),
+    ("recall", "Recall of found instances", 100, 1, "%"),
+)
+_NAMED = 150  # more points than this are not listed
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What the author of a model says of it, and no file does. None: not stated, and the card says so.
+
+    Attributes:
+        licence: Licence of the weights, an identifier of the hub (`mit`, `cc-by-4.0`) or a name.
+        data: What the model was trained on.
+        data_licence: Licence of that data.
+        intended_use: What the model is meant for, and what not.
+    """
+
+    licence: str | None = None
+    data: str | None = None
+    data_licence: str | None = None
+    intended_use: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not (isinstance(value, str) and value.strip()):
+                raise KpnetError(f"{name}: expected a text, found {value!r}; leave it out where it is not known")
+
+
+def model_card(
+    model: Any,
+    repo_id: str,
+    statements: Statements,
+    record: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
+) -> str:
+    """Return a model card in Markdown, with the hub's metadata at its top.
+
+    Args:
+        model: The `KeypointModel`; its `folder` gives the run whose config names the data.
+        repo_id: Owner and name of the repository.
+        statements: What the author says. What is not stated is left open visibly.
+        record: Measures of the model, of `kpnet.models.record`. None: it was not measured.
+        files: Names of the other files of the repository: the figure of the skeleton, exported models.
+
+    Returns:
+        The text of `README.md`.
+    """
+    measures = None if record is None else record["measures"]
+    sections = [
+        _head(statements),
+        f"# {_text(repo_id.rpartition('/')[2])}\n\n{_summary(model)}",
+        f"## Use\n\n{_example(model, repo_id, files)}",
+        f"## Keypoints\n\n{_keypoints(model, files)}",
+        f"## Measured\n\n{_measured(measures)}",
+        *([] if not measures or "reliability" not in measures else [f"## Reliability\n\n{_reliability(measures)}"]),
+        f"## Data\n\n{_data(model, statements)}",
+        f"## Intended use\n\n{_intended(statements)}",
+        f"## Model\n\n{_model(model, statements)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(statements: Statements) -> str:
+    from huggingface_hub import ModelCardData
+
+    values: dict[str, Any] = {"library_name": "kpnet", "pipeline_tag": "keypoint-detection"}
+    if statements.licence is not None:
+        identifier = statements.licence.strip().lower()
+        known = re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", identifier) is not None
+        other = {"license": "other", "license_name": one_line(statements.licence)}
+        values |= {"license": identifier} if known else other
+    data = ModelCardData(tags=["keypoint-detection", "kpnet", "model_hub_mixin", "pose-estimation"], **values)
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _summary(model: Any) -> str:
+    config, count = model.config, len(model.skeleton)
+    kind = "grey" if config.in_channels == 1 else "colour"
+    sees = f"{kind} images, fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
+    if model.finds_instances:
+        what = f"Finds the instances of an image, and {count} keypoints of each, in {sees}."
+    elif config.crop is not None:
+        what = f"Finds {count} keypoints of an instance whose box is given, in {sees}."
+    else:
+        what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each of its {sees}."
+    return f"{what} Trained with kpnet {__version__}."
+
+
+def _example(model: Any, repo_id: str, files: Sequence[str]) -> str:
+    boxes = ", boxes=[(40, 30, 200, 190)]" if model.config.crop is not None and not model.finds_instances else ""
+    has_confidence = "" if boxes else "  # None where a model has no confidence"
+    lines = [
+        "```python",
+        "# pip install kpnet",
+        "import kpnet",
+        "",
+        f'predictor = kpnet.Predictor("hf://{repo_id}")',
+        f'prediction = predictor("photo.jpg"{boxes})',
+        "print(prediction.to_frame())  # image, instance, name, x, y, confidence, in pixels of the photo",
+        f"print(prediction.confidence){has_confidence}",
+        "",
+        f'model = kpnet.KeypointModel.from_pretrained("{repo_id}")  # a torch.nn.Module',
+        "```",
+        "",
+        f"On the command line: `kpnet predict hf://{repo_id} photo.jpg --draw`. To train on from it:",
+        f"`kpnet train CONFIG model.pretrained=hf://{repo_id}`.",
+    ]
+    exported = [name for name in files if name.endswith(".onnx")]
+    lines += [f"`{name}` is the same model for onnxruntime, without kpnet or torch." for name in exported]
+    return "\n".join(lines)
+
+
+def _keypoints(model: Any, files: Sequence[str]) -> str:
+    skeleton = model.skeleton
+    figure = f"![The keypoints]({FIGURE})\n\n" if FIGURE in files else ""
+    if len(skeleton) > _NAMED:
+        return f"{figure}{len(skeleton)} points."
+    names = ", ".join(f"`{_text(name).replace('`', '')}`" for name in skeleton.names)
+    pairs = f"\n\n{len(skeleton.pairs)} pairs of left and right points swap in a mirrored image."
+    return f"{figure}{names}{pairs if skeleton.pairs else ''}"
+
+
+def _measured(measures: Mapping[str, Any] | None) -> str:
+    if not measures:
+        return "Not measured: the run has no validation data, or no record of its measures."
+    size = "x".join(map(str, measures["input_size"]))
+    lines = [
+        f"On the {measures['images']} validation images of the training ({measures['points']} labelled points), in "
+        f"pixels of the model's {size} input. Intervals hold 95 % of the values over resampled images."
+    ]
+    lines += ["", "| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
+    intervals = measures.get("intervals") or {}
+    lines += [_row(row, measures, intervals) for row in _ROWS if measures.get(row[0]) is not None]
+    found = measures.get("instances") or {}
+    lines += [_row(row, found, {}) for row in _FOUND if row[0] in found]
+    notes = [f"NME: by the {_text(measures['nme_by'])}, over {measures['nme_images']} images."]
+    notes += [f"Failed: an NME above {100 * measures['failure_threshold']:g} %."]
+    return "\n".join([*lines, "", " ".join(notes)])
+
+
+def _row(row: Sequence[Any], measures: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> str:
+    key, name, factor, digits, unit = row
+    value = measures[key]
+    text = "" if value is None else f"{factor * value:.{digits}f} {unit}".strip()
+    ends = " to ".join(f"{factor * end:.{digits}f}" for end in intervals.get(key) or ())
+    return f"| {name} | {text} | {ends} |"
+
+
+def _reliability(measures: Mapping[str, Any]) -> str:
+    found = measures["reliability"]
+    lines = ["How far the predicted uncertainty agrees with the errors, on the same images:", ""]
+    lines += ["| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
+    for key, radius in (("ece", "5 %"), ("ece@1%", "1 %")):
+        if found.get(key) is not None:
+            name = f"Calibration error of the confidence (within {radius} of the longer side)"
+            lines.append(f"| {name} | {found[key]:.4f} | |")
+    for level, row in found["coverage"].items():
+        share, low, high = (100 * row[key] for key in ("measured", "low", "high"))
+        name = f"Points inside of the ellipses for {level.replace('%', ' %')}"
+        lines.append(f"| {name} | {share:.1f} % | {low:.1f} to {high:.1f} |")
+    return "\n".join(lines)
+
+
+def _data(model: Any, statements: Statements) -> str:
+    config = None if model.folder is None else run_config(model.folder)
+    lines = [f"- Data: {_stated(statements.data)}", f"- Licence of the data: {_stated(statements.data_licence)}"]
+    if config is not None:
+        files = [entry.file for entry in config.data.train]
+        names = ", ".join(f"`{_text(Path(str(name)).name)}`" for name in files)  # no folders of the author's machine
+        lines.append(f"- Trained on: {names or 'nothing'}, format {split_spec(config.data.format, 'data.format')[0]}")
+    return "\n".join(lines)
+
+
+def _intended(statements: Statements) -> str:
+    limits = "The measures hold for images like those it was measured on. Measure it on your own before you rely on it."
+    return f"{_stated(statements.intended_use)}\n\n{limits}"
+
+
+def _model(model: Any, statements: Statements) -> str:
+    config = model.config
+    parameters = sum(each.numel() for each in model.parameters())
+    calibrated = "no" if model.calibration is None else f"on {model.calibration.points} labelled points"
+    lines = [
+        f"- Backbone: `{_text(format_spec(config.backbone))}`",
+        f"- Head: `{split_spec(config.head, 'head')[0]}`",
+        f"- Parameters: {parameters:,}",
+        f"- Calibrated: {calibrated}",
+        f"- Licence of the weights: {_stated(statements.licence)}",
+        "- Files: `model.safetensors` and `model.yaml`; nothing in them is executed when they are loaded.",
+    ]
+    return "\n".join(lines)
+
+
+def _stated(text: str | None) -> str:
+    return NOT_STATED if text is None else _text(text, 2000)
+
+
+def _text(text: object, limit: int = 200) -> str:
+    """Return a text that Markdown shows as it is: on one line, without tags or cells."""
+    return html.escape(display_name(text, limit), quote=False).replace("|", "\\|")

@@ -1,0 +1,46 @@
+"""The measures that a trained model keeps in its folder, for its model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kpnet import __version__
+from kpnet.core.files import plain, write_json
+from kpnet.models.files import weights_digest
+
+RECORD, FIGURE = "measures.json", "skeleton.png"  # beside the model's files
+
+
+def make_record(model: Any, measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return measures with what they hold for: the weights and the calibration of a `KeypointModel`."""
+    calibration = None if model.calibration is None else dataclasses.asdict(model.calibration)
+    values = {"kpnet": __version__, "weights": weights_digest(model), "calibration": calibration}
+    record: dict[str, Any] = plain(json.loads(json.dumps({**values, "measures": dict(measures)})))
+    return record
+
+
+def write_record(folder: Path, model: Any, measures: Mapping[str, Any]) -> None:
+    """Write the measures of a model, as `kpnet.evaluate` returns them, into its folder."""
+    write_json(folder / RECORD, make_record(model, measures))
+
+
+def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
+    """Return the record in a folder; None where there is none, or it is that of other weights.
+
+    Of a model that was calibrated afterwards, the reliability is left out.
+    """
+    try:
+        record = None if folder is None else json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    measures = record.get("measures") if isinstance(record, dict) else None
+    own = make_record(model, {})
+    if not isinstance(record, dict) or not isinstance(measures, dict) or record.get("weights") != own["weights"]:
+        return None
+    if record.get("calibration") != own["calibration"]:
+        measures.pop("reliability", None)
+    return record

@@ -1,0 +1,56 @@
+"""`kpnet push`, and commands that are given a model of the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.console import Run
+from support.hub_server import Hub
+
+
+@pytest.fixture
+def pushed(kpnet: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch, trained: Path) -> str:
+    """The address of the finished run on the hub."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    done = kpnet("push", trained, "me/tiny", "--data-licence", "CC0")
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{hub.url}/me/tiny/commit/")
+    assert "--licence" in done.err
+    assert "--data-licence" not in done.err
+    return "hf://me/tiny"
+
+
+def test_commands_take_the_address(kpnet: Run, pushed: str, trained: Path, data: Path, tmp_path: Path) -> None:
+    measured = [json.loads(kpnet("evaluate", run, data / "val.csv", "--json").out) for run in (trained, pushed)]
+    assert measured[0]["rmse_px"] == measured[1]["rmse_px"]
+    done = kpnet("predict", pushed, data / "val.csv")
+    assert done.code == 0, done.err
+    assert (tmp_path / "predictions/predictions.csv").is_file()
+    assert kpnet("info", pushed).code == 0
+    kpnet("evaluate", pushed).refused("no validation data")
+    kpnet("calibrate", pushed, data / "val.csv").refused("hf://me/tiny", "save a copy")
+    kpnet("predict", "hf://me/tiny@v1", data / "val.csv").refused("hf://me/tiny@v1", 'no revision "v1"')
+
+
+def test_a_training_starts_from_it(kpnet: Run, pushed: str, recipe: Path) -> None:
+    done = kpnet("train", recipe, f"model.pretrained={pushed}", "train.epochs=1", "data.val=null")
+    assert done.code == 0, done.err
+    assert f"pretrained: {pushed}: " in done.out
+
+
+def test_a_model_that_was_calibrated_is_measured_again(
+    kpnet: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch, run_copy: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    (run_copy / "final/measures.json").unlink()
+    (run_copy / "config.yaml").unlink()
+    done = kpnet("push", run_copy, "me/tiny")
+    assert done.code == 0, done.err
+    assert "kpnet: not measured again for the card" in done.err
+    assert "Not measured" in hub.repos["me/tiny"]["main"]["README.md"].decode()
+
+
+def test_without_a_token(kpnet: Run, hub: Hub, trained: Path) -> None:
+    kpnet("push", trained, "me/tiny").refused("HF_TOKEN")

@@ -1,0 +1,114 @@
+"""Addresses of the hub, and files fetched from a stand-in for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from support.hub_server import Hub, closed_address, use_hub
+
+from kpnet.core.errors import KpnetError
+from kpnet.core.hub import HubAddress, fetch, fetch_file, hub_suffix, is_hub, parse_address
+
+NAMES = ("model.safetensors", "model.yaml")
+FILES = {"model.safetensors": b"weights", "model.yaml": b"model: {}", "pytorch_model.bin": b"\x80pickle", "run.py": b""}
+PAWS = HubAddress("me/paws")
+
+
+@pytest.fixture
+def hub(hub: Hub) -> Hub:
+    hub.repos["me/paws"] = {"main": dict(FILES), "v1": {**FILES, "model.yaml": b"model: {old: true}"}}
+    return hub
+
+
+def refused(address: HubAddress, **options: bool) -> str:
+    with pytest.raises(KpnetError) as caught:
+        fetch(address, NAMES, **options)
+    assert str(caught.value).startswith(f"{address}: ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf://me/paws", HubAddress("me/paws")),
+        (str(Path("hf://me/paws@v1.0/fold/0")), HubAddress("me/paws", "v1.0", "fold/0")),
+        ("hf:\\me\\paws", HubAddress("me/paws")),
+        ("hf://me/paws@refs%2Fpr%2F1/", HubAddress("me/paws", "refs/pr/1")),
+        ("hf://me/paws.v2", HubAddress("me/paws.v2")),
+    ],
+)
+def test_addresses(text: str, expected: HubAddress) -> None:
+    assert is_hub(text)
+    assert parse_address(text) == expected
+
+
+@pytest.mark.parametrize("text", ["hf://", "hf://me", "hf://me/paws/../../other", "hf://me/pa ws"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(KpnetError, match="expected hf://OWNER/NAME"):
+        parse_address(text)
+
+
+def test_paths_are_no_addresses() -> None:
+    assert not any(map(is_hub, ("runs/paws", "hf", "hf/paws", "/hf:/a")))
+    assert hub_suffix("hf://me/paws.onnx") == "", "the name of a repository has no suffix"
+    assert hub_suffix("hf://me/paws/model.onnx") == hub_suffix("runs/model.onnx") == ".onnx"
+
+
+def test_only_the_files_that_are_asked_for(hub: Hub) -> None:
+    folder = fetch(PAWS, NAMES)
+    assert sorted(file.name for file in folder.iterdir()) == list(NAMES)
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    old = fetch(parse_address("hf://me/paws@v1"), NAMES)
+    assert (old / "model.yaml").read_bytes() == b"model: {old: true}"
+    assert not any(each.endswith((".bin", ".py")) for each in hub.requests)
+
+
+def test_a_folder_and_a_file_of_a_repository(hub: Hub) -> None:
+    hub.repos["me/many"] = {"main": {f"fold/{name}": data for name, data in FILES.items()}}
+    assert (fetch(HubAddress("me/many", path="fold"), NAMES) / "model.yaml").read_bytes() == b"model: {}"
+    file = fetch_file(parse_address("hf://me/many/fold/model.safetensors"), optional=("model.yaml", "none.yaml"))
+    assert file.read_bytes() == b"weights"
+    assert (file.parent / "model.yaml").is_file()
+    assert refused(HubAddress("me/many")).endswith("there is one in hf://me/many/fold")
+
+
+def test_what_cannot_be_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no such repository" in refused(HubAddress("me/pawz"))
+    assert 'no revision "mian" (did you mean "main"?)' in refused(HubAddress("me/paws", "mian"))
+    hub.repos["me/bert"] = {"main": {"config.json": b"{}", "pytorch_model.bin": b""}}
+    message = refused(HubAddress("me/bert"))
+    assert "not a model of kpnet: it has no model.safetensors and no model.yaml; found config.json" in message
+    hub.private.add("me/paws")
+    assert "HF_TOKEN" in refused(PAWS)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert fetch(PAWS, NAMES).is_dir()
+
+
+def test_a_large_file_is_not_fetched(hub: Hub) -> None:
+    hub.sizes["model.yaml"] = 2**30
+    assert "model.yaml has 1074 MB, expected at most 1 MB" in refused(PAWS)
+    assert not any("resolve" in each for each in hub.requests)
+
+
+def test_the_cache_serves_while_the_hub_is_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch(PAWS, NAMES)
+    use_hub(monkeypatch, closed_address(), Path(constants.HF_HUB_CACHE))
+    assert fetch(PAWS, NAMES) == folder
+    assert "no connection to http://127.0.0.1" in refused(HubAddress("me/other"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch(PAWS, NAMES) == folder
+    assert "HF_HUB_OFFLINE" in refused(HubAddress("me/other"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert fetch(PAWS, NAMES, local_files_only=True) == folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_of_the_cache_is_named(hub: Hub, name: str) -> None:
+    blob = (fetch(PAWS, NAMES) / name).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    message = refused(PAWS)
+    assert f"{name} is damaged in the cache: delete {blob}" in message
+    blob.unlink()
+    assert (fetch(PAWS, NAMES) / name).read_bytes() == FILES[name]

@@ -1,0 +1,71 @@
+"""Model cards: what they say, and what they leave open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from kpnet import KeypointModel, KpnetError, build_model, evaluate, load_model
+from kpnet.data import SyntheticFaces
+from kpnet.models.card import NOT_STATED, Statements, model_card
+from kpnet.models.record import make_record
+
+
+def faces() -> KeypointModel:
+    parts: dict[str, Any] = {"backbone": {"name": "conv_sandwich", "channels": [4, 8]}, "head": "heatmap"}
+    return build_model(**parts, skeleton="facial15", in_channels=1, input_size=96).eval()
+
+
+def test_the_measures_with_their_intervals() -> None:
+    model = faces()
+    measures = evaluate(model, SyntheticFaces(12))
+    text = model_card(model, "me/faces", Statements(), make_record(model, measures), ("skeleton.png", "faces.onnx"))
+    low, high = measures["intervals"]["rmse_px"]
+    assert f"| RMSE per coordinate | {measures['rmse_px']:.3f} px | {low:.3f} to {high:.3f} |" in text
+    assert f"(within 5 % of the longer side) | {measures['reliability']['ece']:.4f} |" in text
+    for words in (
+        "![The keypoints](skeleton.png)",
+        "`faces.onnx`",
+        "hf://me/faces",
+        "`nose_tip`",
+        "96x96",
+        "12 validation",
+    ):
+        assert words in text, words
+
+
+def test_what_is_not_stated_is_left_open() -> None:
+    model = faces()
+    text = model_card(model, "me/faces", Statements())
+    assert text.count(NOT_STATED) == 4
+    assert "Not measured" in text
+    assert "## Reliability" not in text
+    assert ModelCard(text).data.license is None
+    stated = Statements(licence="CC BY-NC 4.0 | mine", data="<b>photos</b>", data_licence="ODbL", intended_use="Games.")
+    text = model_card(model, "me/faces", stated)
+    assert NOT_STATED not in text
+    assert "&lt;b&gt;photos" in text
+    assert ModelCard(text).data.license == "other"
+    with pytest.raises(KpnetError, match="data_licence: expected a text"):
+        Statements(data_licence=" ")
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    model = faces()
+    model.save(tmp_path / "me/faces")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), SyntheticFaces(1).read(0)[0])
+    monkeypatch.chdir(tmp_path)
+    code = model_card(model, "me/faces", Statements()).partition("```python\n")[2].partition("```")[0]
+    exec(code.replace("hf://me/faces", "me/faces"), {})
+    assert "photo.jpg" in capsys.readouterr().out
+
+
+def test_no_folder_of_the_authors_machine(trained: Path) -> None:
+    text = model_card(load_model(trained), "me/tiny", Statements())
+    assert "`train.csv`" in text
+    assert str(trained.parent) not in text
