@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
@@ -10,6 +11,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import timm
+import torch
+import torch.nn.functional as F
 from timm.layers import Format
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -30,6 +33,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.hub import quick_downloads
 from kpnet.core.runtime import is_tracing
 
+STEP = 32  # sides that nearly every network with a pyramid can be built for are multiples of it
 _HOOKED = threading.Lock()
 
 
@@ -37,7 +41,8 @@ class TimmBackbone(LibraryBackbone):
     """Any timm model that can return feature maps, by its plain name.
 
     A transformer is built for `input_size`; where timm allows it, position embeddings are resampled for other sizes.
-    The last of several maps of one stride is kept. Options that choose the architecture go to `timm.create_model`
+    Images that its patches or strides do not divide are padded, where the network does not pad them itself. The last of
+    several maps of one stride is kept. Options that choose the architecture go to `timm.create_model`
     (`drop_path_rate`, …); see `timm_options`.
 
     Args:
@@ -53,11 +58,38 @@ class TimmBackbone(LibraryBackbone):
             the maps do not cover an image of this size.
     """
 
+    pad_to: int = 1
+    """What the images' sides are padded to a multiple of, on the right and below, before the network sees them."""
+    _as_it_is: tuple[int, int] | None = None  # the size that it was built for, where that one needs no padding
+
     def __init__(
         self, name: str, in_channels: int, pretrained: Pretrained, input_size: Size, options: Mapping[str, Any]
     ) -> None:
         self._start(name, in_channels, pretrained)
-        self.net = _create(name, in_channels, pretrained is True, input_size, options)
+        published = pretrained is True
+        self.net, built = _create_near(name, in_channels, published, input_size, options)
+        self._describe(in_channels)
+        size = input_size or tuple(self.net.pretrained_cfg.get("input_size", (3, 224, 224))[1:])
+        step = self.strides[-1] if built == input_size else max(STEP, self.strides[-1])
+        whole = (round_to(size[0], step), round_to(size[1], step))
+        refused = self._cover(in_channels, size, whole)
+        if self.pad_to > 1:
+            self.pad_to = step
+        if self.pad_to > 1 and self._as_it_is is None and input_size and whole != built:
+            # Position embeddings are made for the padded size, not resampled in every pass.
+            self.net, _ = _create_near(name, in_channels, published, whole, options)
+            refused = self._refusal(in_channels, size)
+        if refused is not None:
+            raise KpnetError(f"{refused}{_nearest(name, in_channels, size, step, options)}")
+        if pretrained and pretrained is not True:
+            self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
+        elif pretrained:
+            cfg = self.net.pretrained_cfg
+            self.loaded = LoadReport(
+                f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), []
+            )
+
+    def _describe(self, in_channels: int) -> None:
         reductions = self.net.feature_info.reduction()
         self._note_norms()
         self._channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # swin and its kin
@@ -67,38 +99,76 @@ class TimmBackbone(LibraryBackbone):
         self.channels = [self.net.feature_info.channels()[i] for i in self._kept]
         cfg = self.net.pretrained_cfg
         self._statistics(cfg.get("mean", IMAGENET_MEAN), cfg.get("std", IMAGENET_STD), in_channels)
-        if pretrained and pretrained is not True:
-            self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
-        elif pretrained:
-            self.loaded = LoadReport(
-                f"timm's {cfg.get('architecture')}.{cfg.get('tag')}", len(self.net.state_dict()), []
-            )
-        size = input_size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
-        round_up(self.net)
-        self._cover(in_channels, size)
 
-    def _cover(self, in_channels: int, size: tuple[int, ...]) -> None:
-        """Pad where the layers lack padding, and refuse what still does not cover the image."""
+    def _cover(self, in_channels: int, size: tuple[int, ...], whole: tuple[int, int]) -> KpnetError | None:
+        """Pad layers, then images, where the maps would not cover the image; return what refuses even then."""
+        round_up(self.net)
         # At a size that every stride divides: what is padded must not depend on the images.
-        whole = tuple(-(-side // self.strides[-1]) * self.strides[-1] for side in size)
-        reason: KpnetError | None = None
-        try:
-            self.probe(in_channels, whole)
-        except KpnetError as error:
+        refused = self._refusal(in_channels, whole)
+        if refused is not None:
             # Only where it is needed: some stems pad by a layer of their own.
-            reason = error
             pad_to_cover(self.net)
+            if self._refusal(in_channels, whole) is not None:
+                self.pad_to = self.strides[-1] if tuple(size) != whole else 1  # it may take images of the padded size
+                return refused
+        # One pixel more: the maps of every stride have an odd number of cells.
+        if self._refusal(in_channels, (whole[0] + 1, whole[1] + 1)) is not None:
+            if tuple(size) != whole and self._refusal(in_channels, size) is None:
+                self._as_it_is = (size[0], size[1])
+            self.pad_to = self.strides[-1]
+        return None
+
+    def _refusal(self, in_channels: int, size: tuple[int, ...]) -> KpnetError | None:
+        """Return the error of the network for images of this size."""
         try:
             self.probe(in_channels, size)
         except KpnetError as error:
-            raise (reason if reason and whole == size else error) from None
+            return error
+        return None
 
     def maps(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        if self.pad_to == 1 or (height, width) == self._as_it_is:
+            return self._maps(images)
+        # On the right and below, where padding moves no cell.
+        maps = self._maps(F.pad(images, (0, -width % self.pad_to, 0, -height % self.pad_to)))
+        sizes = [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+        return [each[..., :rows, :columns] for each, (rows, columns) in zip(maps, sizes, strict=True)]
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         # Networks with hooks keep the maps of a pass in one place, which threads have to enter one by one.
         with _HOOKED if self._has_hooks and not is_tracing() else nullcontext():
             found = self.net(images)
         maps = [m for i, m in enumerate(found) if i in self._kept]
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self._channels_last else maps
+
+
+def round_to(side: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is not below a side."""
+    return -(-side // step) * step
+
+
+def _nearest(name: str, in_channels: int, size: tuple[int, ...], step: int, options: Mapping[str, Any]) -> str:
+    """Return the end of a message: the size nearest to `size` that a network takes, empty if none of those tried."""
+    own = timm.models.get_pretrained_cfg_value(name, "input_size") or (3, 224, 224)
+    steps = [step * windows for windows in (1, 2, 4, 7, 8)]
+    rounded = {(_nearest_multiple(size[0], each), _nearest_multiple(size[1], each)) for each in steps}
+    square = {(side, side) for each in rounded for side in each}
+    for found in sorted({*rounded, *square, own[1:]} - {tuple(size)}, key=lambda each: math.dist(each, size)):
+        try:
+            with torch.device("meta"), torch.no_grad():  # shapes alone
+                net = _create(name, in_channels, False, found, options).eval()
+                maps = net(torch.zeros(1, in_channels, *found))
+        except Exception:  # it does not take that size either, for whatever reason
+            continue
+        cells = [(-(-found[0] // stride), -(-found[1] // stride)) for stride in net.feature_info.reduction()]
+        if all(each in (m.shape[1:3], m.shape[2:]) for each, m in zip(cells, maps, strict=True)):
+            return f"; the nearest size that it takes: {found[0]}x{found[1]}"
+    return ""
+
+
+def _nearest_multiple(side: int, step: int) -> int:
+    return max(step, round(side / step) * step)
 
 
 def is_timm(name: str) -> bool:
@@ -118,6 +188,25 @@ def timm_names(pretrained: bool = False) -> list[str]:
         The names, in timm's order.
     """
     return [name for name in timm.list_models() if not pretrained or timm.models.is_model_pretrained(name)]
+
+
+class SizeError(KpnetError):
+    """A network cannot be built for a size of images."""
+
+
+def _create_near(
+    name: str, in_channels: int, pretrained: bool, size: Size, options: Mapping[str, Any]
+) -> tuple[Any, Size]:
+    """Build a network for a size, or for that size padded to a multiple of `STEP`; return the size that it is for."""
+    try:
+        return _create(name, in_channels, pretrained, size, options), size
+    except SizeError as error:
+        assert size is not None
+        padded = (round_to(size[0], STEP), round_to(size[1], STEP))
+        try:
+            return _create(name, in_channels, pretrained, padded, options), padded
+        except SizeError:
+            raise KpnetError(f"{error}{_nearest(name, in_channels, size, STEP, options)}") from None
 
 
 def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: Mapping[str, Any]) -> Any:
@@ -141,6 +230,11 @@ def _create(name: str, in_channels: int, pretrained: bool, size: Size, options: 
             raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
         except KpnetError:  # of the memory that it needs
             raise
+        except AssertionError as error:
+            if "img_size" not in extra or size is None:
+                raise KpnetError(f'backbone "{name}" cannot be built: {first_line(error, with_type=True)}') from None
+            reason = str(error) or "a side is no multiple of its patches or windows"
+            raise SizeError(f'backbone "{name}" does not take images of {size[0]}x{size[1]} pixels: {reason}') from None
         except Exception as error:
             if pretrained:
                 raise KpnetError(download_message(f'backbone "{name}"', error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -166,6 +167,19 @@ class Head(nn.Module):
         """
         return cls.frame_window
 
+    @classmethod
+    def strides_from_options(cls, options: Mapping[str, Any]) -> list[int]:
+        """Return the strides of the maps that a head with these options makes of the backbone's.
+
+        Args:
+            options: The head's options in the config.
+
+        Returns:
+            The option `stride`, where the head has one; a head that contains others returns theirs.
+        """
+        stride = inspect.signature(cls).parameters.get("stride")
+        return [] if stride is None else [options.get("stride", stride.default)]
+
     def forward(self, features: list[Tensor]) -> HeadOutput:
         """Compute the output from feature maps.
 
@@ -279,6 +293,22 @@ def window_of(spec: str | Mapping[str, Any]) -> tuple[int, int]:
     name, options = split_spec(spec, "head")
     head = HEADS.find(name)
     return head.window_from_options(check_options(head, options, f'head "{name}"'))
+
+
+def strides_of(spec: str | Mapping[str, Any]) -> list[int]:
+    """Return the strides of the maps that the head of a config makes of the backbone's.
+
+    Args:
+        spec: The head's name, or a mapping `{"name": …, option: …}`.
+
+    Returns:
+        Input pixels per cell of each map; none for a head without such maps.
+
+    Raises:
+        KpnetError: The head is unknown.
+    """
+    name, options = split_spec(spec, "head")
+    return HEADS.find(name).strides_from_options(options)
 
 
 def finds_instances(spec: str | Mapping[str, Any]) -> bool:

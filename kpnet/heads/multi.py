@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError, did_you_mean
-from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo
+from kpnet.heads.base import HEADS, Head, HeadOutput, Keypoints, PointBlock, PyramidInfo, strides_of
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mixture, probability_within
 
 FUSED = "fused"
@@ -77,6 +77,10 @@ class MultiHead(Head):
                 "use rle or laplace_nll for it, or name one head as primary"
             )
         self.size_divisor = math.lcm(*(head.size_divisor for head in self._heads().values()))
+
+    @classmethod
+    def strides_from_options(cls, options: Mapping[str, Any]) -> list[int]:
+        return [stride for spec in options["heads"].values() for stride in strides_of(spec)]
 
     def _heads(self) -> dict[str, Head]:
         return dict(self.heads.items())  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from kpnet.heads.base import (
     PyramidInfo,
     check_losses,
     reducer,
+    strides_of,
     weight_dtype,
 )
 from kpnet.losses import COORDINATE_LOSSES
@@ -126,6 +127,10 @@ class TemporalHead(Head):
     @classmethod
     def window_from_options(cls, options: Mapping[str, Any]) -> tuple[int, int]:
         return int(options.get("past", 8)), int(options.get("future", 0))
+
+    @classmethod
+    def strides_from_options(cls, options: Mapping[str, Any]) -> list[int]:
+        return strides_of(options.get("head", "heatmap"))
 
     def forward(self, features: list[Tensor]) -> TemporalOutput:
         past, future = self.frame_window

@@ -35,6 +35,7 @@ from kpnet.models.files import load_extra_state
 from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_model_memory, check_size
+from kpnet.models.neck import build_head
 from kpnet.models.parts import is_given, take_modules
 from kpnet.models.unused import find_unused
 
@@ -195,9 +196,8 @@ def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skele
         model = KeypointModel(backbone, head, config, skeleton)
         _check_head(model)
     else:
-        model = KeypointModel(
-            backbone, HEADS.build(config.head, _pyramid(backbone, config), len(skeleton)), config, skeleton
-        )
+        built, neck = build_head(config, _pyramid(backbone, config), len(skeleton))
+        model = KeypointModel(backbone, built, config, skeleton, neck=neck)
     if any(side % model.head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
     return model
@@ -256,7 +256,8 @@ def _trained_head(spec: Part, model: KeypointModel, names: Sequence[str]) -> Hea
     """Return a head like a trained one, without its weights; None where it is of another type than the model's."""
     try:
         with torch.device("meta"):
-            head = HEADS.build(spec, _pyramid(model.backbone, model.config), len(names))
+            pyramid = model.neck.pyramid if model.neck is not None else _pyramid(model.backbone, model.config)
+            head = HEADS.build(spec, pyramid, len(names))
     except KpnetError:  # not one for this backbone's maps at this input size
         return None
     return head if type(head) is type(model.head) else None

@@ -27,6 +27,7 @@ from kpnet.models.hub import HubMixin
 from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
+from kpnet.models.neck import Neck
 from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views, read_views
 
@@ -48,6 +49,7 @@ class KeypointModel(HubMixin, nn.Module):
         skeleton: Names of the keypoints.
         finder: Finds the instances of an image, whose crops the model then sees: a model with the head `centers`, or a
             detector of `kpnet.models.detectors`. None: the model sees one instance in each of its images.
+        neck: Brings the feature maps to the strides that the head needs; None: the head takes them as they are.
 
     Attributes:
         mean: Mean (1, C, 1, 1) that is subtracted from images.
@@ -73,9 +75,11 @@ class KeypointModel(HubMixin, nn.Module):
         config: ModelConfig,
         skeleton: Skeleton,
         finder: KeypointModel | Detector | None = None,
+        neck: Neck | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.neck = neck
         self.head = head
         self.finder = finder
         self.config = config
@@ -93,7 +97,7 @@ class KeypointModel(HubMixin, nn.Module):
         self._contiguous = (not set_memory_format(self.backbone), not set_memory_format(self.head))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Compute the backbone's feature maps.
+        """Compute the feature maps that the head takes: the backbone's, after the neck if there is one.
 
         The maps of each image are standardised if the backbone has no norm layers.
 
@@ -131,6 +135,8 @@ class KeypointModel(HubMixin, nn.Module):
         if not self.backbone.has_norm_layers:
             # Statistics over batches would explode where fine-tuning lets channels die.
             maps = [F.layer_norm(each, each.shape[1:]) for each in maps]
+        if self.neck is not None:
+            maps = self.neck(maps, (height, width))
         return [each.contiguous() for each in maps] if contiguous_maps else maps
 
     @property

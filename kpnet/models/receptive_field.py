@@ -179,13 +179,16 @@ def _window(name: str, args: Any, d: int, size: int, out: int) -> tuple[Cells, C
         return lambda j: j * s - p, lambda j: j * s - p + (k - 1) * dilation, Fraction(s)
     if name in ("_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"):
         return lambda j: j * size // out, lambda j: -(-(j + 1) * size // out) - 1, Fraction(size, out)
-    if name == "constant_pad_nd":
+    if name in ("constant_pad_nd", "replication_pad2d"):
         before = args[1][2 * (1 - d)] if len(args[1]) > 2 * (1 - d) else 0
         return lambda j: j - before, lambda j: j - before, Fraction(1)
-    return _resampling(name, args, size, out)
+    if name == "slice" and at(4, 1) == 1:
+        start = at(2, 0) if args[1] % 4 == 2 + d else 0
+        return lambda j: j + start, lambda j: j + start, Fraction(1)
+    return _resampling(name, args, d, size, out)
 
 
-def _resampling(name: str, args: Any, size: int, out: int) -> tuple[Cells, Cells, Fraction] | None:
+def _resampling(name: str, args: Any, d: int, size: int, out: int) -> tuple[Cells, Cells, Fraction] | None:
     ratio = Fraction(size, out)
     if name in ("upsample_nearest2d", "_upsample_nearest_exact2d"):
         half = 1 if "exact" in name else 0
@@ -199,8 +202,11 @@ def _resampling(name: str, args: Any, size: int, out: int) -> tuple[Cells, Cells
                 lambda j: -(-j * (size - 1) // (out - 1)) + more,
                 Fraction(size - 1, out - 1),
             )
-        low: Cells = lambda j: ((2 * j + 1) * size - out) // (2 * out)  # noqa: E731
-        high: Cells = lambda j: -((out - (2 * j + 1) * size) // (2 * out))  # noqa: E731
+        if len(args) > 3 + d and args[3 + d]:  # a scale that the rounded size does not quite have
+            ratio = 1 / Fraction(args[3 + d]).limit_denominator(1000)
+        p, q = ratio.numerator, ratio.denominator
+        low: Cells = lambda j: ((2 * j + 1) * p - q) // (2 * q)  # noqa: E731
+        high: Cells = lambda j: -((q - (2 * j + 1) * p) // (2 * q))  # noqa: E731
         return lambda j: low(j) - more, lambda j: high(j) + more, ratio
     return None
 

@@ -38,7 +38,9 @@ def find_unused(model: KeypointModel) -> list[str]:
             with mode, evaluation_mode(model.head), torch.enable_grad():
                 maps: list[Tensor] = functional_call(backbone, state, (images,))
                 inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
-                outputs = [each.sum() for each in _tensors(model.head(inputs)) if each.requires_grad]
+                outputs = [
+                    each.sum() for each in _tensors(model.head(_after_neck(model, inputs))) if each.requires_grad
+                ]
                 read = torch.autograd.grad(outputs, inputs, allow_unused=True)
                 needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
                 gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
@@ -46,6 +48,10 @@ def find_unused(model: KeypointModel) -> list[str]:
     except Exception:  # a layer of somebody's own that knows no shapes without values
         return []
     return [name for name in parameters if name not in used]
+
+
+def _after_neck(model: KeypointModel, maps: list[Tensor]) -> list[Tensor]:
+    return maps if model.neck is None else model.neck(maps, tuple(model.config.input_size))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -22,7 +23,7 @@ def hub(hub: Hub) -> Hub:
     return hub
 
 
-def refused(address: HubAddress, **options: bool) -> str:
+def refused(address: HubAddress, **options: Any) -> str:
     with pytest.raises(KpnetError) as caught:
         fetch(address, NAMES, **options)
     assert str(caught.value).startswith(f"{address}: ")

@@ -95,7 +95,7 @@ def test_the_run_goes_into_the_repository(
     assert sorted(files) == ["README.md", "model.safetensors", "model.yaml", "skeleton.png"]
     assert files["skeleton.png"].startswith(b"\x89PNG")
     card = ModelCard(files["README.md"].decode())
-    assert card.data.license == "mit"
+    assert card.data.to_dict()["license"] == "mit"
     assert "| RMSE per coordinate |" in card.text
     assert "Licence of the data: CC BY 4.0" in card.text
 

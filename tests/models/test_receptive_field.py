@@ -10,6 +10,7 @@ import torchvision
 from support.networks import Decoder
 from torch import Tensor, nn
 
+from kpnet.models.neck import resample
 from kpnet.models.receptive_field import ReceptiveFields
 from kpnet.models.summary import summarize
 
@@ -47,12 +48,26 @@ class Shifted(nn.Module):
         return image + self.beside(image)
 
 
+class Resampled(nn.Module):
+    """A neck's change of stride, to a size that cuts the last cell off."""
+
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__()
+        self.strides = source, target
+
+    def forward(self, x: Tensor) -> Tensor:
+        source, target = self.strides
+        size = (source * x.shape[-2] - 1, source * x.shape[-1] - 1)
+        return resample(x, source, target, size)
+
+
 NETWORKS = {
     "axes": nn.Sequential(nn.Conv2d(1, 1, (3, 5), (1, 3), (1, 0)), nn.Conv2d(1, 1, 3, (2, 1))),
     "left": Shifted((2, 0, 0, 0), (1, 3)),
     "right": Shifted((0, 4, 0, 0), (1, 5)),
     "above": Shifted((0, 0, 3, 0), (4, 1)),
     "below": Shifted((0, 0, 0, 3), (4, 1)),
+    "resampled": nn.Sequential(nn.Conv2d(1, 1, 4, 4), Resampled(4, 3)),
     "cubic corners": nn.Sequential(
         nn.Conv2d(1, 1, 4, 4), nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True)
     ),

@@ -203,7 +203,10 @@ def use_hub(monkeypatch: Any, url: str, cache: Path) -> None:
     """Let huggingface_hub use another hub, an empty cache and no token of the machine."""
     from huggingface_hub import constants
 
-    settings = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}"}
+    settings: dict[str, Any] = {
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+    }
     settings |= {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
     settings |= {"HF_HUB_DISABLE_TELEMETRY": True, "HF_TOKEN_PATH": str(cache / "no_token")}
     for name, value in settings.items():

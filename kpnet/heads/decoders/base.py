@@ -10,6 +10,10 @@ from kpnet.core.registry import Registry
 from kpnet.heads.base import PyramidInfo
 
 
+class StrideError(KpnetError):
+    """Maps that no doubling brings to the stride of a decoder; a neck brings them there."""
+
+
 class Decoder(nn.Module):
     """A network from feature maps to one map.
 
@@ -50,25 +54,25 @@ def doublings(coarse: int, fine: int, what: str) -> int:
         Number of doublings; 0 for equal strides.
 
     Raises:
-        KpnetError: Doubling does not lead from one to the other.
+        StrideError: Doubling does not lead from one to the other.
     """
     times = 0
     while fine << times < coarse:
         times += 1
     if fine << times != coarse:
-        raise KpnetError(f"{what}: stride {coarse} cannot be brought to stride {fine} by doubling the map")
+        raise StrideError(f"{what}: stride {coarse} cannot be brought to stride {fine} by doubling the map")
     return times
 
 
 def check_stride(stride: int, pyramid: PyramidInfo, decoder: str) -> None:
-    """Raise KpnetError for a stride coarser than the backbone's coarsest map, and for a backbone without maps."""
+    """Raise StrideError for a stride coarser than the backbone's maps, and KpnetError for a backbone without maps."""
     if pyramid.sizes == [(1, 1)]:
         raise KpnetError(
             f'decoder "{decoder}": the backbone gives one vector for the whole image, and no map to decode: '
             "use the head regression (or rle, …), or a backbone with maps, e.g. conv_sandwich"
         )
     if stride > pyramid.strides[-1]:
-        raise KpnetError(
+        raise StrideError(
             f'decoder "{decoder}": stride {stride} is coarser than the backbone\'s coarsest map '
             f"(its strides: {', '.join(map(str, pyramid.strides))})"
         )
