@@ -34,6 +34,7 @@ from kpnet.config.fields import (
 )
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 from kpnet.config.trainer import TrainerConfig
+from kpnet.config.unlabelled import WithUnlabelled
 
 
 def _path(value: Any) -> Any:
@@ -193,7 +194,7 @@ def _crop(value: Any) -> Any:
     return {"by": value} if isinstance(value, str) else value
 
 
-class DataConfig(StrictModel):
+class DataConfig(WithUnlabelled):
     """The training and validation data."""
 
     format: Part = "kaggle_csv"
