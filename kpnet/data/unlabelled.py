@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,10 +90,15 @@ class VideoFrames:
 
 
 class JoinedImages:
-    """Several sequences of images, one after the other."""
+    """Several sequences of images, one after the other.
 
-    def __init__(self, parts: Sequence[Images]) -> None:
-        self.parts = parts
+    Args:
+        parts: The sequences.
+        sources: Names of what they were read from.
+    """
+
+    def __init__(self, parts: Sequence[Images], sources: Sequence[str]) -> None:
+        self.parts, self.sources = parts, sources
         self._places = [(part, index) for part in parts for index in range(len(part))]
 
     def __len__(self) -> int:
@@ -100,6 +107,13 @@ class JoinedImages:
     def __getitem__(self, index: int) -> np.ndarray:
         part, place = self._places[index]
         return part[place]
+
+    def name(self, index: int) -> str:
+        """Return the path of an image's file, or its number in the source that has several."""
+        starts = [0, *accumulate(map(len, self.parts))]
+        number = bisect_right(starts, index) - 1
+        part, place = self.parts[number], index - starts[number]
+        return str(part.paths[place]) if isinstance(part, ImageFiles) else f"{self.sources[number]}#{place}"
 
 
 class UnlabelledImages(KeypointDataset):
@@ -127,6 +141,10 @@ class UnlabelledImages(KeypointDataset):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.images[self.indices[index]].copy(), np.full((len(self.skeleton), 2), np.nan)
+
+    def image_name(self, index: int) -> str:
+        place = self.indices[index]
+        return self.images.name(place) if isinstance(self.images, JoinedImages) else str(place)
 
 
 def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[KeypointDataset]) -> UnlabelledImages:
@@ -166,7 +184,9 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
     if not kept:
         raise KpnetError("data.unlabelled: no image besides the labelled ones: give others, or leave it out")
     common: dict[str, Any] = {"image_size": model.input_size, "in_channels": model.in_channels}
-    return UnlabelledImages(JoinedImages(parts), kept, skeleton, seed=config.train.seed, **common)
+    return UnlabelledImages(
+        JoinedImages(parts, [entry.file for entry in data.unlabelled]), kept, skeleton, seed=config.train.seed, **common
+    )
 
 
 def _is_known(images: Images, index: int, known: KnownImages) -> bool:
