@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.inference.video import Video, write_video
+from kpnet.data.video import Video, write_video
 
 CALLS = 7
 

@@ -45,13 +45,23 @@ def test_time() -> str:
     return "\n".join(lines)
 
 
-def ablations() -> str:
-    """Return what `python benchmarks/accuracy/ablations.py --table` prints."""
+def _script(name: str) -> Any:
+    """Import a script of `benchmarks/accuracy`."""
     sys.path.insert(0, str(BENCHMARKS / "accuracy"))
     try:
-        script = importlib.import_module("ablations")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(BENCHMARKS / "accuracy"))
+
+
+def few_labels() -> str:
+    """Return what `python benchmarks/accuracy/few_labels.py --table` prints."""
+    return str(_script("few_labels").markdown())
+
+
+def ablations() -> str:
+    """Return what `python benchmarks/accuracy/ablations.py --table` prints."""
+    script = _script("ablations")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         script.ablations()
     return printed.getvalue()
@@ -213,6 +223,7 @@ GENERATED = {
     "shipped": shipped,
     "test_time": test_time,
     "ablations": ablations,
+    "few_labels": few_labels,
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "doctor": doctor,

@@ -26,10 +26,10 @@ def evaluate_tracks(run: Path, video: Path | None, tracks: Path, settings: dict[
 
     from kpnet.core.files import plain
     from kpnet.core.runtime import best_device
+    from kpnet.data.video import Video
     from kpnet.evaluation.identities import IdentityMeasures, read_tracks
     from kpnet.inference.predictor import Predictor
     from kpnet.inference.tracking import Tracker
-    from kpnet.inference.video import Video
     from kpnet.models.ensemble import load_ensemble
 
     if video is None:

@@ -26,6 +26,13 @@ def train(
         int | None,
         typer.Option(metavar="N", min=1, help="Sanity check: overfit N training samples; nothing is written."),
     ] = None,
+    self_train: Annotated[
+        bool,
+        typer.Option(
+            "--self-train",
+            help="Train twice: the second time also on what the first model finds in `data.unlabelled`.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model from a config."""
     from kpnet.config.loading import load_config
@@ -33,10 +40,12 @@ def train(
     if resume and force:
         raise KpnetError("--resume continues a run, --force deletes it: give one of them")
     loaded = load_config(config, overrides or ())
+    if self_train and loaded.train.self_train is None:
+        loaded = load_config(config, [*(overrides or ()), "train.self_train=true"])
     if not overfit:
         run_training(loaded, out, resume, force)
-    elif out or resume or force:
-        raise KpnetError("--overfit writes no run: leave out --out, --resume and --force")
+    elif out or resume or force or self_train:
+        raise KpnetError("--overfit writes no run: leave out --out, --resume, --force and --self-train")
     else:
         run_overfitting(loaded, overfit)
 

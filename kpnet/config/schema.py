@@ -33,7 +33,9 @@ from kpnet.config.fields import (
     StrictModel,
 )
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
+from kpnet.config.self_training import SelfTrainingOption
 from kpnet.config.trainer import TrainerConfig
+from kpnet.config.unlabelled import WithUnlabelled
 
 
 def _path(value: Any) -> Any:
@@ -193,7 +195,7 @@ def _crop(value: Any) -> Any:
     return {"by": value} if isinstance(value, str) else value
 
 
-class DataConfig(StrictModel):
+class DataConfig(WithUnlabelled):
     """The training and validation data."""
 
     format: Part = "kaggle_csv"
@@ -300,6 +302,9 @@ class TrainConfig(StrictModel):
     """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None
     """Clip the norm of the gradient to this value; null: no clipping."""
+    self_train: SelfTrainingOption = None
+    """Self-training (`--self-train`): train twice, the second time on what the first model finds in `data.unlabelled`
+    as well; true: with the defaults."""
     overfit: Optimizer | None = None
     """Optimizer used by `--overfit` instead of the recipe's; null: the recipe's."""
     seed: Seed = 0

@@ -115,7 +115,7 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
         skeleton = dataset.skeleton if skeleton is None else skeleton
         if room and isinstance(dataset, ImageFileDataset):
             room -= dataset.cache_images(room)
-        transform = _augmentation(settings, config.model, skeleton) if augment else None
+        transform = augmentation(settings, config.model, skeleton) if augment else None
         source = _source_name(settings, entry.file)
         parts.append(ConcatPart(source, dataset, entry.limit, entry.weight, transform, bool(entry.partial)))
     assert skeleton is not None
@@ -282,8 +282,20 @@ def _cropper(data: DataConfig, model: ModelConfig, dataset: KeypointDataset, *, 
     return build_cropper(dataset, data.crop.by, model.box_scale, shift, scale)
 
 
-def _augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Transform | None:
-    """Return the augmentation that runs on the CPU."""
+def augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Transform | None:
+    """Build the augmentation that runs on the CPU.
+
+    Args:
+        data: The section of the config.
+        model: The model's config, for the size of the images.
+        skeleton: The keypoints of the samples.
+
+    Returns:
+        The augmentation, or None where nothing is left to do there.
+
+    Raises:
+        KpnetError: A transform is wrong.
+    """
     on_device = device_augmentation(data, model, skeleton)
     transforms = data.transforms if on_device is None else on_device.on_cpu
     if not transforms:

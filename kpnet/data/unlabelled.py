@@ -1,21 +1,34 @@
-"""Images without labels, for pretraining: a folder of images, an npz, or a CSV with an Image column."""
+"""Images without labels: a folder of images, a video, an npz, or a CSV with an Image column."""
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from kpnet.config.pretraining import PretrainConfig
+from kpnet.config.schema import Config
+from kpnet.config.unlabelled import VIDEO_FRAMES
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
+from kpnet.data.duplicates import KnownImages, pixel_digest
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import FOREIGN_SUFFIXES, find_image_files, header_problem, read_image
+from kpnet.data.images import (
+    FOREIGN_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_image_files,
+    header_problem,
+    letterbox,
+    read_image,
+)
+from kpnet.data.video import Video
 
 _log = logging.getLogger("kpnet")
 
@@ -41,29 +54,147 @@ class ImageFiles:
         return read_image(self.paths[index])
 
 
-class UnlabelledImages(KeypointDataset):
-    """Images as samples without labels.
+class VideoFrames:
+    """Frames of a video, evenly spaced, letterboxed and held in memory.
 
-    They have two missing keypoints, a left and a right one, so that transforms that mirror the image are allowed.
+    Args:
+        path: The video.
+        size: Height and width to which they are letterboxed.
+        count: Number of frames to take; all of a video that has fewer.
+
+    Attributes:
+        digests: `pixel_digest` of each frame as it is in the video.
+
+    Raises:
+        KpnetError: The video cannot be read.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
+        video = Video(path)
+        total = video.declared_frames or sum(1 for _ in video.frames())
+        wanted = set(np.linspace(0, max(total - 1, 0), min(count, max(total, 1))).round().astype(int).tolist())
+        self.digests: list[bytes] = []
+        self._frames: list[np.ndarray] = []
+        for number, frame in enumerate(video.frames()):
+            if number in wanted:
+                self.digests.append(pixel_digest(frame))
+                self._frames.append(letterbox(frame, size)[0])
+            if number == max(wanted):
+                break
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._frames[index]
+
+
+class JoinedImages:
+    """Several sequences of images, one after the other.
+
+    Args:
+        parts: The sequences.
+        sources: Names of what they were read from.
+    """
+
+    def __init__(self, parts: Sequence[Images], sources: Sequence[str]) -> None:
+        self.parts, self.sources = parts, sources
+        self._places = [(part, index) for part in parts for index in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        part, place = self._places[index]
+        return part[place]
+
+    def name(self, index: int) -> str:
+        """Return the path of an image's file, or its number in the source that has several."""
+        starts = [0, *accumulate(map(len, self.parts))]
+        number = bisect_right(starts, index) - 1
+        part, place = self.parts[number], index - starts[number]
+        return str(part.paths[place]) if isinstance(part, ImageFiles) else f"{self.sources[number]}#{place}"
+
+
+class UnlabelledImages(KeypointDataset):
+    """Images as samples without labels: all their keypoints are missing.
 
     Args:
         images: The images.
         indices: Indices of the images to use. None: all.
+        skeleton: The keypoints. None: a left and a right one, so that transforms that mirror the image are allowed.
         **common: Arguments of `KeypointDataset`.
     """
 
     skeleton = Skeleton.from_names(["left", "right"])
 
-    def __init__(self, images: Images, indices: Sequence[int] | None = None, **common: Any) -> None:
+    def __init__(
+        self, images: Images, indices: Sequence[int] | None = None, skeleton: Skeleton | None = None, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.images = images
         self.indices = range(len(images)) if indices is None else indices
+        self.skeleton = self.skeleton if skeleton is None else skeleton
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.images[self.indices[index]].copy(), np.full((2, 2), np.nan)
+        return self.images[self.indices[index]].copy(), np.full((len(self.skeleton), 2), np.nan)
+
+    def image_name(self, index: int) -> str:
+        place = self.indices[index]
+        return self.images.name(place) if isinstance(self.images, JoinedImages) else str(place)
+
+
+def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[KeypointDataset]) -> UnlabelledImages:
+    """Build the dataset of `data.unlabelled`, letterboxed as the labelled images are.
+
+    Images that are among the labelled ones are left out, and their number is logged as a warning.
+
+    Args:
+        config: The config.
+        skeleton: The keypoints of the samples, all of which are missing.
+        labelled: The labelled data, those of the validation included.
+
+    Returns:
+        The dataset, without augmentation.
+
+    Raises:
+        KpnetError: A source cannot be read, or there is no image besides the labelled ones.
+    """
+    data, model = config.data, config.model
+    known = KnownImages(labelled)
+    parts: list[Images] = []
+    kept: list[int] = []
+    for entry in data.unlabelled:
+        path = Path(data.root) / entry.file
+        images = open_images(path, model.input_size, entry.frames)
+        start = sum(map(len, parts))
+        new = [start + index for index in range(len(images)) if not _is_known(images, index, known)]
+        if len(new) < len(images):
+            _log.warning(
+                "data.unlabelled: %d of the %d images of %s are among the labelled ones, and are left out",
+                len(images) - len(new),
+                len(images),
+                path,
+            )
+        parts.append(images)
+        kept += new
+    if not kept:
+        raise KpnetError("data.unlabelled: no image besides the labelled ones: give others, or leave it out")
+    common: dict[str, Any] = {"image_size": model.input_size, "in_channels": model.in_channels}
+    return UnlabelledImages(
+        JoinedImages(parts, [entry.file for entry in data.unlabelled]), kept, skeleton, seed=config.train.seed, **common
+    )
+
+
+def _is_known(images: Images, index: int, known: KnownImages) -> bool:
+    if isinstance(images, ImageFiles):
+        return known.has_file(images.paths[index])
+    if isinstance(images, VideoFrames):
+        return known.has_digest(images.digests[index])
+    return known.has_digest(pixel_digest(images[index]))
 
 
 def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledImages | None]:
@@ -79,12 +210,13 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
         KpnetError: There are no images, or none left to train on.
     """
     data, seed = config.data, config.train.seed
-    images, val = open_images(Path(data.root) / data.images), data.val
+    size = config.model.input_size
+    images, val = open_images(Path(data.root) / data.images, size), data.val
     indices = np.random.default_rng(seed).permutation(len(images)).tolist()
     common: dict[str, Any] = {"image_size": config.model.input_size, "in_channels": config.model.in_channels}
     held: UnlabelledImages | None = None
     if isinstance(val, str):
-        held = UnlabelledImages(open_images(Path(data.root) / val), **common)
+        held = UnlabelledImages(open_images(Path(data.root) / val, size), **common)
     elif val is not None:
         count = max(1, round(val * len(images)))
         if count >= len(images):
@@ -100,17 +232,35 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
     return train, held
 
 
-def open_images(path: Path) -> Images:
-    """Open the images of a folder and its subfolders, an npz or a CSV, or raise KpnetError if there are none."""
+EXPECTED = "a folder of images, a video, an .npz or a .csv"
+
+
+def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -> Images:
+    """Open the images of a folder and its subfolders, a video, an npz or a CSV.
+
+    Args:
+        path: The file or folder.
+        size: Height and width to which the frames of a video are letterboxed; they are held in memory.
+        frames: Number of frames to take from a video, evenly spaced.
+
+    Returns:
+        The images.
+
+    Raises:
+        KpnetError: There are none, or they cannot be read.
+    """
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
-        raise KpnetError(f"{path}: no such file or folder; expected a folder of images, an .npz or a .csv")
-    if path.suffix.lower() == ".csv":
+        raise KpnetError(f"{path}: no such file or folder; expected {EXPECTED}")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
         return read_pixel_csv(path).images
-    if path.suffix.lower() == ".npz":
+    if suffix == ".npz":
         return check_images(path, read_npz(path, [IMAGES])[IMAGES])
-    raise KpnetError(f"{path}: expected a folder of images, an .npz or a .csv")
+    if suffix in VIDEO_SUFFIXES:
+        return VideoFrames(path, size, frames)
+    raise KpnetError(f"{path}: expected {EXPECTED}")
 
 
 def _of_folder(path: Path) -> ImageFiles:

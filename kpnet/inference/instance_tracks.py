@@ -15,13 +15,13 @@ import numpy as np
 
 from kpnet.core.files import replacing
 from kpnet.core.progress import progress
+from kpnet.data.video import Video
 from kpnet.inference.parquet import table_writer
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import TEXT, encodable, instance_columns, instance_values
 from kpnet.inference.tracking import Tracker
 from kpnet.inference.tracks import HELD, SCORER
-from kpnet.inference.video import Video
 from kpnet.smoothing import Smoother
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from kpnet import plot
 from kpnet.core.errors import few
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import Video, write_video
 from kpnet.inference.instance_tracks import (
     InstanceTracks,
     predict_instances,
@@ -20,7 +21,6 @@ from kpnet.inference.instance_tracks import (
 )
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.sleap_tracks import MOST_INSTANCES, write_slp
-from kpnet.inference.video import Video, write_video
 from kpnet.smoothing import Smoother
 
 PLOTTED = 24  # identities in the plot, those that are seen most

@@ -23,6 +23,7 @@ from kpnet.core.prefetch import map_ahead
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.images import Box, check_model_input
+from kpnet.data.video import Video
 from kpnet.inference.inputs import InputImage
 from kpnet.inference.instance_videos import instance_outputs, predict_instance_video
 from kpnet.inference.parquet import SUFFIX
@@ -30,7 +31,6 @@ from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import Table
 from kpnet.inference.tracks import predict_tracks, write_annotated, write_tables
-from kpnet.inference.video import Video
 from kpnet.smoothing import parse_smoother
 from kpnet.uncertainty import ellipse_radius
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from kpnet.core.files import replacing
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import Video
 from kpnet.inference.instance_tracks import InstanceTracks, track_name
-from kpnet.inference.video import Video
 
 MOST_INSTANCES = 50_000  # sleap-io holds a whole project in memory
 

@@ -17,11 +17,11 @@ from kpnet import plot
 from kpnet.core.files import replacing
 from kpnet.core.progress import progress
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import Video, write_video
 from kpnet.inference.parquet import table_writer
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.tables import TEXT, encodable
-from kpnet.inference.video import Video, write_video
 from kpnet.smoothing import Smoother
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from kpnet.data.video import Video
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
-from kpnet.inference.video import Video
 
 
 @dataclass(frozen=True, slots=True)

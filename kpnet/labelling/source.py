@@ -24,7 +24,7 @@ from kpnet.data.formats.image_files import ImageFile, ImageFileDataset
 from kpnet.data.formats.instances import PERSON, SOURCES
 from kpnet.data.formats.writing import sample_points, sample_sources
 from kpnet.data.images import VIDEO_SUFFIXES, find_image_files, is_turned, read_image, read_image_size
-from kpnet.inference.video import Video
+from kpnet.data.video import Video
 from kpnet.labelling.background_training import runs_folder
 from kpnet.labelling.label_rows import Instance, Point, check_kept, reorder_points
 from kpnet.labelling.labels import Content, LabelFile, is_label_file, read_content, skeleton_path

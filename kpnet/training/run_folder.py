@@ -26,12 +26,13 @@ from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied,
 from kpnet.models.record import FIGURE, RECORD
 
 RUN = "run"  # the kind of folder that its marker states
+FIRST, PSEUDO_LABELS = "first", "pseudo_labels.csv"  # of self-training: the first run, and what its model found
 _MODEL_FILES = (WEIGHTS, CONFIG, "training.json", RECORD, FIGURE)
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
     *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
     *("fit-profile.txt", "fit-profile-*.txt"),  # the latter of several ranks
-    *("predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
+    *(PSEUDO_LABELS, "predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
     *(f"{model}/{name}" for model in ("best", "final") for name in _MODEL_FILES),
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
     *("mlflow.db", "mlflow.db-*", "mlflow/*/artifacts/**/*"),
@@ -39,8 +40,8 @@ RUN_FILES = (
     *(f"{folder}{PARTIAL}*" for folder in ("", "best/", "final/")),
 )
 _NESTED = ("mlflow", "wandb")  # have folders in them
-_RUN_FOLDERS = ("best", "final", "tensorboard", *_NESTED)
-TRAINED = ("last.ckpt", "metrics.csv", "best", "final")  # one of them is there after the first epoch
+_RUN_FOLDERS = ("best", "final", "tensorboard", *_NESTED, FIRST)
+TRAINED = ("last.ckpt", "metrics.csv", "best", "final", FIRST)  # one of them is there after the first epoch
 NOTHING_YET = "nothing to go on from yet, so the training starts"
 
 log = logging.getLogger("kpnet")
@@ -135,7 +136,7 @@ def _check_resumable(folder: Path, config: Config | PretrainConfig) -> None:
     """Raise for another config, and for a run whose checkpoint is gone; one without a checkpoint yet starts anew."""
     saved, checkpoint, metrics = folder / "config.yaml", folder / "last.ckpt", folder / "metrics.csv"
     if saved.is_file():
-        _check_same(load_as(type(config), saved), config, saved)
+        _check_same(load_as(type(config), saved), config, saved, begun=checkpoint.is_file())
     if checkpoint.is_file():
         _check_length(checkpoint, config)
     elif (folder / "final").exists() or (metrics.is_file() and len(metrics.read_bytes().splitlines()) > 2):
@@ -156,10 +157,14 @@ def _check_inputs(folder: Path, config: Config | PretrainConfig) -> None:
                 raise KpnetError(f"{path}: --force would delete it, and the training reads it; give another --out")
 
 
-def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path) -> None:
-    """Raise if a resumed run would continue with another config."""
+def _check_same(old: Config | PretrainConfig, new: Config | PretrainConfig, where: Path, *, begun: bool) -> None:
+    """Raise if a resumed run would continue with another config.
+
+    Until the second training of a self-training has `begun`, what it learns from may change.
+    """
     before, after = (flatten(config.model_dump(mode="json")) for config in (old, new))
     changed = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k) and not _is_place(k)]
+    changed = [key for key in changed if begun or not key.startswith("train.self_train.")]
     if changed:
         listed = ", ".join(f"{key}: {before.get(key)} is now {after.get(key)}" for key in changed[:3])
         raise KpnetError(f"{where}: --resume with another config ({listed}); use the same, or --force to start again")
@@ -213,6 +218,10 @@ def delete_run(folder: Path) -> None:
     for path in list(_files_of_run(folder)):
         path.unlink(missing_ok=True)
     nested = [path for name in _NESTED for path in sorted((folder / name).rglob("*"), reverse=True) if path.is_dir()]
+    if _has_first(folder):
+        delete_run(folder / FIRST)
+        for name in (MARKER, LOCK):
+            (folder / FIRST / name).unlink(missing_ok=True)
     for path in [*nested, *(folder / name for name in _RUN_FOLDERS)]:
         with suppress(OSError):  # it holds something else
             path.rmdir()
@@ -221,8 +230,15 @@ def delete_run(folder: Path) -> None:
         log.warning("%s: kept what no training wrote: %s", folder, few(others))
 
 
+def _has_first(folder: Path) -> bool:
+    """Return whether a run folder has the first run of a self-training."""
+    return not (folder / FIRST).is_symlink() and folder_kind(folder / FIRST) == RUN
+
+
 def _files_of_run(folder: Path) -> Iterator[Path]:
-    """Yield the files that kpnet wrote into a run folder, and links in their place."""
+    """Yield the files that kpnet wrote into a run folder and the first run in it, and links in their place."""
+    if _has_first(folder):
+        yield from _files_of_run(folder / FIRST)
     links = [path for name in _RUN_FOLDERS if (path := folder / name).is_symlink()]
     yield from links
     for pattern in RUN_FILES:

@@ -34,7 +34,8 @@ from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples,
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import KeypointModule
-from kpnet.training.run_folder import NOTHING_YET, Claim, begun_trainer, claimed_run_folder, is_main_process
+from kpnet.training.run_folder import FIRST, NOTHING_YET, Claim, begun_trainer, claimed_run_folder, is_main_process
+from kpnet.training.self_training import PseudoLabels, find_pseudo_labels
 from kpnet.training.trainer import (
     DTYPES,
     allow_unused_parameters,
@@ -79,7 +80,8 @@ def train(
     A training whose data or model cannot be built leaves nothing, and no other process can train in the folder
     meanwhile. The folder holds the config (`config.yaml`), the measures of each epoch (`metrics.csv`, TensorBoard), the
     best and the final model (`best/`, `final/`), the last checkpoint, and figures of the curves and of a few
-    predictions.
+    predictions. With `train.self_train` it is trained twice, and the folder also holds the run of the first training
+    (`first/`) and what its model found in the images without labels (`pseudo_labels.csv`).
 
     Args:
         config: A YAML file, the name of a shipped recipe, a mapping, or a typed config.
@@ -89,7 +91,7 @@ def train(
             there is nothing to go on from, the training starts, so that one command starts and continues it.
         force: Delete an existing run in that folder and start again.
         console: Where progress is printed. Defaults to the terminal.
-        callbacks: Lightning callbacks to add to kpnet's own.
+        callbacks: Lightning callbacks to add to kpnet's own; in self-training, to those of the second training.
 
     Returns:
         The run folder, the final model and its measures on the validation data.
@@ -106,16 +108,29 @@ def train(
         config = load_config(config, overrides)
     console = console or PlainConsole()
     with claimed_run_folder(config, out, resume, force) as claim:
-        if resume and not claim.resume and is_main_process():
+        if resume and not claim.resume and not (claim.folder / FIRST).is_dir() and is_main_process():
             console.print(f"{claim.folder}: {NOTHING_YET}", markup=False, highlight=False, soft_wrap=True)
-        return _train(config, claim, console, callbacks)
+        found = None
+        if config.train.self_train is not None:
+            found = find_pseudo_labels(
+                config, claim, console, resume=resume, train=lambda of_labels, place: _train(of_labels, place, console)
+            )
+        return _train(config, claim, console, callbacks, found)
 
 
-def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[pl.Callback]) -> TrainedRun:
+def _train(
+    config: Config,
+    claim: Claim,
+    console: Console,
+    callbacks: Sequence[pl.Callback] = (),
+    found: PseudoLabels | None = None,
+) -> TrainedRun:
     folder = claim.folder
     train_set, val_set = build_splits(config, window_of(config.model.head))
     _warn_unlabelled(points_without_labels(train_set), console)
     train_set, val_set = with_scenes(config, train_set, val_set, whole=finds_instances(config.model.head))
+    if found is not None:
+        train_set = found.beside(train_set, config)
     model = assemble(config.model, train_set.skeleton)
     if model.backbone.loaded is not None and is_main_process():
         console.print(f"pretrained: {_loaded(model)}", markup=False, highlight=False, soft_wrap=True)
@@ -141,7 +156,7 @@ def _train(config: Config, claim: Claim, console: Console, callbacks: Sequence[p
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
     module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train, augment)
     loaders = Loaders(train_set, val_set, config, single=single)
-    train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume)
+    train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume, keep=found is not None)
     model = module.model.float().eval()  # whatever the training's precision was
     measures = _finish(folder, model, val_set, config.data.workers) if trainer.is_global_zero else {}
     return TrainedRun(folder, model, measures)

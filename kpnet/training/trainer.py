@@ -96,12 +96,13 @@ def train_in_folder(
     folder: Path,
     *,
     resume: bool,
+    keep: bool = False,
 ) -> None:
-    """Create the run folder with its config, and fit."""
+    """Create the run folder with its config, and fit; `keep` leaves what is in the folder, as a resumed run does."""
     check_batches(trainer, loaders, config)
     if resume:
         check_step(trainer, config.train.batch_size, folder / "last.ckpt")
-    create_run_folder(folder, config, resume)
+    create_run_folder(folder, config, resume or keep)
     loggers.begin(trainer.loggers, config.model_dump(mode="json"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from support.console import Run
 
-from kpnet.inference.video import write_video
+from kpnet.data.video import write_video
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from support.recipes import loader
 
 from kpnet import load_model
 from kpnet.config.loading import config_text, list_configs
-from kpnet.inference.video import write_video
+from kpnet.data.video import write_video
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 

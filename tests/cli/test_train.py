@@ -37,3 +37,23 @@ def test_a_training_says_what_its_model_finds(kpnet: Run, tmp_path: Path) -> Non
     measured = json.loads(kpnet("evaluate", tmp_path / "run", "--json").out)["instances"]
     for name in ("AP", "recall", "precision"):
         assert saved[f"found_{name.lower()}"] == pytest.approx(measured[name], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((), None), (("--self-train",), 0.5), (("--self-train", "train.self_train={min_confidence: 0.7}"), 0.7)],
+)
+def test_self_training_is_asked_for_by_a_flag(
+    kpnet: Run, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], expected: float | None
+) -> None:
+    configs: list[Any] = []
+    model: Any = type("Model", (), {"skeleton": type("Skeleton", (), {"name": None})})
+
+    def train(config: Any, **_: Any) -> TrainedRun:
+        configs.append(config.train.self_train)
+        return TrainedRun(Path("out"), model, {})
+
+    monkeypatch.setattr("kpnet.training.supervised.train", train)
+    assert kpnet("train", "demo", *given, "--out", "out").code == 0
+    assert [None if each is None else each.min_confidence for each in configs] == [expected]
+    kpnet("train", "demo", "--self-train", "--overfit", "1").refused("--overfit writes no run", "--self-train")

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from kpnet.config.loading import load_config
 from kpnet.config.pretraining import PretrainConfig, load_pretrain_config
 from kpnet.core.errors import KpnetError
+from kpnet.core.skeleton import Skeleton
+from kpnet.data import KaggleCSV
 from kpnet.data.images import letterbox
-from kpnet.data.unlabelled import UnlabelledImages, build_images, open_images
+from kpnet.data.unlabelled import UnlabelledImages, build_images, open_images, read_unlabelled
+from kpnet.data.video import write_video
 
 SIDE = 12
 
@@ -196,7 +200,7 @@ def one_image(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: "gone", "gone: no such file or folder; expected a folder of images, an .npz or a .csv"),
+        (lambda root: "gone", "gone: no such file or folder; expected a folder of images, a video, an .npz or a .csv"),
         (empty_folder, r"empty: found no images in it \(expected .png, .jpg"),
         (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
@@ -208,7 +212,7 @@ def one_image(root: Path) -> str:
         (damaged, "a.npz: not a readable npz file"),
         (text, "a.npz: not a readable npz file"),
         (bare_array, "a.npz: not a readable npz file"),
-        (other_file, "faces.zip: expected a folder of images, an .npz or a .csv"),
+        (other_file, "faces.zip: expected a folder of images, a video, an .npz or a .csv"),
         (one_image, "data.val: 0.1 of 1 images leaves none to train on; give more, or val: null"),
     ],
 )
@@ -222,7 +226,7 @@ def test_a_picture_that_breaks_off_is_named_when_it_is_read(tmp_path: Path) -> N
     write_folder(tmp_path / "pictures", pixels(1, 64, 64))
     path = tmp_path / "pictures" / "000.png"
     path.write_bytes(path.read_bytes()[:-100])
-    images = open_images(tmp_path / "pictures")
+    images = open_images(tmp_path / "pictures", (SIDE, SIDE))
     with pytest.raises(KpnetError, match=r"000\.png: the image is cut short"):
         images[0]
 
@@ -231,5 +235,62 @@ def test_images_of_other_kinds_are_left_out_with_a_warning(tmp_path: Path, caplo
     write_folder(tmp_path / "pictures", pixels(2))
     for name in ("logo.svg", "icon.ico"):
         (tmp_path / "pictures" / name).touch()
-    assert len(open_images(tmp_path / "pictures")) == 2
+    assert len(open_images(tmp_path / "pictures", (SIDE, SIDE))) == 2
     assert [record.getMessage().count("2 files") for record in caplog.records] == [1]
+
+
+def write_clip(path: Path, frames: int, side: int = 32) -> list[np.ndarray]:
+    """A video whose frames are of one grey each, and those."""
+    shown = [np.full((side, 2 * side, 3), 20 + 10 * number, np.uint8) for number in range(frames)]
+    with write_video(path, 25) as add:
+        for frame in shown:
+            add(frame)
+    return shown
+
+
+def test_frames_of_a_video_are_evenly_spaced_and_letterboxed(tmp_path: Path) -> None:
+    shown = write_clip(tmp_path / "clip.mp4", 9)
+    images = open_images(tmp_path / "clip.mp4", (SIDE, SIDE), 3)
+    assert len(images) == 3
+    for image, number in zip(images, (0, 4, 8), strict=True):
+        expected = letterbox(shown[number], (SIDE, SIDE))[0].astype(int)
+        assert np.abs(image.astype(int) - expected).max() <= 3  # the codec's
+    assert len(open_images(tmp_path / "clip.mp4", (SIDE, SIDE), 50)) == 9
+    train, val = build_images(config(tmp_path, "clip.mp4", val=None))  # a pretraining takes it too
+    assert (len(train), val) == (9, None)
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:200])
+    with pytest.raises(KpnetError, match=r"broken\.mp4: not a video that can be decoded"):
+        open_images(tmp_path / "broken.mp4", (SIDE, SIDE))
+
+
+def unlabelled(root: Path, entries: Any) -> UnlabelledImages:
+    """Read `data.unlabelled` beside the three labelled images of `labels.csv` and those of `labels.mp4`."""
+    write_csv(root / "labels.csv", pixels(3), "nose_x nose_y left_x left_y")
+    model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": SIDE}
+    values = {"model": model, "data": {"root": str(root), "unlabelled": entries}}
+    skeleton = Skeleton.from_names(["nose", "left"])
+    return read_unlabelled(load_config(values), skeleton, [KaggleCSV(root / "labels.csv", skeleton=skeleton)])
+
+
+def test_labelled_images_are_left_out_with_their_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A CSV's images are found again in a CSV, a folder and a colour npz, by their pixels."""
+    images = pixels(5)  # of which the first three are labelled
+    write_folder(tmp_path / "pictures", images)
+    np.savez(tmp_path / "colour.npz", images=np.stack([images] * 3, -1))
+    write_csv(tmp_path / "all.csv", images)
+    for entry in ("pictures", "colour.npz", {"file": "all.csv"}):
+        caplog.clear()
+        found = as_bytes(unlabelled(tmp_path, entry))
+        assert {image.tobytes() for image in found} == {image.tobytes() for image in images[3:]}
+        assert [r.getMessage() for r in caplog.records] == [
+            f"data.unlabelled: 3 of the 5 images of {tmp_path / (entry if isinstance(entry, str) else entry['file'])} "
+            "are among the labelled ones, and are left out"
+        ]
+    dataset = unlabelled(tmp_path, ["pictures", "all.csv"])
+    assert len(dataset) == 4
+    assert dataset[0]["keypoints"].shape == (2, 2)
+    assert not dataset[0]["visible"].any()
+    with pytest.raises(KpnetError, match=r"data\.unlabelled: no image besides the labelled ones"):
+        unlabelled(tmp_path, "labels.csv")
+    with pytest.raises(KpnetError, match="expected at least one file or folder"):
+        unlabelled(tmp_path, [])

@@ -13,11 +13,11 @@ import pytest
 
 from kpnet import plot
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import Video, write_video
 from kpnet.inference import instance_videos
 from kpnet.inference.pipeline import predict_inputs
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.tables import PredictionTable
-from kpnet.inference.video import Video, write_video
 
 SKELETON = Skeleton(("a", "b", "c"), edges=(("a", "b"), ("b", "c")))
 SHAPE = np.array([[0.0, -8], [-8, 8], [8, 8]])

@@ -15,12 +15,12 @@ from PIL import Image
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import write_video
 from kpnet.inference import pipeline
 from kpnet.inference.inputs import InputImage, find_images
 from kpnet.inference.pipeline import Outcome, predict_inputs
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.tables import PredictionTable
-from kpnet.inference.video import write_video
 
 NAMES = ("a", "b")
 CONFIG = ModelConfig(backbone="conv_sandwich", head="heatmap", num_keypoints=2, input_size=(32, 32))

@@ -15,10 +15,10 @@ from PIL import Image
 
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
+from kpnet.data.video import write_video
 from kpnet.inference import shards
 from kpnet.inference.inputs import InputImage, stream_images
 from kpnet.inference.prediction import Prediction
-from kpnet.inference.video import write_video
 
 CONFIG = ModelConfig(backbone="conv_sandwich", head="heatmap", num_keypoints=2, input_size=(32, 32))
 IDENTITY = {"model": "m", "inputs": ["photos"]}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kpnet.core.skeleton import Skeleton
+from kpnet.data.video import Video, write_video
 from kpnet.inference.instance_tracks import InstanceTracks
 from kpnet.inference.sleap_tracks import write_slp
-from kpnet.inference.video import Video, write_video
 
 
 def test_a_project_has_tracks_scores_and_points(tmp_path: Path) -> None:

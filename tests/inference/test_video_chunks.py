@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
+from kpnet.data.video import Video
 from kpnet.inference.prediction import Prediction
-from kpnet.inference.video import Video
 from kpnet.inference.video_chunks import Chunk, predict_chunk, split_video
 
 FRAMES = 50

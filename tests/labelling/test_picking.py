@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.inference.video import Video, write_video
+from kpnet.data.video import Video, write_video
 from kpnet.labelling.picking import SIDE, Pick, pick_different
 from kpnet.labelling.source import open_source
 

@@ -17,7 +17,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import COCO
 from kpnet.data.images import read_image
-from kpnet.inference.video import write_video
+from kpnet.data.video import write_video
 from kpnet.labelling.label_rows import Instance, Point
 from kpnet.labelling.labels import LabelFile, is_label_file, read_labels
 from kpnet.labelling.session import Session

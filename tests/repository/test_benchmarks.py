@@ -1,4 +1,4 @@
-"""The simulated labelling loop, in small."""
+"""The benchmarks: the simulated labelling loop, in small, and the table of few labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.paths import ROOT
+
+from kpnet.config.loading import load_config
+from kpnet.config.schema import Fold
 
 
 @pytest.fixture
@@ -61,3 +64,44 @@ def test_the_loop_in_small(labelling: ModuleType, tmp_path: Path) -> None:
     labelling.main(["--small", "--out", str(table), "--runs", str(runs)])
     assert table.read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.safetensors")} == stamps
+
+
+@pytest.fixture
+def few_labels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "accuracy")
+    yield importlib.import_module("few_labels")
+    for name in ("few_labels", "running"):
+        del sys.modules[name]
+
+
+def test_rows_of_few_labels_differ_in_what_they_say(few_labels: ModuleType, tmp_path: Path) -> None:
+    """Each row's name is its own, its config can be read, and all that have labels have about the same steps."""
+    assert len(few_labels.ROWS) == len(few_labels.LIST)
+    for name in ("faces15 120 scratch 0", "helen68 60 squeezenet+unlabelled 0", "openfield 25 pretrained 0"):
+        row = few_labels.ROWS[name]
+        recipe, *overrides = few_labels.options(row, tmp_path, tmp_path)
+        config = load_config(recipe, overrides)
+        labels = config.data.train[0].limit
+        assert labels == row.labels
+        steps = config.train.epochs * np.ceil(labels / config.train.batch_size)
+        wanted = few_labels.UNLABELLED_STEPS if row.extra else few_labels.STEPS
+        assert wanted <= steps < wanted + 16
+        assert bool(config.data.unlabelled) == bool(row.extra)
+    fold = few_labels.options(few_labels.ROWS["mirror_mouse folds squeezenet 3"], tmp_path, tmp_path)
+    assert load_config(fold[0], fold[1:]).data.fold == Fold(index=3, of=5)
+
+
+def test_the_table_of_few_labels_says_what_is_not_run(few_labels: ModuleType, tmp_path: Path) -> None:
+    measured = {"minutes": 3.0, "score": 610.2, "mre_px": 1.2, "mre_percent": 1.3, "pck5": 97.1}
+    folds = [{**measured, "row": f"mirror_mouse folds squeezenet {fold}", "score": None} for fold in range(5)]
+    folds[0]["mre_px"] = 2.2
+    table = tmp_path / "few_labels.csv"
+    pd.DataFrame([{**measured, "row": "faces15 120 scratch 0"}, *folds]).to_csv(table, index=False)
+    lines = few_labels.markdown(table).splitlines()
+    assert "| faces15 120 scratch 0 | 610 | 1.20 | 1.30 | 97.1 | 3.0 |" in lines
+    assert any(
+        line.startswith("| mirror_mouse folds squeezenet: 5 of them |  | 1.40 (spread 0.45) |") for line in lines
+    )
+    missing = [line for line in lines if "not run" in line]
+    assert len(missing) == len({row.name for row in few_labels.LIST if row.fold is None}) - 1 + 1  # openfield's folds
+    assert any('few_labels.py shared=FOLDER "openfield folds squeezenet"`' in line for line in missing)

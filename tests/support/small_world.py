@@ -23,13 +23,13 @@ from kpnet.config.schema import Config
 from kpnet.data import SyntheticFaces
 from kpnet.data.build import build_splits
 from kpnet.data.unlabelled import build_images
+from kpnet.data.video import write_video
 from kpnet.experiments import runner
 from kpnet.experiments import sweeping as sweep
 from kpnet.experiments.plan import Trial
 from kpnet.export import html
 from kpnet.export.page.runtime import Runtime
 from kpnet.heads import window_of
-from kpnet.inference.video import write_video
 from kpnet.models import detectors
 from kpnet.models.autoencoder import Autoencoder
 from kpnet.models.build import assemble, build_model

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from kpnet import KpnetError, Predictor, load_config, load_model, plot
 from kpnet.data.build import build_val
+from kpnet.data.video import Video, write_video
 from kpnet.heads import Keypoints
 from kpnet.inference import tracks
-from kpnet.inference.video import Video, write_video
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.plot import draw_points
 

@@ -1,0 +1,51 @@
+"""The typed schema of learning from unlabelled images: which images, and how they count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
+from pydantic_core import PydanticCustomError
+
+from kpnet.config.fields import FilePath, Positive, StrictModel
+
+VIDEO_FRAMES = 500  # that are taken of a video, unless a number is stated
+
+
+class UnlabelledFile(StrictModel):
+    """Images without labels: one file or folder."""
+
+    file: FilePath
+    """Under `root`: a folder of images, a video, an npz with an array `images`, or a CSV with an Image column."""
+    frames: Positive = VIDEO_FRAMES
+    """Number of frames to take from a video, evenly spaced."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        values = {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+        return values["file"] if len(values) == 1 else values
+
+
+def _files(value: Any) -> Any:
+    """Return one file or a list of them, each a name or a mapping, as a list of mappings."""
+    entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    if isinstance(value, (list, tuple)) and not entries:
+        raise PydanticCustomError("no_file", "expected at least one file or folder; null for none")
+    return [entry if isinstance(entry, (Mapping, UnlabelledFile)) else {"file": entry} for entry in entries]
+
+
+_Forms = str | UnlabelledFile | list[str | UnlabelledFile] | None  # for the JSON schema
+UnlabelledFiles = Annotated[list[UnlabelledFile], BeforeValidator(_files, json_schema_input_type=_Forms)]
+
+
+class WithUnlabelled(StrictModel):
+    """The option `unlabelled` of a `data` section."""
+
+    unlabelled: UnlabelledFiles = Field(default_factory=list)
+    """Images without labels to learn from as well: one file or folder, or a list; see `train.unlabelled`."""
+
+    @field_serializer("unlabelled", mode="wrap")
+    def _unlabelled_as_given(self, value: list[UnlabelledFile], handler: SerializerFunctionWrapHandler) -> Any:
+        entries = handler(value)
+        return entries[0] if len(entries) == 1 else entries or None
