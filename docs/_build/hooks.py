@@ -104,6 +104,21 @@ def transfer() -> str:
     return "\n".join(lines)
 
 
+def pretraining() -> str:
+    """Return the table of the methods of pretraining, with the seeds that have not been run."""
+    table = pd.read_csv(RESULTS / "pretraining.csv")
+    lines = [
+        "| image side, method, images | score, seed 0 | seed 1 | RMSE px | processor minutes: pretraining | training |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for name, rows in table.groupby("row", sort=False):
+        scores, mean = dict(zip(rows.seed, rows.score, strict=True)), rows.mean(numeric_only=True)
+        cells = [name, *(f"{scores[seed]:.0f}" if seed in scores else "not run" for seed in (0, 1))]
+        cells += [f"{mean.rmse_px:.2f}", f"{mean.pretrain_processor_minutes:.1f}", f"{mean.train_processor_minutes:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def instances() -> str:
     """Return the table of the two ways of finding instances."""
     table = pd.read_csv(RESULTS / "instances.csv")
@@ -229,6 +244,7 @@ GENERATED = {
     "doctor": doctor,
     "labelling": labelling,
     "transfer": transfer,
+    "pretraining": pretraining,
     "temporal": temporal,
     "instances": instances,
     "tracking": tracking,

@@ -69,7 +69,7 @@ def json_schema(command: str = "train") -> Json:
         )
         _narrow(models["TrainFile"], format=formats, transforms=_list(_ref("transform")))
     elif command == "pretrain":
-        _narrow(models["AutoencoderConfig"], backbone=_ref("backbone"))
+        _narrow(models["PretrainModelConfig"], backbone=_ref("backbone"))
         _narrow(models["ImagesConfig"], transforms=_list(_ref("transform")))
     for model in (schema, *models.values()):
         model.pop("title", None)

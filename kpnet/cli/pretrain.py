@@ -20,7 +20,7 @@ def pretrain(
     resume: ResumeOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Pretrain a backbone on unlabelled images, as the encoder of an autoencoder."""
+    """Pretrain a backbone on unlabelled images, by an autoencoder or masked-image modelling."""
     from kpnet.config.pretraining import load_pretrain_config
 
     run_pretraining(load_pretrain_config(config, overrides or ()), out, resume, force)
@@ -37,9 +37,13 @@ def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, forc
     if not is_main_process():
         return  # a further process of the same training
     lines = []
-    if measures:
-        errors = (f"{measures[key]:.5f}" for key in ("mse", "mean_image_mse"))
-        lines.append("mean squared error of the validation images {}, of their mean image {}".format(*errors))
-    lines.append(f"the run is in {folder}: reconstructions.png, interpolations.png, curves.png, metrics.csv, final/")
+    errors = [f"{value:.5f}" for value in measures.values()]
+    if config.model.method == "masked":
+        what, figures = "absolute error of the validation images' hidden patches", "reconstructions.png"
+    else:
+        what, figures = "squared error of the validation images", "reconstructions.png, interpolations.png"
+    if errors:
+        lines.append(f"mean {what} {errors[0]}, of their mean image {errors[1]}")
+    lines.append(f"the run is in {folder}: {figures}, curves.png, metrics.csv, final/")
     lines.append(f"to train on its encoder: kpnet train CONFIG model.pretrained={folder}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

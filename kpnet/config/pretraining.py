@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,21 +28,25 @@ from kpnet.config.trainer import TrainerConfig
 
 
 class DecoderConfig(StrictModel):
-    """Decoder of blocks (upsampling, convolution, norm, ReLU), one per factor of 2 up to the image's size."""
+    """The decoder, which the training of keypoints leaves behind."""
 
     width: Annotated[int, Field(ge=8)] | None = None
-    """Channels of the first block; each further one has half as many, at least 8. null: 128."""
+    """Channels: `masked` has as many everywhere (null: 64); each block of `autoencoder`, which doubles the map's size,
+    has half as many as the one before, at least 8 (null: 128 in the first)."""
 
 
-class AutoencoderConfig(StrictModel):
-    """The autoencoder: any backbone as the encoder; the decoder sees only its coarsest map."""
+class PretrainModelConfig(StrictModel):
+    """The network: any backbone as the encoder, and a light decoder."""
 
     backbone: Part
     """The encoder: any backbone, named as in a keypoint model."""
+    method: Literal["autoencoder", "masked"] = "autoencoder"
+    """`autoencoder`: the image is reconstructed from the coarsest map alone. `masked`: hidden patches are predicted
+    from all maps (masked-image modelling)."""
     decoder: DecoderConfig = DecoderConfig()
     """The decoder, for backbones that do not bring their own."""
     latent: Positive | None = None
-    """Size of the latent vector; null: use the coarsest feature map."""
+    """Size of the autoencoder's latent vector; null: use the coarsest feature map."""
     in_channels: Channels = 3
     """Channels of the input: 1 for grey images, 3 for colour."""
     input_size: ImageSize = (96, 96)
@@ -77,8 +81,12 @@ class Mask(StrictModel):
     """Side of a patch in pixels."""
 
 
+HIDDEN = Mask(ratio=0.6, patch=16)
+"""The mask of the method `masked`, where the config has none."""
+
+
 class PretrainSettings(StrictModel):
-    """The training of the autoencoder, which reconstructs the image as it was before noise and mask."""
+    """The training, in which the image is reconstructed as it was before noise and mask."""
 
     epochs: Positive = 30
     """Passes over the images."""
@@ -91,7 +99,7 @@ class PretrainSettings(StrictModel):
     noise: NonNegative = 0.0
     """Standard deviation of the Gaussian noise on the input, in grey values of [0, 1]."""
     mask: Mask | None = None
-    """Patches to blank in the input; null: none."""
+    """Patches to blank in the input; null: none for `autoencoder`, {ratio: 0.6, patch: 16} for `masked`."""
     seed: Seed = 0
     """Random seed of the initial weights, the order of images and the augmentation."""
 
@@ -103,14 +111,19 @@ class PretrainConfig(Recipe):
 
     name: FolderName = "pretrain"
     """Name of the run, which is written to `runs/NAME`."""
-    model: AutoencoderConfig
-    """The autoencoder."""
+    model: PretrainModelConfig
+    """The network: encoder, method and decoder."""
     data: ImagesConfig
     """The images to train on."""
     train: PretrainSettings = PretrainSettings()
     """The training: optimizer, schedule, noise and mask."""
     trainer: TrainerConfig = TrainerConfig()
     """Devices, precision, loggers, and how often to validate."""
+
+    @property
+    def mask(self) -> Mask | None:
+        """The patches to blank: the config's, or else the method's."""
+        return self.train.mask or (HIDDEN if self.model.method == "masked" else None)
 
 
 def load_pretrain_config(

@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from kpnet.backbones import Backbone, build_backbone
+from kpnet.backbones import Backbone
 from kpnet.backbones.pretrained import InputSpec
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import StrictModel
-from kpnet.config.pretraining import AutoencoderConfig, Mask
+from kpnet.config.pretraining import PretrainModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder
 from kpnet.core.validation import explain_validation_error
 from kpnet.core.yaml import read_yaml
 from kpnet.heads.decoders.base import conv_norm_relu, doublings
-from kpnet.models.files import write_model
-from kpnet.models.normalization import register_statistics
+from kpnet.models.reconstruction import ReconstructionModel
 
 WIDTH, NARROWEST = 128, 8  # channels of the decoder's first and last layers
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(ReconstructionModel):
     """A network that reconstructs images from a latent.
 
-    It takes float images (B, C, H, W) in [0, 1] of the configured size and returns images of that shape, not clipped
-    to [0, 1]. The decoder has no skip connections: all that it sees has gone through the latent. Mean and standard
-    deviation normalise the image and are undone in the reconstruction.
+    The decoder has no skip connections: all that it sees has gone through the latent. The loss is the mean squared
+    error of all pixels, in grey values of [0, 1]. With noise or blanked patches this is a denoising autoencoder
+    (Vincent et al. 2008, Extracting and composing robust features with denoising autoencoders).
 
     Args:
         config: The network: backbone, latent, decoder, channels and size of the images.
@@ -40,16 +40,8 @@ class Autoencoder(nn.Module):
         KpnetError: The parts do not fit together.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = build_backbone(config.backbone, config.in_channels, input_size=config.input_size)
-        register_statistics(self, config, self.backbone)
-        self.backbone.mean = tuple(config.mean or self.backbone.mean)
-        self.backbone.std = tuple(config.std or self.backbone.std)
+    def __init__(self, config: PretrainModelConfig) -> None:
+        super().__init__(config)
         self.decoder = _decoder(self.backbone, config)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -64,10 +56,7 @@ class Autoencoder(nn.Module):
         Raises:
             KpnetError: The images have another shape.
         """
-        expected = (self.config.in_channels, *self.config.input_size)
-        if tuple(images.shape[1:]) != expected:
-            raise KpnetError(f"expected images (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        latent: Tensor = self.decoder["squeeze"](self.backbone((images - self.mean) / self.std)[-1])
+        latent: Tensor = self.decoder["squeeze"](self.features(images)[-1])
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -79,13 +68,14 @@ class Autoencoder(nn.Module):
         Returns:
             Images (B, C, H, W), about [0, 1] but not clipped to it.
         """
-        height, width = self.config.input_size
-        images: Tensor = self.decoder["image"](latent)[..., :height, :width]  # odd sizes: the coarsest map overhangs
-        return images * self.std + self.mean
+        return self.to_images(self.decoder["image"](latent))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstructions (B, C, H, W) of images (B, C, H, W)."""
         return self.decode(self.encode(images))
+
+    def loss(self, images: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
+        return F.mse_loss(self(seen), images)
 
     def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
         """Decode latents on the straight line between those of two batches of images.
@@ -101,20 +91,9 @@ class Autoencoder(nn.Module):
         a, b = self.encode(first), self.encode(second)
         return torch.stack([self.decode(torch.lerp(a, b, t)) for t in torch.linspace(0, 1, steps).tolist()])
 
-    def save(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `model.yaml`, from which `pretrained: folder` takes the backbone.
-
-        Args:
-            folder: Where they are written; created if need be.
-        """
-        input_spec = InputSpec(
-            channels=self.config.in_channels, mean=list(self.backbone.mean), std=list(self.backbone.std)
-        )
-        write_model(folder, self, input_spec, {"model": self.config.model_dump(mode="json")})
-
 
 class _Saved(StrictModel):
-    model: AutoencoderConfig
+    model: PretrainModelConfig
     input: InputSpec
 
 
@@ -128,7 +107,7 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
         The autoencoder, in eval mode.
 
     Raises:
-        KpnetError: A file is missing or damaged, or the weights do not fit the config.
+        KpnetError: A file is missing or damaged, the weights do not fit the config, or they are of another method.
     """
     folder = model_folder(path)
     values: Any = None
@@ -137,61 +116,18 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
         saved = _Saved.model_validate(values)
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
+    if saved.model.method != "autoencoder":
+        raise KpnetError(
+            f"{path}: holds a network of method {saved.model.method}, not an autoencoder: its backbone is taken by "
+            f"model.pretrained={path}"
+        )
     statistics = {"mean": saved.input.mean, "std": saved.input.std}
     model = Autoencoder(saved.model.model_copy(update=statistics))
     load_matching_weights(model, load_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 
 
-def corrupt(
-    images: Tensor, noise: float, mask: Mask | None, blank: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
-    """Add normal noise to images, then blank some of their patches.
-
-    Args:
-        images: Images (B, C, H, W).
-        noise: Standard deviation of the noise.
-        mask: Side of the patches, and the ratio that is blanked: round(ratio * patches) random ones in each image.
-            None: no patch.
-        blank: Value of blanked patches, broadcast to (B, C, H, W).
-        generator: Source of the random numbers.
-
-    Returns:
-        Images (B, C, H, W).
-    """
-    device = images.device
-    if noise:
-        images = images + noise * torch.randn(images.shape, generator=generator, device=device, dtype=images.dtype)
-    if mask is None:
-        return images
-    rows, columns = _patches(images.shape[-2:], mask)
-    order = torch.rand(len(images), rows * columns, generator=generator, device=device).argsort(1).argsort(1)
-    blanked = (order < _blanked(images.shape[-2:], mask)).view(-1, 1, rows, columns)
-    blanked = blanked.repeat_interleave(mask.patch, 2).repeat_interleave(mask.patch, 3)
-    return torch.where(blanked[..., : images.shape[-2], : images.shape[-1]], blank, images)
-
-
-def check_mask(size: tuple[int, int], mask: Mask | None) -> None:
-    """Raise KpnetError where a mask blanks no patch, or all of them."""
-    if mask is not None:
-        rows, columns = _patches(size, mask)
-        blanked = _blanked(size, mask)
-        if not 0 < blanked < rows * columns:
-            raise KpnetError(
-                f"train.mask: a ratio of {mask.ratio:g} blanks {blanked} of the {rows * columns} patches of "
-                f"{mask.patch} pixels in an image of {size[0]}x{size[1]}; expected some, not all: give a smaller patch"
-            )
-
-
-def _patches(size: Any, mask: Mask) -> tuple[int, int]:
-    return math.ceil(size[0] / mask.patch), math.ceil(size[1] / mask.patch)
-
-
-def _blanked(size: Any, mask: Mask) -> int:
-    return round(mask.ratio * math.prod(_patches(size, mask)))
-
-
-def _decoder(backbone: Backbone, config: AutoencoderConfig) -> nn.ModuleDict:
+def _decoder(backbone: Backbone, config: PretrainModelConfig) -> nn.ModuleDict:
     """Build `squeeze`, from the coarsest map to the latent, and `image`, from the latent to normalised images."""
     stride, channels = backbone.strides[-1], backbone.channels[-1]
     shape = (channels, *(math.ceil(side / stride) for side in config.input_size))
@@ -208,7 +144,7 @@ def _decoder(backbone: Backbone, config: AutoencoderConfig) -> nn.ModuleDict:
     return nn.ModuleDict({"squeeze": squeeze, "image": nn.Sequential(widen, mirror)})
 
 
-def _upsampling(channels: int, stride: int, config: AutoencoderConfig) -> nn.Sequential:
+def _upsampling(channels: int, stride: int, config: PretrainModelConfig) -> nn.Sequential:
     width = config.decoder.width or WIDTH
     layers: list[nn.Module] = []
     for _ in range(doublings(stride, 1, "the autoencoder's decoder")):

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from kpnet.backbones import Backbone
-from kpnet.config.pretraining import AutoencoderConfig
+from kpnet.config.pretraining import PretrainModelConfig
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 
 
-def register_statistics(module: nn.Module, config: ModelConfig | AutoencoderConfig, backbone: Backbone) -> None:
+def register_statistics(module: nn.Module, config: ModelConfig | PretrainModelConfig, backbone: Backbone) -> None:
     """Register `mean` and `std` (1, C, 1, 1) as buffers: the config's, or else the backbone's.
 
     Raises:

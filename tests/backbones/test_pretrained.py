@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from kpnet import build_model, load_model
 from kpnet.backbones import BACKBONES
-from kpnet.config.pretraining import AutoencoderConfig
+from kpnet.config.pretraining import PretrainModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.model_folder import weights_file
 from kpnet.models.autoencoder import Autoencoder
@@ -25,7 +25,7 @@ def pretraining(folder: Path, backbone: Any = SANDWICH, side: int = 32, **values
     """What a pretraining leaves, with nothing at its initial value."""
     torch.manual_seed(7)
     config = {"backbone": backbone, "in_channels": 1, "input_size": side, **values}
-    model = Autoencoder(AutoencoderConfig.model_validate(config))
+    model = Autoencoder(PretrainModelConfig.model_validate(config))
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():

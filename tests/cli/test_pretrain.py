@@ -40,9 +40,21 @@ def test_the_command_and_the_training_that_goes_on_from_it(kpnet: Run, values: d
     assert not (tmp_path / "other").exists()
 
 
-def test_the_recipes_encoder_is_the_default_models_backbone() -> None:
-    """Or the README's two commands would not fit together."""
-    assert load_pretrain_config("pretrain_autoencoder").model.backbone == load_config("facial_heatmap").model.backbone
+def test_what_the_command_prints_of_masked_images(kpnet: Run, values: dict[str, Any], tmp_path: Path) -> None:
+    values["model"]["method"] = "masked"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    code, out, err = kpnet("pretrain", "mine.yaml", "train.epochs=1")
+    assert (code, err) == (0, "")
+    measures = json.loads((tmp_path / "runs/tiny/final/training.json").read_text())
+    error, mean = (f"{measures[key]:.5f}" for key in ("hidden_l1", "mean_image_l1"))
+    assert f"mean absolute error of the validation images' hidden patches {error}, of their mean image {mean}\n" in out
+    assert "the run is in runs/tiny: reconstructions.png, curves.png" in out
+
+
+@pytest.mark.parametrize("name", ["pretrain_autoencoder", "pretrain_masked"])
+def test_the_recipes_encoder_is_the_default_models_backbone(name: str) -> None:
+    """Or the guide's two commands would not fit together."""
+    assert load_pretrain_config(name).model.backbone == load_config("facial_heatmap").model.backbone
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,8 @@ def test_the_recipes_encoder_is_the_default_models_backbone() -> None:
         ),
         (["model.backbone=mlp", "model.input_size=[16, 24]"], ["expected a square", "16x24"]),
         (["model.backbone=mlp"], ["model.decoder.width", "its mirror"]),
+        (["model.backbone=mlp", "model.method=masked"], ["model.method: masked", "use method autoencoder"]),
+        (["model.method=mae"], ["model.method", "autoencoder", "masked"]),
         (["model.head=heatmap"], ["a config of kpnet train, not of kpnet pretrain", "model.head"]),
         (["model.mean=[0.1, 0.2]"], ["model.mean: expected 1 value, found 2"]),
         (["train.mask={ratio: 0.01}"], ["train.mask", "give a smaller patch"]),

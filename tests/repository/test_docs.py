@@ -30,8 +30,8 @@ from kpnet.data.transforms.augment import Augment
 from kpnet.experiments.sweep_space import load_sweep
 from kpnet.experiments.table import HEADINGS, cells
 from kpnet.heads import HEADS
-from kpnet.models.autoencoder import Autoencoder
 from kpnet.models.build import build_model
+from kpnet.training.pretraining import METHODS
 
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
@@ -113,7 +113,8 @@ def build_yaml(text: str) -> None:
     command = "pretrain" if "images" in values.get("data", {}) else "train"
     jsonschema.Draft202012Validator(json_schema(command)).validate(values)
     if command == "pretrain":
-        Autoencoder(load_pretrain_config(values).model)
+        config = load_pretrain_config(values)
+        METHODS[config.model.method](config.model)
         return
     config = load_config(values)
     count = None if config.data.skeleton is not None else 15

@@ -31,7 +31,6 @@ from kpnet.export import html
 from kpnet.export.page.runtime import Runtime
 from kpnet.heads import window_of
 from kpnet.models import detectors
-from kpnet.models.autoencoder import Autoencoder
 from kpnet.models.build import assemble, build_model
 from kpnet.training import overfitting as overfit
 from kpnet.training import pretraining as pretrain
@@ -148,7 +147,7 @@ def one_pretraining_step(config: PretrainConfig, *, out: Path | None, **_: Any) 
     """In place of `kpnet.training.pretraining.pretrain`."""
     folder = out or Path("runs") / config.name
     images = build_images(config)[0]
-    model = Autoencoder(config.model)
+    model = pretrain.METHODS[config.model.method](config.model)
     model(torch.stack([images[index]["image"] for index in range(2)])).square().mean().backward()
     model.save(folder / "final")
     return folder, model, {}

@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from support.stripes import CONV, MLP, SIDE, pretraining, stripes
 
 from kpnet import build_model
-from kpnet.config.pretraining import AutoencoderConfig, PretrainConfig, load_pretrain_config
+from kpnet.config.pretraining import Mask, PretrainConfig, load_pretrain_config
 from kpnet.core.errors import KpnetError
 from kpnet.data.unlabelled import build_images
-from kpnet.models.autoencoder import Autoencoder, corrupt, load_autoencoder
+from kpnet.models.autoencoder import Autoencoder, load_autoencoder
+from kpnet.models.masking import corrupt
 from kpnet.training import pretraining as module
-from kpnet.training.pretraining import measure, pretrain
+from kpnet.training.pretraining import pretrain
 
 
 @pytest.fixture
@@ -171,25 +172,16 @@ def test_it_learns_more_than_the_mean_image(
 def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: Path) -> None:
     """An autoencoder that gives back its input has the noise and the blanks as its loss."""
     config = load_pretrain_config(values, ["train.noise=0.5", "train.mask=null"])
-    trainee = module.PretrainModule(Autoencoder(config.model), config.train)
+    trainee = module.PretrainModule(Autoencoder(config.model), config.train, config.mask)
     trainee.model.forward = lambda images: images  # type: ignore[method-assign]
     trainee.log = lambda *given, **options: None  # type: ignore[method-assign]
     images = torch.full((64, 1, SIDE, SIDE), 0.5)
     assert trainee.training_step({"image": images}, 0).item() == pytest.approx(0.25, rel=0.05)
 
 
-def test_measured_by_hand() -> None:
-    """Two flat images, 0.2 and 0.6, are given back as 0.5: 0.09 and 0.01; their mean 0.4 is 0.04 off."""
-    model = Autoencoder(AutoencoderConfig(backbone=CONV, in_channels=1, input_size=(SIDE, SIDE)))
-    model.forward = lambda images: torch.full_like(images, 0.5)  # type: ignore[method-assign]
-    dataset = [{"image": torch.full((1, SIDE, SIDE), grey)} for grey in (0.2, 0.6)]
-    found = measure(model, dataset, batch_size=1)  # type: ignore[arg-type]
-    assert found == {"mse": pytest.approx(0.05), "mean_image_mse": pytest.approx(0.04)}
-
-
 def test_validation_sees_the_same_noise_and_masks_in_every_epoch(values: dict[str, Any]) -> None:
     config = load_pretrain_config(values)
-    trainee = module.PretrainModule(Autoencoder(config.model), config.train).eval()
+    trainee = module.PretrainModule(Autoencoder(config.model), config.train, config.mask).eval()
     trainee.model.forward = lambda images: images  # type: ignore[method-assign]
     images = torch.rand(8, 1, SIDE, SIDE)
 
@@ -203,6 +195,86 @@ def test_validation_sees_the_same_noise_and_masks_in_every_epoch(values: dict[st
     corrupt(images, 1.0, None, torch.zeros(1))  # what training draws in between
     assert validate() == first
     assert first > 0.1**2 / 2
+
+
+# Masked-image modelling
+
+
+@pytest.fixture
+def masked(values: dict[str, Any]) -> dict[str, Any]:
+    values["model"]["method"] = "masked"
+    return values
+
+
+def test_a_masked_run_ends_in_a_backbone_that_arrives_bit_for_bit(masked: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    measures = run(masked, out, "train.noise=0")
+    assert {"reconstructions.png", "final"} <= {p.name for p in out.iterdir()}
+    assert not (out / "interpolations.png").exists()
+    assert json.loads((out / "final" / "training.json").read_text()) == {"epoch": 1, **measures}
+    assert list(measures) == ["hidden_l1", "mean_image_l1"]
+    # The epoch's line has another draw of masks than the final measure.
+    assert pd.read_csv(out / "metrics.csv").val_loss.iloc[-1] == pytest.approx(measures["hidden_l1"], rel=0.3)
+    state = weights(out)
+    spec = {"backbone": CONV, "num_keypoints": 3, "in_channels": 1, "input_size": SIDE}
+    model = build_model(head="heatmap", pretrained=str(out), **spec)
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f"backbone.{name}"]), name
+
+
+def test_a_masked_run_resumes_with_the_masks_that_come_next(
+    masked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    seen: dict[str, list[torch.Tensor]] = {"whole": [], "cut": []}
+    config, step = load_pretrain_config(masked, ["train.epochs=2"]), module.PretrainModule.training_step
+    assert config.mask == Mask(ratio=0.25, patch=4)
+
+    def watched(name: str, until: int) -> Any:
+        def training_step(self: Any, batch: Any, index: int) -> torch.Tensor:
+            if self.current_epoch == until:
+                raise Killed
+            corrupt = self.corrupt
+
+            def noted(*given: Any) -> Any:
+                seen[name].append(found := corrupt(*given))
+                return found
+
+            with monkeypatch.context() as patch:
+                patch.setattr(self, "corrupt", noted)
+                return step(self, batch, index)
+
+        return training_step
+
+    monkeypatch.setattr(module.PretrainModule, "training_step", watched("whole", 2))
+    run(config, tmp_path / "whole")
+    monkeypatch.setattr(module.PretrainModule, "training_step", watched("cut", 1))
+    with pytest.raises(Killed):
+        run(config, tmp_path / "cut")
+    monkeypatch.setattr(module.PretrainModule, "training_step", watched("cut", 2))
+    run(config, tmp_path / "cut", resume=True)
+    assert len(seen["whole"]) == len(seen["cut"]) == 8
+    for whole, cut in zip(seen["whole"], seen["cut"], strict=True):
+        assert torch.equal(whole[1], cut[1])
+    assert not torch.equal(seen["whole"][0][1], seen["whole"][1][1])
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_masked_run_predicts_hidden_patches_better_than_the_mean_image(
+    masked: dict[str, Any], tmp_path: Path
+) -> None:
+    """The bars are 16 pixels long: what is seen of one says what is hidden."""
+    np.savez(tmp_path / "stripes.npz", images=stripes(200))
+    overrides = ["train.epochs=6", "train.noise=0", "train.mask={ratio: 0.5, patch: 4}", "train.optimizer.lr=1e-2"]
+    measures = run(masked, tmp_path / "run", *overrides, "trainer.precision=bf16-mixed")
+    assert measures["hidden_l1"] < 0.6 * measures["mean_image_l1"]
+
+
+def test_masks_of_a_method_without_one_in_the_config(masked: dict[str, Any]) -> None:
+    assert load_pretrain_config(masked, ["train.mask=null"]).mask == Mask(ratio=0.6, patch=16)
+    assert load_pretrain_config(masked, ["train.mask=null", "model.method=autoencoder"]).mask is None
 
 
 @pytest.mark.parametrize("safe", [True, False])

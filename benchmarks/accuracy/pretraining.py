@@ -1,0 +1,159 @@
+"""Measure pretraining on a user's own images: train and evaluate the rows that `pretraining.csv` does not have yet.
+
+    python benchmarks/accuracy/pretraining.py shared=FOLDER [--threads 1] [--list] [ROW ...]
+
+`shared` is a folder with data/faces15 and data/faces_unlabelled. A row is facial_heatmap trained on the first 120
+faces of training.csv, from an encoder that `kpnet pretrain` has trained with one of its methods, or from scratch, and
+its measures on val.csv, of the model at the end of its training. The encoders are trained on the other 1087 faces of
+training.csv without their labels, or on faces_unlabelled, once for all seeds, for a number of steps that takes about
+the same processor time. The rows with "48" are a quick probe: images of 48x48 pixels and an encoder of two thirds of
+the channels. ROW is a name, or the beginning of one up to a space; without it, all rows are run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
+
+TABLE = RESULTS / "pretraining.csv"
+RUNS = Path("runs/pretraining")
+SEEDS = (0, 1)
+LABELS, EPOCHS = 120, 120  # 480 steps
+
+IMAGES = {"faces15": ("rest.csv", 1087), "faces_unlabelled": ("faces.npz", 3691)}
+STEPS = {"autoencoder": 680, "masked": 816}  # equal processor time: a step of the first takes 1.2 times as long
+SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]", "model.input_size=48")
+
+
+@dataclass
+class Row:
+    """A training: the side of its images, and the pretraining that it starts from, if any."""
+
+    size: int
+    method: str = ""
+    images: str = ""
+
+    def overrides(self) -> tuple[str, ...]:
+        return SMALL if self.size == 48 else ()
+
+
+ROWS = {f"{size} nothing": Row(size) for size in (96, 48)} | {
+    f"{size} {method} {images}": Row(size, method, images) for size in (96, 48) for images in IMAGES for method in STEPS
+}
+
+
+def processor_minutes() -> float:
+    """Return the processor time of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
+
+
+def write_rest(shared: Path) -> Path:
+    """Write the faces of training.csv that have no labels here, and return their folder."""
+    header, *lines = (shared / "data/faces15/training.csv").read_text().splitlines()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    (RUNS / "rest.csv").write_text("\n".join([header, *lines[LABELS:]]) + "\n")
+    return RUNS
+
+
+def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
+    """Return the run folder of a row's pretraining and its processor minutes; run it if there is none."""
+    folder = RUNS / f"pretrain_{row.size}_{row.method}_{row.images}"
+    note = folder.with_suffix(".minutes")
+    spent = float(note.read_text()) if note.is_file() else 0.0
+    if not (folder / "final").is_dir():
+        file, count = IMAGES[row.images]
+        root = write_rest(shared) if row.images == "faces15" else shared / "data" / row.images
+        patch = {"autoencoder": 12, "masked": 16}[row.method] * row.size // 96
+        before = processor_minutes()
+        try:
+            kpnet(
+                "pretrain",
+                f"pretrain_{row.method}",
+                f"data.root={root}",
+                f"data.images={file}",
+                "data.val=null",
+                "data.workers=0",
+                f"train.epochs={round(STEPS[row.method] / math.ceil(count / 32))}",
+                f"train.mask.patch={patch}",
+                *row.overrides(),
+                *("--out", str(folder), "--resume"),
+                threads=threads,
+            )
+        finally:
+            spent += processor_minutes() - before
+            note.write_text(f"{spent:.2f}")
+    return folder, spent
+
+
+def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[str, object]:
+    """Train and evaluate one row; return its cells."""
+    folder = RUNS / f"{name}_{seed}".replace(" ", "_")
+    overrides, cost = list(row.overrides()), 0.0
+    if row.method:
+        encoder, cost = pretrain(row, shared, threads)
+        overrides.append(f"model.pretrained={encoder}")
+    before = processor_minutes()
+    kpnet(
+        "train",
+        "facial_heatmap",
+        f"data.root={shared / 'data/faces15'}",
+        f"data.train={{file: training.csv, limit: {LABELS}}}",
+        "data.workers=0",
+        f"train.epochs={EPOCHS}",
+        f"trainer.check_val_every_n_epoch={EPOCHS}",
+        f"train.seed={seed}",
+        *overrides,
+        *("--out", str(folder), "--force"),
+        threads=threads,
+    )
+    trained = processor_minutes() - before
+    plain, flipped = (
+        json.loads(kpnet("evaluate", str(folder), *o, "--json", threads=threads)) for o in ((), ("--flip-test",))
+    )
+    return {
+        "row": name,
+        "labels": LABELS,
+        "seed": seed,
+        "score": round(plain["score"], 1),
+        "score_flip": round(flipped["score"], 1),
+        "rmse_px": round(plain["rmse_px"], 3),
+        "pretrain_processor_minutes": round(cost, 1),
+        "train_processor_minutes": round(trained, 1),
+        "threads": threads,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    given = parser.parse_intermixed_args()
+    shared, asked = split_folder(given.arguments, "shared", "../shared")
+    for each in asked:
+        if not any(is_asked_for(name, [each]) for name in ROWS):
+            parser.error(f'no row "{each}"; there are: {", ".join(ROWS)}')
+    for seed in SEEDS:
+        for name, row in ROWS.items():
+            if not is_asked_for(name, asked):
+                continue
+            table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"row": [], "seed": []})
+            done = ((table.row == name) & (table.seed == seed)).any()
+            if done or given.list:
+                print(f"{'measured' if done else 'not yet '}  {name}, seed {seed}")
+                continue
+            found = measure(name, row, seed, Path(shared).resolve(), given.threads)
+            append_row(TABLE, found)
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
