@@ -113,7 +113,7 @@ def pretraining() -> str:
     ]
     for name, rows in table.groupby("row", sort=False):
         scores, mean = dict(zip(rows.seed, rows.score, strict=True)), rows.mean(numeric_only=True)
-        cells = [name, *(f"{scores[seed]:.0f}" if seed in scores else "not run" for seed in (0, 1))]
+        cells = [str(name), *(f"{scores[seed]:.0f}" if seed in scores else "not run" for seed in (0, 1))]
         cells += [f"{mean.rmse_px:.2f}", f"{mean.pretrain_processor_minutes:.1f}", f"{mean.train_processor_minutes:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -16,14 +16,14 @@ from kpnet.models.masking import corrupt
 
 def model(backbone: Any = CONV, **values: Any) -> MaskedImageModel:
     torch.manual_seed(0)
-    values = {"in_channels": 1, "input_size": (SIDE, SIDE), "method": "masked"} | values
-    return MaskedImageModel(PretrainModelConfig(backbone=backbone, **values))
+    settings: dict[str, Any] = {"in_channels": 1, "input_size": (SIDE, SIDE), "method": "masked", **values}
+    return MaskedImageModel(PretrainModelConfig(backbone=backbone, **settings))
 
 
 def test_the_loss_is_the_mean_absolute_error_of_the_hidden_pixels() -> None:
     """All pixels are predicted as 0: the hidden ones are 0.9 and 0.2 off, and the visible ones do not count."""
     network = model()
-    network.forward = torch.zeros_like  # type: ignore[method-assign]
+    network.forward = torch.zeros_like  # type: ignore[method-assign, assignment]
     images, hidden = torch.rand(2, 1, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE, dtype=torch.bool)
     hidden[0, :, :4, :4] = hidden[1, :, 8:, :] = True
     images[0, :, :4, :4], images[1, :, 8:, :] = 0.9, 0.2
@@ -78,7 +78,7 @@ def test_every_family_learns_in_all_of_its_stages(backbone: Any, size: Any, chan
 def test_overhanging_patches_count_where_the_image_is() -> None:
     """Patches of 8 in an image of 17x18 pixels: the last row of patches is one pixel high."""
     network = model(input_size=(17, 18))
-    network.forward = torch.zeros_like  # type: ignore[method-assign]
+    network.forward = torch.zeros_like  # type: ignore[method-assign, assignment]
     images = torch.full((3, 1, 17, 18), 0.25)
     _, hidden = corrupt(images, 0.0, Mask(ratio=0.6, patch=8), network.mean)
     assert network.loss(images, images, hidden).item() == pytest.approx(0.25)

@@ -128,7 +128,7 @@ def test_a_size_that_the_heads_stride_does_not_divide() -> None:
 
 
 def test_a_saved_model_with_a_neck(tmp_path: Path) -> None:
-    values = {"backbone": "test_vit", "num_keypoints": 2, "in_channels": 1, "input_size": (36, 52)}
+    values: dict[str, Any] = {"backbone": "test_vit", "num_keypoints": 2, "in_channels": 1, "input_size": (36, 52)}
     model = build_model(**values, head="heatmap").eval()
     assert head_of(model) == [4]
     model.save(tmp_path)

@@ -82,6 +82,7 @@ def test_rows_of_few_labels_differ_in_what_they_say(few_labels: ModuleType, tmp_
         recipe, *overrides = few_labels.options(row, tmp_path, tmp_path)
         config = load_config(recipe, overrides)
         labels = config.data.train[0].limit
+        assert labels is not None
         assert labels == row.labels
         steps = config.train.epochs * np.ceil(labels / config.train.batch_size)
         wanted = few_labels.UNLABELLED_STEPS if row.extra else few_labels.STEPS

@@ -113,8 +113,8 @@ def build_yaml(text: str) -> None:
     command = "pretrain" if "images" in values.get("data", {}) else "train"
     jsonschema.Draft202012Validator(json_schema(command)).validate(values)
     if command == "pretrain":
-        config = load_pretrain_config(values)
-        METHODS[config.model.method](config.model)
+        pretraining = load_pretrain_config(values)
+        METHODS[pretraining.model.method](pretraining.model)
         return
     config = load_config(values)
     count = None if config.data.skeleton is not None else 15

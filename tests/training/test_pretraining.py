@@ -173,7 +173,7 @@ def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: P
     """An autoencoder that gives back its input has the noise and the blanks as its loss."""
     config = load_pretrain_config(values, ["train.noise=0.5", "train.mask=null"])
     trainee = module.PretrainModule(Autoencoder(config.model), config.train, config.mask)
-    trainee.model.forward = lambda images: images  # type: ignore[method-assign]
+    trainee.model.forward = lambda images: images
     trainee.log = lambda *given, **options: None  # type: ignore[method-assign]
     images = torch.full((64, 1, SIDE, SIDE), 0.5)
     assert trainee.training_step({"image": images}, 0).item() == pytest.approx(0.25, rel=0.05)
@@ -182,7 +182,7 @@ def test_the_loss_is_against_the_clean_image(values: dict[str, Any], tmp_path: P
 def test_validation_sees_the_same_noise_and_masks_in_every_epoch(values: dict[str, Any]) -> None:
     config = load_pretrain_config(values)
     trainee = module.PretrainModule(Autoencoder(config.model), config.train, config.mask).eval()
-    trainee.model.forward = lambda images: images  # type: ignore[method-assign]
+    trainee.model.forward = lambda images: images
     images = torch.rand(8, 1, SIDE, SIDE)
 
     def validate() -> float:
@@ -216,7 +216,7 @@ def test_a_masked_run_ends_in_a_backbone_that_arrives_bit_for_bit(masked: dict[s
     # The epoch's line has another draw of masks than the final measure.
     assert pd.read_csv(out / "metrics.csv").val_loss.iloc[-1] == pytest.approx(measures["hidden_l1"], rel=0.3)
     state = weights(out)
-    spec = {"backbone": CONV, "num_keypoints": 3, "in_channels": 1, "input_size": SIDE}
+    spec: dict[str, Any] = {"backbone": CONV, "num_keypoints": 3, "in_channels": 1, "input_size": SIDE}
     model = build_model(head="heatmap", pretrained=str(out), **spec)
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f"backbone.{name}"]), name

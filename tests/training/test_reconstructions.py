@@ -28,7 +28,7 @@ def test_an_autoencoder_measured_by_hand() -> None:
 def test_hidden_patches_measured_by_hand() -> None:
     """Visible pixels are given back wrong and do not count; hidden ones as 0.5: 0.3 and 0.1 off, their mean 0.2."""
     model = MaskedImageModel(CONFIG)
-    model.forward = lambda seen: torch.where(seen == model.mean, 0.5, 9.0)  # type: ignore[method-assign]
+    model.forward = lambda seen: torch.where(seen == model.mean, 0.5, 9.0)  # type: ignore[method-assign, assignment]
     found = measure(model, DATASET, Mask(ratio=0.5, patch=4), batch_size=1)  # type: ignore[arg-type]
     assert found == {"hidden_l1": pytest.approx(0.2), "mean_image_l1": pytest.approx(0.2)}
 
