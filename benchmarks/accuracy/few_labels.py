@@ -310,6 +310,17 @@ def markdown(path: Path = TABLE) -> str:
     return "\n".join(lines)
 
 
+def points_markdown(path: Path = TABLE) -> str:
+    """Return the table of the errors of mirror_mouse's points: their mean over the folds, and its spread."""
+    table = pd.read_csv(path.with_name(f"{path.stem}_points.csv"))
+    table = table[table.row.str.startswith("mirror_mouse folds")]
+    lines = ["| point | folds | error, % of the side | spread |", "| --- | --: | --: | --: |"]
+    for point, errors in table.groupby("point", sort=False).mre_percent:
+        lines.append(f"| {point} | {len(errors)} | {errors.mean():.2f} | {errors.std():.2f} |")
+    missing = '| not run: `python benchmarks/accuracy/few_labels.py shared=FOLDER "mirror_mouse folds"` |  |  |  |'
+    return "\n".join(lines if len(table) else [*lines, missing])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
@@ -320,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the trainings")
     given = parser.parse_intermixed_args(arguments)
     if given.table:
-        return print(markdown(given.out))
+        return print(markdown(given.out), points_markdown(given.out), sep="\n\n")
     shared, asked = split_folder(given.arguments, "shared", "../shared")
     for each in asked:
         if not any(is_asked_for(name, [each]) for name in ROWS):

@@ -59,6 +59,11 @@ def few_labels() -> str:
     return str(_script("few_labels").markdown())
 
 
+def few_labels_points() -> str:
+    """Return the table of the errors of a mouse's points, which the same command prints."""
+    return str(_script("few_labels").points_markdown())
+
+
 def ablations() -> str:
     """Return what `python benchmarks/accuracy/ablations.py --table` prints."""
     script = _script("ablations")
@@ -239,6 +244,7 @@ GENERATED = {
     "test_time": test_time,
     "ablations": ablations,
     "few_labels": few_labels,
+    "few_labels_points": few_labels_points,
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "doctor": doctor,

@@ -106,3 +106,6 @@ def test_the_table_of_few_labels_says_what_is_not_run(few_labels: ModuleType, tm
     missing = [line for line in lines if "not run" in line]
     assert len(missing) == len({row.name for row in few_labels.LIST if row.fold is None}) - 1 + 1  # openfield's folds
     assert any('few_labels.py shared=FOLDER "openfield folds squeezenet"`' in line for line in missing)
+    errors = [{"row": each["row"], "point": "paw", "mre_percent": 2.0 + n} for n, each in enumerate(folds)]
+    pd.DataFrame(errors).to_csv(tmp_path / "few_labels_points.csv", index=False)
+    assert few_labels.points_markdown(table).splitlines()[2:] == ["| paw | 5 | 4.00 | 1.58 |"]
