@@ -34,7 +34,7 @@ from kpnet.config.fields import (
 )
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 from kpnet.config.trainer import TrainerConfig
-from kpnet.config.unlabelled import WithUnlabelled
+from kpnet.config.unlabelled import UnlabelledTraining, WithUnlabelled
 
 
 def _path(value: Any) -> Any:
@@ -301,6 +301,8 @@ class TrainConfig(StrictModel):
     """Stop when the validation score no longer improves; null: train for all epochs."""
     clip_norm: Rate | None = None
     """Clip the norm of the gradient to this value; null: no clipping."""
+    unlabelled: UnlabelledTraining | None = None
+    """How `data.unlabelled` counts; null: by the defaults."""
     overfit: Optimizer | None = None
     """Optimizer used by `--overfit` instead of the recipe's; null: the recipe's."""
     seed: Seed = 0
