@@ -224,7 +224,7 @@ class Loaders(pl.LightningDataModule):
             raise KpnetError(f"train.unlabelled.batch_size: 1: {ONE_VALUE}")
         return samples // size if samples % size == 1 and not self.single else math.ceil(samples / size)
 
-    def train_dataloader(self) -> DataLoader[Any] | CombinedLoader:
+    def train_dataloader(self) -> Any:
         labelled = self._labelled()
         if self.unlabelled is None:
             return labelled

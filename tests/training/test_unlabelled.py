@@ -314,8 +314,9 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         "data.unlabelled=more.npz",
         "train.unlabelled.weight=5",
         "train.optimizer.lr=0.002",
+        "train.unlabelled.start=0",
+        "train.unlabelled.ramp=0",
     )
-    overrides += ("train.unlabelled.start=0", "train.unlabelled.ramp=0")
     train(load_config(TINY, (*overrides, "train.unlabelled.batch_size=4")), out=tmp_path / "one")
     train_on_two((*overrides, "train.unlabelled.batch_size=2"), tmp_path / "two")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
