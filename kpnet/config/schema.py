@@ -35,7 +35,7 @@ from kpnet.config.fields import (
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 from kpnet.config.self_training import SelfTrainingOption
 from kpnet.config.trainer import TrainerConfig
-from kpnet.config.unlabelled import WithUnlabelled
+from kpnet.config.unlabelled import UnlabelledTraining, WithUnlabelled
 
 
 def _path(value: Any) -> Any:
@@ -305,6 +305,8 @@ class TrainConfig(StrictModel):
     self_train: SelfTrainingOption = None
     """Self-training (`--self-train`): train twice, the second time on what the first model finds in `data.unlabelled`
     as well; true: with the defaults."""
+    unlabelled: UnlabelledTraining | None = None
+    """How `data.unlabelled` counts; null: by the defaults."""
     overfit: Optimizer | None = None
     """Optimizer used by `--overfit` instead of the recipe's; null: the recipe's."""
     seed: Seed = 0

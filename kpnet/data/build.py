@@ -28,6 +28,7 @@ from kpnet.data.wrappers.subset import Subset, take_fold
 from kpnet.data.wrappers.windows import Windows
 
 if TYPE_CHECKING:
+    from kpnet.data.transforms.augment import Augment
     from kpnet.data.transforms.device import DeviceAugment
 
 _log = logging.getLogger("kpnet")
@@ -330,6 +331,30 @@ def device_augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton
             "data.transforms alone, or set device_transforms: false"
         )
     return DeviceAugment(data.transforms, skeleton, model.input_size)
+
+
+def student_augmentation(config: Config, skeleton: Skeleton) -> tuple[Augment | None, DeviceAugment | None]:
+    """Build the augmentation of unlabelled images, as a student sees them.
+
+    Args:
+        config: The config; `train.unlabelled.transforms` are used, or else `data.transforms`.
+        skeleton: The keypoints of the samples.
+
+    Returns:
+        What runs on the CPU, and what runs on the training's device; None where there is none.
+
+    Raises:
+        KpnetError: A transform is wrong.
+    """
+    own = None if config.train.unlabelled is None else config.train.unlabelled.transforms
+    data = config.data if own is None else config.data.model_copy(update={"transforms": own})
+    on_device = device_augmentation(data, config.model, skeleton)
+    transforms = data.transforms if on_device is None else on_device.on_cpu
+    if not transforms:
+        return None, on_device
+    from kpnet.data.transforms.augment import Augment
+
+    return Augment(transforms, skeleton), on_device
 
 
 def _check_once(data: DataConfig) -> None:

@@ -25,7 +25,7 @@ def pixel_digest(image: np.ndarray) -> bytes:
     if image.ndim == 3 and (image == image[..., :1]).all():
         image = image[..., 0]
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(memoryview(np.ascontiguousarray(image)))
+    digest.update(image.tobytes())
     return digest.digest()
 
 

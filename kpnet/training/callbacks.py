@@ -133,9 +133,15 @@ class RunFolderCallback(MetricsLogger):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
         self._warn_if_saturated(pl_module)
+        if pl_module.teaching is not None:
+            was_lost = pl_module.teaching.lost
+            self.measured |= pl_module.teaching.end_epoch(pl_module.progress())
+            if pl_module.teaching.lost and not was_lost and trainer.is_global_zero:
+                line = f"warning: {pl_module.teaching.lost_message()}"
+                self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
         loss, now = pl_module.train_loss.compute().item(), self.measured
         pl_module.check_epoch(loss)
-        summary = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if now else ""
+        summary = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if "val_score" in now else ""
         self.record(trainer, loss, summary)
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
@@ -19,8 +21,10 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.data import KeypointDataset
 from kpnet.data.workers import SHARED_MEMORY, fitting_workers
+from kpnet.training.unlabelled import UnlabelledData
 
 UNCOUNTED = "uncounted"  # key of a batch whose images do not count
+ONE_VALUE = "a batch norm of this network has one value for each image: expected at least 2"
 PROBES = 8  # training samples that are read before anything is written
 
 
@@ -31,9 +35,9 @@ def probe(dataset: KeypointDataset) -> None:
             dataset[index]
 
 
-def sharing_loaders(trainer: pl.Trainer, has_val: bool) -> int:
-    """Return how many loaders share a machine's memory: each of its processes has one, or two with validation data."""
-    return trainer.world_size // trainer.num_nodes * (1 + has_val)
+def sharing_loaders(trainer: pl.Trainer, has_val: bool, has_unlabelled: bool = False) -> int:
+    """Return how many loaders share a machine's memory: each process has one, and others for further images."""
+    return trainer.world_size // trainer.num_nodes * (1 + has_val + has_unlabelled)
 
 
 def too_many_workers(dataset: KeypointDataset, workers: int, batch_size: int, sharing: int = 1) -> str | None:
@@ -98,6 +102,39 @@ class EpochSampler(DistributedSampler[Any]):
         self.dataset.set_epoch(epoch)
 
 
+class StreamSampler(Sampler[int]):
+    """Indices of `TwoViews`, without an end: every image once, in an order drawn by the seed, then in another order.
+
+    Each epoch goes on where the one before ended, and what it yields depends on its number alone, so that a resumed
+    run sees what an uninterrupted one would see.
+
+    Args:
+        images: Number of images.
+        count: How many indices an epoch yields in one process.
+        ranks: Number of processes.
+        rank: Which of them this is.
+        seed: What the orders follow from.
+    """
+
+    def __init__(self, images: int, count: int, ranks: int, rank: int, seed: int) -> None:
+        self.images, self.count, self.ranks, self.rank, self.seed = images, count, ranks, rank, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        turn, order = -1, np.empty(0, np.int64)
+        for step in range(self.epoch * self.count, (self.epoch + 1) * self.count):
+            now, place = divmod(step * self.ranks + self.rank, self.images)
+            if now != turn:
+                turn, order = now, np.random.default_rng((self.seed, now)).permutation(self.images)
+            yield turn * self.images + int(order[place])
+
+    def __len__(self) -> int:
+        return self.count
+
+
 class UnpaddedDistributedSampler(Sampler[int]):
     """Yields every sample once over all ranks; `DistributedSampler` repeats some to make the ranks equal."""
 
@@ -157,6 +194,8 @@ class Loaders(pl.LightningDataModule):
         val: The validation data, if there is any.
         config: The config of the training.
         single: Whether the network trains on a single sample; see `trains_on_one`.
+        unlabelled: Images to learn from beside the training data, if there are any. A batch is then
+            `{"labelled": …, "unlabelled": …}`.
 
     Raises:
         KpnetError: Every batch would be a single sample, and the network does not train on one.
@@ -169,8 +208,10 @@ class Loaders(pl.LightningDataModule):
         config: Config | PretrainConfig,
         *,
         single: bool = True,
+        unlabelled: UnlabelledData | None = None,
     ) -> None:
         super().__init__()
+        self.unlabelled = unlabelled
         self.train, self.val, self.config, self.single = train, val, config, single
 
     def train_batches(self, ranks: int) -> int:
@@ -178,10 +219,24 @@ class Loaders(pl.LightningDataModule):
         samples, size = math.ceil(len(self.train) / ranks), self.config.train.batch_size
         if not self.single and min(samples, size) == 1:
             what = "train.batch_size: 1" if size == 1 else "data.train: one sample for each process"
-            raise KpnetError(f"{what}: a batch norm of this network has one value for each image: expected at least 2")
+            raise KpnetError(f"{what}: {ONE_VALUE}")
+        if not self.single and self.unlabelled is not None and self.unlabelled.batch_size == 1:
+            raise KpnetError(f"train.unlabelled.batch_size: 1: {ONE_VALUE}")
         return samples // size if samples % size == 1 and not self.single else math.ceil(samples / size)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | CombinedLoader:
+        labelled = self._labelled()
+        if self.unlabelled is None:
+            return labelled
+        images, size, trainer = self.unlabelled.images, self.unlabelled.batch_size, self.trainer
+        assert trainer is not None
+        count, seed = size * len(labelled), self.config.train.seed
+        sampler = StreamSampler(len(images), count, trainer.world_size, trainer.global_rank, seed)
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        loaders = {"labelled": labelled, "unlabelled": self._loader(images, batch_size=size, sampler=sampler)}
+        return CombinedLoader(loaders, "min_size")
+
+    def _labelled(self) -> DataLoader[Any]:
         trainer = self.trainer
         assert trainer is not None
         sampler = EpochSampler(
@@ -207,7 +262,7 @@ class Loaders(pl.LightningDataModule):
 
     def _loader(self, dataset: KeypointDataset, **batches: Any) -> DataLoader[Any]:
         assert self.trainer is not None
-        sharing = sharing_loaders(self.trainer, self.val is not None)
+        sharing = sharing_loaders(self.trainer, self.val is not None, self.unlabelled is not None)
         in_bytes = dataset.in_bytes()  # the module converts them, on its device
         workers = fitting_workers(in_bytes, self.config.data.workers, self.config.train.batch_size, sharing)
         return DataLoader(

@@ -23,6 +23,7 @@ from kpnet.models.loss_terms import LossTerms
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
 from kpnet.training.loss_monitor import LossMonitor, StepLoss
 from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
+from kpnet.training.unlabelled import Teaching, teacher_of
 
 if TYPE_CHECKING:  # it imports albumentations
     from kpnet.data.transforms.device import DeviceAugment
@@ -61,7 +62,13 @@ class SaturationCheck(torch.nn.Module):
 class KeypointModule(pl.LightningModule):
     """Trains a KeypointModel on batches of a KeypointDataset, which are augmented here by `data.device_transforms`."""
 
-    def __init__(self, model: KeypointModel, config: TrainConfig, augment: DeviceAugment | None = None) -> None:
+    def __init__(
+        self,
+        model: KeypointModel,
+        config: TrainConfig,
+        augment: DeviceAugment | None = None,
+        teaching: Teaching | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -71,6 +78,7 @@ class KeypointModule(pl.LightningModule):
         )
         self.val_loss = LossMean(terms)
         self.augment = augment
+        self.teaching = teaching
         self._compiled: Callable[..., Any] | None = None
         self.monitor = LossMonitor()
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
@@ -89,6 +97,12 @@ class KeypointModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._freeze_for(checkpoint["epoch"])  # the optimizer's groups are those of the epoch that was saved
+        if self.teaching is not None:
+            self.teaching.lost = checkpoint.get("teacher_is_lost", False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.teaching is not None:
+            checkpoint["teacher_is_lost"] = self.teaching.lost
 
     def on_train_epoch_start(self) -> None:
         before = len(self.learning_groups())
@@ -119,19 +133,25 @@ class KeypointModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert the bytes of images on the device: a quarter is sent."""
+        if "labelled" in batch:
+            views = {key: unit_images(value) for key, value in batch["unlabelled"].items()}
+            return {**self.on_after_batch_transfer(batch["labelled"], 0), "unlabelled": views}
         batch = {**batch, "image": unit_images(batch["image"])}
         return {**batch, "scene": self.on_after_batch_transfer(batch["scene"], 0)} if "scene" in batch else batch
 
     def _augmented(self, batch: Batch, batch_idx: int) -> Batch:
         if self.augment is None:
             return batch
-        numbers = (self.config.seed, self.current_epoch, self.global_rank, batch_idx)
-        seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-        return self.augment(batch, torch.Generator(self.device).manual_seed(seed))
+        return self.augment(batch, self._draws(batch_idx))
+
+    def _draws(self, *numbers: int) -> torch.Generator:
+        """Return random draws on the device that follow from the epoch and numbers."""
+        sequence = np.random.SeedSequence((self.config.seed, self.current_epoch, self.global_rank, *numbers))
+        return torch.Generator(self.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
     def _compute(self, batch: Batch) -> tuple[HeadOutput, LossTerms]:
         """Return `compute_terms`, by compiled code if `train.compile` says so and it compiles."""
-        tensors = {key: value for key, value in batch.items() if key not in ("index", "matrix")}
+        tensors = {key: value for key, value in batch.items() if key not in ("index", "matrix", "unlabelled")}
         if not self.config.compile:
             return compute_terms(self.model, tensors)
         if self._compiled is None:
@@ -159,7 +179,23 @@ class KeypointModule(pl.LightningModule):
         later = self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches
         if (self.current_epoch == 0 or later) and not self.model.head.finds_instances:
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
-        return self._share(terms.weighted(everywhere[:, 1:]), everywhere[:, 1:].sum())
+        loss = terms.weighted(everywhere[:, 1:])
+        if self.teaching is not None:
+            loss = loss + self._taught(self.teaching, batch, batch_idx)
+        return self._share(loss, everywhere[:, 1:].sum())
+
+    def progress(self) -> float:
+        """Return the fraction of the training's steps that are done."""
+        return self.global_step / (steps_per_epoch(self.trainer) * self.config.epochs)
+
+    def _taught(self, teaching: Teaching, batch: Batch, batch_idx: int) -> Tensor | float:
+        """Return the weighted loss on unlabelled images; the network does not see them while they do not count."""
+        weight = teaching.weight(self.progress())
+        if not weight:
+            return 0.0
+        taught = teaching.label(teacher_of(self.trainer), batch["unlabelled"], self._draws(batch_idx, 1))
+        _, terms = self._compute(taught)
+        return weight * terms.weighted(self._over_ranks(terms.counts))
 
     def _share(self, loss: Tensor, points: Tensor) -> Tensor:
         """Weight the loss of a batch by its points where several make a step; `on_before_optimizer_step` divides."""

@@ -115,7 +115,7 @@ def _check(config: Config) -> KeypointDataset:
     """Return the images without labels, or raise KpnetError where self-training cannot be done."""
     if not config.data.unlabelled:
         raise KpnetError("train.self_train: there are no images without labels: give data.unlabelled")
-    if "unlabelled" in config.train.model_fields_set:
+    if config.train.unlabelled is not None:
         raise KpnetError("train.self_train: a teacher (train.unlabelled) learns from the same images: give one of them")
     head, window = config.model.head, window_of(config.model.head)
     parts = {

@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
+from kpnet.config.unlabelled import UnlabelledTraining
 from kpnet.core.console import PlainConsole
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
@@ -42,7 +43,8 @@ from kpnet.training.trainer import (
     run_arguments,
     train_in_folder,
 )
-from kpnet.training.weight_averaging import weight_average
+from kpnet.training.unlabelled import build_unlabelled
+from kpnet.training.weight_averaging import MovingAverage, teacher_average, weight_average
 
 if TYPE_CHECKING:
     from kpnet.heads.centers import CentersHead
@@ -134,7 +136,10 @@ def _train(
     _warn(_unused(model), console)
     for line in _hard_instances(model, train_set) if is_main_process() else ():
         _warn(line, console)
+    unlabelled = None if found is not None else build_unlabelled(config, model, train_set, val_set)
     probe(train_set)
+    if unlabelled is not None:
+        probe(unlabelled.images)
     augment = device_augmentation(config.data, config.model, train_set.skeleton)
     _warn(None if augment is None else augment.describe(), console)
     _warn(check_freeze(model, config.train), console)
@@ -145,14 +150,15 @@ def _train(
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
-    sharing = sharing_loaders(trainer, val_set is not None)
+    sharing = sharing_loaders(trainer, val_set is not None, unlabelled is not None)
     _warn(too_many_workers(train_set.in_bytes(), config.data.workers, config.train.batch_size, sharing), console)
     if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
-        check_training_memory(model, config.train.batch_size)
+        check_training_memory(model, config.train.batch_size + (0 if unlabelled is None else unlabelled.batch_size))
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     allow_unused_parameters(trainer, model, lambda: model.loss(default_collate([train_set[0]])))
-    module = KeypointModule(model.to(DTYPES.get(config.trainer.precision, torch.float32)), config.train, augment)
-    loaders = Loaders(train_set, val_set, config, single=single)
+    model = model.to(DTYPES.get(config.trainer.precision, torch.float32))
+    module = KeypointModule(model, config.train, augment, None if unlabelled is None else unlabelled.teaching)
+    loaders = Loaders(train_set, val_set, config, single=single, unlabelled=unlabelled)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume, keep=found is not None)
     model = module.model.float().eval()  # whatever the training's precision was
     measures = _finish(folder, model, val_set, config.data.workers) if trainer.is_global_zero else {}
@@ -221,9 +227,12 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     }
     check_validation(config.trainer, config.data.val is not None or config.data.fold is not None, watchers)
     callbacks: list[pl.Callback] = []
+    half = config.trainer.precision in ("16-true", "bf16-true")
     if config.train.average is not None:
-        half = config.trainer.precision in ("16-true", "bf16-true")
         callbacks.append(weight_average(config.train.average, config.train.epochs, half))
+    if config.data.unlabelled and not any(isinstance(each, MovingAverage) for each in callbacks):
+        settings = config.train.unlabelled or UnlabelledTraining()
+        callbacks.append(teacher_average(settings.decay, half))
     if config.train.early_stopping is not None:
         callbacks.append(StopEarly("val_score", mode="max", patience=config.train.early_stopping.patience))
     return create_trainer(**run_arguments(config, folder, [callback, *callbacks], bar, config.train.clip_norm))

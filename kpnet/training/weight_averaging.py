@@ -19,9 +19,16 @@ def weight_average(settings: EMA | SWA, epochs: int, half: bool = False) -> Weig
         return EndAverage(
             min(int(settings.start * epochs), epochs - 1), **({"avg_fn": get_swa_avg_fn()} if half else {})
         )
-    if half:
-        return MovingAverage(avg_fn=get_ema_avg_fn(settings.decay))
-    return MovingAverage(multi_avg_fn=get_ema_multi_avg_fn(settings.decay))
+    return MovingAverage(**_moving(settings.decay, half))
+
+
+def teacher_average(decay: float, half: bool = False) -> TeacherAverage:
+    """Build the callback of a teacher beside a training whose `train.average` is no moving average."""
+    return TeacherAverage(**_moving(decay, half))
+
+
+def _moving(decay: float, half: bool) -> dict[str, Any]:
+    return {"avg_fn": get_ema_avg_fn(decay)} if half else {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
 
 
 class Average(WeightAveraging):
@@ -77,6 +84,33 @@ class MovingAverage(Average):
                 model.multi_avg_fn([averages[i] for i in chosen], [weights[i] for i in chosen], model.n_averaged)
         model.n_averaged += 1
         self._latest_update_step = trainer.global_step
+
+
+class TeacherAverage(MovingAverage):
+    """The teacher of a training without `train.average: ema`: the weights that are trained stay what they are."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate the weights themselves."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing was replaced."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights themselves."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the teacher beside the weights."""
+        assert self._average_model is not None
+        checkpoint["teacher"] = self._average_model.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Load the teacher, if the training had one."""
+        if self._average_model is not None and "teacher" in checkpoint:
+            self._average_model.load_state_dict(checkpoint["teacher"])
 
 
 class EndAverage(Average):

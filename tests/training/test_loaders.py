@@ -22,6 +22,7 @@ from kpnet.training.loaders import (
     EpochSampler,
     Loaders,
     NoSingleSample,
+    StreamSampler,
     Uncounted,
     UnpaddedDistributedSampler,
     too_many_workers,
@@ -191,3 +192,19 @@ def test_a_process_without_a_validation_sample_has_one_that_counts_nothing() -> 
     assert not batch["visible"].any()
     assert not batch["weight"].any()
     assert UNCOUNTED in batch
+
+
+def test_a_stream_takes_every_image_once_before_any_again_over_epochs_and_processes() -> None:
+    def epoch(number: int, ranks: int, rank: int) -> list[int]:
+        sampler = StreamSampler(images=7, count=12 // ranks, ranks=ranks, rank=rank, seed=5)
+        sampler.set_epoch(number)
+        assert len(sampler) == 12 // ranks
+        return list(sampler)
+
+    stream = [index for number in range(4) for index in epoch(number, 1, 0)]
+    for turn in range(6):
+        assert sorted(stream[7 * turn : 7 * turn + 7]) == list(range(7 * turn, 7 * turn + 7))
+    assert [i % 7 for i in stream[:7]] != [i % 7 for i in stream[7:14]]  # in another order
+    for number in range(4):  # two processes share what one takes
+        shares = zip(epoch(number, 2, 0), epoch(number, 2, 1), strict=True)
+        assert [index for pair in shares for index in pair] == epoch(number, 1, 0)

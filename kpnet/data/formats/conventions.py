@@ -11,7 +11,7 @@ def convert_points(
     *,
     missing: float | list[float] | None = None,
     normalized: bool = False,
-    index_base: int = 0,
+    index_base: float = 0,
     swap_xy: bool = False,
 ) -> np.ndarray:
     """Convert keypoints as a file has them to pixels.

@@ -23,9 +23,10 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError, did_you_mean, shorten
@@ -55,7 +56,8 @@ class KaggleCSV(KeypointDataset):
         complete_only: Use only rows that have every keypoint.
         missing: Value, or list of values, that both coordinates of a missing keypoint have, such as 0 or -1.
         normalized: Coordinates are parts of the image's width and height, from 0 to 1.
-        index_base: Coordinate of the centre of the upper left pixel: 0, or 1 as MATLAB counts.
+        index_base: Coordinate of the centre of the upper left pixel: 0; 1 as MATLAB counts; 0.5 where 0 is the edge of
+            the image.
         swap_xy: The first coordinate of a keypoint is y, as in rows and columns.
         image_size: See `KeypointDataset`.
         in_channels: See `KeypointDataset`.
@@ -84,7 +86,7 @@ class KaggleCSV(KeypointDataset):
         complete_only: bool = False,
         missing: float | list[float] | None = None,
         normalized: bool = False,
-        index_base: Literal[0, 1] = 0,
+        index_base: Annotated[float, Field(ge=0, le=1)] = 0,
         swap_xy: bool = False,
         image_size: tuple[int, int] | None = None,
         in_channels: int | None = None,

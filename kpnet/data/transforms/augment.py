@@ -167,6 +167,24 @@ class Augment:
         if points.ndim not in (2, 3) or points.shape[-2] != self.num_keypoints or points.shape[-1] < 2:
             expected = f"({self.num_keypoints}, 2 or more), or one such array for each instance"
             raise KpnetError(f"keypoints have shape {points.shape}, expected {expected}")
+        after, matrix = self.apply(image, seed)
+        return after, points.copy() if matrix is None else self._move(points, matrix)
+
+    def apply(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, Matrix | None]:
+        """Augment an image without points.
+
+        Args:
+            image: Uint8 (H, W) or (H, W, C).
+            seed: What is drawn depends on it alone.
+
+        Returns:
+            The image, of the same shape, and the 3x3 matrix that maps its pixels before to those after; None where no
+            pixel moved. Left and right swap where `mirrors(matrix)`.
+
+        Raises:
+            KpnetError: A transform cannot take the image, changes its channels, or mirrors it and left and right are
+                not known.
+        """
         draw, generator = random.Random(seed), np.random.default_rng(seed)
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
@@ -180,13 +198,13 @@ class Augment:
                 f"data.transforms: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
                 "leave out what changes channels or dtype"
             )
-        return after, points.copy() if matrix is None else self._move(points, matrix)
+        if matrix is not None and not self.can_mirror and mirrors(matrix):
+            _no_pairs("data.transforms", self.unpaired)
+        return after, matrix
 
     def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:
         moved = np.array(points, np.float64)
         if mirrors(matrix):
-            if not self.can_mirror:
-                _no_pairs("data.transforms", self.unpaired)
             moved = moved[..., self.permutation, :]
         moved[..., :2] = project(moved[..., :2], matrix)
         return moved

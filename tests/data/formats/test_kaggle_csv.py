@@ -229,3 +229,11 @@ def test_a_file_without_labels_says_nothing_of_its_images(tmp_path: Path) -> Non
     test = KaggleCSV(write(tmp_path, "Image", PIXELS), skeleton=Skeleton(("eye",)))
     assert [each.partial for each in test.surroundings()] == [True]
     assert KaggleCSV(write(tmp_path, HEADER, ROW, f",,{PIXELS}")).surroundings() == []
+
+
+def test_coordinates_that_count_from_the_edge_of_the_image(tmp_path: Path) -> None:
+    """There the centre of an image 4 pixels wide is at 2, which is pixel 1.5: -1 and 1 are its edges."""
+    path = write(tmp_path, "nose_x,nose_y,Image", "2,0.5," + " ".join(["0"] * 16))
+    data = KaggleCSV(path, index_base=0.5)
+    assert data.read(0)[1].tolist() == [[1.5, 0.0]]
+    assert data[0]["keypoints"].tolist() == [[0.0, -0.75]]
