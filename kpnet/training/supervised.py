@@ -139,7 +139,7 @@ def _train(
     _warn(_unused(model), console)
     for line in _hard_instances(model, train_set) if is_main_process() else ():
         _warn(line, console)
-    unlabelled = build_unlabelled(config, model, train_set, val_set)
+    unlabelled = None if found is not None else build_unlabelled(config, model, train_set, val_set)
     probe(train_set)
     if unlabelled is not None:
         probe(unlabelled.images)

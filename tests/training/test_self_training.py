@@ -83,6 +83,9 @@ def test_the_table_has_what_the_first_model_finds(root: Path) -> None:
 
 def test_the_second_model_learns_from_both(root: Path) -> None:
     assert pd.read_csv(root / "run" / "first" / "metrics.csv").step.tolist() == [2, 4]
+    assert not [
+        name for name in pd.read_csv(root / "run" / "metrics.csv") if "unlabelled" in name
+    ]  # there is no teacher
     assert pd.read_csv(root / "run" / "metrics.csv").step.tolist() == [4, 8]  # as many images without labels as with
     assert not same(weights(root / "run"), weights(root / "run" / "first"))
 
@@ -144,6 +147,7 @@ def test_points_below_the_confidence_do_not_count(root: Path) -> None:
         (["data.unlabelled=null"], "give data.unlabelled"),
         (["model.head=regression"], "this head gives no confidence"),
         (["data.crop=points"], "found data.crop"),
+        (["train.unlabelled={weight: 1}"], "give one of them"),
         (["model.head=centers"], "found a head of several instances"),
         (["data.unlabelled=nowhere.npz"], r"nowhere\.npz: no such file"),
     ],
