@@ -155,6 +155,15 @@ def test_other_backbones(tmp_path: Path, name: str, number: int, calibrated: boo
 
 
 @pytest.mark.slow
+def test_a_neck_and_padded_images(tmp_path: Path) -> None:
+    """Patches of 16 and images of 36x52: the network sees 48x64, and the neck brings its map to stride 4."""
+    model = small("heatmap", backbone={"name": "test_vit"}, channels=3, size=(36, 52))
+    assert model.neck is not None
+    to_onnx(model, tmp_path / "a.onnx")
+    check_batches(model, Predictor(model), tmp_path / "a.onnx")
+
+
+@pytest.mark.slow
 def test_any_size_on_a_pretrained_network(tmp_path: Path) -> None:
     """The sides of images are multiples of its largest stride, 32."""
     model = small("heatmap", backbone=BACKBONES["convnext"][0], size=(64, 96))
