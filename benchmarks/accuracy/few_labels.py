@@ -16,7 +16,8 @@ fixed too. The starts:
 - squeezenet: `facial_squeezenet` with ImageNet weights;
 - pretrained: as scratch, after `kpnet pretrain` on all the training images, which runs once for each data set and has
   a row of its own;
-- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`);
+- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), from scratch on faces15
+  by the recipe `few_labels`;
 - …+faces_unlabelled: and those of data/faces_unlabelled;
 - …+self_train: and the rest of the training images by `kpnet train --self-train`.
 
@@ -46,7 +47,8 @@ from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
 
 TABLE = RESULTS / "few_labels.csv"
 RUNS = Path("runs/few_labels")
-STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1250, 600, 1600
+STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1600, 600, 1600
+TEACHER = "train.unlabelled={batch_size: 32, weight: 2.0}"
 BATCH = {"scratch": 32, "pretrained": 32, "squeezenet": 16}
 SMALL = "model.backbone.channels=[16, 32, 64, 128, 256]"
 WEIGHTS = "weights/squeezenet1_0_imagenet_fp16.safetensors"
@@ -181,6 +183,12 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     """Return the recipe of a row and its overrides."""
     data = DATA[row.data]
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
+    if row.extra.endswith("unlabelled") and (row.data, row.start) == ("faces15", "scratch") and row.labels != 1207:
+        assert row.labels is not None
+        epochs = math.ceil(UNLABELLED_STEPS / math.ceil(row.labels / 16))
+        values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
+        values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
+        return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
     values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "trainer.logger=null"]
     values += [f"data.skeleton={data.skeleton}", *augmentation(data)]
@@ -223,7 +231,7 @@ def unlabelled(row: Row, data: Data, shared: Path) -> list[str]:
         return [f"data.unlabelled={folder if row.labels == 1207 else [data.images, str(folder)]}"]
     if not row.extra:
         return []
-    return [f"data.unlabelled={data.images}", *(["--self-train"] if row.extra == "self_train" else [])]
+    return [f"data.unlabelled={data.images}", "--self-train" if row.extra == "self_train" else TEACHER]
 
 
 def pretrain(name: str, shared: Path, runs: Path, table: Path, threads: int) -> None:
