@@ -118,7 +118,7 @@ def test_a_size_that_a_transformer_cannot_take() -> None:
 REFUSED = {
     "halonet_h1": "the nearest size that it takes: 256x256",  # whole windows of attention
     "convit_tiny": "the nearest size that it takes: 80x80",  # square images alone
-    "crossvit_tiny_240": "the nearest size that it takes: 240x240",  # patches of two sizes
+    "crossvit_tiny_240": "The size of tensor a",  # one size, with patches of two sizes that do not cover it
     "efficientformer_l1": "the nearest size that it takes: 224x224",  # attention of one size
     "inception_v3": "Kernel size can't be greater than actual input size",  # layers without padding
     "mvitv2_tiny": "the nearest size that it takes: 64x64",

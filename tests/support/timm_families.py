@@ -85,6 +85,7 @@ SMALLEST = {
     "vovnet": "ese_vovnet19b_slim_dw",
     "xception": "legacy_xception",
     "xception_aligned": "xception41p",
+    "xcit": "xcit_nano_12_p16_224",
 }
 """Module of timm to its smallest network."""
 
