@@ -78,7 +78,10 @@ class TimmBackbone(LibraryBackbone):
         if self.pad_to > 1 and self._as_it_is is None and input_size and whole != built:
             # Position embeddings are made for the padded size, not resampled in every pass.
             self.net, _ = _create_near(name, in_channels, published, whole, options)
-            refused = self._refusal(in_channels, size)
+            padded_to, self.pad_to = self.pad_to, 1  # cutting the padding off would hide that cells are missing
+            refused = self._cover_whole(in_channels, whole)
+            self.pad_to = padded_to
+            refused = refused or self._refusal(in_channels, size)
         if refused is not None:
             raise KpnetError(f"{refused}{_nearest(name, in_channels, size, step, options)}")
         if pretrained and pretrained is not True:
@@ -102,21 +105,26 @@ class TimmBackbone(LibraryBackbone):
 
     def _cover(self, in_channels: int, size: tuple[int, ...], whole: tuple[int, int]) -> KpnetError | None:
         """Pad layers, then images, where the maps would not cover the image; return what refuses even then."""
-        round_up(self.net)
         # At a size that every stride divides: what is padded must not depend on the images.
-        refused = self._refusal(in_channels, whole)
+        refused = self._cover_whole(in_channels, whole)
         if refused is not None:
-            # Only where it is needed: some stems pad by a layer of their own.
-            pad_to_cover(self.net)
-            if self._refusal(in_channels, whole) is not None:
-                self.pad_to = self.strides[-1] if tuple(size) != whole else 1  # it may take images of the padded size
-                return refused
+            self.pad_to = self.strides[-1] if tuple(size) != whole else 1  # it may take images of the padded size
+            return refused
         # One pixel more: the maps of every stride have an odd number of cells.
         if self._refusal(in_channels, (whole[0] + 1, whole[1] + 1)) is not None:
             if tuple(size) != whole and self._refusal(in_channels, size) is None:
                 self._as_it_is = (size[0], size[1])
             self.pad_to = self.strides[-1]
         return None
+
+    def _cover_whole(self, in_channels: int, whole: tuple[int, int]) -> KpnetError | None:
+        """Pad layers where the maps would not cover images of a size that all strides divide; return what refuses."""
+        round_up(self.net)
+        refused = self._refusal(in_channels, whole)
+        if refused is None:
+            return None
+        pad_to_cover(self.net)  # only where it is needed: some stems pad by a layer of their own
+        return refused if self._refusal(in_channels, whole) is not None else None
 
     def _refusal(self, in_channels: int, size: tuple[int, ...]) -> KpnetError | None:
         """Return the error of the network for images of this size."""

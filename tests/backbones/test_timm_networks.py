@@ -145,3 +145,10 @@ def test_which_of_timms_modules_are_refused() -> None:
         assert found == [(-(-61 // s), -(-74 // s)) for s in net.strides], name
     assert refused.keys() == REFUSED.keys()
     assert not [text for name, text in refused.items() if REFUSED[name] not in text]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (66, 50)])
+def test_padding_of_images_does_not_hide_maps_that_do_not_cover_them(size: tuple[int, int]) -> None:
+    """Its stem has no padding, so that its cells do not stand where the stride says."""
+    with pytest.raises(KpnetError, match="the map of stride 8 does not cover an image"):
+        build_backbone("pit_ti_224", 3, input_size=size)
