@@ -2,12 +2,13 @@
 
     python benchmarks/accuracy/pretraining.py shared=FOLDER [--threads 1] [--list] [ROW ...]
 
-`shared` is a folder with data/faces15 and data/faces_unlabelled. A row is facial_heatmap trained on the first 120
-faces of training.csv, from an encoder that `kpnet pretrain` has trained with one of its methods, or from scratch, and
-its measures on val.csv, of the model at the end of its training. The encoders are trained on the other 1087 faces of
-training.csv without their labels, or on faces_unlabelled, once for all seeds, for a number of steps that takes about
-the same processor time. The rows with "48" are a quick probe: images of 48x48 pixels and an encoder of two thirds of
-the channels. ROW is a name, or the beginning of one up to a space; without it, all rows are run.
+`shared` is a folder with data/faces15 and data/faces_unlabelled. A row is facial_heatmap trained on the first 120 faces
+of training.csv, from an encoder that `kpnet pretrain` has trained with one of its methods, or from scratch, and its
+measures on val.csv, of the model at the end of its training. The encoders are trained on the other 1087 faces of
+training.csv without their labels, or on faces_unlabelled, once for all seeds, for a number of steps that is meant to
+take about the same processor time; the table has what each took. The rows with "48" are a quick probe: images of 48x48
+pixels and an encoder of two thirds of the channels. ROW is a name, or the beginning of one up to a space; without it,
+all rows are run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SEEDS = (0, 1)
 LABELS, EPOCHS = 120, 120  # 480 steps
 
 IMAGES = {"faces15": ("rest.csv", 1087), "faces_unlabelled": ("faces.npz", 3691)}
-STEPS = {"autoencoder": 680, "masked": 816}  # equal processor time: a step of the first takes 1.2 times as long
+STEPS = {"autoencoder": 680, "masked": 816}  # those of the first are fewer, as each does more work
 SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]", "model.input_size=48")
 
 

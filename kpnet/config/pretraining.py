@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -72,17 +72,29 @@ class ImagesConfig(StrictModel):
     """Processes that load and augment images in the background; 0: none."""
 
 
-class Mask(StrictModel):
+class MaskConfig(StrictModel):
     """Patches of the input to blank."""
 
     ratio: Annotated[float, Field(gt=0, lt=1)]
     """Fraction of the image's patches to blank."""
-    patch: Positive = 12
-    """Side of a patch in pixels."""
+    patch: Positive | None = None
+    """Side of a patch in pixels; null: 12 for `autoencoder`, 16 for `masked`."""
 
 
-HIDDEN = Mask(ratio=0.6, patch=16)
-"""The mask of the method `masked`, where the config has none."""
+class Mask(NamedTuple):
+    """Patches of the input to blank, as `MaskConfig` states them for a method.
+
+    Attributes:
+        ratio: Fraction of the image's patches to blank.
+        patch: Side of a patch in pixels.
+    """
+
+    ratio: float
+    patch: int
+
+
+HIDDEN = 0.6  # ratio of the method `masked`, where the config has no mask
+PATCHES = {"autoencoder": 12, "masked": 16}  # sides in pixels, where the config has none
 
 
 class PretrainSettings(StrictModel):
@@ -98,7 +110,7 @@ class PretrainSettings(StrictModel):
     """Learning-rate schedule (default `one_cycle`)."""
     noise: NonNegative = 0.0
     """Standard deviation of the Gaussian noise on the input, in grey values of [0, 1]."""
-    mask: Mask | None = None
+    mask: MaskConfig | None = None
     """Patches to blank in the input; null: none for `autoencoder`, {ratio: 0.6, patch: 16} for `masked`."""
     seed: Seed = 0
     """Random seed of the initial weights, the order of images and the augmentation."""
@@ -123,7 +135,10 @@ class PretrainConfig(Recipe):
     @property
     def mask(self) -> Mask | None:
         """The patches to blank: the config's, or else the method's."""
-        return self.train.mask or (HIDDEN if self.model.method == "masked" else None)
+        given, method = self.train.mask, self.model.method
+        if given is None:
+            return Mask(HIDDEN, PATCHES[method]) if method == "masked" else None
+        return Mask(given.ratio, given.patch or PATCHES[method])
 
 
 def load_pretrain_config(

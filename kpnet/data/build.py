@@ -297,13 +297,7 @@ def augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Tr
     Raises:
         KpnetError: A transform is wrong.
     """
-    on_device = device_augmentation(data, model, skeleton)
-    transforms = data.transforms if on_device is None else on_device.on_cpu
-    if not transforms:
-        return None
-    from kpnet.data.transforms.augment import Augment
-
-    return Augment(transforms, skeleton)
+    return _augmentations(data, model, skeleton)[0]
 
 
 def device_augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> DeviceAugment | None:
@@ -348,7 +342,14 @@ def student_augmentation(config: Config, skeleton: Skeleton) -> tuple[Augment | 
     """
     own = None if config.train.unlabelled is None else config.train.unlabelled.transforms
     data = config.data if own is None else config.data.model_copy(update={"transforms": own})
-    on_device = device_augmentation(data, config.model, skeleton)
+    return _augmentations(data, config.model, skeleton)
+
+
+def _augmentations(
+    data: DataConfig, model: ModelConfig, skeleton: Skeleton
+) -> tuple[Augment | None, DeviceAugment | None]:
+    """Return what of `data.transforms` runs on the CPU, and what runs on the training's device."""
+    on_device = device_augmentation(data, model, skeleton)
     transforms = data.transforms if on_device is None else on_device.on_cpu
     if not transforms:
         return None, on_device

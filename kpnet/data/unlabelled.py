@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +61,8 @@ class VideoFrames:
         count: Number of frames to take; all of a video that has fewer.
 
     Attributes:
+        numbers: Number of each frame in the video, counted from 0.
+        matrices: 2x3 matrices that map pixels of each frame in the video to those of the letterboxed one.
         digests: `pixel_digest` of each frame as it is in the video.
 
     Raises:
@@ -72,15 +72,26 @@ class VideoFrames:
     def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
         video = Video(path)
         total = video.declared_frames or sum(1 for _ in video.frames())
-        wanted = set(np.linspace(0, max(total - 1, 0), min(count, max(total, 1))).round().astype(int).tolist())
+        last = max(total - 1, 0)
+        wanted = set(np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist())
+        self.numbers: list[int] = []
+        self.matrices: list[np.ndarray] = []
         self.digests: list[bytes] = []
         self._frames: list[np.ndarray] = []
+        read = 0
         for number, frame in enumerate(video.frames()):
+            read += 1
             if number in wanted:
+                image, matrix = letterbox(frame, size)
+                self.numbers.append(number)
+                self.matrices.append(matrix)
                 self.digests.append(pixel_digest(frame))
-                self._frames.append(letterbox(frame, size)[0])
-            if number == max(wanted):
+                self._frames.append(image)
+            if number == last and video.declared_frames:  # where none are declared, it is the last one anyway
                 break
+        message = video.missing_frames_message(read)
+        if message is not None:
+            _log.warning("%s", message)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -99,21 +110,28 @@ class JoinedImages:
 
     def __init__(self, parts: Sequence[Images], sources: Sequence[str]) -> None:
         self.parts, self.sources = parts, sources
-        self._places = [(part, index) for part in parts for index in range(len(part))]
+        self._places = [(part, index) for part in range(len(parts)) for index in range(len(parts[part]))]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> np.ndarray:
         part, place = self._places[index]
-        return part[place]
+        return self.parts[part][place]
 
     def name(self, index: int) -> str:
-        """Return the path of an image's file, or its number in the source that has several."""
-        starts = [0, *accumulate(map(len, self.parts))]
-        number = bisect_right(starts, index) - 1
-        part, place = self.parts[number], index - starts[number]
-        return str(part.paths[place]) if isinstance(part, ImageFiles) else f"{self.sources[number]}#{place}"
+        """Return the path of an image's file, or the source that has several with its number there."""
+        number, place = self._places[index]
+        part = self.parts[number]
+        if isinstance(part, ImageFiles):
+            return str(part.paths[place])
+        return f"{self.sources[number]}#{part.numbers[place] if isinstance(part, VideoFrames) else place}"
+
+    def matrix(self, index: int) -> np.ndarray:
+        """Return the 2x3 matrix that maps pixels of an image in its source to those of the image given here."""
+        number, place = self._places[index]
+        part = self.parts[number]
+        return part.matrices[place] if isinstance(part, VideoFrames) else np.eye(2, 3)
 
 
 class UnlabelledImages(KeypointDataset):
@@ -145,6 +163,18 @@ class UnlabelledImages(KeypointDataset):
     def image_name(self, index: int) -> str:
         place = self.indices[index]
         return self.images.name(place) if isinstance(self.images, JoinedImages) else str(place)
+
+    def source_matrix(self, index: int) -> np.ndarray:
+        """Return how an image lies in its source: frames of a video are letterboxed when they are taken.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            The 2x3 matrix that maps pixels of the image in its source to those of the image that `read` gives.
+        """
+        place = self.indices[index]
+        return self.images.matrix(place) if isinstance(self.images, JoinedImages) else np.eye(2, 3)
 
 
 def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[KeypointDataset]) -> UnlabelledImages:

@@ -233,7 +233,7 @@ class Loaders(pl.LightningDataModule):
         count, seed = size * len(labelled), self.config.train.seed
         sampler = StreamSampler(len(images), count, trainer.world_size, trainer.global_rank, seed)
         sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        loaders = {"labelled": labelled, "unlabelled": self._loader(images, batch_size=size, sampler=sampler)}
+        loaders = {"labelled": labelled, "unlabelled": self._loader(images, size, batch_size=size, sampler=sampler)}
         return CombinedLoader(loaders, "min_size")
 
     def _labelled(self) -> DataLoader[Any]:
@@ -244,11 +244,10 @@ class Loaders(pl.LightningDataModule):
         )
         # Lightning sets the epoch too, but after workers have begun to fetch for a resumed run.
         sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        size = self.config.train.batch_size
         if self.single:
-            return self._loader(self.train, batch_size=self.config.train.batch_size, sampler=sampler)
-        return self._loader(
-            self.train, batch_sampler=NoSingleSample(sampler, self.config.train.batch_size, drop_last=False)
-        )
+            return self._loader(self.train, size, batch_size=size, sampler=sampler)
+        return self._loader(self.train, size, batch_sampler=NoSingleSample(sampler, size, drop_last=False))
 
     def val_dataloader(self) -> Any:
         trainer = self.trainer
@@ -258,13 +257,14 @@ class Loaders(pl.LightningDataModule):
         if trainer.global_rank >= len(self.val):
             return DataLoader(Uncounted(self.val))
         sampler = UnpaddedDistributedSampler(len(self.val), trainer.world_size, trainer.global_rank)
-        return self._loader(self.val, batch_size=self.config.train.batch_size, sampler=sampler)
+        size = self.config.train.batch_size
+        return self._loader(self.val, size, batch_size=size, sampler=sampler)
 
-    def _loader(self, dataset: KeypointDataset, **batches: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: KeypointDataset, size: int, **batches: Any) -> DataLoader[Any]:
         assert self.trainer is not None
         sharing = sharing_loaders(self.trainer, self.val is not None, self.unlabelled is not None)
         in_bytes = dataset.in_bytes()  # the module converts them, on its device
-        workers = fitting_workers(in_bytes, self.config.data.workers, self.config.train.batch_size, sharing)
+        workers = fitting_workers(in_bytes, self.config.data.workers, size, sharing)
         return DataLoader(
             in_bytes,
             **batches,

@@ -19,13 +19,14 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from kpnet.config.schema import Config
+from kpnet.coordinates import invert, transform
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.build import augmentation, build_splits
-from kpnet.data.unlabelled import read_unlabelled
+from kpnet.data.unlabelled import UnlabelledImages, read_unlabelled
 from kpnet.data.workers import evaluation_workers
 from kpnet.data.wrappers.pseudo_labels import WithPseudoLabels
 from kpnet.evaluation.measurement import to_image_pixels
@@ -34,6 +35,7 @@ from kpnet.models.build import assemble, load_model
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 from kpnet.training.run_folder import FIRST, PSEUDO_LABELS, Claim, create_run_folder, is_main_process
+from kpnet.training.trainer import count_processes, on_gpu
 
 BATCH = 64  # images of a forward pass
 
@@ -44,11 +46,11 @@ class PseudoLabels:
 
     Attributes:
         images: The images.
-        keypoints: Float64 (N, K, 2), in pixels of the images.
+        keypoints: Float64 (N, K, 2), in pixels of the images that `images.read` gives.
         confidence: Float64 (N, K).
     """
 
-    images: KeypointDataset
+    images: UnlabelledImages
     keypoints: np.ndarray
     confidence: np.ndarray
 
@@ -85,7 +87,7 @@ def find_pseudo_labels(
 
     Raises:
         KpnetError: There are no images without labels, the model has no confidence or sees parts of images, or no point
-            is confident enough.
+            is confident enough, or several processes would train.
     """
     assert config.train.self_train is not None
     images = _check(config)
@@ -99,10 +101,9 @@ def find_pseudo_labels(
                 console.print(f"self-training: the first model, on the labels alone, in {first}", **_PLAIN)
             pl.seed_everything(config.train.seed, workers=True, verbose=False)
             train(_of_labels(config), Claim(first, (first / "last.ckpt").is_file()))
-        model = load_model(first).to(best_device())
-        found = predict_images(model, images, config.data.workers)
-        if is_main_process():
-            write_table(table, found)
+        model = load_model(first).to(best_device() if on_gpu(config.trainer) else torch.device("cpu"))
+        write_table(table, predict_images(model, images, config.data.workers))
+        found = read_table(table, images)  # to the last bit what a resumed run reads
     _tell(found, config.train.self_train.min_confidence, table, console)
     pl.seed_everything(config.train.seed, workers=True, verbose=False)  # as if nothing had been trained before
     return found
@@ -111,8 +112,14 @@ def find_pseudo_labels(
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
-def _check(config: Config) -> KeypointDataset:
+def _check(config: Config) -> UnlabelledImages:
     """Return the images without labels, or raise KpnetError where self-training cannot be done."""
+    processes = count_processes(config.trainer)
+    if processes > 1:
+        raise KpnetError(
+            f"train.self_train: {processes} processes would train, and the two trainings follow each other in one: "
+            "give trainer.devices: 1 and trainer.num_nodes: 1"
+        )
     if not config.data.unlabelled:
         raise KpnetError("train.self_train: there are no images without labels: give data.unlabelled")
     if config.train.unlabelled is not None:
@@ -145,7 +152,7 @@ def _of_labels(config: Config) -> Config:
 
 
 @torch.no_grad()
-def predict_images(model: KeypointModel, images: KeypointDataset, workers: int = 0) -> PseudoLabels:
+def predict_images(model: KeypointModel, images: UnlabelledImages, workers: int = 0) -> PseudoLabels:
     """Find the points of images, as the mean of the plain and the mirrored image where the skeleton has pairs.
 
     Args:
@@ -171,19 +178,22 @@ def predict_images(model: KeypointModel, images: KeypointDataset, workers: int =
 
 
 def write_table(path: Path, found: PseudoLabels) -> None:
-    """Write found points as a table `image, name, x, y, confidence`, in pixels of the images."""
+    """Write found points as a table `image, name, x, y, confidence`, in pixels of the images in their sources."""
     names = found.images.skeleton.names
     count = len(names)
+    keypoints = np.stack(
+        [transform(xy, invert(found.images.source_matrix(index))) for index, xy in enumerate(found.keypoints)]
+    )
     columns = {
         "image": np.repeat([found.images.image_name(i) for i in range(len(found.images))], count),
         "name": np.tile(names, len(found.images)),
-        **{axis: found.keypoints[..., column].ravel() for column, axis in enumerate("xy")},
+        **{axis: keypoints[..., column].ravel() for column, axis in enumerate("xy")},
         "confidence": found.confidence.ravel(),
     }
     write_atomic(path, pd.DataFrame(columns).to_csv(index=False).encode())
 
 
-def read_table(path: Path, images: KeypointDataset) -> PseudoLabels:
+def read_table(path: Path, images: UnlabelledImages) -> PseudoLabels:
     """Read the table that `write_table` wrote.
 
     Raises:
@@ -202,7 +212,8 @@ def read_table(path: Path, images: KeypointDataset) -> PseudoLabels:
             f"{len(names)} points each: delete it, and --resume writes it again"
         )
     points = values.reshape(len(images), len(names), 3)
-    return PseudoLabels(images, points[..., :2], points[..., 2])
+    keypoints = np.stack([transform(xy, images.source_matrix(index)) for index, xy in enumerate(points[..., :2])])
+    return PseudoLabels(images, keypoints, points[..., 2])
 
 
 def _tell(found: PseudoLabels, least: float, table: Path, console: Console) -> None:

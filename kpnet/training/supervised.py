@@ -154,7 +154,11 @@ def _train(
     callback = RunFolderCallback(folder, val_set, console, bar)
     trainer = configure_trainer(config, folder, callback, bar)
     sharing = sharing_loaders(trainer, val_set is not None, unlabelled is not None)
-    _warn(too_many_workers(train_set.in_bytes(), config.data.workers, config.train.batch_size, sharing), console)
+    loaded: list[tuple[KeypointDataset, int]] = [(train_set, config.train.batch_size)]
+    if unlabelled is not None:
+        loaded.append((unlabelled.images, unlabelled.batch_size))
+    fewer = (too_many_workers(data.in_bytes(), config.data.workers, size, sharing) for data, size in loaded)
+    _warn(next(filter(None, fewer), None), console)
     if isinstance(trainer.accelerator, CPUAccelerator):  # a GPU has its own memory, and torch raises where it is full
         check_training_memory(model, config.train.batch_size + (0 if unlabelled is None else unlabelled.batch_size))
     trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
@@ -240,7 +244,8 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     half = config.trainer.precision in ("16-true", "bf16-true")
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs, half))
-    if config.data.unlabelled and not any(isinstance(each, MovingAverage) for each in callbacks):
+    taught = bool(config.data.unlabelled) and config.train.self_train is None
+    if taught and not any(isinstance(each, MovingAverage) for each in callbacks):
         settings = config.train.unlabelled or UnlabelledTraining()
         callbacks.append(teacher_average(settings.decay, half))
     if config.train.early_stopping is not None:

@@ -177,6 +177,14 @@ def on_gpu(trainer: TrainerConfig) -> bool:
     return trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
+def count_processes(trainer: TrainerConfig) -> int:
+    """Return how many processes the `trainer` section starts on all machines together."""
+    count = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
+    if count in ("auto", -1):
+        count = torch.cuda.device_count() if on_gpu(trainer) else 1
+    return int(count) * trainer.num_nodes
+
+
 def run_arguments(
     config: Config | PretrainConfig, folder: Path, callbacks: list[pl.Callback], bar: bool, clip: float | None = None
 ) -> dict[str, Any]:

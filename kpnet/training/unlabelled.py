@@ -5,6 +5,7 @@ Tarvainen and Valpola 2017, "Mean teachers are better role models".
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +32,9 @@ from kpnet.training.weight_averaging import MovingAverage
 if TYPE_CHECKING:  # it imports albumentations
     from kpnet.data.transforms.device import DeviceAugment
 
-LOST = 0.3  # mean trust in the teacher's points below which it is lost: 0.9 on faces, 0.0 to 0.25 on other images
+_log = logging.getLogger("kpnet")
+
+LOST = 0.3  # mean trust in the teacher's points below which it is lost, or still too weak
 JUDGED = 0.5  # fraction of the training after which it is judged; before, points of little trust count little
 
 
@@ -77,6 +80,11 @@ def build_unlabelled(
     images = read_unlabelled(config, model.skeleton, [train] if val is None else [train, val])
     settings = config.train.unlabelled or UnlabelledTraining()
     on_cpu, on_device = student_augmentation(config, model.skeleton)
+    if not (config.data.transforms if settings.transforms is None else settings.transforms):
+        _log.warning(
+            "data.unlabelled: without data.transforms the student sees the very image that its teacher saw, from which "
+            "it learns little: give data.transforms, or train.unlabelled.transforms"
+        )
     teaching = Teaching(settings, model.skeleton, config.model.input_size, on_device)
     return UnlabelledData(TwoViews(images, on_cpu), settings.batch_size or config.train.batch_size, teaching)
 
@@ -214,7 +222,8 @@ class Teaching(nn.Module):
         """Return a line that says that the teacher is lost."""
         return (
             "data.unlabelled: the teacher is lost: its points in two views of an image do not agree, or it is not sure "
-            f"of them (trust below {LOST:g}): these images no longer count; see that they are like the labelled ones"
+            f"of them (trust below {LOST:g}): these images no longer count; either they are of another kind than the "
+            "labelled ones, or the model is too weak yet: give more labels or more epochs"
         )
 
 

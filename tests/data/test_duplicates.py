@@ -27,8 +27,18 @@ def test_the_same_file_a_link_and_a_copy_are_known(tmp_path: Path) -> None:
         False,
     ]
     assert not known.has_file(tmp_path / "gone.png")
+    cv2.imwrite(str(tmp_path / "a.bmp"), images[0])
+    assert not known.has_file(tmp_path / "a.bmp")  # other bytes: two files are not decoded to be compared
     # an image without a file is compared by its pixels, RGB as kpnet reads them
     assert [known.has_digest(pixel_digest(image[..., ::-1])) for image in images] == [True, False]
+
+
+def test_files_that_are_gone_are_not_like_each_other(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\na.png,3,4\n")
+    known = KnownImages([PointsCSV(tmp_path / "labels.csv")])
+    (tmp_path / "a.png").unlink()
+    assert not known.has_file(tmp_path / "gone.png")
 
 
 def test_pixels_tell_images_apart() -> None:

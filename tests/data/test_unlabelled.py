@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -262,6 +263,38 @@ def test_frames_of_a_video_are_evenly_spaced_and_letterboxed(tmp_path: Path) -> 
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:200])
     with pytest.raises(KpnetError, match=r"broken\.mp4: not a video that can be decoded"):
         open_images(tmp_path / "broken.mp4", (SIDE, SIDE))
+
+
+def test_a_frame_is_named_by_its_number_and_mapped_to_its_own_size(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", 9)
+    write_folder(tmp_path / "pictures", pixels(1, 30, 20))
+    entries = ["pictures", {"file": "clip.mp4", "frames": 3}]
+    found = unlabelled(tmp_path, entries)
+    assert [found.image_name(index) for index in range(1, 4)] == ["clip.mp4#0", "clip.mp4#4", "clip.mp4#8"]
+    corners = np.array([[-0.5, -0.5], [63.5, 31.5]])  # of a frame, 64 wide and 32 high
+    for index in range(1, 4):
+        inside = corners @ found.source_matrix(index)[:, :2].T + found.source_matrix(index)[:, 2]
+        np.testing.assert_allclose(inside, [[-0.5, 2.5], [11.5, 8.5]])  # 12 x 6 between black borders
+    assert (found.source_matrix(0) == np.eye(2, 3)).all()  # an image file keeps its size
+
+
+def test_a_video_that_ends_early_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuvj420p"
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    open_images(path, (SIDE, SIDE))
+    assert not caplog.records
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"idx1") * 9 // 10])
+    found = len(open_images(path, (SIDE, SIDE)))
+    assert 0 < found < 20
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: ends after {found} of the 20 frames that its header declares"
+    ]
 
 
 def unlabelled(root: Path, entries: Any) -> UnlabelledImages:

@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader
 
 from kpnet.backbones.mlp import MLP
 from kpnet.config.loading import load_config
+from kpnet.config.unlabelled import UnlabelledTraining
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset, SyntheticFaces
+from kpnet.data.wrappers.views import TwoViews
 from kpnet.training.loaders import (
     UNCOUNTED,
     EpochSampler,
@@ -28,6 +30,7 @@ from kpnet.training.loaders import (
     too_many_workers,
     trains_on_one,
 )
+from kpnet.training.unlabelled import Teaching, UnlabelledData
 
 
 class Numbers(KeypointDataset):
@@ -120,6 +123,17 @@ def test_the_loaders_of_all_ranks_share_the_memory(
     assert made.train_dataloader().num_workers == expected
     assert val is None or made.val_dataloader().num_workers == expected
     assert "2 workers for each of 4 loaders, not of 8" in str(too_many_workers(made.train.in_bytes(), 8, 4, 4))
+
+
+def test_a_loader_of_unlabelled_images_counts_its_own_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = TwoViews(SyntheticFaces(8, image_size=(32, 32)), None)
+    made = loaders(8)
+    made.unlabelled = UnlabelledData(images, 8, Teaching(UnlabelledTraining(), images.skeleton, (32, 32)))
+    made.config.data.workers = 8
+    batch = 8 * sum(value.nbytes for value in images.in_bytes()[0].values() if isinstance(value, torch.Tensor))
+    monkeypatch.setattr("kpnet.data.workers.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2 * 5 * batch))
+    assert made.train_dataloader().iterables["unlabelled"].num_workers == 2  # two batches of each, and one in use
 
 
 def test_the_loaders_use_as_many_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,6 +275,9 @@ def test_a_masked_run_predicts_hidden_patches_better_than_the_mean_image(
 def test_masks_of_a_method_without_one_in_the_config(masked: dict[str, Any]) -> None:
     assert load_pretrain_config(masked, ["train.mask=null"]).mask == Mask(ratio=0.6, patch=16)
     assert load_pretrain_config(masked, ["train.mask=null", "model.method=autoencoder"]).mask is None
+    for method, patch in (("masked", 16), ("autoencoder", 12)):
+        config = load_pretrain_config(masked, [f"model.method={method}", "train.mask=null", "train.mask={ratio: 0.7}"])
+        assert config.mask == Mask(ratio=0.7, patch=patch)
 
 
 @pytest.mark.parametrize("safe", [True, False])

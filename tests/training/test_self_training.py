@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import kpnet
@@ -15,6 +16,8 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.data import SyntheticFaces
+from kpnet.data.unlabelled import JoinedImages, UnlabelledImages, open_images
+from kpnet.data.video import write_video
 from kpnet.training import self_training
 from kpnet.training.callbacks import RunFolderCallback
 
@@ -84,6 +87,7 @@ def test_the_table_has_what_the_first_model_finds(root: Path) -> None:
 def test_the_second_model_learns_from_both(root: Path) -> None:
     assert pd.read_csv(root / "run" / "first" / "metrics.csv").step.tolist() == [2, 4]
     assert "agreement_px" not in pd.read_csv(root / "run" / "metrics.csv")  # there is no teacher
+    assert "teacher" not in torch.load(root / "run" / "last.ckpt", weights_only=True)
     assert pd.read_csv(root / "run" / "metrics.csv").step.tolist() == [4, 8]  # as many images without labels as with
     assert not same(weights(root / "run"), weights(root / "run" / "first"))
 
@@ -148,6 +152,8 @@ def test_points_below_the_confidence_do_not_count(root: Path) -> None:
         (["train.unlabelled={weight: 1}"], "give one of them"),
         (["model.head=centers"], "found a head of several instances"),
         (["data.unlabelled=nowhere.npz"], r"nowhere\.npz: no such file"),
+        (["trainer.devices=2"], r"2 processes would train, .* give trainer\.devices: 1"),
+        (["trainer.num_nodes=3"], "3 processes would train"),
     ],
 )
 def test_what_it_cannot_learn_from(root: Path, tmp_path: Path, overrides: list[str], expected: str) -> None:
@@ -159,7 +165,7 @@ def test_what_it_cannot_learn_from(root: Path, tmp_path: Path, overrides: list[s
 
 def test_a_table_of_other_images_is_refused(root: Path, tmp_path: Path) -> None:
     table = tmp_path / "pseudo_labels.csv"
-    images = SyntheticFaces(2, seed=1)
+    images = UnlabelledImages(np.zeros((2, 8, 8), np.uint8), skeleton=SyntheticFaces(1).skeleton)
     points = np.zeros((2, len(images.skeleton), 2))
     found = self_training.PseudoLabels(images, points, points[..., 0])
     self_training.write_table(table, found)
@@ -167,7 +173,23 @@ def test_a_table_of_other_images_is_refused(root: Path, tmp_path: Path) -> None:
     assert (back.keypoints == found.keypoints).all()
     assert (back.confidence == found.confidence).all()
     with pytest.raises(KpnetError, match="30 points, which are not those of the 3 images"):
-        self_training.read_table(table, SyntheticFaces(3, seed=1))
+        self_training.read_table(
+            table, UnlabelledImages(np.zeros((3, 8, 8), np.uint8), skeleton=SyntheticFaces(1).skeleton)
+        )
     table.write_text("image,name\na,b\n")
     with pytest.raises(KpnetError, match="delete it"):
         self_training.read_table(table, images)
+
+
+def test_the_table_of_a_video_is_in_pixels_of_its_frames(tmp_path: Path) -> None:
+    with write_video(tmp_path / "clip.mp4", 25) as add:
+        for _ in range(3):
+            add(np.zeros((32, 64, 3), np.uint8))
+    images = UnlabelledImages(JoinedImages([open_images(tmp_path / "clip.mp4", (16, 16), 2)], ["clip.mp4"]))
+    points = np.array([[[-0.5, 3.5], [15.5, 11.5]]] * 2)  # the corners of a frame within the letterboxed image
+    found = self_training.PseudoLabels(images, points, np.ones((2, 2)))
+    self_training.write_table(tmp_path / "table.csv", found)
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table.image.unique().tolist() == ["clip.mp4#0", "clip.mp4#2"]
+    np.testing.assert_allclose(table[["x", "y"]], [[-0.5, -0.5], [63.5, 31.5]] * 2)
+    np.testing.assert_allclose(self_training.read_table(tmp_path / "table.csv", images).keypoints, points)
