@@ -25,6 +25,7 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
+from kpnet.core.hub import format_path
 
 
 def evaluate(
@@ -147,7 +148,7 @@ def evaluate(
         if plot is not None:
             instances = measures.get("instances", {}).get("reliability")
             if reliability is None and not instances:
-                raise KpnetError(f"--plot: {run}: its head predicts no confidence; see kpnet calibrate")
+                raise KpnetError(f"--plot: {format_path(run)}: its head predicts no confidence; see kpnet calibrate")
             from kpnet.plot import draw_reliability, save_figure
 
             save_figure(draw_reliability(reliability, instances), plot)

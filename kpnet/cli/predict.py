@@ -27,6 +27,7 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
+from kpnet.core.hub import format_path
 
 if TYPE_CHECKING:
     from kpnet.inference.inputs import InputImage
@@ -48,8 +49,8 @@ class _Whole:
         """Print how many there were, if any."""
         if self.number:
             echo(
-                f"kpnet: {run} was trained on crops around boxes; inputs without boxes, used whole: {self.number}; "
-                "give a COCO file or a CSV with boxes",
+                f"kpnet: {format_path(run)} was trained on crops around boxes; inputs without boxes, used "
+                f"whole: {self.number}; give a COCO file or a CSV with boxes",
                 error=True,
             )
 
@@ -144,9 +145,11 @@ def predict(
     predictor = Predictor(ensemble, device=best_device(), **settings)
     model = predictor.model
     if videos and smooth is not None and model.finds_instances and not track:
-        raise KpnetError(f"--smooth: {run} finds several instances, whose points are smoothed over time: add --track")
+        raise KpnetError(
+            f"--smooth: {format_path(run)} finds several instances, whose points are smoothed over time: add --track"
+        )
     if track and not model.finds_instances:
-        echo(f"kpnet: {run} predicts one instance per image: --track gives one identity", error=True)
+        echo(f"kpnet: {format_path(run)} predicts one instance per image: --track gives one identity", error=True)
     crops = model.config.crop is not None
     failures: list[str] = []
     listing = find_images if draw or pseudo_labels else stream_images  # only these need names of their own

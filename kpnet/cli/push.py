@@ -34,7 +34,9 @@ def push(
         Path | None, typer.Option(metavar="FILE", help="Exported model to add; by default one in the run folder.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    branch: Annotated[str | None, typer.Option(metavar="NAME", help="Branch to write to; by default main.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Branch to write to, created if need be; by default main.")
+    ] = None,
 ) -> None:
     """Upload a model to the Hugging Face hub, with a model card made from the run."""
     from kpnet.core.runtime import best_device
@@ -47,7 +49,7 @@ def push(
     stated: dict[str, Any] = {"licence": licence, "data": data, "data_licence": data_licence}
     stated["intended_use"] = intended_use
     measures, record = None, read_record(model.folder, model)
-    if record is None or "reliability" not in record["measures"]:  # not recorded, or calibrated since
+    if record is None or record["outdated"]:  # not recorded, or calibrated since
         try:
             device = best_device()
             measures = predict_and_measure(model.to(device), evaluation_dataset(run, None, model))[1]

@@ -51,13 +51,15 @@ def visualize(
 def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
     """List the images of the run's validation data, without reading them."""
     from kpnet.config.loading import run_config
+    from kpnet.core.hub import format_path
     from kpnet.data.build import build_val
     from kpnet.inference.inputs import dataset_images
 
     config = run_config(run)
     dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
-        raise KpnetError(f"{run}: no validation data in its config; give images: kpnet visualize {run} photo.jpg")
+        name = format_path(run)
+        raise KpnetError(f"{name}: no validation data in its config; give images: kpnet visualize {name} photo.jpg")
     return dataset_images(dataset, "val", "val")
 
 

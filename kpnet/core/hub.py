@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,7 @@ TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of
 LARGEST = {".yaml": 2**20, ".safetensors": 2**34, ".onnx": 2**31}  # bytes of a file that is fetched, by suffix
 # As a Path writes it, too: that makes one slash of two.
 _ADDRESS = re.compile(r"hf:/+(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/+(?P<path>[^\0]*))?")
+_found: ContextVar[dict[object, Path] | None] = ContextVar("found", default=None)  # in `one_commit`
 _DIGESTS = {40: "sha1", 64: "sha256"}  # in the names of cached files: git's of small ones, that of the content
 
 
@@ -54,6 +56,11 @@ def hub_suffix(path: str | Path) -> str:
     return PurePosixPath(parse_address(path).path).suffix if is_hub(path) else Path(path).suffix
 
 
+def format_path(path: str | Path) -> str:
+    """Return a path as a message shows it; an address has both of its slashes, which a Path makes one of."""
+    return re.sub(r"hf:/+", SCHEME, str(path).replace("\\", "/"), count=1) if is_hub(path) else str(path)
+
+
 def parse_address(path: str | Path) -> HubAddress:
     """Parse an address of the hub, or raise KpnetError."""
     text = str(path).replace("\\", "/")
@@ -63,6 +70,19 @@ def parse_address(path: str | Path) -> HubAddress:
         raise KpnetError(f'"{text}": not an address of the hub: expected {FORM}')
     revision = match["revision"]
     return HubAddress(match["repo"], None if revision is None else unquote(revision), inner)
+
+
+@contextmanager
+def one_commit() -> Iterator[None]:
+    """Look the files of each address up once inside: what reads them several times reads those of one commit."""
+    if _found.get() is not None:  # that of the caller
+        yield
+        return
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
 
 
 def fetch(
@@ -77,7 +97,8 @@ def fetch(
 ) -> Path:
     """Return a folder in the hub's cache with files of a repository, all of one commit; what is missing is fetched.
 
-    Where the hub is out of reach, or `HF_HUB_OFFLINE` is set, the files of the cache are taken. No other files of the
+    Where the hub is out of reach or has a failure of its own, or `HF_HUB_OFFLINE` is set, the files of the cache are
+    taken. Inside of `one_commit` they are looked up once. No other files of the
     repository are fetched, and the content of those in the cache is compared with the digest in their names.
 
     Args:
@@ -96,18 +117,44 @@ def fetch(
         KpnetError: The repository, its revision or a file is missing or not readable, a file is too large or damaged,
             or the hub is away and a file is not in the cache.
     """
-    from huggingface_hub import constants, hf_hub_download
+    found, key = _found.get(), (address, *names, None, *optional, None, token, str(cache_dir))
+    if found is not None and key in found and not force_download:
+        return found[key]
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+    folder = _fetch(address, names, optional, local_files_only, options)
+    if found is not None:
+        found[key] = folder
+    return folder
 
+
+def _fetch(
+    address: HubAddress, names: Sequence[str], optional: Sequence[str], local_files_only: bool, options: dict[str, Any]
+) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    token, failure = options["token"], None
     with hub_errors(address, token), nullcontext() if local_files_only else quick_downloads():
-        sizes = None if local_files_only or constants.HF_HUB_OFFLINE else _list_files(address, token)
+        sizes = None
+        if not (local_files_only or constants.HF_HUB_OFFLINE):
+            try:
+                sizes = _list_files(address, token)
+            except HfHubHTTPError as error:
+                if options["force_download"] or getattr(error.response, "status_code", 0) < 500:
+                    raise
+                local_files_only, failure = True, error
         wanted = list(names)
         if sizes is not None:
             wanted += [name for name in optional if _inside(address, name) in sizes]
             _check_files(address, names, {name: sizes.get(_inside(address, name)) for name in wanted}, sizes)
-        options: dict[str, Any] = {"revision": address.revision, "token": token, "cache_dir": cache_dir}
-        options |= {"force_download": force_download, "local_files_only": local_files_only}
+        options = {**options, "revision": address.revision, "local_files_only": local_files_only}
         for last in (False, True):
-            found = [Path(hf_hub_download(address.repo, _inside(address, name), **options)) for name in wanted]
+            try:
+                found = [Path(hf_hub_download(address.repo, _inside(address, name), **options)) for name in wanted]
+            except LocalEntryNotFoundError:
+                if failure is None:
+                    raise
+                raise failure from None
             if len({file.parent for file in found}) == 1:
                 break
             if last:
@@ -174,7 +221,9 @@ def hub_errors(address: HubAddress, token: str | bool | None = None) -> Iterator
         raise KpnetError(f"{address}: {_unknown_revision(address, token)}") from None
     except hub.OfflineModeIsEnabled:
         raise KpnetError(f"{address}: HF_HUB_OFFLINE is set, which allows no connection to the hub: unset it") from None
-    except hub.LocalEntryNotFoundError:
+    except hub.LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, hub.HfHubHTTPError):
+            raise KpnetError(f"{address}: the hub replied: {first_line(error.__cause__)}") from None
         raise KpnetError(
             f"{address}: not in the cache, and downloads are off (HF_HUB_OFFLINE, or local_files_only): fetch it once "
             "with a connection"
@@ -205,17 +254,11 @@ def _inside(address: HubAddress, name: str) -> str:
     return f"{address.path}/{name}" if address.path else name
 
 
-def _list_files(address: HubAddress, token: str | bool | None) -> dict[str, int | None] | None:
-    """Return the sizes in bytes of a repository's files by path; None where the hub has a failure of its own."""
+def _list_files(address: HubAddress, token: str | bool | None) -> dict[str, int | None]:
+    """Return the sizes in bytes of a repository's files by path."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        info = HfApi(token=token).model_info(address.repo, revision=address.revision, files_metadata=True)
-    except HfHubHTTPError as error:
-        if getattr(error.response, "status_code", 0) < 500:
-            raise
-        return None
+    info = HfApi(token=token).model_info(address.repo, revision=address.revision, files_metadata=True)
     return {each.rfilename: each.size for each in info.siblings or ()}
 
 

@@ -9,7 +9,11 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.hub import HubAddress, fetch, fetch_file, hub_suffix, is_hub, parse_address
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
-EXPORTED = (".onnx", ".pt2")
+_EXPORT = {
+    ".onnx": "an exported model, which kpnet predict and evaluate take",
+    ".pt2": "an exported program, which torch.export.load reads, and kpnet does not",
+}
+EXPORTED = tuple(_EXPORT)
 
 
 def model_folder(path: str | Path) -> Path:
@@ -39,7 +43,7 @@ def _folder_of_file(path: Path) -> Path:
     if path.name in (WEIGHTS, CONFIG) and (path.parent / WEIGHTS).is_file():
         return path.parent
     if path.suffix in EXPORTED:
-        raise KpnetError(f"{path}: an exported model, which kpnet predict and evaluate take: give the run folder")
+        raise KpnetError(f"{path}: {_EXPORT[path.suffix]}: give the run folder")
     if path.name in ("config.yaml", "last.ckpt", "metrics.csv"):
         raise KpnetError(f"{path}: a file of a training, not a model: give the run folder, {path.parent}")
     raise KpnetError(f"{path}: not a saved model of kpnet: give a run folder, or a folder with {WEIGHTS} and {CONFIG}")
@@ -50,7 +54,7 @@ def folder_address(path: str | Path) -> HubAddress:
     address = parse_address(path)
     folder, _, name = address.path.rpartition("/")
     if hub_suffix(path) in EXPORTED:
-        raise KpnetError(f"{address}: an exported model, which kpnet predict and evaluate take: give the repository")
+        raise KpnetError(f"{address}: {_EXPORT[hub_suffix(path)]}: give the repository")
     return replace(address, path=folder) if name in (WEIGHTS, CONFIG) else address
 
 

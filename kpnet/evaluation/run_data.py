@@ -9,6 +9,7 @@ from kpnet.config.fields import Part
 from kpnet.config.loading import run_config
 from kpnet.config.schema import Crop, DataConfig
 from kpnet.core.errors import KpnetError
+from kpnet.core.hub import format_path
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
@@ -76,7 +77,8 @@ def _evaluation_samples(
         raise KpnetError(
             "no data to evaluate on: give a dataset or a file of labels"
             if run is None
-            else f"{run}: no validation data in its config; give some: kpnet evaluate {run} val.csv"
+            else f"{format_path(run)}: no validation data in its config; give some: "
+            f"kpnet evaluate {format_path(run)} val.csv"
         )
     return dataset
 

@@ -142,6 +142,17 @@ def _with_info(data: bytes, info: ExportInfo) -> bytes:
     import onnx
 
     model = onnx.load_from_string(data)
+    _clear_notes(model)
     onnx.helper.set_model_props(model, {KEY: json.dumps(info.model_dump(mode="json"))})
     model.producer_name, model.producer_version = "kpnet", __version__
     return bytes(model.SerializeToString())
+
+
+def _clear_notes(message: Any) -> None:
+    """Clear the exporter's notes in a message of protobuf and in those inside; they name folders of the machine."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                _clear_notes(each)

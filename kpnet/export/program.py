@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx import GraphModule
 
 from kpnet.core.files import replacing
 from kpnet.export.graph import ExportGraph, trace
@@ -63,6 +64,9 @@ def to_torch(
     parity = measure_parity(predictor, run, samples)
     check_parity(parity, predictor, samples)
     info = describe(graph, "fp32", any_size, bits).model_copy(update={"parity": parity})
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names folders of the machine
     with replacing(Path(path)) as beside:
         torch.export.save(program, beside, extra_files={DESCRIPTION: json.dumps(info.model_dump(mode="json"))})
     return info

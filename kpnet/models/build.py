@@ -20,6 +20,7 @@ from kpnet.config.fields import Channels, Part, StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.hub import format_path, one_commit
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_copy
@@ -42,6 +43,7 @@ from kpnet.models.unused import find_unused
 _EXPECTED = "the config of a saved model"
 
 
+@one_commit()
 def build_model(
     config: str | Path | Mapping[str, Any] | Config | ModelConfig | None = None,
     *,
@@ -304,7 +306,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
             raise KpnetError(f"{folder / CONFIG}: not {_EXPECTED}: expected a mapping with model, input and skeleton")
         if "decoder" in values["model"]:
             raise KpnetError(
-                f"{path}: written by kpnet pretrain, not a keypoint model: train with model.pretrained={path}"
+                f"{format_path(path)}: written by kpnet pretrain, not a keypoint model: train with "
+                f"model.pretrained={format_path(path)}"
             )
         saved = _Saved.model_validate(values)
     except ValidationError as error:

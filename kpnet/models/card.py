@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpnet import __version__
 from kpnet.backbones.pretrained import format_spec
 from kpnet.config.loading import run_config
-from kpnet.core.display import display_name, one_line
+from kpnet.core.display import display_name
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.models.record import FIGURE
@@ -33,6 +32,17 @@ _FOUND = (  # of the instances that a model finds itself
     ("precision", "Precision of found instances", 100, 1, "%"),
     ("recall", "Recall of found instances", 100, 1, "%"),
 )
+# Identifiers of https://huggingface.co/docs/hub/repositories-licenses without those of one model. Others are refused.
+_LICENCES = """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0
+    cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
+    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
+    cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl
+    gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql
+    ofl-1.1 ncsa unlicense zlib pddl lgpl-lr unknown other
+"""
+LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
 
 
@@ -41,7 +51,8 @@ class Statements:
     """What the author of a model says of it, and no file does. None: not stated, and the card says so.
 
     Attributes:
-        licence: Licence of the weights, an identifier of the hub (`mit`, `cc-by-4.0`) or a name.
+        licence: Licence of the weights, an identifier of the hub (`mit`, `cc-by-4.0`) or a name, which the hub files
+            under `other`.
         data: What the model was trained on.
         data_licence: Licence of that data.
         intended_use: What the model is meant for, and what not.
@@ -78,12 +89,13 @@ def model_card(
         The text of `README.md`.
     """
     measures = None if record is None else record["measures"]
+    trained = record if record is not None and record.get("of_training") else None
     sections = [
         _head(statements),
-        f"# {_text(repo_id.rpartition('/')[2])}\n\n{_summary(model)}",
+        f"# {_text(repo_id.rpartition('/')[2])}\n\n{_summary(model, trained)}",
         f"## Use\n\n{_example(model, repo_id, files)}",
         f"## Keypoints\n\n{_keypoints(model, files)}",
-        f"## Measured\n\n{_measured(measures)}",
+        f"## Measured\n\n{_measured(measures, trained is not None)}",
         *([] if not measures or "reliability" not in measures else [f"## Reliability\n\n{_reliability(measures)}"]),
         f"## Data\n\n{_data(model, statements)}",
         f"## Intended use\n\n{_intended(statements)}",
@@ -97,15 +109,15 @@ def _head(statements: Statements) -> str:
 
     values: dict[str, Any] = {"library_name": "kpnet", "pipeline_tag": "keypoint-detection"}
     if statements.licence is not None:
-        identifier = statements.licence.strip().lower()
-        known = re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", identifier) is not None
-        other = {"license": "other", "license_name": one_line(statements.licence)}
-        values |= {"license": identifier} if known else other
+        identifier = re.sub(r"[^a-z0-9.+]+", "-", statements.licence.lower()).strip("-")
+        name = identifier.replace("+", "-").strip("-.") or "custom"  # as the hub wants it: my-license-1.0
+        other = {"license": "other"} if identifier == "other" else {"license": "other", "license_name": name}
+        values |= {"license": identifier} if identifier in LICENCES - {"other"} else other
     data = ModelCardData(tags=["keypoint-detection", "kpnet", "model_hub_mixin", "pose-estimation"], **values)
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _summary(model: Any) -> str:
+def _summary(model: Any, trained: Mapping[str, Any] | None) -> str:
     config, count = model.config, len(model.skeleton)
     kind = "grey" if config.in_channels == 1 else "colour"
     sees = f"{kind} images, fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
@@ -115,7 +127,7 @@ def _summary(model: Any) -> str:
         what = f"Finds {count} keypoints of an instance whose box is given, in {sees}."
     else:
         what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each of its {sees}."
-    return f"{what} Trained with kpnet {__version__}."
+    return what if trained is None else f"{what} Trained with kpnet {_text(trained.get('kpnet'))}."
 
 
 def _example(model: Any, repo_id: str, files: Sequence[str]) -> str:
@@ -152,13 +164,14 @@ def _keypoints(model: Any, files: Sequence[str]) -> str:
     return f"{figure}{names}{pairs if skeleton.pairs else ''}"
 
 
-def _measured(measures: Mapping[str, Any] | None) -> str:
+def _measured(measures: Mapping[str, Any] | None, of_training: bool) -> str:
     if not measures:
         return "Not measured: the run has no validation data, or no record of its measures."
     size = "x".join(map(str, measures["input_size"]))
+    what = ("the ", "validation images of the training") if of_training else ("", "images")
     lines = [
-        f"On the {measures['images']} validation images of the training ({measures['points']} labelled points), in "
-        f"pixels of the model's {size} input. Intervals hold 95 % of the values over resampled images."
+        f"On {what[0]}{measures['images']} {what[1]} ({measures['points']} labelled points), in pixels of the model's "
+        f"{size} input. Intervals hold 95 % of the values over resampled images."
     ]
     lines += ["", "| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
     intervals = measures.get("intervals") or {}

@@ -6,15 +6,17 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self, cast
 
-from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from torch import nn
 
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
-from kpnet.core.hub import SCHEME, fetch, hub_errors, is_hub, parse_address, quick_downloads
+from kpnet.core.hub import SCHEME, HubAddress, fetch, hub_errors, is_hub, parse_address, quick_downloads
 from kpnet.core.model_folder import CONFIG, WEIGHTS, folder_address
 from kpnet.models.card import CARD, Statements, model_card
 from kpnet.models.exported import SUFFIX, ExportedModel
@@ -117,12 +119,17 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             model_card_kwargs: Arguments of `generate_model_card`.
 
         Raises:
-            KpnetError: The model cannot be saved, or an exported model that is given is one of other weights.
+            KpnetError: The model cannot be saved, an exported model that is given is one of other weights, or the
+                folder is no model's and holds another file of the same name.
         """
         if unused := {key: value for key, value in unused.items() if value is not None}:
             raise KpnetError(f"save_pretrained does not take {', '.join(unused)}; push_to_hub uploads a model")
         folder, options = Path(save_directory), dict(model_card_kwargs or {})
         files = self._companions(options.pop("onnx", None))
+        for name, file in files.items():
+            held = folder / name
+            if held.exists() and not (folder / WEIGHTS).exists() and held.read_bytes() != file.read_bytes():
+                raise KpnetError(f"{held}: exists, and is not of a model of kpnet; give another folder")
         self._save_pretrained(folder)
         for name, file in files.items():
             if not (folder / name).exists() or not file.samefile(folder / name):
@@ -184,11 +191,12 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
 
         The repository holds `model.safetensors`, `model.yaml`, the skeleton drawn, an exported ONNX model if there is
         one, and the card: an example, the measures with intervals and the reliability that the training recorded, and
-        what you state. The card says openly what you do not state. No image of the data is uploaded.
+        what you state. The card says openly what you do not state. No image of the data is uploaded. What an earlier
+        push has left at the top of the repository is replaced: the card, too, and a figure and exports are deleted.
 
         Args:
             repo_id: Owner and name, `"me/paws"`.
-            licence: Licence of the weights: an identifier of the hub such as `mit`, or a name.
+            licence: Licence of the weights: an identifier of the hub such as `mit`, or a name, filed under `other`.
             data: What the model was trained on.
             data_licence: Licence of that data.
             intended_use: What the model is meant for, and what not.
@@ -196,7 +204,7 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             onnx: A file of `kpnet export` with the same weights; None: one in the run folder, if there is one.
             private: Whether a new repository is private; None: as the hub's settings have it.
             token: Token to write with; None: that of `hf auth login` or `HF_TOKEN`.
-            branch: Branch to write to; None: the main one.
+            branch: Branch to write to, created if need be; None: the main one.
             create_pr: Open a pull request instead.
             commit_message: Title of the commit.
 
@@ -204,8 +212,8 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             The address of the commit.
 
         Raises:
-            KpnetError: The model cannot be saved, the exported model is one of other weights, the hub is out of reach,
-                or the token is missing or may not write there.
+            KpnetError: The model cannot be saved, the exported model is one of other weights, the hub is out of reach
+                or does not take the card, or the token is missing or may not write there.
 
         Example:
             ```python
@@ -220,18 +228,24 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             raise KpnetError("a Predictor's model is made to predict alone: push the one that kpnet.load_model returns")
         texts = {"licence": licence, "data": data, "data_licence": data_licence, "intended_use": intended_use}
         Statements(**texts)
-        self._companions(onnx)
-        card = {**texts, "measures": measures, "onnx": onnx, "repo_id": address.repo}
-        with hub_errors(address, token), quick_downloads():
-            commit = super().push_to_hub(
-                address.repo,
-                commit_message=commit_message,
-                private=private,
-                token=token,
-                branch=branch,
-                create_pr=create_pr,
-                model_card_kwargs=card,
-            )
+        card = {**texts, "measures": measures, "onnx": onnx}
+        api = HfApi(token=token)
+        with TemporaryDirectory() as temporary, hub_errors(replace(address, revision=branch), token):
+            folder = Path(temporary)
+            self.save_pretrained(folder, repo_id=address.repo, model_card_kwargs=card)
+            with quick_downloads():
+                _check_card(address, folder)
+                api.create_repo(address.repo, private=private, exist_ok=True)
+                if branch is not None and not create_pr and not branch.startswith("refs/"):
+                    api.create_branch(address.repo, branch=branch, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=address.repo,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=branch,
+                    create_pr=create_pr,
+                    delete_patterns=_stale_files(api, address.repo, None if create_pr else branch),
+                )
         return str(commit)
 
     def _companions(self, onnx: str | Path | None) -> dict[str, Path]:
@@ -254,3 +268,18 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
         module = cast(nn.Module, self)
         held = ExportedModel(file).info.weights
         return held in (weights_digest(module), weights_digest(module, without="finder"))
+
+
+def _check_card(address: HubAddress, folder: Path) -> None:
+    """Raise KpnetError where the hub does not take the card in a folder."""
+    try:
+        ModelCard.load(folder / CARD, ignore_metadata_errors=True).validate()
+    except ValueError as error:
+        raise KpnetError(f"{address}: the hub does not take the model card: {first_line(error)}") from None
+
+
+def _stale_files(api: HfApi, repo: str, branch: str | None) -> list[str] | None:
+    """Return patterns of the files that an earlier push has left, which go with the weights of that time."""
+    files = api.model_info(repo, revision=branch).siblings or ()
+    names = [each.rfilename for each in files if "/" not in each.rfilename]
+    return [escape(name) for name in names if name == FIGURE or name.endswith(SUFFIX)] or None

@@ -16,22 +16,23 @@ RECORD, FIGURE = "measures.json", "skeleton.png"  # beside the model's files
 
 
 def make_record(model: Any, measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return measures with what they hold for: the weights and the calibration of a `KeypointModel`."""
+    """Return measures with what they hold for: weights, head (its decoding, too), input size and calibration."""
     calibration = None if model.calibration is None else dataclasses.asdict(model.calibration)
-    values = {"kpnet": __version__, "weights": weights_digest(model), "calibration": calibration}
+    values = {"kpnet": __version__, "weights": weights_digest(model), "head": model.config.head}
+    values |= {"input_size": model.config.input_size, "calibration": calibration}
     record: dict[str, Any] = plain(json.loads(json.dumps({**values, "measures": dict(measures)})))
     return record
 
 
 def write_record(folder: Path, model: Any, measures: Mapping[str, Any]) -> None:
-    """Write the measures of a model, as `kpnet.evaluate` returns them, into its folder."""
-    write_json(folder / RECORD, make_record(model, measures))
+    """Write the measures of a model on the validation data of its training into its folder."""
+    write_json(folder / RECORD, {**make_record(model, measures), "of_training": True})
 
 
 def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
-    """Return the record in a folder; None where there is none, or it is that of other weights.
+    """Return the record in a folder; None where there is none, or it is that of other weights or another decoding.
 
-    Of a model that was calibrated afterwards, the reliability is left out.
+    Of a model that was calibrated afterwards, the reliability is left out, and `outdated` is true.
     """
     try:
         record = None if folder is None else json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -39,8 +40,11 @@ def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
         return None
     measures = record.get("measures") if isinstance(record, dict) else None
     own = make_record(model, {})
-    if not isinstance(record, dict) or not isinstance(measures, dict) or record.get("weights") != own["weights"]:
+    if not isinstance(record, dict) or not isinstance(measures, dict):
         return None
-    if record.get("calibration") != own["calibration"]:
+    if any(record.get(key) != own[key] for key in ("weights", "head", "input_size")):
+        return None
+    record["outdated"] = record.get("calibration") != own["calibration"]
+    if record["outdated"]:
         measures.pop("reliability", None)
     return record

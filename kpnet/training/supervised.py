@@ -19,6 +19,7 @@ from kpnet.config.schema import Config
 from kpnet.config.unlabelled import UnlabelledTraining
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.console import PlainConsole
+from kpnet.core.hub import one_commit
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
 from kpnet.data.scene_checks import describe_scenes
@@ -67,6 +68,7 @@ class TrainedRun(NamedTuple):
     measures: dict[str, Any]
 
 
+@one_commit()
 def train(
     config: str | Path | Mapping[str, Any] | Config,
     overrides: Sequence[str] = (),

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from support.hub_server import Hub, closed_address, use_hub
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import HubAddress, fetch, fetch_file, hub_suffix, is_hub, parse_address
+from kpnet.core.hub import HubAddress, fetch, fetch_file, format_path, hub_suffix, is_hub, one_commit, parse_address
 
 NAMES = ("model.safetensors", "model.yaml")
 FILES = {"model.safetensors": b"weights", "model.yaml": b"model: {}", "pytorch_model.bin": b"\x80pickle", "run.py": b""}
@@ -49,6 +49,12 @@ def test_addresses(text: str, expected: HubAddress) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(KpnetError, match="expected hf://OWNER/NAME"):
         parse_address(text)
+
+
+def test_an_address_is_shown_with_both_slashes() -> None:
+    for text in ("hf://me/paws@v1/fold", "hf:/me/paws@v1/fold"):
+        assert format_path(text) == "hf://me/paws@v1/fold"
+    assert format_path(Path("runs/hf:/a")) == "runs/hf:/a"
 
 
 def test_paths_are_no_addresses() -> None:
@@ -91,6 +97,27 @@ def test_a_large_file_is_not_fetched(hub: Hub) -> None:
     hub.sizes["model.yaml"] = 2**30
     assert "model.yaml has 1074 MB, expected at most 1 MB" in refused(PAWS)
     assert not any("resolve" in each for each in hub.requests)
+
+
+def test_a_failure_of_the_hub(hub: Hub) -> None:
+    folder = fetch(PAWS, NAMES)
+    hub.failure = 503
+    assert fetch(PAWS, NAMES) == folder
+    message = refused(HubAddress("me/other"))
+    assert "the hub replied: " in message
+    assert "503" in message
+    assert "503" in refused(PAWS, force_download=True)
+
+
+def test_one_commit(hub: Hub) -> None:
+    with one_commit():
+        folder = fetch(PAWS, NAMES)
+        hub.repos["me/paws"]["main"]["model.yaml"] = b"model: {new: true}"
+        with one_commit():
+            assert fetch(PAWS, NAMES) == folder
+        assert fetch(PAWS, NAMES) == folder
+        assert fetch_file(parse_address("hf://me/paws/model.yaml")).read_bytes() == b"model: {new: true}"
+    assert (fetch(PAWS, NAMES) / "model.yaml").read_bytes() == b"model: {new: true}"
 
 
 def test_the_cache_serves_while_the_hub_is_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

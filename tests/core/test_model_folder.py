@@ -48,8 +48,12 @@ def test_what_is_none_says_what_there_is(tmp_path: Path) -> None:
     assert "best" not in message
     weights(cut / "best")
     assert str(cut / "best") in refused(cut)
-    (tmp_path / "exported.onnx").touch()
-    assert "run folder" in refused(tmp_path / "exported.onnx")
+    for name, words in (("exported.onnx", "kpnet predict"), ("exported.pt2", "torch.export.load")):
+        (tmp_path / name).touch()
+        message = refused(tmp_path / name)
+        assert words in message
+        assert "run folder" in message
+    assert "predict" not in refused(tmp_path / "exported.pt2")
 
 
 def test_a_file_of_a_saved_model_stands_for_its_folder(tmp_path: Path) -> None:

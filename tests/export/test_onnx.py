@@ -111,6 +111,12 @@ def test_the_file_describes_itself(exports: Exports) -> None:
     assert len(found["weights"]) == 64
 
 
+def test_no_folder_of_the_machine(exports: Exports) -> None:
+    data = exports("rle").path.read_bytes()
+    for words in (str(Path(kpnet.__file__).parent), str(Path(torch.__file__).parent), "stack_trace", '.py"'):
+        assert words.encode() not in data, words
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     find = module.importlib.util.find_spec
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,10 @@ def test_an_archive_runs_without_kpnet(tmp_path: Path) -> None:
     subprocess.run([str(each) for each in command], check=True)
     with np.load(tmp_path / "out.npz") as found:
         check_equal(list(found.values()), Predictor(model)(images))
+    with zipfile.ZipFile(path) as archive:
+        held = b"".join(map(archive.read, archive.namelist()))
+    assert str(Path(torch.__file__).parents[1]).encode() not in held
+    assert b"stack_trace" not in held, "which names folders of the machine"
     extra = {"kpnet.json": ""}
     torch.export.load(path, extra_files=extra)
     assert json.loads(extra["kpnet.json"]) == info.model_dump(mode="json")

@@ -32,9 +32,14 @@ def test_the_measures_with_their_intervals() -> None:
         "hf://me/faces",
         "`nose_tip`",
         "96x96",
-        "12 validation",
+        "On 12 images (",
     ):
         assert words in text, words
+    assert "Trained with" not in text, "no record of the training"
+    record = {**make_record(model, measures), "of_training": True, "kpnet": "0.0.1"}
+    text = model_card(model, "me/faces", Statements(), record)
+    assert "On the 12 validation images of the training (" in text
+    assert "Trained with kpnet 0.0.1." in text
 
 
 def test_what_is_not_stated_is_left_open() -> None:
@@ -48,7 +53,8 @@ def test_what_is_not_stated_is_left_open() -> None:
     text = model_card(model, "me/faces", stated)
     assert NOT_STATED not in text
     assert "&lt;b&gt;photos" in text
-    assert ModelCard(text).data.to_dict().get("license") == "other"
+    metadata = ModelCard(text).data.to_dict()
+    assert (metadata["license"], metadata["license_name"]) == ("other", "cc-by-nc-4.0-mine")
     with pytest.raises(KpnetError, match="data_licence: expected a text"):
         Statements(data_licence=" ")
 

@@ -121,6 +121,67 @@ def test_an_exported_model_goes_with_it(
     assert "me/other" not in hub.repos
 
 
+def licence_at(hub: Hub, repo: str) -> dict[str, Any]:
+    values = ModelCard(hub.repos[repo]["main"]["README.md"].decode()).data.to_dict()
+    return {key: value for key, value in values.items() if key.startswith("license")}
+
+
+def test_licences(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    for licence, expected in (
+        ("CC BY 4.0", {"license": "cc-by-4.0"}),
+        ("proprietary", {"license": "other", "license_name": "proprietary"}),
+        ("Our own, 1.0 (draft)", {"license": "other", "license_name": "our-own-1.0-draft"}),
+        ("©", {"license": "other", "license_name": "custom"}),
+    ):
+        small().push_to_hub("me/paws", licence=licence)
+        assert licence_at(hub, "me/paws") == expected
+    monkeypatch.setattr("kpnet.models.card.LICENCES", frozenset({"brand-new"}))
+    with pytest.raises(KpnetError, match=r'me/next: the hub does not take the model card: .*"license" must be'):
+        small().push_to_hub("me/next", licence="brand-new")
+    assert "me/next" not in hub.repos
+
+
+def test_a_second_push_leaves_no_files_of_other_weights(hub: Hub, paws: KeypointModel) -> None:
+    files = hub.repos["me/paws"]["main"]
+    others = {"old.onnx": b"", "skeleton.png": b"", "notes.txt": b"", "fold0/a.onnx": b"", "fold0/skeleton.png": b""}
+    files |= others
+    paws.push_to_hub("me/paws")
+    own = {"README.md", "model.safetensors", "model.yaml"}
+    assert files.keys() == own | {"notes.txt", "fold0/a.onnx", "fold0/skeleton.png"}
+
+
+def test_a_branch_is_created(hub: Hub, paws: KeypointModel) -> None:
+    hub.repos["me/paws"]["main"]["README.md"] = b"main"
+    for _ in range(2):
+        paws.push_to_hub("me/paws", branch="v2")
+    assert hub.repos["me/paws"]["main"]["README.md"] == b"main"
+    assert hub.repos["me/paws"]["v2"]["README.md"].startswith(b"---")
+    with pytest.raises(KpnetError, match=r'no revision "refs/pr/7"; there are main, v2'):
+        paws.push_to_hub("me/paws", branch="refs/pr/7")
+
+
+def test_a_model_is_built_of_one_commit(hub: Hub, paws: KeypointModel) -> None:
+    hub.requests.clear()
+    small(pretrained="hf://me/paws")
+    assert (
+        hub.requests.count("GET api/models/me/paws/revision/main") + hub.requests.count("GET api/models/me/paws") == 1
+    )
+
+
+def test_other_files_of_a_folder_stay(run_copy: Path, tmp_path: Path) -> None:
+    model, folder = load_model(run_copy), tmp_path / "mine"
+    folder.mkdir()
+    (folder / "skeleton.png").write_bytes(b"a friend")
+    with pytest.raises(KpnetError, match=r"skeleton\.png: exists"):
+        model.save_pretrained(folder)
+    assert [file.name for file in folder.iterdir()] == ["skeleton.png"]
+    model.save_pretrained(run_copy / "final")
+    model.save(folder)
+    model.save_pretrained(folder)
+    assert (folder / "skeleton.png").read_bytes() == (run_copy / "final/skeleton.png").read_bytes()
+
+
 def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     small().save_pretrained(tmp_path)

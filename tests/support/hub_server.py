@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "other")  # of the hub's list
 LARGE = (".safetensors", ".onnx", ".png")  # stored as LFS, named by SHA-256
 
 
@@ -23,6 +27,14 @@ def digest(name: str, data: bytes) -> str:
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
 
+def card_errors(text: str) -> list[str]:
+    """What the hub has against the metadata of a model card."""
+    values = yaml.safe_load(text.split("---")[1])
+    licence, name = values.get("license", "mit"), values.get("license_name", "none")
+    errors = [] if licence in LICENCES else [f'"license" must be one of {", ".join(LICENCES)}']
+    return errors + ([] if re.fullmatch(r"[a-z0-9.-]+", name) else ['"license_name" must be like my-license-1.0'])
+
+
 class Hub:
     """Repositories by name, each with its revisions, each of those with its files.
 
@@ -30,6 +42,7 @@ class Hub:
         repos: `repos["me/paws"]["main"]["model.yaml"]` is what is in the file.
         private: Names of repositories that need the token.
         requests: Method and path of each request.
+        failure: Status that each request to its API gets; 0: none.
     """
 
     token = "hf_secret"
@@ -41,6 +54,7 @@ class Hub:
         self.requests: list[str] = []
         self.stored: dict[str, bytes] = {}
         self.url = ""
+        self.failure = 0
 
     def add(self, repo: str, folder: Path, revision: str = "main") -> None:
         files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -103,18 +117,25 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200)
 
     def about(self, repo: str, rest: list[str]) -> None:
+        if self.hub.failure:
+            self.reply(self.hub.failure)
+            return
         if not self.allowed(repo):
             return
         if rest == ["refs"]:
             refs = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": "0"} for name in self.hub.repos[repo]]
             self.reply(200, {"branches": refs, "tags": [], "converts": []})
             return
-        revision = rest[1] if rest[:1] == ["revision"] else "main"
+        revision = rest[1] if rest[:1] in (["revision"], ["tree"]) else "main"
         files = self.hub.find(repo, revision)
         if files is None:
             self.reply(404, X_Error_Code="RevisionNotFound")
             return
         own = next(name for name, each in self.hub.repos[repo].items() if each is files)
+        if rest[:1] == ["tree"]:
+            entries = [{"type": "file", "path": name, "size": len(data), "oid": "0"} for name, data in files.items()]
+            self.reply(200, entries)
+            return
         siblings = [{"rfilename": name, "size": self.hub.sizes.get(name, len(data))} for name, data in files.items()]
         self.reply(200, {"id": repo, "modelId": repo, "sha": self.hub.commit_of(repo, own), "siblings": siblings})
 
@@ -137,7 +158,10 @@ class Handler(BaseHTTPRequestHandler):
         path, body = unquote(urlsplit(self.path).path).strip("/"), self.body()
         self.hub.requests.append(f"POST {path}")
         if path == "api/validate-yaml":
-            self.reply(200, {"errors": [], "warnings": []})
+            errors = card_errors(json.loads(body)["content"])
+            found = {"errors": [{"message": text} for text in errors], "warnings": []}
+            as_text = self.headers.get("Accept") == "text/plain"
+            self.reply(400 if errors else 200, "\n".join(errors).encode() if as_text else found)
             return
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self.reply(401, X_Error_Message="Invalid username or password.")
@@ -149,6 +173,13 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.repos.setdefault(repo, {"main": {}})
             self.hub.private |= {repo} if values.get("private") or values.get("visibility") == "private" else set()
             self.reply(200, {"url": f"{self.hub.url}/{repo}", "id": repo})
+        elif parts[4:5] == ["branch"]:
+            revisions, there = self.hub.repos["/".join(parts[2:4])], "/".join(parts[5:])
+            known = there in revisions
+            revisions.setdefault(there, dict(revisions["main"]))
+            self.reply(409 if known else 200)
+        elif parts[4:5] in (["preupload"], ["commit"]) and parts[-1] not in self.hub.repos["/".join(parts[2:4])]:
+            self.reply(404, X_Error_Code="RevisionNotFound")
         elif "preupload" in parts:
             kinds = [(each["path"], "lfs" if each["path"].endswith(LARGE) else "regular") for each in values["files"]]
             files = [{"path": name, "uploadMode": kind, "shouldIgnore": False} for name, kind in kinds]
@@ -164,13 +195,15 @@ class Handler(BaseHTTPRequestHandler):
         return {**each, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}}}
 
     def commit(self, repo: str, revision: str, lines: list[dict[str, Any]]) -> None:
-        files = self.hub.repos[repo].setdefault(revision, {})
+        files = self.hub.repos[repo][revision]
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.hub.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         oid = self.hub.commit_of(repo, revision)
         url = f"{self.hub.url}/{repo}/commit/{oid}"
         self.reply(200, {"commitUrl": url, "commitOid": oid, "success": True})
