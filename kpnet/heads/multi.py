@@ -80,7 +80,10 @@ class MultiHead(Head):
 
     @classmethod
     def strides_from_options(cls, options: Mapping[str, Any]) -> list[int]:
-        return [stride for spec in options["heads"].values() for stride in strides_of(spec)]
+        heads = options.get("heads")
+        if not isinstance(heads, Mapping):  # which building the head refuses
+            return []
+        return [stride for spec in heads.values() for stride in strides_of(spec)]
 
     def _heads(self) -> dict[str, Head]:
         return dict(self.heads.items())  # type: ignore[arg-type]

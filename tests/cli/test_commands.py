@@ -36,6 +36,7 @@ def test_train_evaluate_predict(kpnet: Run, recipe: Path, data: Path, tmp_path: 
     model = {"model.safetensors", "model.yaml", "training.json"}
     assert files == {
         *(f"{kind}/{name}" for kind in ("best", "final") for name in model),
+        *("final/measures.json", "final/skeleton.png"),
         *(".kpnet", ".kpnet.lock", "config.yaml", "metrics.csv", "last.ckpt", "predictions.png", "curves.png"),
     }
     assert list((run / "tensorboard").glob("events*"))
