@@ -32,7 +32,7 @@ def test_the_ends_are_those_of_measuring_resampled_images() -> None:
     for name, (low, high) in found.items():
         values = np.array([row[name] for row in rows])
         expected = np.quantile(values, [0.025, 0.975])
-        assert (low, high) == pytest.approx(expected, abs=0.6 * values.std() + 1e-9), name
+        assert (low, high) == pytest.approx(expected, abs=values.std() + 1e-9), name
 
 
 def test_images_that_are_all_alike_leave_no_doubt() -> None:
