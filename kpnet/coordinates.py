@@ -300,6 +300,21 @@ def transform(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
+def project_batch(xy: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Map points of a batch by projective matrices.
+
+    Args:
+        xy: Points (B, K, 2).
+        matrix: Matrices (B, 3, 3), one for each image.
+
+    Returns:
+        Points (B, K, 2), and which of them do not lie behind the horizon of a perspective, bool (B, K).
+    """
+    moved = xy @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
+    depth = xy @ matrix[:, 2:, :2].mT + matrix[:, None, 2:, 2]
+    return moved / torch.where(depth > 0, depth, 1), depth[..., 0] > 0
+
+
 def from_inputs(
     xy: torch.Tensor, covariance: torch.Tensor | None, matrices: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from kpnet.config.schema import Config
 from kpnet.config.unlabelled import UnlabelledTraining
-from kpnet.coordinates import Size, inside, normalized_to_pixel, pixel_to_normalized
+from kpnet.coordinates import Size, normalized_to_pixel
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
 from kpnet.data.build import student_augmentation
+from kpnet.data.transforms.moved_points import move_points
 from kpnet.data.unlabelled import read_unlabelled
 from kpnet.data.wrappers.views import TwoViews
 from kpnet.evaluation.accumulators import WeightedMean
@@ -159,7 +160,7 @@ class Teaching(nn.Module):
         xy, trust = self._points(teacher, batch["plain"])
         points = {"keypoints": xy, "visible": torch.ones_like(trust, dtype=torch.bool), "weight": trust}
         if "motion" in batch:
-            points = self._moved(points, batch["motion"], batch["mirrored"])
+            points = move_points(points, batch["motion"], batch["mirrored"], self.permutation, self.size)
         taught = {**points, "image": batch.get("image", batch["plain"])}
         return taught if self.augment is None else self.augment(taught, draws)
 
@@ -180,24 +181,6 @@ class Teaching(nn.Module):
         self.apart.update(apart, torch.ones_like(apart))
         self.trust.update(trust, torch.ones_like(trust))
         return (first + second) / 2, trust
-
-    def _moved(self, points: dict[str, Tensor], motion: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
-        """Return the points in the augmented images, absent where they left them."""
-        swapped = {name: value[:, self.permutation] for name, value in points.items()}
-        turned = {
-            name: torch.where(mirrored.view(-1, *[1] * (value.ndim - 1)), swapped[name], value)
-            for name, value in points.items()
-        }
-        pixels = normalized_to_pixel(turned["keypoints"], self.size)
-        homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1) @ motion.to(pixels.dtype).mT
-        depth = homogeneous[..., 2:]
-        pixels = homogeneous[..., :2] / torch.where(depth > 0, depth, 1)
-        there = turned["visible"] & inside(pixels, self.size) & (depth[..., 0] > 0)
-        return {
-            "keypoints": torch.where(there[..., None], pixel_to_normalized(pixels, self.size), 0),
-            "visible": there,
-            "weight": torch.where(there, turned["weight"], 0),
-        }
 
     def end_epoch(self, progress: float) -> dict[str, float]:
         """Return the epoch's measures, and see whether the teacher is lost; every process has to call it.

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kpnet.coordinates import Size, inside, normalized_to_pixel, pixel_to_normalized
+from kpnet.coordinates import Size, inside, normalized_to_pixel
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.augment import Augment, Spec
 from kpnet.data.transforms.device_steps import BORDERS, BUILDERS, NO_BORDER, Draws, Move, Paint
+from kpnet.data.transforms.moved_points import move_points, present_points
 
 
 class DeviceAugment:
@@ -108,32 +109,10 @@ class DeviceAugment:
         As on the CPU, what was outside is absent after any transform.
         """
         if matrix is None:
-            xy, visible, weight = (batch[key] for key in ("keypoints", "visible", "weight"))
-            return self._present(xy, normalized_to_pixel(xy, self.size), visible, weight)
+            visible = batch["visible"] & inside(normalized_to_pixel(batch["keypoints"], self.size), self.size)
+            return present_points(batch["keypoints"], visible, batch["weight"])
         mirrored = matrix[:, 0, 0] * matrix[:, 1, 1] < matrix[:, 0, 1] * matrix[:, 1, 0]
-        # A list as an index would be sent to the device each time.
-        swapped = {key: _permute(batch[key], self.permutation) for key in ("keypoints", "visible", "weight")}
-        xy, visible, weight = (
-            torch.where(mirrored.view(-1, *[1] * (batch[key].ndim - 1)), value, batch[key])
-            for key, value in swapped.items()
-        )
-        pixels = normalized_to_pixel(xy, self.size) @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
-        return self._present(pixel_to_normalized(pixels, self.size), pixels, visible, weight)
-
-    def _present(self, xy: Tensor, pixels: Tensor, visible: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Return points (B, K, 2), given in [-1, 1] and in pixels, of which those outside of the image are absent."""
-        visible = visible & inside(pixels, self.size)
-        return {
-            "keypoints": torch.where(visible[..., None], xy, 0),
-            "visible": visible,
-            "weight": torch.where(visible, weight, 0),
-        }
-
-
-def _permute(values: Tensor, permutation: Sequence[int]) -> Tensor:
-    """Return values (B, K, ...) in another order of their points."""
-    points = values.unbind(1)
-    return torch.stack([points[k] for k in permutation], 1)
+        return move_points(batch, matrix, mirrored, self.permutation, self.size)
 
 
 def _build(step: Any, size: Size, can_mirror: bool) -> Move | Paint | None:
