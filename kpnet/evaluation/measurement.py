@@ -70,6 +70,20 @@ def predict_dataset(
     Raises:
         KpnetError: No point of the data is labelled.
     """
+    found = predict_samples(model, dataset, batch_size, test_time, workers)
+    if not found.visible.any():
+        raise KpnetError("nothing to evaluate: the data has no labelled point")
+    return found
+
+
+def predict_samples(
+    model: KeypointModel | ExportedModel | Ensemble,
+    dataset: KeypointDataset,
+    batch_size: int = 64,
+    test_time: TestTime | None = None,
+    workers: int = 0,
+) -> Predictions:
+    """Predict every sample of a dataset, with labels or without; as `predict_dataset`."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     predicted, targets, visible, matrices = [], [], [], []
     in_bytes = dataset.in_bytes()
@@ -93,8 +107,6 @@ def predict_dataset(
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])
-    if not any(v.any() for v in visible):
-        raise KpnetError("nothing to evaluate: the data has no labelled point")
     xy, confidence, covariance = (
         None if getattr(predicted[0], name) is None else torch.cat([getattr(p, name).cpu() for p in predicted])
         for name in ("keypoints", "confidence", "covariance")

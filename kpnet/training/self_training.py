@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from kpnet.config.schema import Config
 from kpnet.coordinates import invert, transform
@@ -24,20 +23,16 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
-from kpnet.data.base import unit_images
 from kpnet.data.build import augmentation, build_splits
 from kpnet.data.unlabelled import UnlabelledImages, read_unlabelled
-from kpnet.data.workers import evaluation_workers
 from kpnet.data.wrappers.pseudo_labels import WithPseudoLabels
-from kpnet.evaluation.measurement import to_image_pixels
-from kpnet.heads import Keypoints, finds_instances, window_of
+from kpnet.evaluation.measurement import predict_samples, to_image_pixels
+from kpnet.heads import finds_instances, window_of
 from kpnet.models.build import assemble, load_model
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 from kpnet.training.run_folder import FIRST, PSEUDO_LABELS, Claim, create_run_folder, is_main_process
 from kpnet.training.trainer import count_processes, on_gpu
-
-BATCH = 64  # images of a forward pass
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,6 @@ def _of_labels(config: Config) -> Config:
     return config.model_copy(update={"data": data, "train": config.train.model_copy(update={"self_train": None})})
 
 
-@torch.no_grad()
 def predict_images(model: KeypointModel, images: UnlabelledImages, workers: int = 0) -> PseudoLabels:
     """Find the points of images, as the mean of the plain and the mirrored image where the skeleton has pairs.
 
@@ -164,17 +158,10 @@ def predict_images(model: KeypointModel, images: UnlabelledImages, workers: int 
         The points.
     """
     views = TestTime(flip=True) if model.skeleton.can_mirror else None
-    in_bytes = images.in_bytes()
-    loader = DataLoader(in_bytes, BATCH, num_workers=evaluation_workers(in_bytes, workers, BATCH))
-    device = next(model.parameters()).device
-    points, confidence = [], []
-    for batch in loader:
-        found = model.infer(unit_images(batch["image"].to(device)), views)
-        assert found.confidence is not None
-        known = Keypoints(found.keypoints.cpu(), None, None)
-        points.append(to_image_pixels(known, batch["matrix"], model.config.input_size)[0])
-        confidence.append(found.confidence.double().cpu().numpy())
-    return PseudoLabels(images, np.concatenate(points), np.concatenate(confidence))
+    found = predict_samples(model, images, test_time=views, workers=workers)
+    assert found.predicted.confidence is not None
+    points, _ = to_image_pixels(found.predicted, found.matrix, model.config.input_size)
+    return PseudoLabels(images, points, found.predicted.confidence.double().numpy())
 
 
 def write_table(path: Path, found: PseudoLabels) -> None:

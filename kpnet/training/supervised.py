@@ -154,7 +154,7 @@ def _train(
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
     callback = RunFolderCallback(folder, val_set, console, bar)
-    trainer = configure_trainer(config, folder, callback, bar)
+    trainer = configure_trainer(config, folder, callback, bar, taught=unlabelled is not None)
     sharing = sharing_loaders(trainer, val_set is not None, unlabelled is not None)
     loaded: list[tuple[KeypointDataset, int]] = [(train_set, config.train.batch_size)]
     if unlabelled is not None:
@@ -235,8 +235,13 @@ def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, wor
     return measures
 
 
-def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback, bar: bool) -> pl.Trainer:
-    """Return the Trainer of a supervised run, with the callbacks that its `train` section asks for."""
+def configure_trainer(
+    config: Config, folder: Path, callback: RunFolderCallback, bar: bool, *, taught: bool
+) -> pl.Trainer:
+    """Return the Trainer of a supervised run, with the callbacks that its `train` section asks for.
+
+    Where the run is `taught`, an average of the weights is its teacher.
+    """
     watchers = {
         "schedule: plateau": config.train.schedule.name == "plateau",
         "early_stopping": config.train.early_stopping,
@@ -246,7 +251,6 @@ def configure_trainer(config: Config, folder: Path, callback: RunFolderCallback,
     half = config.trainer.precision in ("16-true", "bf16-true")
     if config.train.average is not None:
         callbacks.append(weight_average(config.train.average, config.train.epochs, half))
-    taught = bool(config.data.unlabelled) and config.train.self_train is None
     if taught and not any(isinstance(each, MovingAverage) for each in callbacks):
         settings = config.train.unlabelled or UnlabelledTraining()
         callbacks.append(teacher_average(settings.decay, half))
