@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -95,6 +97,21 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+class FileEntry(StrictModel):
+    """An entry of a list of files: a subclass has the key `file`, and options. A file alone is written as its name."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        values = {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+        return values["file"] if len(values) == 1 else values
+
+
+def file_entries(value: Any) -> list[Any]:
+    """Return one file or a list of them, each a name or a mapping, as a list of mappings."""
+    entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    return [entry if isinstance(entry, (Mapping, FileEntry)) else {"file": entry} for entry in entries]
 
 
 class Recipe(StrictModel):

@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from kpnet.config.fields import (
     Channels,
+    FileEntry,
     FilePath,
     FolderName,
     Fraction,
@@ -31,6 +32,7 @@ from kpnet.config.fields import (
     Recipe,
     Seed,
     StrictModel,
+    file_entries,
 )
 from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 from kpnet.config.self_training import SelfTrainingOption
@@ -129,7 +131,7 @@ class ModelConfig(StrictModel):
         return json
 
 
-class TrainFile(StrictModel):
+class TrainFile(FileEntry):
     """One training file. Options not given default to those of `data`."""
 
     file: FilePath | int
@@ -147,19 +149,8 @@ class TrainFile(StrictModel):
     partial: bool | None = None
     """Its images have instances without labels, so that a finder learns nothing from their background."""
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
-        values = {key: value for key, value in handler(self).items() if key in self.model_fields_set}
-        return values["file"] if len(values) == 1 else values
 
-
-def _files(value: Any) -> Any:
-    """Return one file or a list of them, each a name or a mapping, as a list of mappings."""
-    entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-    return [entry if isinstance(entry, (Mapping, TrainFile)) else {"file": entry} for entry in entries]
-
-
-# The forms that `_files` takes, for the JSON schema.
+# The forms that `file_entries` takes, for the JSON schema.
 _TrainFiles = str | int | TrainFile | list[str | int | TrainFile] | None
 
 
@@ -202,7 +193,7 @@ class DataConfig(WithUnlabelled):
     """Data format: its name, or `{name: …}` with its options."""
     root: FilePath = "."
     """Folder of the files, relative to the working directory."""
-    train: Annotated[list[TrainFile], BeforeValidator(_files, json_schema_input_type=_TrainFiles)] = Field(
+    train: Annotated[list[TrainFile], BeforeValidator(file_entries, json_schema_input_type=_TrainFiles)] = Field(
         default_factory=list
     )
     """Training data: one file or a list of files, each a name or a mapping."""

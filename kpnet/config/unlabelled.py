@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer
 from pydantic_core import PydanticCustomError
 
-from kpnet.config.fields import FilePath, Fraction, NonNegative, Positive, Rate, StrictModel
+from kpnet.config.fields import FileEntry, FilePath, Fraction, NonNegative, Positive, Rate, StrictModel, file_entries
 
 VIDEO_FRAMES = 500  # that are taken of a video, unless a number is stated
 
 
-class UnlabelledFile(StrictModel):
+class UnlabelledFile(FileEntry):
     """Images without labels: one file or folder."""
 
     file: FilePath
@@ -21,18 +20,12 @@ class UnlabelledFile(StrictModel):
     frames: Positive = VIDEO_FRAMES
     """Number of frames to take from a video, evenly spaced."""
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, handler: SerializerFunctionWrapHandler) -> Any:
-        values = {key: value for key, value in handler(self).items() if key in self.model_fields_set}
-        return values["file"] if len(values) == 1 else values
-
 
 def _files(value: Any) -> Any:
-    """Return one file or a list of them, each a name or a mapping, as a list of mappings."""
-    entries = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-    if isinstance(value, (list, tuple)) and not entries:
+    """Return `file_entries`, and refuse an empty list."""
+    if isinstance(value, (list, tuple)) and not value:
         raise PydanticCustomError("no_file", "expected at least one file or folder; null for none")
-    return [entry if isinstance(entry, (Mapping, UnlabelledFile)) else {"file": entry} for entry in entries]
+    return file_entries(value)
 
 
 _Forms = str | UnlabelledFile | list[str | UnlabelledFile] | None  # for the JSON schema
