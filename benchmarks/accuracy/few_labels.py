@@ -33,10 +33,8 @@ goes to the table's neighbour `few_labels_points.csv`. Minutes are of processor 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +42,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
+from running import RESULTS, append_row, children_minutes, is_asked_for, kpnet, rows_parser, shared_and_asked
 
 TABLE = RESULTS / "few_labels.csv"
 RUNS = Path("runs/few_labels")
@@ -156,12 +154,6 @@ ROWS = {row.name: row for row in LIST}
 COLUMNS = ("row", "minutes", "steps", "score", "mre_px", "mre_percent", "pck5", "train", "labels", "val", "val_images")
 
 
-def children_seconds() -> float:
-    """Return the processor time of the commands that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def split(name: str, shared: Path, folder: Path) -> None:
     """Write the frames of a data set that has no validation file: all of them, and a fixed split; each is done once."""
     from kpnet.config.schema import Fold
@@ -243,7 +235,7 @@ def pretrain(name: str, shared: Path, runs: Path, table: Path, threads: int) -> 
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
     images = {"faces15": 1207, "helen68": 1207, "openfield": 87, "mirror_mouse": 56}[name]
     epochs = math.ceil(PRETRAINING_STEPS / math.ceil(0.9 * images / 32))
-    before = children_seconds()
+    before = children_minutes()
     kpnet(
         "pretrain",
         "pretrain_autoencoder",
@@ -260,16 +252,16 @@ def pretrain(name: str, shared: Path, runs: Path, table: Path, threads: int) -> 
         *("--out", folder, "--force"),
         threads=threads,
     )
-    minutes = round((children_seconds() - before) / 60, 1)
+    minutes = round(children_minutes() - before, 1)
     append_row(table, {"row": f"{name} pretraining 0", "minutes": minutes, "steps": PRETRAINING_STEPS}, COLUMNS)
 
 
 def measure(row: Row, shared: Path, runs: Path, threads: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Train and measure a row; return its cells, and the error of each point in percent of the input's longer side."""
     data, folder = DATA[row.data], runs / row.name.replace(" ", "_").replace("+", "_")
-    before = children_seconds()
+    before = children_minutes()
     kpnet("train", *options(row, shared, runs), "--out", folder, "--force", threads=threads)
-    minutes = (children_seconds() - before) / 60
+    minutes = children_minutes() - before
     found = json.loads(kpnet("evaluate", folder, "--json", threads=threads))
     shown = found.get("image_pixels", found)
     points = {point: round(100 * errors["mre_px"] / max(data.size), 3) for point, errors in found["per_point"].items()}
@@ -327,20 +319,14 @@ def points_markdown(path: Path = TABLE) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    parser = rows_parser(__doc__)
     parser.add_argument("--table", action="store_true", help="print the table for the documentation and exit")
     parser.add_argument("--out", type=Path, default=TABLE, help="the table")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the trainings")
     given = parser.parse_intermixed_args(arguments)
     if given.table:
         return print(markdown(given.out), points_markdown(given.out), sep="\n\n")
-    shared, asked = split_folder(given.arguments, "shared", "../shared")
-    for each in asked:
-        if not any(is_asked_for(name, [each]) for name in ROWS):
-            parser.error(f'no row "{each}"; there are: {", ".join(ROWS)}')
+    shared, asked = shared_and_asked(parser, given, [*ROWS])
     for name, row in ROWS.items():
         done = set(pd.read_csv(given.out).row) if given.out.is_file() else set()
         if not is_asked_for(name, asked):
@@ -349,10 +335,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{'measured' if name in done else 'not yet '}  {name}")
             continue
         if DATA[row.data].is_split:
-            split(row.data, Path(shared), given.runs / "data")
+            split(row.data, shared, given.runs / "data")
         if row.start == "pretrained":
-            pretrain(row.data, Path(shared), given.runs, given.out, given.threads)
-        found, points = measure(row, Path(shared), given.runs, given.threads)
+            pretrain(row.data, shared, given.runs, given.out, given.threads)
+        found, points = measure(row, shared, given.runs, given.threads)
         append_row(given.out, found, COLUMNS)  # first: a row that is there is not measured again
         for point, error in points.items():
             beside = given.out.with_name(f"{given.out.stem}_points.csv")

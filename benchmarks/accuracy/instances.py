@@ -12,7 +12,6 @@ already is measured and not trained.
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
+from running import RESULTS, append_row, children_minutes, is_asked_for, kpnet, split_folder
 
 from kpnet import Predictor
 from kpnet.data.wrappers.scenes import Scenes
@@ -53,12 +52,6 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "coco_mini two_stage 0": ("flies", [*MINI, "train.epochs=150", "model.input_size=[192,144]"]),
     "coco_mini single_stage 0": ("flies_single_stage", [*MINI, "train.epochs=400", "model.input_size=384"]),
 }
-
-
-def children_seconds() -> float:
-    """Return the processor time of the commands that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def measure(run: Path) -> dict[str, Any]:
@@ -103,9 +96,9 @@ def main() -> None:
             run, minutes = folder / name.replace(" ", "_"), float("nan")
             if not (run / "final").is_dir():
                 options = [each.replace("{shared}", shared) for each in (*SMALL, *overrides)]
-                before = children_seconds()
+                before = children_minutes()
                 kpnet("train", recipe, *options, "--out", run, threads=given.threads)
-                minutes = (children_seconds() - before) / 60
+                minutes = children_minutes() - before
             append_row(TABLE, {"row": name, "minutes": round(minutes, 1), **measure(run)})
             print(TABLE.read_text().splitlines()[-1], flush=True)
 

@@ -13,15 +13,12 @@ all rows are run.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
+from running import RESULTS, children_minutes, kpnet, measure_seeds, rows_parser, shared_and_asked
 
 TABLE = RESULTS / "pretraining.csv"
 RUNS = Path("runs/pretraining")
@@ -50,12 +47,6 @@ ROWS = {f"{size} nothing": Row(size) for size in (96, 48)} | {
 }
 
 
-def processor_minutes() -> float:
-    """Return the processor time of the commands that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (used.ru_utime + used.ru_stime) / 60
-
-
 def write_rest(shared: Path) -> Path:
     """Write the faces of training.csv that have no labels here, and return their folder."""
     header, *lines = (shared / "data/faces15/training.csv").read_text().splitlines()
@@ -73,7 +64,7 @@ def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
         file, count = IMAGES[row.images]
         root = write_rest(shared) if row.images == "faces15" else shared / "data" / row.images
         patch = {"autoencoder": 12, "masked": 16}[row.method] * row.size // 96
-        before = processor_minutes()
+        before = children_minutes()
         try:
             kpnet(
                 "pretrain",
@@ -89,7 +80,7 @@ def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
                 threads=threads,
             )
         finally:
-            spent += processor_minutes() - before
+            spent += children_minutes() - before
             note.write_text(f"{spent:.2f}")
     return folder, spent
 
@@ -101,7 +92,7 @@ def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[
     if row.method:
         encoder, cost = pretrain(row, shared, threads)
         overrides.append(f"model.pretrained={encoder}")
-    before = processor_minutes()
+    before = children_minutes()
     kpnet(
         "train",
         "facial_heatmap",
@@ -115,7 +106,7 @@ def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[
         *("--out", str(folder), "--force"),
         threads=threads,
     )
-    trained = processor_minutes() - before
+    trained = children_minutes() - before
     plain, flipped = (
         json.loads(kpnet("evaluate", str(folder), *o, "--json", threads=threads)) for o in ((), ("--flip-test",))
     )
@@ -133,27 +124,14 @@ def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    parser = rows_parser(__doc__)
     given = parser.parse_intermixed_args()
-    shared, asked = split_folder(given.arguments, "shared", "../shared")
-    for each in asked:
-        if not any(is_asked_for(name, [each]) for name in ROWS):
-            parser.error(f'no row "{each}"; there are: {", ".join(ROWS)}')
-    for seed in SEEDS:
-        for name, row in ROWS.items():
-            if not is_asked_for(name, asked):
-                continue
-            table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"row": [], "seed": []})
-            done = ((table.row == name) & (table.seed == seed)).any()
-            if done or given.list:
-                print(f"{'measured' if done else 'not yet '}  {name}, seed {seed}")
-                continue
-            found = measure(name, row, seed, Path(shared).resolve(), given.threads)
-            append_row(TABLE, found)
-            print(json.dumps(found), flush=True)
+    shared, asked = shared_and_asked(parser, given, [*ROWS])
+
+    def run(name: str, seed: int) -> dict[str, object]:
+        return measure(name, ROWS[name], seed, shared, given.threads)
+
+    measure_seeds([*ROWS], asked, SEEDS, TABLE, run, only_list=given.list)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ run.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from running import RESULTS, append_row, is_asked_for, kpnet, split_folder
+from running import RESULTS, append_row, kpnet, measure_seeds, rows_parser, shared_and_asked
 
 TABLE, POINTS = RESULTS / "transfer.csv", RESULTS / "transfer_points.csv"
 RUNS = Path("runs/transfer")
@@ -169,30 +168,17 @@ def plot(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="*", metavar="shared=FOLDER | ROW")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="list the rows and whether they are measured")
+    parser = rows_parser(__doc__)
     parser.add_argument("--plot", type=Path, help="draw the label-efficiency curve here and exit")
     given = parser.parse_intermixed_args()
     if given.plot:
         return plot(given.plot)
-    shared, asked = split_folder(given.arguments, "shared", "../shared")
-    for each in asked:
-        if not any(is_asked_for(name, [each]) for name in ROWS):
-            parser.error(f'no row "{each}"; there are: {", ".join(ROWS)}')
-    for seed in SEEDS:
-        for name, row in ROWS.items():
-            if not is_asked_for(name, asked):
-                continue
-            table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"row": [], "seed": []})
-            done = ((table.row == name) & (table.seed == seed)).any()
-            if done or given.list:
-                print(f"{'measured' if done else 'not yet '}  {name}, seed {seed}")
-                continue
-            found = measure(name, row, seed, Path(shared).resolve(), given.threads)
-            append_row(TABLE, found)
-            print(json.dumps(found), flush=True)
+    shared, asked = shared_and_asked(parser, given, [*ROWS])
+
+    def run(name: str, seed: int) -> dict[str, object]:
+        return measure(name, ROWS[name], seed, shared, given.threads)
+
+    measure_seeds([*ROWS], asked, SEEDS, TABLE, run, only_list=given.list)
 
 
 if __name__ == "__main__":

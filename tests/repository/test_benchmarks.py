@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -17,12 +18,21 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Fold
 
 
+@contextmanager
+def accuracy_benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A script of `benchmarks/accuracy` as a module."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "accuracy")
+    try:
+        yield importlib.import_module(name)
+    finally:
+        for each in (name, "running"):
+            sys.modules.pop(each, None)
+
+
 @pytest.fixture
 def labelling(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "accuracy")
-    yield importlib.import_module("labelling")
-    for name in ("labelling", "running"):
-        del sys.modules[name]
+    with accuracy_benchmark("labelling", monkeypatch) as module:
+        yield module
 
 
 def test_keystrokes_by_hand(labelling: ModuleType) -> None:
@@ -68,10 +78,8 @@ def test_the_loop_in_small(labelling: ModuleType, tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_labels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "accuracy")
-    yield importlib.import_module("few_labels")
-    for name in ("few_labels", "running"):
-        del sys.modules[name]
+    with accuracy_benchmark("few_labels", monkeypatch) as module:
+        yield module
 
 
 def test_rows_of_few_labels_differ_in_what_they_say(few_labels: ModuleType, tmp_path: Path) -> None:
