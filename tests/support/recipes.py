@@ -13,6 +13,12 @@ from kpnet.config.loading import list_configs, load_config
 from kpnet.config.pretraining import load_pretrain_config
 
 TRAINED = [name for name in list_configs() if not name.startswith("pretrain_")]
+TINY_HEATMAP: dict[str, Any] = {
+    "backbone": {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch", "dropout": 0.2},
+    "head": {"name": "heatmap", "stride": 4, "decoder": {"name": "top_down", "width": 8}},
+    "in_channels": 1,
+    "input_size": 32,
+}  # the model of trainings that take a second
 SANDWICH = {"name": "conv_sandwich", "channels": [8, 16]}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.recipes import TINY_HEATMAP
 
 import kpnet
 from kpnet.config.loading import load_config
@@ -30,12 +31,7 @@ class Killed(Exception):
 
 def config(root: Path, *overrides: str) -> Config:
     values: dict[str, Any] = {
-        "model": {
-            "backbone": {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch", "dropout": 0.2},
-            "head": {"name": "heatmap", "stride": 4, "decoder": {"name": "top_down", "width": 8}},
-            "in_channels": 1,
-            "input_size": 32,
-        },
+        "model": TINY_HEATMAP,
         "data": {
             "format": "synthetic",
             "root": str(root),

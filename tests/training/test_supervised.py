@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from safetensors.torch import load_file
+from support.recipes import TINY_HEATMAP
 from support.shapes import draw_shapes, shapes_config, write_shapes
 
 from kpnet.config.loading import load_config
@@ -27,12 +28,7 @@ from kpnet.training.trainer import resolve_precision
 
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "model": {
-        "backbone": {"name": "conv_sandwich", "channels": [8, 16], "norm": "batch", "dropout": 0.2},
-        "head": {"name": "heatmap", "stride": 4, "decoder": {"name": "top_down", "width": 8}},
-        "in_channels": 1,
-        "input_size": 32,
-    },
+    "model": TINY_HEATMAP,
     "data": {
         "format": "synthetic",
         "train": 21,  # the last batch is smaller
