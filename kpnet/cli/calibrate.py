@@ -26,7 +26,7 @@ def calibrate(
     """
     from kpnet.cli.printing import print_instances, print_reliability
     from kpnet.core.errors import KpnetError
-    from kpnet.core.hub import is_hub, parse_address
+    from kpnet.core.hub_address import is_hub, parse_address
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device

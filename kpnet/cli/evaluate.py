@@ -25,7 +25,7 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import format_path
+from kpnet.core.hub_address import format_path
 
 
 def evaluate(

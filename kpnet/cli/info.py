@@ -22,7 +22,7 @@ def info(
     """Summarise a network layer by layer: shapes, parameters, MACs, memory, receptive field, learning rates."""
     from kpnet.cli.printing import render_parameter_groups
     from kpnet.config.loading import load_config, run_config
-    from kpnet.core.hub import is_hub
+    from kpnet.core.hub_address import is_hub
     from kpnet.core.model_folder import is_exported
     from kpnet.models.build import build_model, load_model
     from kpnet.models.summary import render, summarize

@@ -27,7 +27,7 @@ from kpnet.cli.options import (
 )
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import format_path
+from kpnet.core.hub_address import format_path
 
 if TYPE_CHECKING:
     from kpnet.inference.inputs import InputImage

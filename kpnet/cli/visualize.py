@@ -51,7 +51,7 @@ def visualize(
 def validation_images(run: Path, model: KeypointModel) -> list[InputImage]:
     """List the images of the run's validation data, without reading them."""
     from kpnet.config.loading import run_config
-    from kpnet.core.hub import format_path
+    from kpnet.core.hub_address import format_path
     from kpnet.data.build import build_val
     from kpnet.inference.inputs import dataset_images
 

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: addresses such as `hf://OWNER/NAME@REVISION/FOLDER`, their download, and its cache.
+"""Files of the Hugging Face hub: their download, and its cache.
 
 huggingface_hub does the work, in its own cache and with its own token. It is imported when an address is used.
 """
@@ -6,70 +6,20 @@ huggingface_hub does the work, in its own cache and with its own token. It is im
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 from kpnet.core.errors import KpnetError, did_you_mean, few, first_line
+from kpnet.core.hub_address import FORM, HubAddress
 
-SCHEME = "hf://"
-FORM = f"{SCHEME}OWNER/NAME, with @REVISION or /FOLDER behind it where they are needed"
 TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of reach
 LARGEST = {".yaml": 2**20, ".safetensors": 2**34, ".onnx": 2**31}  # bytes of a file that is fetched, by suffix
-# As a Path writes it, too: that makes one slash of two.
-_ADDRESS = re.compile(r"hf:/+(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/+(?P<path>[^\0]*))?")
 _found: ContextVar[dict[object, Path] | None] = ContextVar("found", default=None)  # in `one_commit`
 _DIGESTS = {40: "sha1", 64: "sha256"}  # in the names of cached files: git's of small ones, that of the content
-
-
-@dataclass(frozen=True)
-class HubAddress:
-    """Where a model lies on the hub.
-
-    Attributes:
-        repo: Owner and name of the repository.
-        revision: Branch, tag or commit; None: the main branch.
-        path: Path inside of the repository; "" for its top.
-    """
-
-    repo: str
-    revision: str | None = None
-    path: str = ""
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{SCHEME}{self.repo}{revision}{f'/{self.path}' if self.path else ''}"
-
-
-def is_hub(path: object) -> bool:
-    """Return whether a path is an address of the hub; `Path("hf://me/paws")`, which loses a slash, is one too."""
-    return str(path).startswith(("hf:/", "hf:\\"))
-
-
-def hub_suffix(path: str | Path) -> str:
-    """Return the suffix of the file that a path names; that of a repository's name is none."""
-    return PurePosixPath(parse_address(path).path).suffix if is_hub(path) else Path(path).suffix
-
-
-def format_path(path: str | Path) -> str:
-    """Return a path as a message shows it; an address has both of its slashes, which a Path makes one of."""
-    return re.sub(r"hf:/+", SCHEME, str(path).replace("\\", "/"), count=1) if is_hub(path) else str(path)
-
-
-def parse_address(path: str | Path) -> HubAddress:
-    """Parse an address of the hub, or raise KpnetError."""
-    text = str(path).replace("\\", "/")
-    match = _ADDRESS.fullmatch(text)
-    inner = (match["path"] or "").strip("/") if match else ""
-    if match is None or any(part in (".", "..") for part in inner.split("/")):
-        raise KpnetError(f'"{text}": not an address of the hub: expected {FORM}')
-    revision = match["revision"]
-    return HubAddress(match["repo"], None if revision is None else unquote(revision), inner)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import HubAddress, fetch, fetch_file, hub_suffix, is_hub, parse_address
+from kpnet.core.hub import fetch, fetch_file
+from kpnet.core.hub_address import HubAddress, hub_suffix, is_hub, parse_address
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 _EXPORT = {

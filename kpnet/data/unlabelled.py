@@ -1,137 +1,23 @@
-"""Images without labels: a folder of images, a video, an npz, or a CSV with an Image column."""
+"""Images without labels as datasets: for pretraining, and to learn from beside labelled ones."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
-from kpnet.config.unlabelled import VIDEO_FRAMES
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.duplicates import KnownImages, pixel_digest
-from kpnet.data.formats.npz import IMAGES, check_images, read_npz
-from kpnet.data.formats.pixel_csv import read_pixel_csv
-from kpnet.data.images import (
-    FOREIGN_SUFFIXES,
-    VIDEO_SUFFIXES,
-    find_image_files,
-    header_problem,
-    letterbox,
-    read_image,
-)
-from kpnet.data.video import Video
+from kpnet.data.image_sequences import ImageFiles, Images, JoinedImages, VideoFrames, open_images
 
 _log = logging.getLogger("kpnet")
-
-
-class Images(Protocol):
-    """A sequence of N images, each uint8 (H, W) or (H, W, C), of any sizes. An array (N, H, W) is one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> np.ndarray: ...
-
-
-class ImageFiles:
-    """Image files, each read when it is needed."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return read_image(self.paths[index])
-
-
-class VideoFrames:
-    """Frames of a video, evenly spaced, letterboxed and held in memory.
-
-    Args:
-        path: The video.
-        size: Height and width to which they are letterboxed.
-        count: Number of frames to take; all of a video that has fewer.
-
-    Attributes:
-        numbers: Number of each frame in the video, counted from 0.
-        matrices: 2x3 matrices that map pixels of each frame in the video to those of the letterboxed one.
-        digests: `pixel_digest` of each frame as it is in the video.
-
-    Raises:
-        KpnetError: The video cannot be read.
-    """
-
-    def __init__(self, path: Path, size: tuple[int, int], count: int) -> None:
-        video = Video(path)
-        total = video.declared_frames or sum(1 for _ in video.frames())
-        last = max(total - 1, 0)
-        wanted = set(np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist())
-        self.numbers: list[int] = []
-        self.matrices: list[np.ndarray] = []
-        self.digests: list[bytes] = []
-        self._frames: list[np.ndarray] = []
-        read = 0
-        for number, frame in enumerate(video.frames()):
-            read += 1
-            if number in wanted:
-                image, matrix = letterbox(frame, size)
-                self.numbers.append(number)
-                self.matrices.append(matrix)
-                self.digests.append(pixel_digest(frame))
-                self._frames.append(image)
-            if number == last and video.declared_frames:  # where none are declared, it is the last one anyway
-                break
-        message = video.missing_frames_message(read)
-        if message is not None:
-            _log.warning("%s", message)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._frames[index]
-
-
-class JoinedImages:
-    """Several sequences of images, one after the other.
-
-    Args:
-        parts: The sequences.
-        sources: Names of what they were read from.
-    """
-
-    def __init__(self, parts: Sequence[Images], sources: Sequence[str]) -> None:
-        self.parts, self.sources = parts, sources
-        self._places = [(part, index) for part in range(len(parts)) for index in range(len(parts[part]))]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        part, place = self._places[index]
-        return self.parts[part][place]
-
-    def name(self, index: int) -> str:
-        """Return the path of an image's file, or the source that has several with its number there."""
-        number, place = self._places[index]
-        part = self.parts[number]
-        if isinstance(part, ImageFiles):
-            return str(part.paths[place])
-        return f"{self.sources[number]}#{part.numbers[place] if isinstance(part, VideoFrames) else place}"
-
-    def matrix(self, index: int) -> np.ndarray:
-        """Return the 2x3 matrix that maps pixels of an image in its source to those of the image given here."""
-        number, place = self._places[index]
-        part = self.parts[number]
-        return part.matrices[place] if isinstance(part, VideoFrames) else np.eye(2, 3)
 
 
 class UnlabelledImages(KeypointDataset):
@@ -260,47 +146,3 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
 
         train.transform = Augment(data.transforms, train.skeleton)
     return train, held
-
-
-EXPECTED = "a folder of images, a video, an .npz or a .csv"
-
-
-def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -> Images:
-    """Open the images of a folder and its subfolders, a video, an npz or a CSV.
-
-    Args:
-        path: The file or folder.
-        size: Height and width to which the frames of a video are letterboxed; they are held in memory.
-        frames: Number of frames to take from a video, evenly spaced.
-
-    Returns:
-        The images.
-
-    Raises:
-        KpnetError: There are none, or they cannot be read.
-    """
-    if path.is_dir():
-        return _of_folder(path)
-    if not path.exists():
-        raise KpnetError(f"{path}: no such file or folder; expected {EXPECTED}")
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return read_pixel_csv(path).images
-    if suffix == ".npz":
-        return check_images(path, read_npz(path, [IMAGES])[IMAGES])
-    if suffix in VIDEO_SUFFIXES:
-        return VideoFrames(path, size, frames)
-    raise KpnetError(f"{path}: expected {EXPECTED}")
-
-
-def _of_folder(path: Path) -> ImageFiles:
-    every = find_image_files(path)
-    paths = [file for file in every if file.suffix.lower() not in FOREIGN_SUFFIXES] or every
-    if len(paths) < len(every):
-        other = next(file for file in every if file.suffix.lower() in FOREIGN_SUFFIXES)
-        _log.warning("%s: %d files that cannot be read are left out: %s, …", path, len(every) - len(paths), other.name)
-    # The first bytes show what is no image at all, before a training begins.
-    problems = [problem for file in paths if (problem := header_problem(file)) is not None]
-    if problems:
-        raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {path}); replace or remove it")
-    return ImageFiles(paths)

@@ -9,7 +9,7 @@ from kpnet.config.fields import Part
 from kpnet.config.loading import run_config
 from kpnet.config.schema import Crop, DataConfig
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import format_path
+from kpnet.core.hub_address import format_path
 from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val

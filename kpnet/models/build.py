@@ -20,7 +20,8 @@ from kpnet.config.fields import Channels, Part, StrictModel
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config, ModelConfig
 from kpnet.core.errors import KpnetError, first_line
-from kpnet.core.hub import format_path, one_commit
+from kpnet.core.hub import one_commit
+from kpnet.core.hub_address import format_path
 from kpnet.core.model_folder import CONFIG, WEIGHTS, model_folder, weights_file
 from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_copy

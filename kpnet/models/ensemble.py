@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import hub_suffix
+from kpnet.core.hub_address import hub_suffix
 from kpnet.core.model_folder import local_file
 from kpnet.heads import Keypoints
 from kpnet.models.build import load_model

@@ -16,7 +16,8 @@ from torch import nn
 
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
-from kpnet.core.hub import SCHEME, HubAddress, fetch, hub_errors, is_hub, parse_address, quick_downloads
+from kpnet.core.hub import fetch, hub_errors, quick_downloads
+from kpnet.core.hub_address import SCHEME, HubAddress, is_hub, parse_address
 from kpnet.core.model_folder import CONFIG, WEIGHTS, folder_address
 from kpnet.models.card import CARD, Statements, model_card
 from kpnet.models.exported import SUFFIX, ExportedModel

@@ -16,13 +16,14 @@ from torch import Tensor
 from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import KpnetError, NotFiniteError, first_line
 from kpnet.data.base import unit_images
-from kpnet.evaluation.accumulators import KeypointMetrics, LossMean, WeightedMean
+from kpnet.evaluation.accumulators import KeypointMetrics, LossMean
 from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.loss_terms import LossTerms
 from kpnet.training.freezing import ParameterGroup, count_learning_groups, frozen_stages, parameter_groups
 from kpnet.training.loss_monitor import LossMonitor, StepLoss
 from kpnet.training.optim import GroupSchedule, build_optimizer, build_schedule
+from kpnet.training.saturation import SaturationCheck
 from kpnet.training.unlabelled import Teaching, teacher_of
 
 if TYPE_CHECKING:  # it imports albumentations
@@ -31,32 +32,6 @@ if TYPE_CHECKING:  # it imports albumentations
 
 Batch = dict[str, Any]
 log = logging.getLogger("kpnet")
-
-
-class SaturationCheck(torch.nn.Module):
-    """Compares the network with the mean of the training targets at the end of the second epoch.
-
-    It looks at training batches: averaged weights lag behind, and would raise false alarms.
-    """
-
-    sum: Tensor
-    count: Tensor
-
-    def __init__(self, points: int) -> None:
-        super().__init__()
-        self.register_buffer("sum", torch.zeros(points, 2))
-        self.register_buffer("count", torch.zeros(points, 1))
-        self.network, self.mean_face = WeightedMean(), WeightedMean()
-
-    def update(self, epoch: int, predicted: Tensor, target: Tensor, visible: Tensor) -> None:
-        """Find the mean face in epoch 0, compare with it in epoch 1; points (B, K, 2), visible (B, K)."""
-        if epoch == 0:
-            self.sum += (target * visible[..., None]).sum(0)
-            self.count += visible.sum(0)[:, None]
-        else:
-            mean = self.sum / self.count.clamp(min=1)
-            self.network.update((target - predicted).square().mean(-1), visible)
-            self.mean_face.update((target - mean).square().mean(-1), visible)
 
 
 class KeypointModule(pl.LightningModule):

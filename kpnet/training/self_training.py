@@ -23,7 +23,8 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
 from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
-from kpnet.data.build import augmentation, build_splits
+from kpnet.data.augmentations import augmentation
+from kpnet.data.build import build_splits
 from kpnet.data.unlabelled import UnlabelledImages, read_unlabelled
 from kpnet.data.wrappers.pseudo_labels import WithPseudoLabels
 from kpnet.evaluation.measurement import predict_samples, to_image_pixels

@@ -21,7 +21,8 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.console import PlainConsole
 from kpnet.core.hub import one_commit
 from kpnet.data import KeypointDataset
-from kpnet.data.build import build_splits, device_augmentation, points_without_labels, with_scenes
+from kpnet.data.augmentations import device_augmentation
+from kpnet.data.build import build_splits, points_without_labels, with_scenes
 from kpnet.data.scene_checks import describe_scenes
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
 from kpnet.evaluation.measurement import predict_and_measure

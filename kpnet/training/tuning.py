@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from kpnet.config.schema import Config, TrainConfig
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.data.build import device_augmentation
+from kpnet.data.augmentations import device_augmentation
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.loaders import Loaders, trains_on_one

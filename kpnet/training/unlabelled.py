@@ -21,7 +21,7 @@ from kpnet.core.registry import split_spec
 from kpnet.core.runtime import evaluation_copy
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
-from kpnet.data.build import student_augmentation
+from kpnet.data.augmentations import student_augmentation
 from kpnet.data.transforms.moved_points import move_points
 from kpnet.data.unlabelled import read_unlabelled
 from kpnet.data.wrappers.views import TwoViews

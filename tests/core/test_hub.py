@@ -10,7 +10,8 @@ from huggingface_hub import constants
 from support.hub_server import Hub, closed_address, use_hub
 
 from kpnet.core.errors import KpnetError
-from kpnet.core.hub import HubAddress, fetch, fetch_file, format_path, hub_suffix, is_hub, one_commit, parse_address
+from kpnet.core.hub import fetch, fetch_file, one_commit
+from kpnet.core.hub_address import HubAddress, format_path, hub_suffix, is_hub, parse_address
 
 NAMES = ("model.safetensors", "model.yaml")
 FILES = {"model.safetensors": b"weights", "model.yaml": b"model: {}", "pytorch_model.bin": b"\x80pickle", "run.py": b""}

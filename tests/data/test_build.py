@@ -13,15 +13,8 @@ from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV, KeypointDataset, SyntheticFaces
-from kpnet.data.build import (
-    build_dataset,
-    build_splits,
-    build_train,
-    build_val,
-    device_augmentation,
-    open_dataset,
-    points_without_labels,
-)
+from kpnet.data.augmentations import device_augmentation
+from kpnet.data.build import build_dataset, build_splits, build_train, build_val, open_dataset, points_without_labels
 
 STILLS = (0, 0)
 

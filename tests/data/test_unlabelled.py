@@ -17,8 +17,9 @@ from kpnet.config.pretraining import PretrainConfig, load_pretrain_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KaggleCSV
+from kpnet.data.image_sequences import open_images
 from kpnet.data.images import letterbox
-from kpnet.data.unlabelled import UnlabelledImages, build_images, open_images, read_unlabelled
+from kpnet.data.unlabelled import UnlabelledImages, build_images, read_unlabelled
 from kpnet.data.video import write_video
 
 SIDE = 12

@@ -17,7 +17,8 @@ from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
 from kpnet.data import SyntheticFaces
-from kpnet.data.unlabelled import JoinedImages, UnlabelledImages, open_images
+from kpnet.data.image_sequences import JoinedImages, open_images
+from kpnet.data.unlabelled import UnlabelledImages
 from kpnet.data.video import write_video
 from kpnet.training import self_training
 from kpnet.training.callbacks import RunFolderCallback

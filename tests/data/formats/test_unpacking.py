@@ -15,7 +15,7 @@ from support.format_files import write_points_csv
 from kpnet.core.errors import KpnetError
 from kpnet.data import NPZ, PointsCSV
 from kpnet.data.formats.unpacking import check_unpacked_size
-from kpnet.data.unlabelled import open_images
+from kpnet.data.image_sequences import open_images
 
 SIDE = 96
 
