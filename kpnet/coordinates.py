@@ -315,6 +315,21 @@ def project_batch(xy: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor,
     return moved / torch.where(depth > 0, depth, 1), depth[..., 0] > 0
 
 
+def largest_stretch(matrices: torch.Tensor) -> torch.Tensor:
+    """Return by how much a distance in an input grows at most on the way back to its original image.
+
+    Args:
+        matrices: Matrices (B, 2, 3) from pixels of the originals to pixels of the inputs.
+
+    Returns:
+        Factors (B,): one over the smaller singular value of the linear part, by operations that every exporter knows.
+    """
+    a, b, c, d = matrices[:, :, :2].flatten(1).unbind(1)
+    half, product = (a * a + b * b + c * c + d * d) / 2, a * d - b * c
+    largest = half + (half.square() - product.square()).clamp(min=0).sqrt()  # the larger singular value, squared
+    return largest.sqrt() / product.abs()
+
+
 def from_inputs(
     xy: torch.Tensor, covariance: torch.Tensor | None, matrices: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -257,6 +257,8 @@ def test_points_and_covariances_return_from_inputs(seed: int) -> None:
     np.testing.assert_allclose(points[0], xy, atol=1e-8)
     assert covariance is not None
     np.testing.assert_allclose(covariance[0, 0], np.cov(xy.T), rtol=1e-8)
+    stretch = np.linalg.norm(np.linalg.inv(matrix[:, :2]), 2)
+    np.testing.assert_allclose(co.largest_stretch(torch.from_numpy(matrix)[None])[0], stretch, rtol=1e-8)
 
 
 def test_the_box_of_points_holds_their_pixels_and_no_more() -> None:

@@ -171,7 +171,7 @@ def _script() -> bytes:
 def _line(path: Path, info: ExportInfo, source: str) -> str:
     parity = info.parity
     assert parity is not None
-    spread = f", confidence to {parity.confidence:.1g}" if info.has_spread else ""
+    spread = f", confidence to {parity.confidence:.1g}" if "confidence" in info.outputs else ""
     return (
         f"{path}: points to {parity.pixels:.1g} px as kpnet.Predictor gives them{spread}, on {parity.images} {source}"
     )

@@ -125,7 +125,7 @@ def predict(
     from kpnet.inference.parquet import ParquetTable
     from kpnet.inference.pipeline import check_parquet, check_video_options, first_of, predict_inputs, split_output
     from kpnet.inference.predictor import Predictor
-    from kpnet.inference.tables import LabelTable, PredictionTable, Table, instance_columns
+    from kpnet.inference.tables import LabelTable, PredictionTable, Table, further_columns
     from kpnet.models.ensemble import load_ensemble
 
     if pseudo_labels and as_json:
@@ -168,11 +168,11 @@ def predict(
         raise KpnetError(first_of(failures))
     whole = _Whole(len(videos))
     images: Iterable[InputImage] = [] if first is None else whole.count(chain([first], found))
-    table: Table = PredictionTable(as_json, instance_columns(model))
+    table: Table = PredictionTable(as_json, further_columns(model))
     if pseudo_labels:
         table = LabelTable(model.skeleton.names, model.config.in_channels)
     elif parquet is not None:
-        table = ParquetTable(parquet, instance_columns(model))
+        table = ParquetTable(parquet, further_columns(model))
     outcome = predict_inputs(predictor, images, table, videos, folder, draw, smooth, inputs, parquet, track)
     if crops and not model.finds_instances:
         whole.report(run)

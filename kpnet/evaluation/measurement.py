@@ -107,12 +107,7 @@ def predict_samples(
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])
-    xy, confidence, covariance = (
-        None if getattr(predicted[0], name) is None else torch.cat([getattr(p, name).cpu() for p in predicted])
-        for name in ("keypoints", "confidence", "covariance")
-    )
-    assert xy is not None
-    whole = Keypoints(xy, confidence, covariance, dof=predicted[0].dof)
+    whole = Keypoints.concatenate(predicted)
     return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
 
 

@@ -163,12 +163,6 @@ def predict_folds(
 def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:
     """Return the predictions of all folds in the order of the dataset."""
 
-    def every(values: list[torch.Tensor | None]) -> torch.Tensor | None:
-        given = [value for value in values if value is not None]
-        return torch.cat(given)[order] if given else None
-
-    points = every([part.predicted.keypoints for part in parts])
-    assert points is not None
-    covariance = every([part.predicted.covariance for part in parts])
+    predicted = Keypoints.concatenate([part.predicted for part in parts]).map(lambda rows: rows[order])
     rest = [torch.cat([getattr(part, name) for part in parts])[order] for name in ("target", "visible", "matrix")]
-    return Predictions(Keypoints(points, None, covariance), *rest)
+    return Predictions(predicted, *rest)

@@ -15,8 +15,9 @@ from kpnet import coordinates
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import evaluation_copy
 from kpnet.heads import Keypoints
+from kpnet.heads.base import POINT_VALUES
 from kpnet.models.ensemble import Ensemble
-from kpnet.models.exported import INPUTS, OUTPUTS, ExportedModel
+from kpnet.models.exported import INPUTS, POINTS, ExportedModel
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 
@@ -31,7 +32,7 @@ class ExportGraph(nn.Module):
         test_time: Views that are averaged. None: the image alone.
 
     Attributes:
-        output_names: What `forward` returns: `points`, and `confidence` and `covariance` where the head has them.
+        output_names: What `forward` returns: `points`, and what the model has of `heads.base.POINT_VALUES`.
         dof: Degrees of freedom of the errors' Student t distribution; infinite for normal errors.
 
     Raises:
@@ -49,7 +50,7 @@ class ExportGraph(nn.Module):
         self.model, self.test_time = copy.deepcopy(evaluation_copy(model)).requires_grad_(False), test_time
         found = self.infer(self.example()[0])
         self.dof = found.dof
-        self.output_names = OUTPUTS[: 1 if found.covariance is None else 3]
+        self.output_names = (POINTS, *(name for name in POINT_VALUES if getattr(found, name) is not None))
 
     def example(self, larger: int = 0) -> tuple[Tensor, Tensor]:
         """Return inputs of two images, whose sides are `larger` than the model's input."""
@@ -72,19 +73,24 @@ class ExportGraph(nn.Module):
             matrices: Float32 (B, 2, 3), from pixels of the original image to pixels of the input.
 
         Returns:
-            Points (B, K, 2) in pixels of the original image; confidence (B, K) and covariance (B, K, 2, 2), in squared
-            pixels of the original image, where the head has them. All are float32.
+            What `output_names` says: points (B, K, 2) in pixels of the original image; confidence (B, K); covariance
+            (B, K, 2, 2), in squared pixels of the original image; presence (B, K); radius and joint radius (B, K), in
+            pixels of the original image. All are float32.
         """
         size = (images.shape[-3], images.shape[-2])
         predicted = self.infer(images)
         xy = coordinates.normalized_to_pixel(predicted.keypoints.float(), size)
-        if predicted.confidence is None or predicted.covariance is None:
-            return coordinates.from_inputs(xy, None, matrices)[:1]
-        pixel = coordinates.normalized_distance_to_pixel(torch.ones(2), size)
-        squared = predicted.covariance.float() * pixel[:, None] * pixel
+        squared = None
+        if predicted.covariance is not None:
+            pixel = coordinates.normalized_distance_to_pixel(torch.ones(2), size)
+            squared = predicted.covariance.float() * pixel[:, None] * pixel
         points, covariance = coordinates.from_inputs(xy, squared, matrices)
-        assert covariance is not None
-        return points, predicted.confidence.float(), covariance
+        longest = max(size) * coordinates.largest_stretch(matrices)[:, None]
+        values = {POINTS: points, "covariance": covariance}
+        values |= {"confidence": predicted.confidence, "presence": predicted.presence}
+        values["radius"] = None if predicted.radius is None else predicted.radius * longest
+        values["joint_radius"] = None if predicted.joint_radius is None else predicted.joint_radius * longest
+        return tuple(values[name].float() for name in self.output_names)  # type: ignore[union-attr]
 
 
 def trace(graph: ExportGraph, *, any_size: bool = False) -> ExportedProgram:

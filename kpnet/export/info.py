@@ -41,7 +41,7 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool, bits: int
         crop=config.crop,
         box_scale=config.box_scale,
         window=model.frame_window,
-        has_spread=len(graph.output_names) > 1,
+        outputs=graph.output_names,  # type: ignore[arg-type]
         dof=None if math.isinf(graph.dof) else graph.dof,
         flip_test=views.flip,
         precision=precision,

@@ -44,8 +44,9 @@ def to_onnx(
 
     The graph has the inputs `images`, uint8 (B, H, W, C), clips (B, T, H, W, C) where the head looks at a window, and
     `matrices`, float32 (B, 2, 3), from pixels of the original image to pixels of the input; and the outputs `points`
-    (B, K, 2), and `confidence` (B, K) and `covariance` (B, K, 2, 2) where the head has them, all float32 and in pixels
-    of the original image. Normalisation, decoding and calibration are inside. The batch may have any size.
+    (B, K, 2), and `confidence` (B, K), `covariance` (B, K, 2, 2), `presence` (B, K), `radius` and `joint_radius` (B, K)
+    where the model has them, all float32 and in pixels of the original image. Normalisation,
+    decoding and calibration are inside. The batch may have any size.
 
     What the graph predicts is compared with `kpnet.Predictor` before the file is written.
 
@@ -66,7 +67,7 @@ def to_onnx(
 
     Raises:
         ParityError: The points of the graph are more than a thousandth of a pixel from those of `kpnet.Predictor`, or
-            its confidences or covariances too far apart; not checked for `fp16` and `int8`, which are further away.
+            what it knows of them too far apart; not checked for `fp16` and `int8`, which are further away.
         KpnetError: A part of the model cannot be exported, or the packages of the extra `kpnet[export]` are missing.
 
     Example:

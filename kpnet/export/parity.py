@@ -14,17 +14,19 @@ from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
 from kpnet.data.images import model_inputs
 from kpnet.data.synthetic.faces import LARGEST, SyntheticFaces
+from kpnet.heads.base import POINT_VALUES
 from kpnet.inference.predictor import Predictor
-from kpnet.models.exported import Parity
+from kpnet.models.exported import POINTS, Parity
 
-MOST_PIXELS, MOST_CONFIDENCE, MOST_COVARIANCE = 1e-3, 1e-4, 1e-3
-"""Largest differences of an exported model from `Predictor`: of points, in pixels of the original image, of
-confidences, and of covariances relative to their trace."""
+MOST_PIXELS = 1e-3
+"""Largest distance of an exported model's point from that of `Predictor`, in pixels of the original image."""
+MOST = {"confidence": 1e-4, "covariance": 1e-3, "presence": 1e-4, "radius": 1e-3, "joint_radius": 1e-3}
+"""Largest differences of what else it gives: of covariances relative to their trace, and of radii relative to them."""
 BATCH = 16
 DRAWN = 20  # images that are drawn where none are given
 DRAWN_SIZES = ((1, 1), (0.64, 0.91), (2.5, 1.4), (3.47, 5.21), (10, 7.5))  # relative to the model's input
 
-Run = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
+Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 class ParityError(KpnetError):
@@ -76,7 +78,7 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
 
     Args:
         predictor: Predicts with the model that was exported.
-        run: The graph: from images and matrices to points, confidence and covariance.
+        run: The graph: from images and matrices to points and what is known of them, by name.
         samples: The inputs.
 
     Returns:
@@ -86,36 +88,44 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
         ParityError: A value that the graph gives is not finite.
         KpnetError: There are no inputs.
     """
-    count, pixels, confidence, covariance, worst = 0, 0.0, 0.0, 0.0, ""
+    count, pixels, worst = 0, 0.0, ""
+    apart_by = dict.fromkeys(POINT_VALUES, 0.0)
     iterator = iter(samples)
     while batch := list(itertools.islice(iterator, BATCH)):
         count += len(batch)
         expected = predictor.predict_inputs([(each.pixels, each.matrix) for each in batch])
-        points, *spread = run(
+        found = run(
             np.stack([each.pixels for each in batch]), np.stack([each.matrix for each in batch]).astype(np.float32)
         )
-        for what, values in zip(("point", "confidence", "covariance"), (points, *spread), strict=False):
+        for what, values in found.items():
             bad = ~np.isfinite(values).reshape(len(batch), -1).all(1)
             if bad.any():
                 raise ParityError(
-                    f"{batch[int(bad.argmax())].name}: the exported graph gives a {what} that is not finite; nothing "
-                    "was written"
+                    f"{batch[int(bad.argmax())].name}: the exported graph gives {what} of which some are not finite; "
+                    "nothing was written"
                 )
-        apart = np.linalg.norm(points - expected.keypoints, axis=-1).max(-1)
+        apart = np.linalg.norm(found[POINTS] - expected.keypoints, axis=-1).max(-1)
         index = int(apart.argmax())
         if apart[index] >= pixels:
             pixels, worst = float(apart[index]), batch[index].name
-        if spread and expected.confidence is not None and expected.covariance is not None:
-            confidence = max(confidence, float(np.abs(spread[0] - expected.confidence).max()))
-            size = expected.covariance.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None]
-            covariance = max(covariance, float((np.abs(spread[1] - expected.covariance) / size).max()))
+        for name in POINT_VALUES:
+            own, other = found.get(name), getattr(expected, name)
+            if own is not None and other is not None:
+                apart_by[name] = max(apart_by[name], float((np.abs(own - other) / _unit(name, other)).max()))
     if not count:
         raise KpnetError("the parity is measured on images: expected at least one, found none")
-    return Parity(images=count, pixels=pixels, confidence=confidence, covariance=covariance, worst=worst)
+    return Parity(images=count, pixels=pixels, worst=worst, **apart_by)
+
+
+def _unit(name: str, values: np.ndarray) -> np.ndarray | float:
+    """Return what differences of these values are relative to."""
+    if name == "covariance":
+        return np.asarray(values.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None])
+    return values if name.endswith("radius") else 1.0
 
 
 def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]) -> None:
-    """Raise ParityError where points, of which the worst image is named, confidences or covariances are too far apart.
+    """Raise ParityError where points, of which the worst image is named, or what is known of them is too far apart.
 
     Args:
         parity: What was measured.
@@ -123,12 +133,12 @@ def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]
         samples: The inputs that it was measured on.
     """
     if parity.pixels <= MOST_PIXELS:
-        if parity.confidence > MOST_CONFIDENCE or parity.covariance > MOST_COVARIANCE:
-            raise ParityError(
-                f"the exported graph's confidence is {parity.confidence:.2g} from kpnet's own (at most "
-                f"{MOST_CONFIDENCE:g}), its covariance {parity.covariance:.2g} of it (at most {MOST_COVARIANCE:g}); "
-                "nothing was written"
-            )
+        for name, most in MOST.items():
+            if not (apart := getattr(parity, name)) <= most:
+                raise ParityError(
+                    f"the exported graph's {name} is {apart:.2g} from kpnet's own, more than {most:g}; nothing was "
+                    "written"
+                )
         return
     rounding = _rounding_error(predictor, [each for each in samples if each.name == parity.worst])
     cause = (

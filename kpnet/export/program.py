@@ -56,9 +56,9 @@ def to_torch(
     network = program.module()
 
     @torch.no_grad()
-    def run(images: np.ndarray, matrices: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray, matrices: np.ndarray) -> dict[str, np.ndarray]:
         found: Any = network(torch.from_numpy(images), torch.from_numpy(matrices))
-        return [each.numpy() for each in found]
+        return {name: each.numpy() for name, each in zip(graph.output_names, found, strict=True)}
 
     samples = list(drawn_samples(predictor, DRAWN)) if samples is None else samples
     parity = measure_parity(predictor, run, samples)

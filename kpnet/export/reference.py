@@ -24,11 +24,11 @@ class Model:
         return self.run([letterbox(image, size) if each is None else crop(image, each, size) for each in regions])
 
     def run(self, views):
-        """Predict N views: `points` (N, K, 2), and where they exist `confidence` (N, K), `covariance` (N, K, 2, 2)."""
+        """Predict N views: `points` (N, K, 2), and what else `info["outputs"]` names, such as `confidence` (N, K)."""
         frames = 1 + sum(self.info["window"])  # an image is a clip without motion
         pixels = np.stack([[view] * frames if frames > 1 else view for view, _ in views])
         inputs = {"images": pixels, "matrices": np.stack([matrix for _, matrix in views]).astype(np.float32)}
-        return dict(zip(("points", "confidence", "covariance"), self.session.run(None, inputs), strict=False))
+        return dict(zip(self.info["outputs"], self.session.run(None, inputs), strict=True))
 
 
 def read_image(path, bits=16):

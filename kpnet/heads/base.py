@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -24,6 +24,8 @@ Losses = dict[str, float]
 """The option `loss`: name of a term to its weight."""
 Hardest = Annotated[int, Field(gt=0)] | None
 """The option `hardest`: how many points of each image count, or None for all."""
+POINT_VALUES = ("confidence", "covariance", "presence", "radius", "joint_radius")
+"""Names of what a prediction may know of each point."""
 
 
 @dataclass
@@ -74,6 +76,11 @@ class Keypoints:
         dof: Degrees of freedom of the Student t that the errors follow, once calibrated; infinite for normal errors.
             The ellipse that holds the true point with probability p is `kpnet.uncertainty.ellipse_radius(p, dof)`
             standard deviations wide.
+        presence: Probability (B, K) that the point is there: inside the image, and seen. The confidence is then the
+            probability of being there and within 5 %. None where the model does not predict it.
+        radius: Distance (B, K) that the point's error stays below as `kpnet guarantee` promised, as a fraction of the
+            image's longer side. None without a guarantee.
+        joint_radius: The same for all points of an image at once.
     """
 
     keypoints: Tensor
@@ -81,6 +88,33 @@ class Keypoints:
     covariance: Tensor | None = None
     heatmaps: Tensor | None = None
     dof: float = math.inf
+    presence: Tensor | None = None
+    radius: Tensor | None = None
+    joint_radius: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Keypoints:
+        """Return a copy with all tensors but the heatmaps, which it lacks, as a function returns them.
+
+        Args:
+            function: From a tensor (B, K, …) to another one, such as some of its rows.
+
+        Returns:
+            The prediction.
+        """
+        values = {name: getattr(self, name) for name in ("keypoints", *POINT_VALUES)}
+        mapped: dict[str, Any] = {name: None if each is None else function(each) for name, each in values.items()}
+        return replace(self, heatmaps=None, **mapped)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Keypoints]) -> Keypoints:
+        """Join predictions of one model, on the CPU and without heatmaps."""
+        first = parts[0]
+        rows = {
+            name: torch.cat([getattr(part, name).cpu() for part in parts])
+            for name in ("keypoints", *POINT_VALUES)
+            if getattr(first, name) is not None
+        }
+        return Keypoints(**rows, dof=first.dof)
 
 
 @dataclass(frozen=True)

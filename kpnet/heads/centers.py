@@ -37,16 +37,17 @@ class Detections:
     Attributes:
         boxes: Edges x0, y0, x1, y1 (N, 4), in [-1, 1] on the image; they may lie outside.
         scores: Scores (N,) in [0, 1].
-        keypoints: Points (N, K, 2); None for a finder, which predicts no points.
-        confidence: Probability (N, K) that the true point lies within 5 % of the image's longer side.
-        covariance: Covariance (N, K, 2, 2) of the points' errors, in squared normalised units.
+        points: Their points (N, K, 2); None for a finder, which predicts none.
     """
 
     boxes: Tensor
     scores: Tensor
-    keypoints: Tensor | None = None
-    confidence: Tensor | None = None
-    covariance: Tensor | None = None
+    points: Keypoints | None = None
+
+    def take(self, rows: Tensor) -> Detections:
+        """Return the instances of these rows, a tensor of indices or a mask."""
+        points = None if self.points is None else self.points.map(lambda values: values[rows])
+        return Detections(self.boxes[rows], self.scores[rows], points)
 
 
 @dataclass
@@ -301,7 +302,7 @@ class CentersHead(Head):
         read = _read(self._near(output, votes, boxes, image), uncertainty=True)
         rows = [(image == i).nonzero()[:, 0] for i in range(len(output.centers))]
         rows = [each[self._different(read.keypoints[each], scores[each], boxes[each], output)] for each in rows]
-        return [Detections(boxes[each], scores[each], *(part[each] for part in _parts(read))) for each in rows]
+        return [Detections(boxes, scores, read).take(each) for each in rows]
 
     def _different(self, points: Tensor, scores: Tensor, boxes: Tensor, output: CentersOutput) -> Tensor:
         """Return the indices of an image's detections that are no repetitions of better ones, best first."""
@@ -329,7 +330,7 @@ class CentersHead(Head):
     def infer(self, output: HeadOutput) -> Keypoints:
         assert isinstance(output, CentersOutput)
         found = self._points(output, _highest(output.centers), uncertainty=True)
-        return _keypoints([part[:, 0] for part in _parts(found)])
+        return found.map(lambda values: values[:, 0])
 
     def point_blocks(self) -> dict[str, list[PointBlock]]:
         if self.offsets is None:
@@ -353,7 +354,7 @@ class CentersHead(Head):
             low, high = self._boxes(output, cells).unflatten(-1, (2, 2)).unbind(-2)
             return Keypoints(((low + high) / 2)[:, :, None].expand(-1, -1, self.num_keypoints, -1))
         found = _read(self._local(output, cells), uncertainty)
-        return _keypoints([part.unflatten(0, cells.shape[:2]) for part in _parts(found)])
+        return found.map(lambda values: values.unflatten(0, cells.shape[:2]))
 
     def _local(self, output: CentersOutput, cells: Tensor) -> decoding.LocalMaps:
         """Return the points' maps near the offsets' ends of cells (B, N, 2), with B N rows."""
@@ -374,16 +375,6 @@ def _read(local: decoding.LocalMaps, uncertainty: bool) -> Keypoints:
     if not uncertainty:
         return Keypoints(xy)
     return Keypoints(xy, local.mass_within(xy, CONFIDENCE_RADIUS), local.covariance(xy))
-
-
-def _parts(found: Keypoints) -> list[Tensor]:
-    """Return points, and confidence and covariance where there are any."""
-    return [part for part in (found.keypoints, found.confidence, found.covariance) if part is not None]
-
-
-def _keypoints(parts: list[Tensor]) -> Keypoints:
-    """Return a prediction of the parts that `_parts` returns."""
-    return Keypoints(parts[0], *parts[1:3])  # type: ignore[arg-type]
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

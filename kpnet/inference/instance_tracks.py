@@ -19,7 +19,7 @@ from kpnet.data.video import Video
 from kpnet.inference.parquet import table_writer
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
-from kpnet.inference.tables import TEXT, encodable, instance_columns, instance_values
+from kpnet.inference.tables import TEXT, encodable, further_values, instance_columns
 from kpnet.inference.tracking import Tracker
 from kpnet.inference.tracks import HELD, SCORER
 from kpnet.smoothing import Smoother
@@ -237,7 +237,7 @@ def _rows(
     """Return the rows of the instances of a frame that have a number."""
     points, confidence = prediction.keypoints, prediction.confidence
     sure = np.full(points.shape[:2], np.nan) if confidence is None else confidence
-    values = np.array(instance_values(prediction, columns)).reshape(len(points), len(columns))
+    values = np.array(further_values(prediction, columns)).reshape(*points.shape[:2], len(columns))[:, 0]
     numeric = np.concatenate([points, sure[..., None]], -1).reshape(len(points), 3 * len(prediction.names))
     head = np.column_stack([np.full(len(points), frame), numbers, unsure])
     order = np.argsort(numbers, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,14 +111,7 @@ def _on_image(found: Detections, matrix: np.ndarray, size: Size, image: Size) ->
     boxes = corners.reshape(-1, 4)
     there = (boxes[:, 2:] > boxes[:, :2]).all(-1)  # not with NaN either
     kept = torch.from_numpy(np.flatnonzero(there)).to(found.boxes.device)
-    return Found(boxes[there], found.scores.double().cpu().numpy()[there], take(found, kept), matrix)
-
-
-def take(found: Detections, rows: Tensor) -> Detections:
-    """Return the detections of these rows, a tensor of indices."""
-    given = {field.name: getattr(found, field.name) for field in fields(found)}
-    taken: dict[str, Any] = {name: None if value is None else value[rows] for name, value in given.items()}
-    return replace(found, **taken)
+    return Found(boxes[there], found.scores.double().cpu().numpy()[there], found.take(kept), matrix)
 
 
 def distinct(prediction: Prediction, skeleton: Skeleton) -> np.ndarray:

@@ -14,7 +14,7 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import replacing
 from kpnet.inference.inputs import InputImage
 from kpnet.inference.prediction import Prediction
-from kpnet.inference.tables import TEXT, Table, instance_values
+from kpnet.inference.tables import TEXT, Table, further_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def schema(video: bool, extra: tuple[str, ...] = ()) -> Any:
 
     Args:
         video: Whether there are the columns frame and time.
-        extra: Columns of instances that were found; see `kpnet.inference.tables.instance_columns`.
+        extra: Columns of instances that were found; see `kpnet.inference.tables.further_columns`.
     """
     pa = pyarrow()
     text, number = pa.dictionary(pa.int32(), pa.string()), pa.float32()
@@ -98,7 +98,7 @@ def columns(
     """
     count, points = prediction.keypoints.shape[:2]
     rows = count * points
-    found = instance_values(prediction, extra)
+    found = further_values(prediction, extra)
     confidence = prediction.confidence
     return {
         "image": [encodable_in_parquet(prediction.image)] * rows,
@@ -109,7 +109,7 @@ def columns(
         "x": prediction.keypoints[..., 0].ravel().tolist(),
         "y": prediction.keypoints[..., 1].ravel().tolist(),
         "confidence": [None] * rows if confidence is None else confidence.ravel().tolist(),
-        **{name: [_known(found[n][i]) for n in range(count) for _ in range(points)] for i, name in enumerate(extra)},
+        **{name: [_known(found[row][i]) for row in range(rows)] for i, name in enumerate(extra)},
     }
 
 

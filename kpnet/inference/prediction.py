@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import supervision
 
+OF_POINTS, OF_INSTANCES = ("presence", "radius", "joint_radius"), ("score", "expected_oks")
+COLUMNS = (*OF_POINTS, *OF_INSTANCES)  # that a table has beside image, instance, name, x, y and confidence
+FIELDS = ("keypoints", "confidence", "covariance", "scores", "boxes", "expected_oks", *OF_POINTS)  # with a row each
+
 
 @dataclass
 class Prediction:
@@ -24,8 +28,8 @@ class Prediction:
         image: Name of the image.
         names: Names of the K keypoints.
         keypoints: Points (N, K, 2) in pixels of the original image.
-        confidence: Probability (N, K) that a point lies within 5 % of the input's longer side. None if the model
-            predicts none.
+        confidence: Probability (N, K) that a point lies within 5 % of the input's longer side; where the model predicts
+            `presence`, that it is there as well. None if the model predicts none.
         covariance: Covariance (N, K, 2, 2) in pixels squared. None if the model predicts none.
         dof: Degrees of freedom of the errors' Student t distribution, for `kpnet.uncertainty.ellipse_radius`; infinite
             for normal errors.
@@ -35,6 +39,10 @@ class Prediction:
             to it. None where nobody looked for them.
         expected_oks: Object keypoint similarity (N,) that the instances are expected to have. None without calibrated
             scores.
+        presence: Probability (N, K) that a point is there: inside the image, and seen. None if the model predicts none.
+        radius: Distance (N, K) in pixels of the original image that a point's error stays below, as often as
+            `kpnet guarantee` promised. None without a guarantee.
+        joint_radius: The same for all points of an instance at once.
     """
 
     image: str
@@ -46,6 +54,9 @@ class Prediction:
     scores: np.ndarray | None = None
     boxes: np.ndarray | None = None
     expected_oks: np.ndarray | None = None
+    presence: np.ndarray | None = None
+    radius: np.ndarray | None = None
+    joint_radius: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Prediction:
         """Return some of the instances.
@@ -56,17 +67,23 @@ class Prediction:
         Returns:
             A prediction of the same image.
         """
-        fields = ("keypoints", "confidence", "covariance", "scores", "boxes", "expected_oks")
-        values = {field: getattr(self, field) for field in fields}
+        values = {field: getattr(self, field) for field in FIELDS}
         taken: dict[str, Any] = {field: None if value is None else value[rows] for field, value in values.items()}
         return replace(self, **taken)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Prediction]) -> Prediction:
+        """Return the instances of several predictions of one model as those of one, in their order."""
+        known = [field for field in FIELDS if getattr(parts[0], field) is not None]
+        joined: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in known}
+        return replace(parts[0], **joined)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each point.
 
         Returns:
-            The columns image, instance, name, x, y and confidence (NaN without one); and score and expected_oks of the
-            instance where it has them.
+            The columns image, instance, name, x, y and confidence (NaN without one); presence, radius and joint_radius
+            where the points have them, and score and expected_oks where the instances do.
         """
         import pandas as pd  # a third of a second that only tables need
 
@@ -79,13 +96,17 @@ class Prediction:
                 "x": self.keypoints[..., 0].ravel(),
                 "y": self.keypoints[..., 1].ravel(),
                 "confidence": np.nan if self.confidence is None else self.confidence.ravel(),
-                **{
-                    column: np.repeat(values, points)
-                    for column, values in (("score", self.scores), ("expected_oks", self.expected_oks))
-                    if values is not None
-                },
+                **{column: values for column in COLUMNS if (values := self.column(column)) is not None},
             }
         )
+
+    def column(self, name: str) -> np.ndarray | None:
+        """Return what each point has in a column of `COLUMNS`, in the order of a table's rows; None if it has none."""
+        if name in OF_POINTS:
+            values = getattr(self, name)
+            return None if values is None else values.ravel()
+        values = self.scores if name == "score" else self.expected_oks
+        return None if values is None else np.repeat(values, self.keypoints.shape[1])
 
     def to_supervision(self) -> supervision.KeyPoints:
         """Return the points for supervision's annotators and trackers. Needs `kpnet[supervision]`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -198,10 +197,9 @@ class Predictor:
     def _predict_clip(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Prediction]:
         """Yield predictions for frames with a complete window."""
         past, future = self.model.frame_window
-        xy, confidence, covariance, dof = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
+        found = self._infer(np.stack([pixels for pixels, _ in views]), clip=True)
         for i, (_, matrix) in enumerate(views[past : len(views) - future]):
-            own = (None if each is None else each[i : i + 1] for each in (xy, confidence, covariance))
-            yield replace(self._to_image_pixels("", [matrix], *own), dof=dof)
+            yield self._to_image_pixels("", [matrix], found.take(np.array([i])))
 
     def _predict(self, group: list[tuple[str, np.ndarray, Sequence[Box] | None]]) -> Iterator[Prediction]:
         images = [(name, to_pixels(image), boxes) for name, image, boxes in group]
@@ -234,16 +232,12 @@ class Predictor:
         parts = []
         while batch := list(itertools.islice(waiting, self.batch_size)):
             parts.append(self._infer(np.stack(batch)))
-        xy, confidence, covariance = (
-            None if not parts or parts[0][j] is None else np.concatenate([p[j] for p in parts]) for j in range(3)
-        )
-        dof = parts[0][3] if parts else math.inf
+        found = Prediction.concatenate(parts) if parts else None
         start = 0
         for (name, _, _), of_image in zip(images, matrices, strict=True):
-            rows = slice(start, start + len(of_image))
+            own = None if found is None else found.take(np.arange(start, start + len(of_image)))
             start += len(of_image)
-            own = (None if each is None else each[rows] for each in (xy, confidence, covariance))
-            yield replace(self._to_image_pixels(name, of_image, *own), dof=dof)
+            yield self._to_image_pixels(name, of_image, own)
 
     def _find(self, images: Sequence[np.ndarray]) -> Iterator[tuple[torch.Tensor, list[Found]]]:
         """Yield each batch's input, and what was found in its images."""
@@ -271,20 +265,15 @@ class Predictor:
                 pixels, matrix = letterbox(to_channels(image, config.in_channels), config.input_size)
                 around = normalized_boxes(boxes, matrix, config.input_size).to(self.device)
                 points = self._read(unit_batch(pixels[None]).to(self.device), around)
-            numbers = self._to_numbers(points)
-            prediction = self._to_image_pixels(name, [matrix] * len(points.keypoints), *numbers[:3])
-            prediction = replace(prediction, dof=numbers[3])
+            prediction = self._to_image_pixels(name, [matrix] * len(points.keypoints), self._in_pixels(points))
             yield prediction if boxes is not None else self._kept(prediction, each)
 
     def _points(self, inputs: torch.Tensor, found: Found) -> Keypoints:
         """Return the points of instances that were found with them, averaged over test-time views if there are any."""
         own = found.detections
-        if self.test_time is not None or own.keypoints is None:
+        if self.test_time is not None or own.points is None:
             return self._read(inputs, own.boxes)
-        model: Any = self.model
-        calibration = model.calibration_for(None)
-        dof = math.inf if calibration is None else calibration.dof
-        return Keypoints(own.keypoints, own.confidence, own.covariance, dof=dof)
+        return own.points
 
     def _read(self, inputs: torch.Tensor, boxes: torch.Tensor) -> Keypoints:
         """Return the points of known instances, whose boxes (N, 4) are normalised, of one input (1, C, H, W)."""
@@ -324,46 +313,59 @@ class Predictor:
             parts = [self._infer(pixels, clip=True) for pixels, _ in inputs]
         else:
             parts = [self._infer(np.stack([pixels for pixels, _ in inputs]))]
-        joined = (None if parts[0][j] is None else np.concatenate([part[j] for part in parts]) for j in range(3))
-        return replace(self._to_image_pixels("", [matrix for _, matrix in inputs], *joined), dof=parts[0][3])
+        return self._to_image_pixels("", [matrix for _, matrix in inputs], Prediction.concatenate(parts))
 
-    def _infer(
-        self, pixels: np.ndarray, clip: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
+    def _infer(self, pixels: np.ndarray, clip: bool = False) -> Prediction:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         images = images[None] if clip else images
-        return self._to_numbers(self.model.infer(images.to(self.device).float() / 255, self.test_time))
+        return self._in_pixels(self.model.infer(images.to(self.device).float() / 255, self.test_time))
 
-    def _to_numbers(self, predicted: Keypoints) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, float]:
-        """Return points, confidence, covariance and degrees of freedom in pixels of the model's input."""
+    def _in_pixels(self, predicted: Keypoints) -> Prediction:
+        """Return a prediction in pixels of the model's input."""
         size = self.model.config.input_size
         xy = coordinates.normalized_to_pixel(predicted.keypoints.cpu().double(), size).numpy()
-        confidence = None if predicted.confidence is None else predicted.confidence.float().cpu().numpy()
-        if predicted.covariance is None:
-            return xy, confidence, None, predicted.dof
-        scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
-        covariance = predicted.covariance.cpu().double() * scale[:, None] * scale[None, :]
-        return xy, confidence, covariance.numpy(), predicted.dof
+        confidence, presence, radius, joint_radius = (
+            None if each is None else each.float().cpu().numpy()
+            for each in (predicted.confidence, predicted.presence, predicted.radius, predicted.joint_radius)
+        )
+        covariance = None
+        if predicted.covariance is not None:
+            scale = coordinates.normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size)
+            covariance = (predicted.covariance.cpu().double() * scale[:, None] * scale[None, :]).numpy()
+        return Prediction(
+            "",
+            self.model.skeleton.names,
+            xy,
+            confidence,
+            covariance,
+            predicted.dof,
+            presence=presence,
+            radius=None if radius is None else radius * max(size),
+            joint_radius=None if joint_radius is None else joint_radius * max(size),
+        )
 
-    def _to_image_pixels(
-        self,
-        name: str,
-        matrices: list[np.ndarray],
-        xy: np.ndarray | None,
-        confidence: np.ndarray | None,
-        covariance: np.ndarray | None,
-    ) -> Prediction:
+    def _to_image_pixels(self, name: str, matrices: list[np.ndarray], found: Prediction | None) -> Prediction:
+        """Return a prediction in pixels of the original image, of which the matrices lead to the input."""
         names = self.model.skeleton.names
-        if xy is None or not matrices:
+        if found is None or not matrices:
             none = len(names)
             return Prediction(name, names, np.zeros((0, none, 2)), np.zeros((0, none)), np.zeros((0, none, 2, 2)))
         inverses = [coordinates.invert(m) for m in matrices]
-        points = np.stack([coordinates.transform(p, m) for p, m in zip(xy, inverses, strict=True)])
+        points = np.stack([coordinates.transform(p, m) for p, m in zip(found.keypoints, inverses, strict=True)])
+        longest = coordinates.largest_stretch(torch.from_numpy(np.stack(matrices))).numpy()[:, None]
+        covariance = found.covariance
         if covariance is not None:
-            linear = np.stack([m[:, :2] for m in inverses])[:, None]
-            covariance = linear @ covariance @ linear.swapaxes(-1, -2)
-        return Prediction(name, names, points, confidence, covariance)
+            linear = np.stack([m[:, :2] for m in inverses])
+            covariance = linear[:, None] @ covariance @ linear[:, None].swapaxes(-1, -2)
+        return replace(
+            found,
+            image=name,
+            keypoints=points,
+            covariance=covariance,
+            radius=None if found.radius is None else found.radius * longest,
+            joint_radius=None if found.joint_radius is None else found.joint_radius * longest,
+        )
 
 
 def to_pixels(image: Any) -> np.ndarray:

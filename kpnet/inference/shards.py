@@ -33,7 +33,7 @@ from kpnet.inference.parquet import columns, schema
 from kpnet.inference.pipeline import read_pixels, reading_threads
 from kpnet.inference.prediction import Prediction
 from kpnet.inference.predictor import Predictor
-from kpnet.inference.tables import TEXT, encodable, instance_columns
+from kpnet.inference.tables import TEXT, encodable, further_columns
 from kpnet.inference.video_chunks import Chunk, predict_chunk, split_video
 
 INPUTS, PREDICTIONS, FAILED = "inputs.parquet", "predictions", "failed.csv"
@@ -142,7 +142,7 @@ def predict_shard(predictor: Predictor, folder: Path, number: int) -> None:
     with pq.ParquetFile(folder / INPUTS) as file:
         rows = file.read_row_group(number).to_pylist()
     failed: list[tuple[str, str]] = []
-    extra = instance_columns(predictor.model)
+    extra = further_columns(predictor.model)
     own = schema(video=True, extra=extra)
     held: dict[str, list[Any]] = {name: [] for name in own.names}
     empty = 0

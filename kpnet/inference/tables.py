@@ -19,10 +19,9 @@ from kpnet.core.errors import KpnetError
 from kpnet.core.files import replacing
 from kpnet.data.images import to_channels
 from kpnet.inference.inputs import InputImage
-from kpnet.inference.prediction import Prediction
+from kpnet.inference.prediction import OF_INSTANCES, Prediction
 
 COLUMNS = ("image", "instance", "name", "x", "y", "confidence")
-INSTANCE_COLUMNS = ("score", "expected_oks")  # of models that find instances; the second of calibrated ones
 # A file name that is not UTF-8 keeps its bytes, so that the file can be found again.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -127,7 +126,7 @@ class PredictionTable(TextTable):
 
     Args:
         as_json: Write JSON.
-        extra: Further columns, of `INSTANCE_COLUMNS`; see `instance_columns`.
+        extra: Further columns; see `further_columns`.
     """
 
     def __init__(self, as_json: bool, extra: Sequence[str] = ()) -> None:
@@ -143,11 +142,11 @@ class PredictionTable(TextTable):
 
     def _write(self, prediction: Prediction, source: InputImage, pixels: np.ndarray) -> None:
         confidence = prediction.confidence
-        of_instances = instance_values(prediction, self.extra)
+        further = further_values(prediction, self.extra)
         for instance, points in enumerate(prediction.keypoints.tolist()):
             for k, (name, (x, y)) in enumerate(zip(prediction.names, points, strict=True)):
                 sure = math.nan if confidence is None else float(confidence[instance, k])
-                numbers = [x, y, sure, *of_instances[instance]]
+                numbers = [x, y, sure, *further[instance * len(points) + k]]
                 if self.as_json:
                     values = [number if math.isfinite(number) else None for number in numbers]
                     keys = (*COLUMNS, *self.extra)
@@ -167,15 +166,19 @@ def instance_columns(model: Any) -> tuple[str, ...]:
     """Return the columns on instances that a model's tables have: none unless it finds instances."""
     if not model.finds_instances:
         return ()
-    return INSTANCE_COLUMNS[: 1 if getattr(model, "instance_calibration", None) is None else 2]
+    return OF_INSTANCES[: 1 if getattr(model, "instance_calibration", None) is None else 2]
 
 
-def instance_values(prediction: Prediction, names: Sequence[str]) -> list[list[float]]:
-    """Return what each instance has in the columns of these names; NaN where it has nothing."""
-    known = {"score": prediction.scores, "expected_oks": prediction.expected_oks}
-    count = len(prediction.keypoints)
-    found = [known[name] if known[name] is not None else np.full(count, np.nan) for name in names]
-    return np.array(found, float).reshape(len(names), count).T.tolist()
+def further_columns(model: Any) -> tuple[str, ...]:
+    """Return the columns that the tables of images have beside `COLUMNS`: what is known of each point and instance."""
+    return (*model.point_values, *instance_columns(model))
+
+
+def further_values(prediction: Prediction, names: Sequence[str]) -> list[list[float]]:
+    """Return what each point has in the columns of these names, a row each; NaN where it has nothing."""
+    rows = math.prod(prediction.keypoints.shape[:2])
+    found = [np.full(rows, np.nan) if (own := prediction.column(name)) is None else own for name in names]
+    return np.array(found, float).reshape(len(names), rows).T.tolist()
 
 
 class LabelTable(TextTable):

@@ -73,6 +73,11 @@ class Ensemble(nn.Module):
         self.config, self.skeleton, self.frame_window = first.config, first.skeleton, first.frame_window
 
     @property
+    def point_values(self) -> tuple[str, ...]:
+        """Names of what `infer` gives for each point besides confidence and covariance: `presence` if all have it."""
+        return ("presence",) if all("presence" in each.point_values for each in self.models) else ()  # type: ignore[operator]
+
+    @property
     def finds_instances(self) -> bool:
         """Whether the first model finds the instances of whole images."""
         return bool(self.models[0].finds_instances)

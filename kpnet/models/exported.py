@@ -28,7 +28,7 @@ from kpnet.models.test_time import TestTime, infer_views
 SUFFIX = ".onnx"
 KEY = "kpnet"  # of the file's metadata entry
 FORMAT = 1  # of the description
-INPUTS, OUTPUTS = ("images", "matrices"), ("points", "confidence", "covariance")
+INPUTS, POINTS = ("images", "matrices"), "points"
 INSTALL = 'pip install "kpnet[export]"'
 
 
@@ -40,6 +40,9 @@ class Parity(StrictModel):
         pixels: Largest distance of two points, in pixels of the original image.
         confidence: Largest difference of two confidences.
         covariance: Largest difference of two covariances, relative to the larger axis of the ellipse squared.
+        presence: Largest difference of two probabilities of being there.
+        radius: Largest difference of two guaranteed radii, relative to the radius.
+        joint_radius: The same of the radii for all points at once.
         worst: Name of the image with the largest distance.
     """
 
@@ -47,6 +50,9 @@ class Parity(StrictModel):
     pixels: float
     confidence: float = 0.0
     covariance: float = 0.0
+    presence: float = 0.0
+    radius: float = 0.0
+    joint_radius: float = 0.0
     worst: str = ""
 
 
@@ -67,7 +73,7 @@ class ExportInfo(StrictModel):
         crop: What the input shows: the whole image, letterboxed (None), or the region around a box.
         box_scale: Size of that region relative to the box.
         window: Frames before and after the predicted one that the head looks at.
-        has_spread: Whether the graph gives confidence and covariance.
+        outputs: What the graph gives: `points`, and what the model has of `heads.base.POINT_VALUES`.
         dof: Degrees of freedom of the errors' Student t distribution; None for normal errors.
         flip_test: Whether the graph averages with the mirrored image.
         precision: Precision of the network.
@@ -91,7 +97,7 @@ class ExportInfo(StrictModel):
     crop: Literal["box", "points", "instance"] | None
     box_scale: float = Field(gt=0)
     window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    has_spread: bool
+    outputs: tuple[Literal["points", "confidence", "covariance", "presence", "radius", "joint_radius"], ...]
     dof: float | None = Field(gt=2)
     flip_test: bool
     precision: Literal["fp32", "fp16", "int8"]
@@ -135,7 +141,7 @@ class ExportedModel(nn.Module):
         self.frame_window = self.info.window
         self.register_buffer("place", torch.empty(0), persistent=False)  # where predictions go
 
-    def run(self, images: np.ndarray, matrices: np.ndarray) -> list[np.ndarray]:
+    def run(self, images: np.ndarray, matrices: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph as it is.
 
         Args:
@@ -143,16 +149,21 @@ class ExportedModel(nn.Module):
             matrices: Float32 (B, 2, 3), from pixels of the original image to pixels of the input.
 
         Returns:
-            Points (B, K, 2), and confidence (B, K) and covariance (B, K, 2, 2) where the head has them.
+            What `info.outputs` names, as `kpnet.export.to_onnx` describes it.
 
         Raises:
             KpnetError: The inputs do not fit the graph.
         """
         try:
-            found: list[np.ndarray] = self.session.run(None, dict(zip(INPUTS, (images, matrices), strict=True)))
+            found = self.session.run(None, dict(zip(INPUTS, (images, matrices), strict=True)))
         except Exception as error:  # onnxruntime has no class for all of its errors
             raise KpnetError(f"{self.name}: {first_line(error)}") from None
-        return found
+        return dict(zip(self.info.outputs, found, strict=True))
+
+    @property
+    def point_values(self) -> tuple[str, ...]:
+        """Names of what `infer` gives for each point besides confidence and covariance."""
+        return tuple(name for name in self.info.outputs if name not in (POINTS, "confidence", "covariance"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExportedModel:
         """Return a model of its own for another device; both share the session, which cannot be copied."""
@@ -195,16 +206,16 @@ class ExportedModel(nn.Module):
             pixels = np.moveaxis(sliding_window_view(pixels, frames, 1), -1, 2).reshape(-1, frames, *pixels.shape[2:])
         size = (pixels.shape[-3], pixels.shape[-2])
         matrices = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(pixels), 2, 3))
-        points, *spread = (torch.from_numpy(each) for each in self.run(np.ascontiguousarray(pixels), matrices))
-        keypoints = Keypoints(coordinates.pixel_to_normalized(points, size))
-        check_finite(keypoints, self.name)
-        keypoints.keypoints = keypoints.keypoints.to(self.place.device)
-        if spread:
+        found = {key: torch.from_numpy(each) for key, each in self.run(np.ascontiguousarray(pixels), matrices).items()}
+        found["keypoints"] = coordinates.pixel_to_normalized(found.pop(POINTS), size)
+        if "covariance" in found:
             scale = coordinates.pixel_distance_to_normalized(torch.ones(2), size)
-            keypoints.confidence = spread[0].to(self.place.device)
-            keypoints.covariance = (spread[1] * scale[:, None] * scale).to(self.place.device)
-            keypoints.dof = math.inf if self.info.dof is None else self.info.dof
-        return keypoints
+            found["covariance"] = found["covariance"] * scale[:, None] * scale
+        for name in {"radius", "joint_radius"} & found.keys():
+            found[name] = found[name] / max(size)
+        keypoints = Keypoints(**found, dof=math.inf if self.info.dof is None else self.info.dof)
+        check_finite(keypoints, self.name)
+        return keypoints.map(lambda values: values.to(self.place.device))
 
     def _check(self, images: Tensor) -> None:
         clips = images.ndim == 5 and self.frame_window != (0, 0)
@@ -290,8 +301,8 @@ def _check_info(info: ExportInfo, config: ModelConfig, skeleton: Skeleton, sessi
         ("channels", info.channels, config.in_channels),
         ("crop", info.crop, config.crop),
         ("box_scale", info.box_scale, config.box_scale),
-        ("has_spread", OUTPUTS[: 3 if info.has_spread else 1], tuple(outputs)),
-        ("names", len(info.names), outputs.get(OUTPUTS[0], [0, 0])[1]),
+        ("outputs", info.outputs, tuple(outputs)),
+        ("names", len(info.names), outputs.get(POINTS, [0, 0])[1]),
         ("window", frames, tuple(session.get_inputs()[0].shape[1:-3])),
         ("channels", info.channels, session.get_inputs()[0].shape[-1]),
     ):

@@ -145,6 +145,11 @@ class KeypointModel(HubMixin, nn.Module):
         return self.head.frame_window
 
     @property
+    def point_values(self) -> tuple[str, ...]:
+        """Names of what `infer` gives for each point besides confidence and covariance."""
+        return ()
+
+    @property
     def finds_instances(self) -> bool:
         """Whether `find` finds the instances of whole images."""
         return self.finder is not None or self.head.finds_instances
@@ -185,13 +190,9 @@ class KeypointModel(HubMixin, nn.Module):
         output = head(model.features(images))
         check_rows(output.centers, 'head "centers"')
         found = head.find(output, threshold, max_instances)
-        calibration = self.calibration_for(None)
-        if calibration is not None:
-            for each in found:
-                if each.keypoints is not None:
-                    raw = Keypoints(each.keypoints, each.confidence, each.covariance)
-                    points = calibration(raw, (images.shape[-2], images.shape[-1]))
-                    each.confidence, each.covariance = points.confidence, points.covariance
+        size = (images.shape[-2], images.shape[-1])
+        for each in found:
+            each.points = None if each.points is None else self._finish(each.points, size)
         return found
 
     @torch.no_grad()
@@ -213,17 +214,14 @@ class KeypointModel(HubMixin, nn.Module):
         head, given = cast("CentersHead", model.head), boxes.isfinite().all(-1)
 
         def read_once(images: Tensor, boxes: Tensor) -> Keypoints:
-            found = head.read(head(model.features(images)), boxes)
-            values = (found.keypoints, found.confidence, found.covariance)
-            return Keypoints(*(None if each is None else each[given] for each in values))  # type: ignore[arg-type]
+            return head.read(head(model.features(images)), boxes).map(lambda rows: rows[given])
 
         if test_time is None:
             kept = read_once(images, boxes)
         else:
             kept = read_views(read_once, images, boxes, self.skeleton, test_time)
         check_finite(kept, 'head "centers"')
-        calibration = self.calibration_for(test_time)
-        return kept if calibration is None else calibration(kept, (images.shape[-2], images.shape[-1]))
+        return self._finish(kept, (images.shape[-2], images.shape[-1]), test_time)
 
     def calibration_for(self, test_time: TestTime | None) -> Calibration | None:
         """Return the calibration of the points for predictions of some test-time views.
@@ -369,8 +367,12 @@ class KeypointModel(HubMixin, nn.Module):
             predicted = model._predict(images)
         else:
             predicted = infer_views(model._predict, images, self.skeleton, test_time)
+        return self._finish(predicted, (images.shape[-2], images.shape[-1]), test_time)
+
+    def _finish(self, raw: Keypoints, size: tuple[int, int], test_time: TestTime | None = None) -> Keypoints:
+        """Return a prediction for images of this size as the model was calibrated for these views."""
         calibration = self.calibration_for(test_time)
-        return predicted if calibration is None else calibration(predicted, (images.shape[-2], images.shape[-1]))
+        return raw if calibration is None else calibration(raw, size)
 
     def _predict(self, images: Tensor) -> Keypoints:
         predicted = self.head.infer(self.output(images))

@@ -197,20 +197,24 @@ def average(predictions: list[Keypoints], size: Size) -> Keypoints:
 
     Returns:
         The mean points, the covariance of the mixture of the predictions and the confidence that follows from it;
-        without both where a prediction has no covariance. Heatmaps only where all have maps of one size.
+        without both where a prediction has no covariance. Presence is the mean where all have it; heatmaps only where
+        all have maps of one size; no radii, which hold for one prediction.
     """
     points = torch.stack([each.keypoints for each in predictions])
     maps = [each.heatmaps for each in predictions if each.heatmaps is not None]
     heatmaps = None
     if len(maps) == len(predictions) and all(each.shape == maps[0].shape for each in maps):
         heatmaps = torch.stack(maps).mean(0)
+    present = [each.presence for each in predictions if each.presence is not None]
+    presence = torch.stack(present).mean(0) if len(present) == len(predictions) else None
     covariances = [each.covariance for each in predictions if each.covariance is not None]
     if len(covariances) < len(predictions):
-        return Keypoints(points.mean(0), heatmaps=heatmaps)
+        return Keypoints(points.mean(0), heatmaps=heatmaps, presence=presence)
     dof = combine_dof([each.dof for each in predictions])
     xy, covariance = mixture(points, torch.stack(covariances))
     confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, dof)
-    return Keypoints(xy, confidence, covariance, heatmaps, dof)
+    confidence = confidence if presence is None else confidence * presence
+    return Keypoints(xy, confidence, covariance, heatmaps, dof, presence)
 
 
 def _mirrored(predicted: Keypoints, permutation: list[int]) -> Keypoints:
@@ -218,9 +222,9 @@ def _mirrored(predicted: Keypoints, permutation: list[int]) -> Keypoints:
     if covariance is not None:
         sign = torch.tensor([[1, -1], [-1, 1]], device=covariance.device, dtype=covariance.dtype)
         covariance = covariance[:, permutation] * sign
-    return Keypoints(
-        coordinates.flip_normalized(predicted.keypoints, permutation),
-        None if predicted.confidence is None else predicted.confidence[:, permutation],
-        covariance,
-        None if predicted.heatmaps is None else predicted.heatmaps[:, permutation].flip(-1),
+    return replace(
+        predicted.map(lambda values: values[:, permutation]),
+        keypoints=coordinates.flip_normalized(predicted.keypoints, permutation),
+        covariance=covariance,
+        heatmaps=None if predicted.heatmaps is None else predicted.heatmaps[:, permutation].flip(-1),
     )

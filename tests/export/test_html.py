@@ -52,7 +52,7 @@ def test_weights_are_rounded_unless_points_move(
     assert parities[0] > 2 * parities[1] > 2 * parities[2]
     assert sizes == sorted(sizes)
     image, matrix = np.full((1, 32, 32, 1), 77, np.uint8), np.eye(2, 3, dtype=np.float32)[None]
-    found = ExportedModel(written["model"], "a").run(image, matrix)[0]
+    found = ExportedModel(written["model"], "a").run(image, matrix)["points"]
     np.testing.assert_allclose(found, Predictor(model)(image[0, ..., 0]).keypoints, atol=1e-4)
 
 

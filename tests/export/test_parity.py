@@ -18,7 +18,7 @@ from kpnet.export import ParityError, onnx, program, to_onnx, to_torch
 from kpnet.export.graph import ExportGraph
 from kpnet.export.parity import Sample, check_parity, dataset_samples, drawn_samples, measure_parity
 
-Outputs = list[np.ndarray]
+Outputs = dict[str, np.ndarray]
 
 
 def samples(count: int = 20) -> list[Sample]:
@@ -33,7 +33,8 @@ def graph(change: Callable[[Outputs, np.ndarray], None]) -> tuple[Predictor, Cal
     inner = ExportGraph(model)
 
     def run(images: np.ndarray, matrices: np.ndarray) -> Outputs:
-        found = [each.numpy() for each in inner(torch.from_numpy(images), torch.from_numpy(matrices))]
+        given = inner(torch.from_numpy(images), torch.from_numpy(matrices))
+        found = {name: each.numpy() for name, each in zip(inner.output_names, given, strict=True)}
         change(found, images)
         return found
 
@@ -47,10 +48,10 @@ def test_the_largest_distance_and_its_image_are_found() -> None:
     def move(found: Outputs, images: np.ndarray) -> None:
         for row, image in enumerate(images):
             if np.array_equal(image, given[5].pixels):
-                found[0][row, 1] += (0.03, -0.04)
+                found["points"][row, 1] += (0.03, -0.04)
             if np.array_equal(image, given[17].pixels):
-                found[0][row, 1] += 0.01
-                found[1][row, 2] += 0.02
+                found["points"][row, 1] += 0.01
+                found["confidence"][row, 2] += 0.02
 
     predictor, run = graph(move)
     parity = measure_parity(predictor, run, given)
@@ -63,17 +64,17 @@ def test_the_largest_distance_and_its_image_are_found() -> None:
         check_parity(parity, predictor, given)
 
 
-@pytest.mark.parametrize(("output", "off"), [(1, 2e-4), (2, 2e-3)])
-def test_confidence_and_covariance_have_bounds_too(output: int, off: float) -> None:
+@pytest.mark.parametrize(("output", "off"), [("confidence", 2e-4), ("covariance", 2e-3)])
+def test_confidence_and_covariance_have_bounds_too(output: str, off: float) -> None:
     def change(found: Outputs, images: np.ndarray) -> None:
-        if output == 1:
-            found[1] += off
+        if output == "confidence":
+            found[output] += off
         else:
-            found[2] *= 1 + 2 * off
+            found[output] *= 1 + 2 * off
 
     predictor, run = graph(change)
     parity = measure_parity(predictor, run, samples(3))
-    with pytest.raises(ParityError, match=r"graph's confidence is .* its covariance .*nothing was written$"):
+    with pytest.raises(ParityError, match=rf"graph's {output} is .*nothing was written$"):
         check_parity(parity, predictor, samples(3))
 
 
@@ -93,16 +94,16 @@ def test_a_graph_as_the_model_is_within_the_bound() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_point_that_is_not_finite(value: float) -> None:
     def spoil(found: Outputs, images: np.ndarray) -> None:
-        found[0][2, 0, 1] = value
+        found["points"][2, 0, 1] = value
 
-    with pytest.raises(ParityError, match=r"^image 2: the exported graph gives a point that is not finite"):
+    with pytest.raises(ParityError, match=r"^image 2: the exported graph gives points of which some are not finite"):
         measure_parity(*graph(spoil), samples(5))
 
 
 def test_a_covariance_and_a_confidence_that_are_not_finite() -> None:
-    for output in (1, 2):
+    for output in ("confidence", "covariance"):
 
-        def spoil(found: Outputs, images: np.ndarray, output: int = output) -> None:
+        def spoil(found: Outputs, images: np.ndarray, output: str = output) -> None:
             found[output][1, 0] = np.nan
 
         with pytest.raises(ParityError, match="image 1"):

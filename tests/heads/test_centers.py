@@ -56,14 +56,14 @@ def test_peaks_are_found_with_their_boxes_best_first(points: bool) -> None:
     torch.testing.assert_close(found[0].boxes, torch.cat([centers - 0.2, centers + 0.2], 1))
     assert found[1].boxes.shape == (0, 4)
     if not points:
-        assert found[0].keypoints is None
+        assert found[0].points is None
         return
-    assert found[0].keypoints is not None
-    assert found[1].keypoints is not None
-    assert found[1].keypoints.shape == (0, 2, 2)
+    assert found[0].points is not None
+    assert found[1].points is not None
+    assert found[1].points.keypoints.shape == (0, 2, 2)
     # A flat map leaves the points where the offsets say.
     torch.testing.assert_close(
-        found[0].keypoints[0, :, 0] - centers[0, 0], torch.tensor([-0.1, 0.1]), atol=0.02, rtol=0
+        found[0].points.keypoints[0, :, 0] - centers[0, 0], torch.tensor([-0.1, 0.1]), atol=0.02, rtol=0
     )
 
 
@@ -136,7 +136,9 @@ def test_points_of_known_boxes_are_those_that_their_cells_predict() -> None:
     output.centers[0, 0, 6, 4] = output.centers[1, 0, 2, 9] = 5.0
     single = head.infer(output)
     torch.testing.assert_close(single.keypoints, torch.stack([found.keypoints[0, 1], found.keypoints[1, 0]]))
-    torch.testing.assert_close(head.find(output)[1].covariance, found.covariance[1, :1])
+    [_, second] = head.find(output)
+    assert second.points is not None
+    torch.testing.assert_close(second.points.covariance, found.covariance[1, :1])
     finder = head_of(points=False)
     read = finder.read(finder(features()), boxes)
     assert read.confidence is None
@@ -239,9 +241,10 @@ def test_bfloat16_is_decoded_in_float32() -> None:
         output = head(features())
         assert output.centers.dtype == torch.bfloat16
         found = head.find(output, 0.01)[0]
-    assert found.keypoints is not None
-    assert found.covariance is not None
-    assert {found.boxes.dtype, found.scores.dtype, found.keypoints.dtype, found.covariance.dtype} == {torch.float32}
+    assert found.points is not None
+    assert found.points.covariance is not None
+    given = (found.boxes, found.scores, found.points.keypoints, found.points.covariance)
+    assert {each.dtype for each in given} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -273,8 +276,8 @@ def test_drawn_instances_are_found_again(points: bool) -> None:
         order = (found.boxes[:, None] - true).abs().mean(-1).argmin(0)
         assert sorted(order.tolist()) == list(range(len(true)))
         assert (found.boxes[order] - true).abs().mean() * 64 < 1.5
-        if found.keypoints is not None:
-            errors.append((found.keypoints[order] - points_there).norm(dim=-1).mean() * 64)
+        if found.points is not None:
+            errors.append((found.points.keypoints[order] - points_there).norm(dim=-1).mean() * 64)
     assert bool(errors) == points
     if points:
         assert torch.stack(errors).mean() < 0.7

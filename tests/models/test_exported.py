@@ -161,7 +161,7 @@ def test_the_file_of_another_program(exports: Exports, tmp_path: Path) -> None:
         (lambda v: {**v, "input_size": [32, 32]}, "input_size: found"),
         (lambda v: {**v, "crop": "box"}, "crop: found"),
         (lambda v: {**v, "window": [1, 1]}, "window: found"),
-        (lambda v: {**v, "has_spread": not v["has_spread"]}, "has_spread: found"),
+        (lambda v: {**v, "outputs": ["points", "confidence"]}, "outputs: found"),
         (lambda v: {**v, "names": ["a", "b"], "pairs": [], "skeleton": {"names": ["a", "b"]}}, "names: found"),
     ],
 )

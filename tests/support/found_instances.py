@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,20 +12,10 @@ from torch import Tensor, nn
 from kpnet import build_model
 from kpnet.core.skeleton import Skeleton
 from kpnet.heads import Keypoints
+from kpnet.heads.centers import Detections
 from kpnet.models.keypoint_model import KeypointModel
 
 SKELETON = {"names": ["l_blob", "r_blob"], "pairs": [["l_blob", "r_blob"]], "edges": [["l_blob", "r_blob"]]}
-
-
-@dataclass
-class Found:
-    """As `kpnet.heads.centers.Detections`."""
-
-    boxes: Tensor
-    scores: Tensor
-    keypoints: Tensor | None = None
-    confidence: Tensor | None = None
-    covariance: Tensor | None = None
 
 
 def blobs(size: tuple[int, int], *places: tuple[float, float], light: float = 250, sigma: float = 3) -> np.ndarray:
@@ -78,7 +67,7 @@ class BlobFinder(nn.Module):
             if self.outside:
                 xy, scores = torch.cat([xy.new_full((1, 2), 3.0), xy]), torch.cat([scores.new_ones(1), scores])
             boxes = torch.cat([xy - self.side / 2, xy + self.side / 2], -1)
-            found.append(Found(boxes[:most], scores[:most]))
+            found.append(Detections(boxes[:most], scores[:most]))
         return found
 
 
