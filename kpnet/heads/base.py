@@ -107,7 +107,14 @@ class Keypoints:
 
     @staticmethod
     def concatenate(parts: Sequence[Keypoints]) -> Keypoints:
-        """Join predictions of one model, on the CPU and without heatmaps."""
+        """Join predictions of one model.
+
+        Args:
+            parts: The predictions, at least one.
+
+        Returns:
+            All of their rows in one prediction, on the CPU and without heatmaps.
+        """
         first = parts[0]
         rows = {
             name: torch.cat([getattr(part, name).cpu() for part in parts])

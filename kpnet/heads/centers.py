@@ -45,7 +45,14 @@ class Detections:
     points: Keypoints | None = None
 
     def take(self, rows: Tensor) -> Detections:
-        """Return the instances of these rows, a tensor of indices or a mask."""
+        """Return some of the instances.
+
+        Args:
+            rows: Their indices, in the order that they are to have, or a mask (N,).
+
+        Returns:
+            Their boxes, scores and points.
+        """
         points = None if self.points is None else self.points.map(lambda values: values[rows])
         return Detections(self.boxes[rows], self.scores[rows], points)
 

@@ -73,7 +73,14 @@ class Prediction:
 
     @staticmethod
     def concatenate(parts: Sequence[Prediction]) -> Prediction:
-        """Return the instances of several predictions of one model as those of one, in their order."""
+        """Join predictions of one model.
+
+        Args:
+            parts: The predictions, at least one.
+
+        Returns:
+            All of their instances, in their order, as those of the first one's image.
+        """
         known = [field for field in FIELDS if getattr(parts[0], field) is not None]
         joined: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in known}
         return replace(parts[0], **joined)
@@ -101,7 +108,14 @@ class Prediction:
         )
 
     def column(self, name: str) -> np.ndarray | None:
-        """Return what each point has in a column of `COLUMNS`, in the order of a table's rows; None if it has none."""
+        """Return what each point has in a further column of a table.
+
+        Args:
+            name: One of presence, radius, joint_radius, score and expected_oks.
+
+        Returns:
+            A value (N * K,) for each point, in the order of the table's rows; None where there is none.
+        """
         if name in OF_POINTS:
             values = getattr(self, name)
             return None if values is None else values.ravel()
