@@ -6,12 +6,12 @@ RUN is a trained run whose validation data is faces15's or helen68's, in FOLDER/
 holds faces_unlabelled and deeplabcut/openfield. NAME says what it is, in the table
 `benchmarks/results/watch.csv`.
 
-A random half of the validation images is the held-out data: the model is calibrated on it, and summarised. Batches of 30
-images come from the other half, as they are and changed: blurred with a σ of 2 px, turned by 90°, with noise of a
+A random half of the validation images is the held-out data: the model is calibrated on it, and summarised. Batches of
+30 images come from the other half, as they are and changed: blurred with a σ of 2 px, turned by 90°, with noise of a
 standard deviation of 0.1, all in the model's input; and from other sources, mice for every model, and another camera's
-faces for a model of helen68. The row of a change has the AUC of the p-value (changed batches against unchanged ones of the
-same half), the share of batches that are found, and the expected and the true mean error of the other half in pixels.
-The row "unchanged" has the share of false alarms over 200 batches. Halves are drawn anew for every ten batches.
+faces for a model of helen68. The row of a change has the AUC of the p-value (changed batches against unchanged ones of
+the same half), the share of batches that are found, and the expected and the true mean error of the other half in
+pixels. The row "unchanged" has the share of false alarms over 200 batches. Halves are drawn anew for every ten batches.
 """
 
 from __future__ import annotations
