@@ -63,6 +63,33 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
     Returns:
         Probabilities (...).
     """
+    along = _variance_along(covariance, size)
+    return probability_within_ellipse(radius**2 / along.clamp(min=torch.finfo(along.dtype).tiny), dof).mean(-1)
+
+
+def expected_distance(covariance: Tensor, size: tuple[int, int], dof: float = math.inf) -> Tensor:
+    """Return the expected length of an error.
+
+    Args:
+        covariance: Covariances (..., 2, 2) of the errors, normalised.
+        size: Size (H, W) of the image, or its proportions.
+        dof: Degrees of freedom of the Student t distribution; infinite for normal errors.
+
+    Returns:
+        Mean lengths (...), as fractions of the image's longer side.
+    """
+    # An error is a radius times a direction: the radius is Rayleigh distributed, or the root of 2 F(2, dof).
+    radius = math.sqrt(math.pi / 2)
+    if not math.isinf(dof):
+        radius *= math.sqrt(dof / 2 - 1) * math.exp(math.lgamma((dof - 1) / 2) - math.lgamma(dof / 2))
+    return radius * _variance_along(covariance, size).clamp(min=0).sqrt().mean(-1)
+
+
+def _variance_along(covariance: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return v (..., ANGLES): errors are a radius times sqrt(v), for directions that are equally probable.
+
+    Errors are fractions of the longer side of an image of `size`.
+    """
     covariance = covariance if covariance.dtype == torch.float64 else covariance.float()
     scale = normalized_distance_to_pixel(covariance.new_ones(2), size) / max(size)
     squares = covariance * scale[:, None] * scale
@@ -71,9 +98,7 @@ def probability_within(covariance: Tensor, radius: float, size: tuple[int, int],
     half = (((squares[..., 0, 0] - squares[..., 1, 1]) / 2).square() + squares[..., 0, 1].square()).sqrt()
     # A quarter turn is enough: the ellipse is symmetric. Its axes are sqrt(mean + half) and sqrt(mean - half) long.
     angles = (torch.arange(ANGLES, dtype=covariance.dtype, device=covariance.device) + 0.5) * (math.pi / 2 / ANGLES)
-    along = mean[..., None] + half[..., None] * torch.cos(2 * angles)
-    tiny = torch.finfo(covariance.dtype).tiny
-    return probability_within_ellipse(radius**2 / along.clamp(min=tiny), dof).mean(-1)
+    return mean[..., None] + half[..., None] * torch.cos(2 * angles)
 
 
 def mahalanobis(errors: Tensor, covariance: Tensor) -> Tensor:

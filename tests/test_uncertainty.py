@@ -51,6 +51,22 @@ def test_probability_within_a_circle_is_in_closed_form() -> None:
     assert uncertainty.probability_within(covariance, 0.05, (96, 96)).item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("dof", [2.5, 4.0, 30.0, math.inf])
+@pytest.mark.parametrize("size", [(96, 96), (64, 128)])
+def test_expected_distance_is_the_mean_length_of_errors(size: tuple[int, int], dof: float) -> None:
+    errors = sample(COVARIANCE, dof) * torch.tensor([size[1] / 2, size[0] / 2])
+    expected = uncertainty.expected_distance(COVARIANCE, size, dof) * max(size)
+    assert expected.item() == pytest.approx(errors.norm(dim=-1).mean().item(), rel=0.02 if dof < 4 else 0.006)
+
+
+def test_expected_distance_of_a_circle_is_in_closed_form() -> None:
+    """Rayleigh's mean; and for 3 degrees of freedom, Σ = C / 3, the integral of P(|e| > r) = (1 + r²/(3 Σ))^(-3/2)."""
+    covariance = (2 * 0.03) ** 2 * torch.eye(2, dtype=torch.float64)
+    normal, student = (uncertainty.expected_distance(covariance, (96, 96), dof).item() for dof in (math.inf, 3.0))
+    assert normal == pytest.approx(0.03 * math.sqrt(math.pi / 2), rel=1e-12)
+    assert student == pytest.approx(0.03, rel=1e-12)  # the integral of (1 + (r/a)²)^(-3/2) is a, here the deviation
+
+
 @given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(-0.999, 0.999), st.sampled_from(DOFS))
 def test_wider_is_less_sure(xx: float, yy: float, correlation: float, dof: float) -> None:
     xy = correlation * math.sqrt(xx * yy)

@@ -28,6 +28,7 @@ from kpnet.cli.sweep import sweep
 from kpnet.cli.train import demo, train
 from kpnet.cli.tune import tune
 from kpnet.cli.visualize import visualize
+from kpnet.cli.watch import watch
 from kpnet.core.allocator import keep_freed_memory
 from kpnet.core.console import OneLineFormatter
 from kpnet.core.display import one_line
@@ -35,7 +36,22 @@ from kpnet.core.errors import KpnetError, UserInterruptError, first_line
 from kpnet.core.files import expand_path
 
 COMMANDS = (
-    *(label, train, pretrain, predict, evaluate, calibrate, export, push, compare, report, sweep, visualize, tune),
+    *(
+        label,
+        train,
+        pretrain,
+        predict,
+        evaluate,
+        calibrate,
+        watch,
+        export,
+        push,
+        compare,
+        report,
+        sweep,
+        visualize,
+        tune,
+    ),
     *(info, config, demo),
 )
 PIPE_CLOSED, FAILED, CRASHED, INTERRUPTED = 1, 2, 70, 130

@@ -10,6 +10,7 @@ from kpnet.core.hub import fetch, fetch_file
 from kpnet.core.hub_address import HubAddress, hub_suffix, is_hub, parse_address
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
+WATCH = "watch.safetensors"  # summary of held-out data, which a model may have
 _EXPORT = {
     ".onnx": "an exported model, which kpnet predict and evaluate take",
     ".pt2": "an exported program, which torch.export.load reads, and kpnet does not",
@@ -23,7 +24,7 @@ def model_folder(path: str | Path) -> Path:
     The files of an address of the hub, `hf://OWNER/NAME`, are fetched into its cache.
     """
     if is_hub(path):
-        return fetch(folder_address(path), (WEIGHTS, CONFIG))
+        return fetch(folder_address(path), (WEIGHTS, CONFIG), optional=(WATCH,))
     path = Path(path)
     if path.is_file():
         return _folder_of_file(path)

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 OF_POINTS, OF_INSTANCES = ("presence", "radius", "joint_radius"), ("score", "expected_oks")
 COLUMNS = (*OF_POINTS, *OF_INSTANCES)  # that a table has beside image, instance, name, x, y and confidence
-FIELDS = ("keypoints", "confidence", "covariance", "scores", "boxes", "expected_oks", *OF_POINTS)  # with a row each
+FIELDS = (
+    "keypoints",
+    "confidence",
+    "covariance",
+    "scores",
+    "boxes",
+    "expected_oks",
+    *OF_POINTS,
+    "signals",
+)  # with a row each
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Prediction:
         radius: Distance (N, K) in pixels of the original image that a point's error stays below, as often as
             `kpnet guarantee` promised. None without a guarantee.
         joint_radius: The same for all points of an instance at once.
+        signals: What a watch compares with held-out data, (N, 3 + C): see `kpnet.models.watch.compute_signals`. None
+            unless the predictor keeps them.
     """
 
     image: str
@@ -57,6 +68,7 @@ class Prediction:
     presence: np.ndarray | None = None
     radius: np.ndarray | None = None
     joint_radius: np.ndarray | None = None
+    signals: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Prediction:
         """Return some of the instances.

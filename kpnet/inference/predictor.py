@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +31,10 @@ from kpnet.heads import Keypoints
 from kpnet.inference.inputs import trained_bits
 from kpnet.inference.instances import Found, distinct, find_instances, instance_limits, normalized_boxes, unit_batch
 from kpnet.inference.prediction import Prediction
+from kpnet.inference.watch import Verdict, Watch, reference_for
 from kpnet.models.ensemble import Ensemble, Model, load_ensemble
 from kpnet.models.test_time import TestTime
+from kpnet.models.watch import FEATURES, compute_signals, pooled_maps
 
 T = TypeVar("T")
 ImageLike = str | Path | np.ndarray | torch.Tensor | Image.Image
@@ -58,11 +61,19 @@ class Predictor:
         max_instances: Instances that are kept of an image at most, those of the highest scores. None: as many as the
             model allows.
         threshold: Least score of an instance. None: that of `kpnet calibrate`, or else of the model's config.
+        watch: Compare the images with the held-out data that `kpnet guarantee` saw, and warn when they turn into other
+            data (`kpnet.inference.watch.OtherDataWarning`). A function: it is called with the verdict instead.
+
+    Attributes:
+        watch: The `kpnet.inference.watch.Watch` of the last 512 images; None unless asked for. Its `verdict()` compares
+            them now.
+        keeps_signals: Whether predictions have `signals`, for a comparison of your own.
 
     Raises:
         KpnetError: A model cannot be loaded, the models do not share their points and input, there is no such device,
             `batch_size` or `max_instances` is not positive, `threshold` is not in [0, 1], or one of the last two is
-            given for a model that finds no instances.
+            given for a model that finds no instances; or `watch` is asked of a model without a summary of held-out
+            data, or with one of another decoding, calibration or test-time views.
 
     Example:
         ```python
@@ -82,6 +93,7 @@ class Predictor:
         bits: int | None = None,
         max_instances: int | None = None,
         threshold: float | None = None,
+        watch: bool | Callable[[Verdict], object] = False,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise KpnetError(f"batch_size: expected a positive number of images, found {batch_size}")
@@ -113,6 +125,11 @@ class Predictor:
             raise KpnetError(f"device {device}: {first_line(error)}") from None
         if self.device != held:
             self.model = copy.deepcopy(self.model).to(self.device)
+        self.keeps_signals = bool(watch)
+        self.watch: Watch | None = None
+        if watch:
+            reference = reference_for(self.model, test_time)
+            self.watch = Watch(reference, self.model, None if watch is True else watch)
 
     @cached_property
     def bits(self) -> int:
@@ -166,7 +183,10 @@ class Predictor:
         """
         iterator = iter(images)
         while group := list(itertools.islice(iterator, self.batch_size)):
-            yield from self._predict(group)
+            for prediction in self._predict(group):
+                if self.watch is not None:
+                    self.watch.add(prediction)
+                yield prediction
 
     def track(self, frames: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Predict the frames of a video, with no more than a batch of them in memory.
@@ -256,17 +276,37 @@ class Predictor:
         """Yield predictions of a head that finds instances with their points."""
         config = self.model.config
         searched = [image for _, image, boxes in images if boxes is None]
-        found = ((inputs[i : i + 1], each) for inputs, batch in self._find(searched) for i, each in enumerate(batch))
+        found = self._find_with_features(searched)
         for name, image, boxes in images:
             if boxes is None:
-                inputs, each = next(found)
+                inputs, each, features = next(found)
                 points, matrix = self._points(inputs, each), each.matrix
             else:
                 pixels, matrix = letterbox(to_channels(image, config.in_channels), config.input_size)
                 around = normalized_boxes(boxes, matrix, config.input_size).to(self.device)
-                points = self._read(unit_batch(pixels[None]).to(self.device), around)
-            prediction = self._to_image_pixels(name, [matrix] * len(points.keypoints), self._in_pixels(points))
+                with self._pooled_maps() as pooled:
+                    points = self._read(unit_batch(pixels[None]).to(self.device), around)
+                features = pooled[0] if pooled else None
+            prediction = self._to_image_pixels(
+                name, [matrix] * len(points.keypoints), self._in_pixels(points, features)
+            )
             yield prediction if boxes is not None else self._kept(prediction, each)
+
+    def _find_with_features(
+        self, images: Sequence[np.ndarray]
+    ) -> Iterator[tuple[torch.Tensor, Found, torch.Tensor | None]]:
+        """Yield the input of each image, what was found in it, and its pooled map (1, C) where signals are kept."""
+        with self._pooled_maps() as pooled:
+            for inputs, batch in self._find(images):
+                features = pooled[-1] if pooled else None  # others are of points read meanwhile
+                pooled.clear()
+                for i, each in enumerate(batch):
+                    yield inputs[i : i + 1], each, None if features is None else features[i : i + 1]
+
+    def _pooled_maps(self) -> AbstractContextManager[list[torch.Tensor]]:
+        """Return a context that collects the pooled maps of the backbone's passes, none unless signals are kept."""
+        model: Any = self.model
+        return pooled_maps(model.backbone) if self.keeps_signals else nullcontext([])
 
     def _points(self, inputs: torch.Tensor, found: Found) -> Keypoints:
         """Return the points of instances that were found with them, averaged over test-time views if there are any."""
@@ -319,10 +359,12 @@ class Predictor:
         images = torch.from_numpy(pixels)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         images = images[None] if clip else images
-        return self._in_pixels(self.model.infer(images.to(self.device).float() / 255, self.test_time))
+        with self._pooled_maps() as pooled:
+            predicted = self.model.infer(images.to(self.device).float() / 255, self.test_time)
+        return self._in_pixels(predicted, pooled[0] if pooled else None)  # of several views the first one's
 
-    def _in_pixels(self, predicted: Keypoints) -> Prediction:
-        """Return a prediction in pixels of the model's input."""
+    def _in_pixels(self, predicted: Keypoints, features: torch.Tensor | None = None) -> Prediction:
+        """Return a prediction in pixels of the model's input, with the signals of these pooled maps (1 or B, C)."""
         size = self.model.config.input_size
         xy = coordinates.normalized_to_pixel(predicted.keypoints.cpu().double(), size).numpy()
         confidence, presence, radius, joint_radius = (
@@ -343,14 +385,26 @@ class Predictor:
             presence=presence,
             radius=None if radius is None else radius * max(size),
             joint_radius=None if joint_radius is None else joint_radius * max(size),
+            signals=None if features is None else self._signals(predicted, features),
         )
+
+    def _no_signals(self) -> np.ndarray:
+        model: Any = self.model
+        return np.zeros((0, FEATURES + model.backbone.channels[-1]), np.float32)
+
+    def _signals(self, predicted: Keypoints, features: torch.Tensor) -> np.ndarray:
+        model: Any = self.model
+        each = features.expand(len(predicted.keypoints), -1)
+        return compute_signals(predicted, each, model.config.input_size, model.head.predicts_covariance).numpy()
 
     def _to_image_pixels(self, name: str, matrices: list[np.ndarray], found: Prediction | None) -> Prediction:
         """Return a prediction in pixels of the original image, of which the matrices lead to the input."""
         names = self.model.skeleton.names
         if found is None or not matrices:
             none = len(names)
-            return Prediction(name, names, np.zeros((0, none, 2)), np.zeros((0, none)), np.zeros((0, none, 2, 2)))
+            signals = self._no_signals() if self.keeps_signals else None
+            nothing = np.zeros((0, none, 2)), np.zeros((0, none)), np.zeros((0, none, 2, 2))
+            return Prediction(name, names, *nothing, signals=signals)
         inverses = [coordinates.invert(m) for m in matrices]
         points = np.stack([coordinates.transform(p, m) for p, m in zip(found.keypoints, inverses, strict=True)])
         longest = coordinates.largest_stretch(torch.from_numpy(np.stack(matrices))).numpy()[:, None]

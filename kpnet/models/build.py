@@ -40,6 +40,7 @@ from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.neck import build_head
 from kpnet.models.parts import is_given, take_modules
 from kpnet.models.unused import find_unused
+from kpnet.models.watch import load_reference
 
 _EXPECTED = "the config of a saved model"
 
@@ -334,6 +335,7 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     model.calibration, model.instance_calibration = saved.calibration, saved.instance_calibration
     load_matching_weights(model, weights, str(folder / WEIGHTS))
     load_extra_state(model, folder / WEIGHTS)
+    model.watch_reference = load_reference(folder)
     model.folder = folder
     return model.eval()
 

@@ -17,7 +17,7 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.config.loading import to_yaml
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
-from kpnet.core.model_folder import CONFIG, WEIGHTS
+from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS
 from kpnet.core.outputs import check_writable
 from kpnet.core.yaml import read_yaml
 
@@ -25,8 +25,12 @@ OWN = "kpnet"  # key of the version in the metadata of weights that kpnet wrote
 EXTRA_STATE = "extra_state"  # key of the file's metadata for what modules give to `get_extra_state`, as JSON
 
 
-def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, values: dict[str, Any]) -> None:
+def write_model(
+    folder: str | Path, module: nn.Module, input_spec: InputSpec, values: dict[str, Any], watch: bytes | None = None
+) -> None:
     """Write a model's weights, and its YAML with `values` and the `input_spec`; no file is ever half written.
+
+    `watch` is the content of the summary of held-out data; None: that of an earlier model is removed.
 
     Raises:
         KpnetError: The folder holds the weights of another program, or cannot be written; or the state has values that
@@ -35,12 +39,17 @@ def write_model(folder: str | Path, module: nn.Module, input_spec: InputSpec, va
     folder = Path(folder)
     tensors, extra = _state(module)
     check_writable(folder)
-    for path, is_own in ((folder / WEIGHTS, _are_own_weights), (folder / CONFIG, _is_own_config)):
+    own = (WEIGHTS, _are_own_weights), (CONFIG, _is_own_config), (WATCH, _are_own_weights)
+    for path, is_own in ((folder / name, check) for name, check in own):
         if os.path.lexists(path) and not is_own(path):
             raise KpnetError(f"{path}: exists, and kpnet did not write it; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", OWN: __version__} | ({EXTRA_STATE: extra} if extra else {})
     write_atomic(folder / CONFIG, to_yaml({**values, "input": input_spec.model_dump()}).encode())
+    if watch is None:
+        (folder / WATCH).unlink(missing_ok=True)
+    else:
+        write_atomic(folder / WATCH, watch)
     # Last: a folder that has them is complete.
     write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
 

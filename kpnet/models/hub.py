@@ -18,7 +18,7 @@ from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
 from kpnet.core.hub import fetch, hub_errors, quick_downloads
 from kpnet.core.hub_address import SCHEME, HubAddress, is_hub, parse_address
-from kpnet.core.model_folder import CONFIG, WEIGHTS, folder_address
+from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS, folder_address
 from kpnet.models.card import CARD, Statements, model_card
 from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.files import weights_digest
@@ -95,6 +95,7 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             found = fetch(
                 replace(address, revision=revision or address.revision),
                 (WEIGHTS, CONFIG),
+                optional=(WATCH,),
                 token=token,
                 cache_dir=cache_dir,
                 force_download=force_download,
@@ -190,7 +191,8 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
     ) -> str:
         """Upload the model and its card to the Hugging Face hub; the repository is created if need be.
 
-        The repository holds `model.safetensors`, `model.yaml`, the skeleton drawn, an exported ONNX model if there is
+        The repository holds `model.safetensors`, `model.yaml`, the summary of held-out data for `kpnet watch`
+        where `kpnet guarantee` made it, the skeleton drawn, an exported ONNX model if there is
         one, and the card: an example, the measures with intervals and the reliability that the training recorded, and
         what you state. The card says openly what you do not state. No image of the data is uploaded. What an earlier
         push has left at the top of the repository is replaced: the card, too, and a figure and exports are deleted.
@@ -283,4 +285,4 @@ def _stale_files(api: HfApi, repo: str, branch: str | None) -> list[str] | None:
     """Return patterns of the files that an earlier push has left, which go with the weights of that time."""
     files = api.model_info(repo, revision=branch).siblings or ()
     names = [each.rfilename for each in files if "/" not in each.rfilename]
-    return [escape(name) for name in names if name == FIGURE or name.endswith(SUFFIX)] or None
+    return [escape(name) for name in names if name in (FIGURE, WATCH) or name.endswith(SUFFIX)] or None

@@ -30,6 +30,7 @@ from kpnet.models.memory_format import set_memory_format
 from kpnet.models.neck import Neck
 from kpnet.models.normalization import register_statistics
 from kpnet.models.test_time import TestTime, infer_views, read_views
+from kpnet.models.watch import WatchReference
 
 if TYPE_CHECKING:
     from kpnet.heads.centers import CentersHead, Detections
@@ -59,6 +60,7 @@ class KeypointModel(HubMixin, nn.Module):
             frozen.
         calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
         instance_calibration: Calibrates the scores of the instances that `find` finds; None: they stay as they are.
+        watch_reference: The summary of held-out data that `kpnet watch` compares new data with; None: there is none.
         folder: The folder that it was loaded from; None: none.
 
     Raises:
@@ -89,6 +91,7 @@ class KeypointModel(HubMixin, nn.Module):
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
         self.instance_calibration: InstanceCalibration | None = None
+        self.watch_reference: WatchReference | None = None
         self._contiguous = (False, False)  # whether backbone and head want contiguous images and maps
         register_statistics(self, config, backbone)
 
@@ -437,6 +440,8 @@ class KeypointModel(HubMixin, nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `model.yaml`, which `kpnet.load_model` reads; no file is ever half written.
 
+        Where the model has a `watch_reference`, it is written beside them, into `watch.safetensors`.
+
         Weights are written in their own precision, and `load_model` makes float32 of half precision.
 
         Args:
@@ -458,7 +463,8 @@ class KeypointModel(HubMixin, nn.Module):
             values["calibration"] = dataclasses.asdict(self.calibration)
         if self.instance_calibration is not None:
             values["instance_calibration"] = dataclasses.asdict(self.instance_calibration)
-        write_model(folder, self, input_spec, values)
+        watch = None if self.watch_reference is None else self.watch_reference.to_bytes()
+        write_model(folder, self, input_spec, values, watch)
 
 
 def _batch(images: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ from kpnet.config.trainer import TrainerConfig
 from kpnet.core.errors import KpnetError, few, first_line
 from kpnet.core.files import PARTIAL, write_atomic
 from kpnet.core.locking import LOCK, locked
-from kpnet.core.model_folder import CONFIG, WEIGHTS, weights_file
+from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS, weights_file
 from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied, mark_folder
 from kpnet.models.record import FIGURE, RECORD
 
 RUN = "run"  # the kind of folder that its marker states
 FIRST, PSEUDO_LABELS = "first", "pseudo_labels.csv"  # of self-training: the first run, and what its model found
-_MODEL_FILES = (WEIGHTS, CONFIG, "training.json", RECORD, FIGURE)
+_MODEL_FILES = (WEIGHTS, CONFIG, WATCH, "training.json", RECORD, FIGURE)
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
     *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
