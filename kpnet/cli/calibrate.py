@@ -13,9 +13,7 @@ from kpnet.core.console import PlainConsole
 
 def calibrate(
     run: RunArg,
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Labelled data used neither for training nor for validation.")
-    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled data that the model was not trained on.")],
     form: FormatOption = None,
     flip_test: FlipOption = False,
     batch_size: BatchOption = 64,
@@ -45,9 +43,9 @@ def calibrate(
     folder = model_folder(run)
     check_writable(folder)
     model = load_model(run).to(best_device())
-    check_unseen(run, data)
-    model.calibration = model.instance_calibration = None
     dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
+    validated = check_unseen(run, dataset, data, fix="calibrate on images of their own")
+    model.calibration = model.instance_calibration = None
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)
     result = predict_dataset(model, dataset, batch_size, test_time)
     model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
@@ -58,6 +56,8 @@ def calibrate(
         model.instance_calibration = fitted = calibrate_found(found, scenes)
         instances["after"] = measure_found(model, scenes, [fitted(each) for each in found])
     console = PlainConsole()
+    if validated:
+        console.print(validated, highlight=False, soft_wrap=True)
     for when, predicted in (("before", result.predicted), ("after", model.calibration(result.predicted, size))):
         if predicted.covariance is not None:
             console.print(f"{when} calibration, on {data}", highlight=False, soft_wrap=True)

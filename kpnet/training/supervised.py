@@ -154,7 +154,7 @@ def _train(
     )
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
-    callback = RunFolderCallback(folder, val_set, console, bar)
+    callback = RunFolderCallback(folder, val_set, console, bar, _read_images(config, train_set))
     trainer = configure_trainer(config, folder, callback, bar, taught=unlabelled is not None)
     sharing = sharing_loaders(trainer, val_set is not None, unlabelled is not None)
     loaded: list[tuple[KeypointDataset, int]] = [(train_set, config.train.batch_size)]
@@ -173,6 +173,13 @@ def _train(
     model = module.model.float().eval()  # whatever the training's precision was
     measures = _finish(folder, model, val_set, config.data.workers) if trainer.is_global_zero else {}
     return TrainedRun(folder, model, measures)
+
+
+def _read_images(config: Config, train: KeypointDataset) -> KeypointDataset | None:
+    """Return the images that a training reads from files; None where it draws them all."""
+    if not any(isinstance(entry.file, str) for entry in config.data.train):
+        return None
+    return train.scenes if isinstance(train, WithScenes) else train
 
 
 def _loaded(model: KeypointModel) -> str:
