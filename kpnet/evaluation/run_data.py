@@ -143,7 +143,7 @@ def check_unseen(
     config = run_config(run)
     if config is None:
         return None
-    seen = None if dataset is None else read_seen_images(_run_folder(run))
+    seen = None if dataset is None else read_seen_images(run_folder(run))
     for split, names in (("train", [entry.file for entry in config.data.train]), ("val", [config.data.val])):
         if seen is None or dataset is None:
             part = "it" if any(_is_source(Path(config.data.root), name, what) for name in names) else None
@@ -159,7 +159,7 @@ def check_unseen(
     return None
 
 
-def _run_folder(run: Path) -> Path:
+def run_folder(run: Path) -> Path:
     """Return the folder of a run, of which that of a model may be given."""
     folder = (run.parent if run.is_file() else run).resolve()
     return folder.parent if folder.name in ("final", "best") else folder

@@ -126,6 +126,7 @@ def test_calibrate(kpnet: Run, run_copy: Path, make_csv: Callable[[int, int], st
     same = shutil.copy(data / "train.csv", tmp_path / "other.csv")
     kpnet("calibrate", run_copy, same).refused("other.csv", "was trained on it", "images of their own")
     (tmp_path / "few.csv").write_text(make_csv(4, 6))
+    kpnet("calibrate", run_copy, data / "val.csv").refused("at least 50 labelled points, found 15")
     kpnet("calibrate", run_copy, tmp_path / "few.csv").refused("at least 50 labelled points, found 12")
 
 
