@@ -61,7 +61,7 @@ def _predict(run: Path, paths: tuple[Path, Path], ours: KeypointDataset, labels:
     from kpnet.models.build import load_model
 
     for path in paths:
-        check_unseen(run, path, "compare it on images that it has not seen")
+        check_unseen(run, ours, path, fix="compare it on images that it has not seen", validation_allowed=False)
     model = load_model(run).to(best_device())
     result = predict_dataset(model, adapt_dataset(ours, model))
     points, _ = to_image_pixels(result.predicted, result.matrix, model.config.input_size)

@@ -47,7 +47,8 @@ def run_doctor(options: DoctorOptions, sheet: Path, table: Path, count: int, fix
     path, form = detect_format(options.data) if options.form is None else (options.data, options.form)
     dataset = open_dataset(path, form, options.skeleton)
     if options.run is not None:
-        check_unseen(options.run, options.data, "leave out --run, and models are trained that do not see a part of it")
+        other = "leave out --run, and models are trained that do not see a part of it"
+        check_unseen(options.run, dataset, options.data, fix=other, validation_allowed=False)
     labelled = int(dataset.labels().sum())
     if not labelled:
         raise KpnetError(f"{options.data}: no labelled point in it; expected labels to examine")

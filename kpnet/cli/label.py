@@ -62,10 +62,10 @@ def label(
         raise KpnetError("--again: no model is used, and the order is random; leave out --run, --train, --queue")
     examines = None if queue is not Queue.suspicious else run
     if examines is not None:
-        check_unseen(examines, data, OTHER_DATA)
+        check_unseen(examines, None, data, fix=OTHER_DATA, validation_allowed=False)
     source = open_source(data, parse_format(form, "--format"), skeleton, frames=frames, pick=pick, out=out)
     if examines is not None:
-        check_unseen(examines, out or source.labels, OTHER_DATA)
+        check_unseen(examines, None, out or source.labels, fix=OTHER_DATA, validation_allowed=False)
     given = None if skeleton is None else Skeleton.load(skeleton)
     if again is None:
         session = Session(source, out=out, skeleton=given, run=run, queue=queue, recipe=train)

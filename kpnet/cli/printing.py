@@ -141,7 +141,13 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def print_reliability(console: Console, reliability: dict[str, Any]) -> None:
-    """Print the measures of `reliability.measure_reliability`, in two lines."""
+    """Print the measures of `reliability.measure_reliability`, in two lines, or three where they are cross-fitted."""
+    if reliability.get("cross_fitted"):
+        console.print(
+            "  confidence, cross-fitted: each half of the images by the calibration of the other half",
+            highlight=False,
+            soft_wrap=True,
+        )
     ece = ", ".join(
         f"{reliability[key]:.3f} within {radius} of the side"
         for key, radius in (("ece", "5 %"), ("ece@1%", "1 %"))

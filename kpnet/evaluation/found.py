@@ -140,8 +140,31 @@ def calibrate_found(found: Sequence[Prediction], scenes: Scenes) -> InstanceCali
     Raises:
         KpnetError: There are fewer than 20 instances, or none of them was found.
     """
-    truth = [scenes.truth(index) for index in range(len(scenes))]
-    matches = match_instances(found, truth, sigmas_of(scenes.skeleton))
+    return _fit(found, scenes, range(len(scenes)))
+
+
+def cross_fit_found(found: Sequence[Prediction], scenes: Scenes, first: Sequence[bool]) -> list[Prediction]:
+    """Calibrate what was found in each half of the images by the fit to the other half.
+
+    Args:
+        found: What `find_in` returned for the model without a calibration of its instances.
+        scenes: The images.
+        first: Which of them are of the first half.
+
+    Returns:
+        The calibrated predictions, in the order of the images.
+
+    Raises:
+        KpnetError: A half has fewer than 20 instances, or none of them was found.
+    """
+    halves = [[index for index, each in enumerate(first) if each == side] for side in (True, False)]
+    of_first, of_second = (_fit(found, scenes, half) for half in halves)
+    return [(of_second if here else of_first)(each) for each, here in zip(found, first, strict=True)]
+
+
+def _fit(found: Sequence[Prediction], scenes: Scenes, images: Sequence[int]) -> InstanceCalibration:
+    truth = [scenes.truth(index) for index in images]
+    matches = match_instances([found[index] for index in images], truth, sigmas_of(scenes.skeleton))
     score, confidence, right, oks = (
         each[matches.counted] for each in (matches.score, matches.confidence, matches.right, matches.oks)
     )

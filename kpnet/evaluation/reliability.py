@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
 from kpnet.heads import Keypoints
+from kpnet.models.calibration import fit_calibration
 from kpnet.uncertainty import CONFIDENCE_RADIUS, ellipse_radius, mahalanobis, probability_within
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -47,29 +50,91 @@ def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, s
         measure_reliability(out, target, visible, (96, 96))["ece"]
         ```
     """
+    return _summary([_judge(predicted, target, visible, size)])
+
+
+def measure_cross_fitted(
+    predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, first: np.ndarray
+) -> dict[str, Any]:
+    """Measure the reliability of a calibration that is fitted to the same data: each half by the fit to the other.
+
+    Args:
+        predicted: Uncalibrated predictions for N images.
+        target: True points (N, K, 2), normalised to [-1, 1].
+        visible: Which points are labelled, bool (N, K).
+        size: Input size of the model (H, W).
+        first: Which predictions are of the first half, bool (N,); those of one image are in one half.
+
+    Returns:
+        The measures of `measure_reliability`, of both halves pooled, and `cross_fitted`, which is true.
+
+    Raises:
+        KpnetError: A half has too few labelled points for a calibration, or is hit exactly.
+    """
+    judged = []
+    for here in map(torch.from_numpy, (first, ~first)):
+        there = ~here
+        calibration = fit_calibration(_take(predicted, there), target[there], visible[there], size)
+        judged.append(_judge(calibration(_take(predicted, here), size), target[here], visible[here], size))
+    return {**_summary(judged), "cross_fitted": True}
+
+
+def _take(predicted: Keypoints, chosen: Tensor) -> Keypoints:
+    return predicted.map(lambda rows: rows[chosen])
+
+
+class _Judged(NamedTuple):
+    """What predictions said of P labelled points, and what came."""
+
+    inside: Tensor  # (N, levels): number of an image's points inside the ellipse of each level
+    counted: Tensor  # (N,): number of its labelled points
+    distance: Tensor  # (P,), in pixels of the input
+    rms: Tensor  # (P,), as predicted
+    confidence: dict[str, Tensor]  # (P,) for each radius
+    right: dict[str, Tensor]  # (P,) for each radius
+
+
+def _judge(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size) -> _Judged:
     assert predicted.covariance is not None
     errors = (predicted.keypoints - target).double().cpu()
     covariance, visible = predicted.covariance.double().cpu(), visible.cpu()
     distance = normalized_distance_to_pixel(errors, size).norm(dim=-1)[visible]
-    confidences = {
-        "5%": predicted.confidence.double().cpu()[visible] if predicted.confidence is not None else None,
-        "1%": probability_within(covariance, STRICT_RADIUS, size, predicted.dof)[visible],
-    }
-    radii = {"5%": CONFIDENCE_RADIUS, "1%": STRICT_RADIUS}
-    diagrams = {
-        name: reliability_diagram(confidence, (distance <= radii[name] * max(size)).double())
-        for name, confidence in confidences.items()
-        if confidence is not None
-    }
+    radii = {"1%": STRICT_RADIUS}
+    confidence = {"1%": probability_within(covariance, STRICT_RADIUS, size, predicted.dof)[visible]}
+    if predicted.confidence is not None:
+        radii = {"5%": CONFIDENCE_RADIUS, **radii}
+        confidence["5%"] = predicted.confidence.double().cpu()[visible]
     squared = mahalanobis(errors, covariance)
+    inside = [((squared <= ellipse_radius(p, predicted.dof) ** 2) & visible).sum(-1).double() for p in LEVELS]
     scale = normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size).square()
-    rms = (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible]
+    return _Judged(
+        torch.stack(inside, -1),
+        visible.sum(-1).double(),
+        distance,
+        (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible],
+        {name: confidence[name] for name in radii},
+        {name: (distance <= radius * max(size)).double() for name, radius in radii.items()},
+    )
+
+
+def _summary(judged: Sequence[_Judged]) -> dict[str, Any]:
+    inside, counted, distance, rms = (
+        torch.cat([getattr(each, name) for each in judged]) for name in ("inside", "counted", "distance", "rms")
+    )
+    diagrams = {
+        name: reliability_diagram(*(torch.cat([pair[name] for pair in pairs]) for pairs in _columns(judged)))
+        for name in judged[0].confidence
+    }
     return {
         **{"ece" if name == "5%" else f"ece@{name}": calibration_error(diagram) for name, diagram in diagrams.items()},
-        "coverage": {f"{round(100 * p)}%": _coverage(squared, visible, p, predicted.dof) for p in LEVELS},
+        "coverage": {f"{round(100 * p)}%": _coverage(inside[:, i], counted) for i, p in enumerate(LEVELS)},
         "diagram": diagrams,
         "deciles": _deciles(rms, distance),
     }
+
+
+def _columns(judged: Sequence[_Judged]) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    return [each.confidence for each in judged], [each.right for each in judged]
 
 
 def reliability_diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:
@@ -97,10 +162,8 @@ def calibration_error(diagram: list[dict[str, float]]) -> float:
     return sum(row["points"] * abs(row["confidence"] - row["right"]) for row in diagram) / total
 
 
-def _coverage(squared: Tensor, visible: Tensor, probability: float, dof: float) -> dict[str, float]:
+def _coverage(inside: Tensor, counted: Tensor) -> dict[str, float]:
     """Return the fraction inside; whole images are resampled for its interval, as errors in one image correlate."""
-    inside = ((squared <= ellipse_radius(probability, dof) ** 2) & visible).sum(-1).double()
-    counted = visible.sum(-1).double()
     generator = torch.Generator().manual_seed(0)
     drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))
     shares = torch.stack([inside[index].sum() / counted[index].sum() for index in drawn])

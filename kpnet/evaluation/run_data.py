@@ -15,6 +15,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import build_dataset, build_val
 from kpnet.data.croppers import build_cropper
 from kpnet.data.formats.detect import detect_format
+from kpnet.data.seen_images import image_hashes, read_seen_images
 from kpnet.data.wrappers.concat import ConcatDataset, ConcatPart
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.heads import finds_instances
@@ -113,14 +114,72 @@ def check_reads_samples(head: Part, what: str) -> None:
         )
 
 
-def check_unseen(run: Path, data: Path, fix: str = "calibrate on a split of its own") -> None:
-    """Raise if a run was trained or validated with the file, on which its errors are smaller; `fix` says what to do."""
+def check_unseen(
+    run: Path,
+    dataset: KeypointDataset | None,
+    what: Path,
+    *,
+    fix: str = "give images of their own",
+    validation_allowed: bool = True,
+) -> str | None:
+    """Raise if a run was trained with held-out data, on which its errors are smaller.
+
+    Images are known by the hashes that the run keeps, whatever their file is called; data of a run without them, by
+    its file alone.
+
+    Args:
+        run: The run folder, or the folder of one of its models.
+        dataset: The held-out data; None: only its file is looked at.
+        what: Its file or folder.
+        fix: What else to do, for the error.
+        validation_allowed: Whether the run may have been validated with it.
+
+    Returns:
+        A line that says that the run was validated with it, to be printed; None where it was not.
+
+    Raises:
+        KpnetError: The run was trained with some of it, or validated with it where that is not allowed.
+    """
     config = run_config(run)
     if config is None:
-        return
-    with suppress(KpnetError):  # `data` may be a folder with one file of labels
-        data = detect_format(data)[0]
-    trained = [("trained on", entry.file) for entry in config.data.train]
-    for split, name in (*trained, ("validated with", config.data.val)):
-        if isinstance(name, str) and (Path(config.data.root) / name).resolve() == data.resolve():
-            raise KpnetError(f"{data}: {run} was {split} it; {fix}")
+        return None
+    seen = None if dataset is None else read_seen_images(run_folder(run))
+    for split, names in (("train", [entry.file for entry in config.data.train]), ("val", [config.data.val])):
+        if seen is None or dataset is None:
+            part = "it" if any(_is_source(Path(config.data.root), name, what) for name in names) else None
+        else:
+            part = _shared(dataset, seen[split])
+        if part is None:
+            continue
+        if split == "train":
+            raise KpnetError(f"{what}: {run} was trained on {part}; {fix}")
+        if not validation_allowed:
+            raise KpnetError(f"{what}: {run} was validated with {part}; {fix}")
+        return f"{what}: {run} was validated with {part}"
+    return None
+
+
+def run_folder(run: Path) -> Path:
+    """Return the folder of a run, of which that of a model may be given."""
+    folder = (run.parent if run.is_file() else run).resolve()
+    return folder.parent if folder.name in ("final", "best") else folder
+
+
+def _is_source(root: Path, name: str | int | None, what: Path) -> bool:
+    """Return whether an entry of a run's config is a file or folder of labels."""
+    with suppress(KpnetError):  # `what` may be a folder with one file of labels
+        what = detect_format(what)[0]
+    return isinstance(name, str) and (root / name).resolve() == what.resolve()
+
+
+def _shared(dataset: KeypointDataset, seen: frozenset[str]) -> str | None:
+    """Return how many of a dataset's images have been seen, with the name of the first; None where none has."""
+    if not seen:
+        return None
+    images = image_hashes(dataset)
+    shared = [name for digest, name in images.items() if digest in seen]
+    if not shared:
+        return None
+    if len(shared) == len(images):
+        return "it"
+    return f'{len(shared)} of its {len(images)} images, such as "{shared[0]}"'

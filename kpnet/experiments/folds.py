@@ -117,7 +117,7 @@ def fold_config(
 
 
 def predict_folds(
-    config: Config, folds: int, out: Path, *, workers: int = 1, console: Console | None = None
+    config: Config, folds: int, out: Path, *, workers: int = 1, console: Console | None = None, flip: bool | None = None
 ) -> tuple[KeypointDataset, Predictions]:
     """Train a model for each fold of the training data, and predict the samples that it did not see.
 
@@ -129,6 +129,7 @@ def predict_folds(
         out: Folder of the trainings.
         workers: Trainings to run at the same time.
         console: Where to print; None is the terminal.
+        flip: Average over the mirrored image. None: where the skeleton has left and right points.
 
     Returns:
         The samples, without augmentation, and their predictions in the same order, not calibrated.
@@ -155,7 +156,8 @@ def predict_folds(
             assert trial.config.data.fold is not None
             held.append(torch.from_numpy(split_fold(dataset, trial.config.data.fold)[1]))
             model = load_model(runs[trial.key]).to(best_device())
-            views = TestTime(flip=True) if model.skeleton.can_mirror else None
+            model.calibration = None  # it is fitted to the fold
+            views = TestTime(flip=True) if (model.skeleton.can_mirror if flip is None else flip) else None
             parts.append(predict_dataset(model, Subset(dataset, held[-1].numpy()), test_time=views))
     return dataset, _join(parts, torch.cat(held).argsort())
 

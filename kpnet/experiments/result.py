@@ -30,6 +30,7 @@ from kpnet.heads import window_of
 from kpnet.models.build import load_model
 from kpnet.models.detectors import InputConfig
 from kpnet.models.keypoint_model import KeypointModel
+from kpnet.models.record import read_record
 from kpnet.models.summary import summarize
 
 FILE, ARRAYS = "result.json", "predictions.npz"
@@ -99,6 +100,7 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
     measures = evaluate_predictions(predictions, model)
     if model.finds_instances:
         measures["instances"] = find_and_measure(model, dataset).measures
+    _take_cross_fitted(measures, model)
     return Result(
         predictions.predicted.keypoints.numpy(),
         predictions.target.numpy(),
@@ -109,6 +111,18 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
         {**_training_cost(run), "peak_bytes": peak_bytes, **_model_cost(model)},
         versions(),
     )
+
+
+def _take_cross_fitted(measures: dict[str, Any], model: KeypointModel) -> None:
+    """Take the reliability that the training recorded: its own is of the data that the calibration was fitted to."""
+    record = read_record(model.folder, model)
+    if record is None or record["outdated"]:
+        return
+    recorded = record["measures"]
+    if recorded.get("reliability", {}).get("cross_fitted"):
+        measures["reliability"] = recorded["reliability"]
+    if "instances" in recorded and model.instance_calibration is not None:
+        measures["instances"]["reliability"] = recorded["instances"]["reliability"]
 
 
 def versions() -> dict[str, str]:

@@ -193,7 +193,8 @@ def _row(row: Sequence[Any], measures: Mapping[str, Any], intervals: Mapping[str
 
 def _reliability(measures: Mapping[str, Any]) -> str:
     found = measures["reliability"]
-    lines = ["How far the predicted uncertainty agrees with the errors, on the same images:", ""]
+    how = ", each half of them by the calibration of the other half" if found.get("cross_fitted") else ""
+    lines = [f"How far the predicted uncertainty agrees with the errors, on the same images{how}:", ""]
     lines += ["| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
     for key, radius in (("ece", "5 %"), ("ece@1%", "1 %")):
         if found.get(key) is not None:

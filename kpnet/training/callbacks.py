@@ -16,6 +16,7 @@ from kpnet import plot
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import append_durably, write_atomic, write_json
 from kpnet.data import KeypointDataset
+from kpnet.data.seen_images import write_seen_images
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.training.loggers import log_figure, log_metrics
 from kpnet.training.module import KeypointModule
@@ -97,13 +98,22 @@ class MetricsLogger(pl.Callback):
 class RunFolderCallback(MetricsLogger):
     """Writes `metrics.csv`, `best/` (the model with the highest validation score) and TensorBoard's samples.
 
+    Given the training data, it first writes the hashes of all images (`images.json`).
+
     It must come before the weight average in the list of callbacks: then the weights that it saves and draws after a
     validation are the averaged ones, which were validated.
     """
 
-    def __init__(self, folder: Path, val: KeypointDataset | None, console: Console, bar: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        val: KeypointDataset | None,
+        console: Console,
+        bar: bool,
+        train: KeypointDataset | None = None,
+    ) -> None:
         super().__init__(folder, console, bar)
-        self.val = val
+        self.train, self.val = train, val
         self.best = -1.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,6 +122,10 @@ class RunFolderCallback(MetricsLogger):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.best = state_dict["best"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.train is not None and trainer.is_global_zero:
+            write_seen_images(self.folder, self.train, self.val)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)

@@ -23,6 +23,7 @@ from kpnet.core.files import PARTIAL, write_atomic
 from kpnet.core.locking import LOCK, locked
 from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS, weights_file
 from kpnet.core.outputs import MARKER, check_writable, folder_kind, is_occupied, mark_folder
+from kpnet.data.seen_images import IMAGES
 from kpnet.models.record import FIGURE, RECORD
 
 RUN = "run"  # the kind of folder that its marker states
@@ -30,7 +31,7 @@ FIRST, PSEUDO_LABELS = "first", "pseudo_labels.csv"  # of self-training: the fir
 _MODEL_FILES = (WEIGHTS, CONFIG, WATCH, "training.json", RECORD, FIGURE)
 # What a training, a comparison and a sweep write into a run folder; --force deletes nothing else.
 RUN_FILES = (
-    *("config.yaml", "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
+    *("config.yaml", IMAGES, "last.ckpt", "metrics.csv", "result.json", "predictions.npz", "trial.json"),
     *("fit-profile.txt", "fit-profile-*.txt"),  # the latter of several ranks
     *(PSEUDO_LABELS, "predictions.png", "curves.png", "reconstructions.png", "interpolations.png"),
     *(f"{model}/{name}" for model in ("best", "final") for name in _MODEL_FILES),

@@ -20,15 +20,20 @@ from kpnet.config.unlabelled import UnlabelledTraining
 from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.console import PlainConsole
 from kpnet.core.hub import one_commit
+from kpnet.core.model_folder import WEIGHTS
 from kpnet.data import KeypointDataset
 from kpnet.data.augmentations import device_augmentation
 from kpnet.data.build import build_splits, points_without_labels, with_scenes
 from kpnet.data.scene_checks import describe_scenes
+from kpnet.data.seen_images import read_seen_images
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
-from kpnet.evaluation.measurement import predict_and_measure
+from kpnet.evaluation.cross_fitting import calibrate_model
+from kpnet.evaluation.found import find_and_measure
+from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.heads import finds_instances, window_of
 from kpnet.metrics import PASS_MARKS
-from kpnet.models.build import assemble
+from kpnet.models.build import assemble, load_model
+from kpnet.models.files import weights_digest
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_training_memory
 from kpnet.models.record import FIGURE, write_record
@@ -154,7 +159,7 @@ def _train(
     )
     single = trains_on_one(model, model.output, train_set[0]["image"][None])
     bar = console.is_terminal and config.trainer.enable_progress_bar
-    callback = RunFolderCallback(folder, val_set, console, bar)
+    callback = RunFolderCallback(folder, val_set, console, bar, _read_images(config, train_set))
     trainer = configure_trainer(config, folder, callback, bar, taught=unlabelled is not None)
     sharing = sharing_loaders(trainer, val_set is not None, unlabelled is not None)
     loaded: list[tuple[KeypointDataset, int]] = [(train_set, config.train.batch_size)]
@@ -171,8 +176,15 @@ def _train(
     loaders = Loaders(train_set, val_set, config, single=single, unlabelled=unlabelled)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume, keep=found is not None)
     model = module.model.float().eval()  # whatever the training's precision was
-    measures = _finish(folder, model, val_set, config.data.workers) if trainer.is_global_zero else {}
+    measures = _finish(folder, model, val_set, config.data.workers, console) if trainer.is_global_zero else {}
     return TrainedRun(folder, model, measures)
+
+
+def _read_images(config: Config, train: KeypointDataset) -> KeypointDataset | None:
+    """Return the images that a training reads from files; None where it draws them all."""
+    if not any(isinstance(entry.file, str) for entry in config.data.train):
+        return None
+    return train.scenes if isinstance(train, WithScenes) else train
 
 
 def _loaded(model: KeypointModel) -> str:
@@ -213,9 +225,26 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
         console.print(text, style="yellow", soft_wrap=True)
 
 
-def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, workers: int) -> dict[str, Any]:
-    """Save the final model, its measures and the figures."""
-    predictions, measures = (None, {}) if val is None else predict_and_measure(model, val, workers=workers)
+def _finish(
+    folder: Path, model: KeypointModel, val: KeypointDataset | None, workers: int, console: Console
+) -> dict[str, Any]:
+    """Calibrate the final model, and save it, its measures and the figures."""
+    predictions, measures = None, {}
+    if val is None:
+        _tell(f"not calibrated, as there is no validation data: kpnet calibrate {folder} --folds 5", console)
+    else:
+        predictions = predict_dataset(model, val, workers=workers)
+        measures = evaluate_predictions(predictions, model)
+        if shared := _trained_on(folder):
+            _tell(f"not calibrated, as the model was trained on {shared} of the validation images", console)
+            if model.finds_instances:
+                measures["instances"] = find_and_measure(model, val).measures
+        else:
+            fitted = calibrate_model(model, val, predictions)
+            measures |= fitted.measures
+            _tell(f"on the validation data, final/ is {fitted.describe()}", console)
+            if fitted.points or fitted.instances:
+                _calibrate_best(folder / "best", model, val, workers, console)
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
     if found := measures.get("instances"):
         plain |= {f"found_{name.lower()}": found[name] for name in ("AP", "recall", "precision")}
@@ -234,6 +263,30 @@ def _finish(folder: Path, model: KeypointModel, val: KeypointDataset | None, wor
     pass_mark = PASS_MARKS.get(str(model.skeleton.name))
     plot.save_figure(plot.draw_curves(table, pass_mark), folder / "curves.png")
     return measures
+
+
+def _trained_on(run: Path) -> int:
+    """Return how many of a run's validation images are among those of its training."""
+    seen = read_seen_images(run)
+    return 0 if seen is None else len(seen["train"] & seen["val"])
+
+
+def _calibrate_best(folder: Path, final: KeypointModel, val: KeypointDataset, workers: int, console: Console) -> None:
+    """Calibrate the model of the best validation score, and warn of what its calibration is worth."""
+    if not (folder / WEIGHTS).is_file():
+        return
+    best = load_model(folder).to(final.mean.device)
+    if weights_digest(best) == weights_digest(final):
+        best.calibration, best.instance_calibration = final.calibration, final.instance_calibration
+    else:
+        best.calibration = best.instance_calibration = None
+        calibrate_model(best, val, predict_dataset(best, val, workers=workers))
+    best.save(folder)
+    _warn("best/ is calibrated on the validation data too, which picked it: it is a little too sure", console)
+
+
+def _tell(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def configure_trainer(

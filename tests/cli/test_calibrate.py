@@ -1,8 +1,9 @@
-"""`kpnet calibrate` for a model that finds instances."""
+"""`kpnet calibrate` out of fold, on data that a run was validated with, and for a model that finds instances."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from support.console import Run
 from support.shapes import NAMES, trained_shapes, write_shapes
 
 from kpnet import load_model
+from kpnet.config.schema import Config
+from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.wrappers.scenes import Scenes
+from kpnet.evaluation.measurement import Predictions, predict_dataset
 from kpnet.inference.prediction import Prediction
 
 
@@ -49,6 +53,55 @@ def test_calibrate_fits_points_and_instances(
     assert calibration is not None
     low, high = calibration.probability(np.array([0.2, 0.6]), np.full((2, 3), 0.8))
     assert low < calibration.threshold < high
+
+
+def test_the_training_data_calibrate_out_of_fold(
+    kpnet: Run, run_copy: Path, make_csv: Callable[[int, int], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The predictions of the folds are stood in for; the fit is saved, and val is compared with them."""
+    given = tmp_path / "more.csv"
+    given.write_text(make_csv(40, 5))
+    asked = []
+
+    def predict(config: Config, folds: int, out: Path, **options: Any) -> tuple[KeypointDataset, Predictions]:
+        asked.append((config.data.val, folds, out, options["flip"]))
+        model = load_model(run_copy)
+        dataset = KaggleCSV(given, skeleton=model.skeleton, image_size=model.config.input_size)
+        return dataset, predict_dataset(model, dataset)
+
+    monkeypatch.setattr("kpnet.experiments.folds.predict_folds", predict)
+    done = kpnet("calibrate", run_copy / "final", "--folds", "4")
+    assert (done.code, done.err) == (0, "")
+    assert asked == [("val.csv", 4, run_copy / "folds", False)]
+    assert "calibrated on 120 points" in done.out
+    assert "after calibration, on the training data, out of fold\n  confidence, cross-fitted" in done.out
+    assert "px on the calibration data (40 images) and" in done.out
+    assert "px on the validation data (5 images)" in done.out
+    calibration = load_model(run_copy).calibration
+    kpnet("calibrate", run_copy, given)  # the same predictions
+    assert load_model(run_copy).calibration == calibration
+    kpnet("calibrate", run_copy).refused("expected labelled data", "--folds 5", "found neither")
+    kpnet("calibrate", run_copy, given, "--folds", "4").refused("found both")
+    kpnet("calibrate", run_copy, "--folds", "4", "--format", "npz").refused("--format", "leave it out")
+    load_model(run_copy).save(tmp_path / "alone")
+    kpnet("calibrate", tmp_path / "alone", "--folds", "4").refused("alone", "a model alone", "give labelled data")
+
+
+@pytest.mark.slow
+def test_out_of_fold_from_the_command_line(
+    kpnet: Run, recipe: Path, data: Path, make_csv: Callable[[int, int], str]
+) -> None:
+    """Two models are trained and kept, and the second time they are found."""
+    (data / "train.csv").write_text(make_csv(20, 0))
+    kpnet("train", recipe, "data.val=null", "train.epochs=1", "train.average=null", "--out", "run")
+    done = kpnet("calibrate", "run", "--folds", "2")
+    assert (done.code, done.err) == (0, "")
+    assert "calibrated on 60 points" in done.out
+    assert "validation data" not in done.out
+    assert len(list(Path("run", "folds", "runs").glob("*fold?of2*/final"))) == 2
+    again = kpnet("calibrate", "run", "--folds", "2")
+    assert again.out.count("already finished") == 2
+    assert again.out.splitlines()[-6:] == done.out.splitlines()[-6:]
 
 
 def test_calibrate_says_how_many_instances_it_needs(kpnet: Run, finding: Path, tmp_path: Path) -> None:

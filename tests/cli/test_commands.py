@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,16 @@ def test_train_evaluate_predict(kpnet: Run, recipe: Path, data: Path, tmp_path: 
     assert files == {
         *(f"{kind}/{name}" for kind in ("best", "final") for name in model),
         *("final/measures.json", "final/skeleton.png"),
-        *(".kpnet", ".kpnet.lock", "config.yaml", "metrics.csv", "last.ckpt", "predictions.png", "curves.png"),
+        *(
+            ".kpnet",
+            ".kpnet.lock",
+            "config.yaml",
+            "images.json",
+            "metrics.csv",
+            "last.ckpt",
+            "predictions.png",
+            "curves.png",
+        ),
     }
     assert list((run / "tensorboard").glob("events*"))
     assert all(cv2.imread(str(run / name)) is not None for name in ("predictions.png", "curves.png"))
@@ -113,9 +123,10 @@ def test_calibrate(kpnet: Run, run_copy: Path, make_csv: Callable[[int, int], st
     again = kpnet("calibrate", run_copy, tmp_path / "more.csv")  # of the model's own spread, not of the calibrated
     assert again.out == done.out
     data = Path(load_config(run_copy / "config.yaml").data.root)
-    kpnet("calibrate", run_copy, data / "train.csv").refused("train.csv", "was trained on it", "split of its own")
-    kpnet("calibrate", run_copy, data / "val.csv").refused("val.csv", "was validated with it")
+    same = shutil.copy(data / "train.csv", tmp_path / "other.csv")
+    kpnet("calibrate", run_copy, same).refused("other.csv", "was trained on it", "images of their own")
     (tmp_path / "few.csv").write_text(make_csv(4, 6))
+    kpnet("calibrate", run_copy, data / "val.csv").refused("at least 50 labelled points, found 15")
     kpnet("calibrate", run_copy, tmp_path / "few.csv").refused("at least 50 labelled points, found 12")
 
 

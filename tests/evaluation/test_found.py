@@ -18,7 +18,7 @@ from kpnet.data.formats.coco import COCO
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation import found as module
 from kpnet.evaluation.coco import write_found
-from kpnet.evaluation.found import calibrate_found, find_in, measure_found, scenes_of, score_threshold
+from kpnet.evaluation.found import calibrate_found, cross_fit_found, find_in, measure_found, scenes_of, score_threshold
 from kpnet.evaluation.measurement import predict_dataset
 from kpnet.inference.prediction import Prediction
 from kpnet.models.build import build_model
@@ -129,6 +129,35 @@ def test_a_calibration_separates_right_from_false(tmp_path: Path) -> None:
     assert measure_found(model, scenes, found)["reliability"]["ece"] > 0.15, "raw scores from 0.6 are all right"
     model.save(tmp_path / "saved")
     assert load_model(tmp_path / "saved").instance_calibration == fitted
+
+
+def test_each_half_is_calibrated_by_the_other(tmp_path: Path) -> None:
+    """As by hand, where the two halves are wrong in different ways."""
+    scenes = Scenes(COCO(write_shapes(tmp_path, [3, 2] * 14)), size=(64, 64), in_channels=1)
+    exact, off = true_predictions(scenes), true_predictions(scenes, off=1.0)
+    first = [index % 3 != 1 for index in range(28)]
+    found = [exact[index] if here else off[index] for index, here in enumerate(first)]
+
+    class Half:
+        skeleton = scenes.skeleton
+
+        def __init__(self, side: bool) -> None:
+            self.indices = [index for index in range(28) if first[index] == side]
+
+        def __len__(self) -> int:
+            return len(self.indices)
+
+        def truth(self, index: int) -> Any:
+            return scenes.truth(self.indices[index])
+
+    halves: dict[bool, Any] = {side: Half(side) for side in (True, False)}
+    fits = {side: calibrate_found([found[i] for i in half.indices], half) for side, half in halves.items()}
+    assert fits[True] != fits[False]
+    for index, each in enumerate(cross_fit_found(found, scenes, first)):
+        expected = fits[not first[index]](found[index])
+        assert each.scores == pytest.approx(expected.scores)
+    with pytest.raises(KpnetError, match="at least 20 of them, found 10"):
+        cross_fit_found(found, scenes, [True] * 24 + [False] * 4)
 
 
 def test_the_results_file_has_all_detections(scenes: Scenes, tmp_path: Path) -> None:

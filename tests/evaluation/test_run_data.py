@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from kpnet.config.loading import load_config, to_yaml
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
+from kpnet.data.build import open_dataset
+from kpnet.data.convert import convert
+from kpnet.data.seen_images import write_seen_images
 from kpnet.evaluation.run_data import adapt_dataset, check_unseen, evaluation_dataset
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
@@ -101,14 +105,38 @@ def test_data_that_a_run_has_seen_is_refused_by_its_file(tmp_path: Path, monkeyp
     for name in ("train.csv", "val.csv"):
         for path in (tmp_path / "data" / name, Path(name), Path("..") / "data" / name):
             with pytest.raises(KpnetError, match=name):
-                check_unseen(folder, path)
-    check_unseen(folder, tmp_path / "data" / "other.csv")
+                check_unseen(folder, None, path, validation_allowed=False)
+    assert check_unseen(folder, None, tmp_path / "data" / "other.csv") is None
+    assert "was validated with it" in str(check_unseen(folder, None, tmp_path / "data" / "val.csv"))
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "labels.csv").write_text("image\n")
     alone = run(tmp_path / "alone", {"root": str(tmp_path / "one"), "train": "labels.csv"})
     with pytest.raises(KpnetError, match="one"):
-        check_unseen(alone, tmp_path / "one")  # a folder stands for its only file of labels
-    check_unseen(tmp_path / "model", tmp_path / "data" / "train.csv")  # a model folder has no config of a run
+        check_unseen(alone, None, tmp_path / "one")  # a folder stands for its only file of labels
+    check_unseen(tmp_path / "model", None, tmp_path / "data" / "train.csv")  # a model folder has no config of a run
+
+
+def test_images_that_a_run_has_seen_are_known_under_any_name(
+    tmp_path: Path, make_csv: Callable[[int, int], str]
+) -> None:
+    """As files of other names, and of another format; what the run's file holds now does not count."""
+    rows = {name: make_csv(count, seed) for seed, (name, count) in enumerate({"train": 4, "val": 3, "new": 3}.items())}
+    rows["mixed"] = rows["new"] + rows["train"].splitlines()[2] + "\n"
+    for name, text in rows.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    data = {name: open_dataset(tmp_path / f"{name}.csv") for name in rows}
+    folder = run(tmp_path / "run", {"root": str(tmp_path), "train": "train.csv", "val": "val.csv"})
+    write_seen_images(folder, data["train"], data["val"])
+    same = tmp_path / "same.npz"
+    convert(data["train"], same)
+    with pytest.raises(KpnetError, match=r"same\.npz: .*run was trained on it; give images of their own"):
+        check_unseen(folder, open_dataset(same), same)
+    with pytest.raises(KpnetError, match=r'mixed\.csv: .*was trained on 1 of its 4 images, such as "3"; '):
+        check_unseen(folder / "final", data["mixed"], tmp_path / "mixed.csv")
+    assert str(check_unseen(folder, data["val"], tmp_path / "val.csv")).endswith("run was validated with it")
+    with pytest.raises(KpnetError, match="was validated with it"):
+        check_unseen(folder, data["val"], tmp_path / "val.csv", validation_allowed=False)
+    assert check_unseen(folder, data["new"], tmp_path / "train.csv") is None
 
 
 def test_a_model_of_whole_images_is_not_given_samples(tmp_path: Path) -> None:

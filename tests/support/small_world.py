@@ -127,7 +127,8 @@ def one_step(config: Config, *, out: Path | None, resume: bool, **_: Any) -> tup
     model.loss({key: torch.stack([item[key] for item in items]) for key in ("image", "keypoints", "weight")}).backward()
     small = Path("runs/facial_heatmap")
     if folder != small:
-        shutil.copytree(small, folder, dirs_exist_ok=True)
+        # The trainings of `kpnet calibrate --folds` lie within the run.
+        shutil.copytree(small, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("folds"))
     return folder, model, {}
 
 
