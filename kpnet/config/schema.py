@@ -80,7 +80,17 @@ class Instances(StrictModel):
         return {key: value for key, value in values.items() if key not in unused}
 
 
-def _instances(value: Any) -> Any:
+class Presence(StrictModel):
+    """A branch that predicts which points are there: inside the image, and seen."""
+
+    weight: Rate = 0.1
+    """Weight of its loss, the binary cross-entropy of the points of which it is known."""
+    hidden: Annotated[int, Field(gt=0, le=4096)] = 64
+    """Width of its hidden layers."""
+
+
+def _section(value: Any) -> Any:
+    """Return a section that may be given as true, with its defaults, or false."""
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
@@ -100,9 +110,13 @@ class ModelConfig(StrictModel):
     pretrained: Annotated[bool | FilePath, BeforeValidator(_path)] = False
     """true: published weights; or a weight file, a pretraining, or a run, whose head is taken too; `hf://…` for one."""
     instances: Annotated[
-        Instances | None, BeforeValidator(_instances, json_schema_input_type=Instances | bool | None)
+        Instances | None, BeforeValidator(_section, json_schema_input_type=Instances | bool | None)
     ] = None
     """Find the instances of an image, 0 to N of them, before their points; true: with the default finder."""
+    presence: Annotated[Presence | None, BeforeValidator(_section, json_schema_input_type=Presence | bool | None)] = (
+        None
+    )
+    """Predict which points are there (inside the image and seen), too; true: with the defaults."""
     crop: Literal["box", "points", "instance"] | None = None
     """Region the model was trained on, as `data.crop.by`; null for whole images. Set from `data.crop`."""
     box_scale: Rate = 1.25
@@ -209,6 +223,8 @@ class DataConfig(WithUnlabelled):
         Crop | None, BeforeValidator(_crop, json_schema_input_type=Crop | Literal["box", "points", "instance"] | None)
     ] = None
     """Crop: null for the whole image, or the region around a box. With `model.instances`, around each instance."""
+    missing: Literal["unknown", "absent"] = "unknown"
+    """What a point without a label says to `model.presence`: nothing, or that it is not there."""
     strict: bool = False
     """Stop with an error at a sample that cannot be used; false: skip it, with a warning."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)

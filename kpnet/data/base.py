@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from kpnet.data.images import crop, letterbox, to_channels
 from kpnet.data.surroundings import Surroundings
 
 # (image, points, seed) to the augmented image and points; points float64 (K, 3): x, y in pixels (NaN: absent), weight;
-# or (N, K, 3) of several instances
+# or (N, K, 3) of several instances. It may have a method `with_covered`, as `data.transforms.augment.Augment` has.
 Transform = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -36,6 +36,8 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     - `keypoints`: float32 (K, 2) in [-1, 1], 0 where not visible.
     - `visible`: bool (K,), whether the image has a label for the keypoint.
     - `weight`: float32 (K,), weight of each keypoint in the loss, 0 where not visible.
+    - `present`: float32 (K,), where `missing` is set: 1 where the keypoint is in `image` and seen, 0 where it is not,
+      NaN where that is not known. What augmentation moved out of the image or covered is 0.
     - `index`: the sample's index, the same in every epoch.
     - `matrix`: float32 (2, 3), maps pixels of the original image to pixels of `image`, augmentation not included.
 
@@ -49,10 +51,13 @@ class KeypointDataset(Dataset[dict[str, Any]]):
     Attributes:
         skeleton: Names, left/right pairs and edges of the keypoints.
         cropper: Crops the region around each sample's box or keypoints. None uses the whole image.
+        missing: What a keypoint without a label is, for a model that learns which are present: `unknown`, or `absent`.
+            None: items do not say which keypoints are present.
     """
 
     skeleton: Skeleton
     cropper: Cropper | None = None
+    missing: Literal["unknown", "absent"] | None = None
     _gives_bytes: bool = False
 
     def __init__(
@@ -233,7 +238,19 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             Uint8 (K,), 0 for absent, 1 for labelled but hidden, 2 for visible. A format that does not distinguish
             hidden from visible keypoints gives 2 for both.
         """
-        return np.where(np.isfinite(self.read(index)[1]).all(-1), 2, 0).astype(np.uint8)
+        return np.where(np.isfinite(self.keypoints_of(index)).all(-1), 2, 0).astype(np.uint8)
+
+    def presence(self, index: int) -> np.ndarray:
+        """Return which keypoints the labels say are present, wherever they lie.
+
+        Args:
+            index: Index of the sample.
+
+        Returns:
+            Float64 (K,): 1 for visible, 0 for hidden, and for those without a label 0 where `missing` is `absent`, else
+            NaN, not known.
+        """
+        return np.array([0.0 if self.missing == "absent" else np.nan, 0.0, 1.0])[self.visibility(index)]
 
     def replace_keypoints(
         self, keypoints: np.ndarray, visibility: np.ndarray, sources: np.ndarray | None = None
@@ -368,14 +385,14 @@ class KeypointDataset(Dataset[dict[str, Any]]):
         if augmented:
             seed, seed_of_crop = np.random.SeedSequence(draws).generate_state(2)
         image, xy, matrix = self.sample_pixels(index, np.random.default_rng(seed_of_crop) if jitters else None)
-        if transform is not None:
-            image, points = transform(image, np.column_stack([xy, weight]), int(seed))
-            xy, weight = points[:, :2], points[:, 2]  # a mirrored image has them in another order
+        columns = [xy, weight] if self.missing is None else [xy, weight, self.presence(index)]
+        image, points, covered = _transformed(transform, image, np.column_stack(columns), int(seed) if augmented else 0)
+        xy, weight = points[:, :2], points[:, 2]  # a mirrored image has them in another order
         size = (image.shape[0], image.shape[1])
         # A point that augmentation moved off the image is absent; one labelled outside the image is not.
         visible = coordinates.inside(xy, size) if augmented else np.isfinite(xy).all(-1)  # False for NaN
         keypoints = np.where(visible[:, None], coordinates.pixel_to_normalized(xy, size), 0.0)
-        return {
+        item = {
             "image": self._tensor(image),
             "keypoints": torch.from_numpy(keypoints.astype(np.float32)),
             "visible": torch.from_numpy(visible),
@@ -383,6 +400,23 @@ class KeypointDataset(Dataset[dict[str, Any]]):
             "index": index,
             "matrix": torch.from_numpy(matrix.astype(np.float32)),
         }
+        if self.missing is not None:
+            unseen = np.isfinite(xy).all(-1) & (covered | ~coordinates.inside(xy, size))
+            item["present"] = torch.from_numpy(np.where(unseen, 0, points[:, 3]).astype(np.float32))
+        return item
+
+
+def _transformed(
+    transform: Transform | None, image: np.ndarray, points: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the augmented image and points (K, D), and which of them it covered, bool (K,), as far as it says so."""
+    nothing = np.zeros(len(points), bool)
+    if transform is None:
+        return image, points, nothing
+    with_covered = getattr(transform, "with_covered", None)
+    if with_covered is None or points.shape[1] == 3:  # nobody asks
+        return *transform(image, points, seed), nothing
+    return with_covered(image, points, seed)
 
 
 def unit_images(images: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ def build_dataset(
     if skeleton is not None and dataset.skeleton.names != skeleton.names:
         dataset = ConcatDataset(skeleton, [ConcatPart(_source_name(data, source), dataset)], partial=partial, **common)
     dataset.cropper = _cropper(data, model, dataset, jitter=False)
+    dataset.missing = None if model.presence is None else data.missing
     return dataset
 
 
@@ -119,6 +120,7 @@ def build_train(config: Config, *, augment: bool = True) -> ConcatDataset:
     assert skeleton is not None
     joined = ConcatDataset(skeleton, parts, **common)
     joined.cropper = _cropper(data, config.model, joined, jitter=augment)
+    joined.missing = None if config.model.presence is None else data.missing
     return joined
 
 

@@ -163,6 +163,8 @@ class Uncounted(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.dataset[index]
         nothing = {key: torch.zeros_like(item[key]) for key in ("visible", "weight")}
+        if "present" in item:
+            nothing["present"] = torch.full_like(item["present"], torch.nan)
         return {**item, **nothing, UNCOUNTED: True}
 
 

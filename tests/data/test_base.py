@@ -276,6 +276,46 @@ def test_boxes_instances_and_visibility_come_through_joining_and_folds() -> None
     assert fold.visibility(0).tolist() == [1, 2]
 
 
+class Hidden(Given):
+    """Its first point is hidden."""
+
+    def visibility(self, index: int) -> np.ndarray:
+        return np.where(np.isfinite(self.xy).all(-1), [1, 2, 2, 2], 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("missing", "unlabelled"), [("unknown", None), ("absent", 0.0)])
+def test_which_points_are_present(missing: Any, unlabelled: float | None) -> None:
+    data = Hidden(blob((8, 8), (4, 4)), [[3, 1], [4, 2], [9, 2], [np.nan, np.nan]])
+    assert "present" not in data[0]
+    before = data[0]
+    data.missing = missing
+    skeleton = Skeleton(("p1", "p3", "p0"))
+    joined = ConcatDataset(skeleton, [ConcatPart("hidden", data)])
+    joined.missing = missing
+    for found, expected in (
+        (data, [0.0, 1.0, 0.0, unlabelled]),  # hidden, seen, outside of the image, without a label
+        (Subset(data, np.array([2])), [0.0, 1.0, 0.0, unlabelled]),
+        (joined, [1.0, unlabelled, 0.0]),
+    ):
+        present = found[0]["present"]
+        assert present.dtype == torch.float32
+        assert [None if np.isnan(value) else value for value in present.tolist()] == expected
+    assert all(np.array_equal(value, data[0][key]) for key, value in before.items())
+
+
+def test_what_augmentation_moves_out_or_covers_is_not_present() -> None:
+    data = Given(blob((20, 20), (5, 5)), [[5, 5], [19.4, 3], [2, 2]])
+    data.missing = "unknown"
+    data.transform = lambda image, points, seed: (image, points + np.array([0.2, 0, 0, 0]))
+    assert data[0]["present"].tolist() == [1, 0, 1]
+    hole = {"hole_height_range": [20, 20], "hole_width_range": [20, 20], "p": 1}
+    data.transform = Augment([{"CoarseDropout": hole}], data.skeleton)
+    item = data[0]
+    assert item["present"].tolist() == [0, 0, 0]
+    assert item["visible"].all()
+    assert item["weight"].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_bytes_become_the_same_grey_values(channels: int) -> None:
     """A copy gives bytes, in the epoch of the dataset; converted, they are what the dataset gives."""

@@ -54,6 +54,25 @@ def test_files_are_joined_on_the_first_ones_points_with_their_limits_and_weights
     assert asked.read(1)[1].tolist() == [[1, 1]]
 
 
+def test_samples_say_what_is_present_where_the_model_learns_it(tmp_path: Path) -> None:
+    csv(tmp_path / "a.csv", "pq", 3)
+    csv(tmp_path / "b.csv", "p", 3)
+    given = {"root": str(tmp_path), "train": ["a.csv", "b.csv"], "val": "a.csv", "missing": "absent"}
+    train, val = build_splits(config(given), STILLS)
+    assert val is not None
+    assert "present" not in train[0]
+    assert "present" not in val[0]
+    train, val = build_splits(config(given, presence=True), STILLS)
+    assert val is not None
+    assert [each["present"].tolist() for each in (train[0], train[3], val[0])] == [[1, 1], [1, 0], [1, 1]]
+    unknown = build_train(config({**given, "missing": "unknown"}, presence=True))
+    assert unknown[3]["present"].isnan().tolist() == [False, True]
+    folds = {key: value for key, value in given.items() if key != "val"} | {"fold": {"index": 0, "of": 3}}
+    for part in build_splits(config(folds, presence=True), STILLS):
+        assert part is not None
+        assert "present" in part[0]
+
+
 def test_a_file_may_have_transforms_and_a_format_of_its_own(tmp_path: Path) -> None:
     csv(tmp_path / "a.csv", "pq", 1)
     files = ["a.csv", {"file": 2, "format": "synthetic", "transforms": []}]

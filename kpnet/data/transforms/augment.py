@@ -30,7 +30,7 @@ import albumentations as A
 Spec = str | Mapping[str, Any]
 
 ERASING = ("CoarseDropout", "Erasing", "GridDropout", "PixelDropout", "XYMasking", "NoOp")
-"""Transforms that hide parts of the image and move nothing. A keypoint under a hole stays visible."""
+"""Transforms that hide parts of the image and move nothing. A keypoint under a hole is visible, but not present."""
 
 MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 GROUPS = {
@@ -67,6 +67,32 @@ _NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 
 
 @dataclass
+class _Holes:
+    """Rectangles that a transform filled.
+
+    Attributes:
+        edges: First and last columns and rows, the last ones exclusive: x0, y0, x1, y1 (N, 4).
+        matrix: From pixels before the augmentation to those of the image that was filled; None: the same.
+    """
+
+    edges: np.ndarray
+    matrix: Matrix | None = None
+
+    def after(self, matrix: Matrix | None) -> _Holes:
+        """Return the same holes where the image was moved by a matrix before."""
+        if matrix is None:
+            return self
+        return _Holes(self.edges, matrix if self.matrix is None else self.matrix @ matrix)
+
+    def cover(self, xy: np.ndarray) -> np.ndarray:
+        """Return which points (..., 2), in pixels before the augmentation, lie in a hole, bool (...)."""
+        at = xy if self.matrix is None else project(xy, self.matrix)
+        at = at[..., None, :] + 0.5  # a pixel's index is its centre
+        with np.errstate(invalid="ignore"):
+            return ((at >= self.edges[:, :2]) & (at < self.edges[:, 2:])).all(-1).any(-1)
+
+
+@dataclass
 class _Step:
     """One albumentations transform."""
 
@@ -80,12 +106,16 @@ class _Step:
     def leaves(self) -> Iterator[_Step]:
         yield self
 
-    def __call__(self, image: np.ndarray, draw: random.Random, forced: bool) -> tuple[np.ndarray, Matrix | None]:
+    def __call__(
+        self, image: np.ndarray, draw: random.Random, forced: bool, holes: list[_Holes]
+    ) -> tuple[np.ndarray, Matrix | None]:
         try:
             after = self.transform(image=image, force_apply=forced)["image"]
         except Exception as error:  # a crop larger than the image, a colour transform of a grey one, …
             raise KpnetError(f'transform "{self.name}": {" ".join(str(error).split())}') from error
         drawn = self.transform.get_applied_params()
+        if self.name in ERASING and len(edges := drawn.get("holes", ())):
+            holes.append(_Holes(np.asarray(edges, np.float64)))
         if self.name not in GEOMETRIC or not drawn:  # it moves no pixel, or was not applied this time
             return after, None
         return after, GEOMETRIC[self.name](self.transform, drawn, image.shape[:2], after.shape[:2])
@@ -105,24 +135,29 @@ class _Group:
         for step in self.steps:
             yield from step.leaves()
 
-    def __call__(self, image: np.ndarray, draw: random.Random, forced: bool) -> tuple[np.ndarray, Matrix | None]:
+    def __call__(
+        self, image: np.ndarray, draw: random.Random, forced: bool, holes: list[_Holes]
+    ) -> tuple[np.ndarray, Matrix | None]:
         if not forced and draw.random() >= self.p:
             return image, None
         if self.name == "OneOf":
-            return _run(draw.choices(self.steps, [step.p for step in self.steps]), image, draw, forced=True)
+            return _run(draw.choices(self.steps, [step.p for step in self.steps]), image, draw, holes, forced=True)
         if self.name == "SomeOf":
             indices = range(len(self.steps))
             chosen = draw.choices(indices, k=self.n) if self.replace else draw.sample(indices, self.n)
-            return _run([self.steps[i] for i in sorted(chosen)], image, draw)
-        return _run(self.steps, image, draw)
+            return _run([self.steps[i] for i in sorted(chosen)], image, draw, holes)
+        return _run(self.steps, image, draw, holes)
 
 
 def _run(
-    steps: Sequence[_Step | _Group], image: np.ndarray, draw: random.Random, forced: bool = False
+    steps: Sequence[_Step | _Group], image: np.ndarray, draw: random.Random, holes: list[_Holes], forced: bool = False
 ) -> tuple[np.ndarray, Matrix | None]:
+    """Run steps, add what they covered to `holes`, and return the image and how its pixels moved."""
     total: Matrix | None = None
     for step in steps:
-        image, matrix = step(image, draw, forced)
+        first = len(holes)
+        image, matrix = step(image, draw, forced, holes)
+        holes[first:] = [each.after(total) for each in holes[first:]]
         if matrix is not None:
             total = matrix if total is None else matrix @ total
     return image, total
@@ -164,11 +199,35 @@ class Augment:
                 _no_pairs(leaf.name, self.unpaired)
 
     def __call__(self, image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.with_covered(image, points, seed)[:2]
+
+    def with_covered(
+        self, image: np.ndarray, points: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Augment as the call does, and say which points were covered.
+
+        Args:
+            image: Uint8 (H, W) or (H, W, C).
+            points: Float64 (K, 2 or more), or (N, K, 2 or more).
+            seed: What is drawn depends on it alone.
+
+        Returns:
+            The image and the points, as the call returns them, and which of these a hole of CoarseDropout, Erasing,
+            GridDropout or XYMasking covers, bool (K,) or (N, K).
+
+        Raises:
+            KpnetError: As the call.
+        """
         if points.ndim not in (2, 3) or points.shape[-2] != self.num_keypoints or points.shape[-1] < 2:
             expected = f"({self.num_keypoints}, 2 or more), or one such array for each instance"
             raise KpnetError(f"keypoints have shape {points.shape}, expected {expected}")
-        after, matrix = self.apply(image, seed)
-        return after, points.copy() if matrix is None else self._move(points, matrix)
+        after, matrix, holes = self._apply(image, seed)
+        covered = np.zeros(points.shape[:-1], bool)
+        for each in holes:
+            covered |= each.cover(points[..., :2])
+        if matrix is None:
+            return after, points.copy(), covered
+        return after, self._move(points, matrix), covered[..., self.permutation] if mirrors(matrix) else covered
 
     def apply(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, Matrix | None]:
         """Augment an image without points.
@@ -185,11 +244,16 @@ class Augment:
             KpnetError: A transform cannot take the image, changes its channels, or mirrors it and left and right are
                 not known.
         """
+        return self._apply(image, seed)[:2]
+
+    def _apply(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, Matrix | None, list[_Holes]]:
+        """Augment an image, and return what was covered as well."""
+        holes: list[_Holes] = []
         draw, generator = random.Random(seed), np.random.default_rng(seed)
         for leaf in self._leaves:
             leaf.transform.set_random_state(generator, draw)
         # A copy, because some transforms (AutoContrast) write into their input.
-        after, matrix = _run(self.steps, image.copy(), draw)
+        after, matrix = _run(self.steps, image.copy(), draw, holes)
         if after.shape[:2] != image.shape[:2]:
             after, back = _resize_back(after, image.shape)
             matrix = back if matrix is None else back @ matrix
@@ -200,7 +264,7 @@ class Augment:
             )
         if matrix is not None and not self.can_mirror and mirrors(matrix):
             _no_pairs("data.transforms", self.unpaired)
-        return after, matrix
+        return after, matrix, holes
 
     def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:
         moved = np.array(points, np.float64)

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kpnet.coordinates import Size, inside, normalized_to_pixel
+from kpnet.coordinates import Size, inside, normalized_to_pixel, project_batch
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.augment import Augment, Spec
-from kpnet.data.transforms.device_steps import BORDERS, BUILDERS, NO_BORDER, Draws, Move, Paint
-from kpnet.data.transforms.moved_points import move_points, present_points
+from kpnet.data.transforms.device_steps import BORDERS, BUILDERS, NO_BORDER, Draws, Hole, Move, Paint
+from kpnet.data.transforms.moved_points import kept_points, move_points
 
 
 class DeviceAugment:
@@ -71,29 +71,31 @@ class DeviceAugment:
 
         Args:
             batch: A batch of a `KeypointDataset`: `image` float (B, C, H, W), or (B, T, C, H, W) of clips, whose frames
-                move alike; `keypoints`, `visible` and `weight`.
+                move alike; `keypoints`, `visible` and `weight`, and `present` where the model learns it.
             generator: What the draws follow from, on the device of the batch.
 
         Returns:
-            The batch with these four replaced.
+            The batch with these replaced. A point under a hole is not `present`, and stays `visible`.
         """
         image = batch["image"]
         with torch.autocast(image.device.type, enabled=False):
             frames = image if image.ndim == 5 else image[:, None]
             draws = Draws(len(frames), sum(step.columns for step in self.steps), generator)
-            frames, matrix = self._run(frames.float(), draws)
-            moved = self._move(batch, matrix) if self.steps else {}
+            frames, matrix, holes = self._run(frames.float(), draws)
+            moved = self._move(self._covered(batch, holes), matrix) if self.steps else {}
         return {**batch, **moved, "image": frames.reshape(image.shape)}
 
-    def _run(self, frames: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
-        """Return the images, and the matrices (B, 3, 3) by which their points move."""
+    def _run(self, frames: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None, list[tuple[Hole, Tensor | None]]]:
+        """Return the images, the matrices (B, 3, 3) by which points move, and the holes with those before each."""
         total: Tensor | None = None
+        holes: list[tuple[Hole, Tensor | None]] = []
         pending: Tensor | None = None  # moves that have not resampled the images yet
         border: tuple[int, float] | None = None
         for step in self.steps:
             if isinstance(step, Paint):
                 frames, pending, border = _resample(frames, pending, border), None, None
                 frames = step.paint(frames, draws)
+                holes += [(each, total) for each in draws.take_holes()]
                 continue
             if None not in (border, step.border) and border != step.border:
                 frames, pending, border = _resample(frames, pending, border), None, None
@@ -101,7 +103,18 @@ class DeviceAugment:
             pending = matrices if pending is None else matrices @ pending
             total = matrices if total is None else matrices @ total
             border = border or step.border
-        return _resample(frames, pending, border), total
+        return _resample(frames, pending, border), total, holes
+
+    def _covered(self, batch: dict[str, Any], holes: list[tuple[Hole, Tensor | None]]) -> dict[str, Any]:
+        """Return a batch whose points under a hole are not present."""
+        if "present" not in batch or not holes:
+            return batch
+        pixels = normalized_to_pixel(batch["keypoints"], self.size)
+        present = batch["present"]
+        for hole, matrix in holes:
+            at = pixels if matrix is None else project_batch(pixels, matrix.to(pixels.dtype))[0]
+            present = torch.where(batch["visible"] & hole.covers(at), 0, present)
+        return {**batch, "present": present}
 
     def _move(self, batch: dict[str, Any], matrix: Tensor | None) -> dict[str, Tensor]:
         """Return the moved points, swapped where the image is mirrored, and absent where they are outside of it.
@@ -109,8 +122,7 @@ class DeviceAugment:
         As on the CPU, what was outside is absent after any transform.
         """
         if matrix is None:
-            visible = batch["visible"] & inside(normalized_to_pixel(batch["keypoints"], self.size), self.size)
-            return present_points(batch["keypoints"], visible, batch["weight"])
+            return kept_points(batch, inside(normalized_to_pixel(batch["keypoints"], self.size), self.size))
         mirrored = matrix[:, 0, 0] * matrix[:, 1, 1] < matrix[:, 0, 1] * matrix[:, 1, 0]
         return move_points(batch, matrix, mirrored, self.permutation, self.size)
 

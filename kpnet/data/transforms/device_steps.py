@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,37 @@ BORDERS = {0: ("zeros", False), 1: ("border", False), 2: ("reflection", False), 
 NO_BORDER = (0, 0.0)
 
 
+class Hole(NamedTuple):
+    """A rectangle of each image that a step filled, (B,) each; empty where it has none."""
+
+    left: Tensor
+    top: Tensor
+    width: Tensor
+    height: Tensor
+
+    def covers(self, xy: Tensor) -> Tensor:
+        """Return which points (B, K, 2), in pixels, lie in it, bool (B, K)."""
+        x, y = (xy + 0.5).unbind(-1)  # a pixel's index is its centre
+        left, top, width, height = (each[:, None] for each in self)
+        return (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
+
+
 class Draws:
-    """Uniform numbers of a batch (B, N), of which each call takes a column, and noise."""
+    """Uniform numbers of a batch (B, N), of which each call takes a column, and noise; and the holes that they made."""
 
     def __init__(self, count: int, columns: int, generator: torch.Generator) -> None:
         self.generator, self.device = generator, generator.device
         self._columns = iter(torch.rand(count, columns, generator=generator, device=self.device).unbind(1))
+        self.holes: list[Hole] = []
 
     def happens(self, p: float) -> Tensor:
         """Return whether something of probability `p` happens, bool (B,)."""
         return next(self._columns) < p
+
+    def take_holes(self) -> list[Hole]:
+        """Return the holes that were made since the last call."""
+        taken, self.holes = self.holes, []
+        return taken
 
     def uniform(self, bounds: Sequence[float]) -> Tensor:
         return next(self._columns) * (bounds[1] - bounds[0]) + bounds[0]
@@ -217,7 +238,9 @@ def _holes(transform: Any, size: Size) -> Paint | None:
         for number in range(most):
             high = side(draws, transform.hole_height_range, height)
             wide = side(draws, transform.hole_width_range, width)
-            top, left = _wide(draws.integer(0, height - high)), _wide(draws.integer(0, width - wide))
+            first_row, first_column = draws.integer(0, height - high), draws.integer(0, width - wide)
+            draws.holes.append(Hole(first_column, first_row, torch.where(number < count, wide, 0), high))
+            top, left = _wide(first_row), _wide(first_column)
             rows = (y >= top) & (y < top + _wide(high)) & _wide(number < count)
             columns = (x >= left) & (x < left + _wide(wide))
             values: Tensor | float = fill / 255 if isinstance(fill, (int, float)) else 0.0

@@ -24,24 +24,38 @@ def move_points(
         size: Height and width of the images.
 
     Returns:
-        The same three.
+        The same; `present` (B, K) as well where `points` has it.
     """
     # A list as an index would be sent to the device each time.
-    swapped = {key: _permute(points[key], permutation) for key in ("keypoints", "visible", "weight")}
-    xy, visible, weight = (
-        torch.where(mirrored.view(-1, *[1] * (value.ndim - 1)), value, points[key]) for key, value in swapped.items()
-    )
-    pixels, there = project_batch(normalized_to_pixel(xy, size), matrix.to(xy.dtype))
-    return present_points(pixel_to_normalized(pixels, size), visible & there & inside(pixels, size), weight)
-
-
-def present_points(xy: Tensor, visible: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Return points (B, K, 2) in [-1, 1] as part of a batch, absent where they are not `visible` (B, K)."""
-    return {
-        "keypoints": torch.where(visible[..., None], xy, 0),
-        "visible": visible,
-        "weight": torch.where(visible, weight, 0),
+    keys = [key for key in ("keypoints", "visible", "weight", "present") if key in points]
+    swapped = {key: _permute(points[key], permutation) for key in keys}
+    moved = {
+        key: torch.where(mirrored.view(-1, *[1] * (value.ndim - 1)), value, points[key])
+        for key, value in swapped.items()
     }
+    pixels, there = project_batch(normalized_to_pixel(moved["keypoints"], size), matrix.to(points["keypoints"].dtype))
+    return kept_points({**moved, "keypoints": pixel_to_normalized(pixels, size)}, there & inside(pixels, size))
+
+
+def kept_points(points: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
+    """Return points as part of a batch, absent where they are not `kept`.
+
+    Args:
+        points: `keypoints`, `visible`, `weight` and perhaps `present`, as for `move_points`.
+        kept: Bool (B, K); what it says of points that are not visible does not matter.
+
+    Returns:
+        The same. What was visible and is not kept is not present.
+    """
+    visible = points["visible"] & kept
+    found = {
+        "keypoints": torch.where(visible[..., None], points["keypoints"], 0),
+        "visible": visible,
+        "weight": torch.where(visible, points["weight"], 0),
+    }
+    if "present" in points:
+        found["present"] = torch.where(points["visible"] & ~kept, 0, points["present"])
+    return found
 
 
 def _permute(values: Tensor, permutation: Sequence[int]) -> Tensor:

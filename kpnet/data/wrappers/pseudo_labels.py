@@ -41,6 +41,7 @@ class WithPseudoLabels(KeypointDataset):
             image_size=labelled.image_size, in_channels=labelled.in_channels, transform=transform, seed=labelled.seed
         )
         self.skeleton, self.labelled, self.images = labelled.skeleton, labelled, images
+        self.missing = labelled.missing
         self.keypoints, self.confidence = keypoints, confidence
         self.others = min(len(images), math.ceil(per_label * len(labelled)))
 
@@ -72,6 +73,13 @@ class WithPseudoLabels(KeypointDataset):
         """Return the confidence of found points, and the weights of labelled ones."""
         other = self.other(index)
         return self.labelled.point_weights(index) if other is None else self.confidence[other]
+
+    def visibility(self, index: int) -> np.ndarray:
+        return self.labelled.visibility(index) if self.other(index) is None else super().visibility(index)
+
+    def presence(self, index: int) -> np.ndarray:
+        """Return what the labels say; of points that a model found, nothing is known."""
+        return self.labelled.presence(index) if self.other(index) is None else np.full(len(self.skeleton), np.nan)
 
     def labels(self) -> np.ndarray:
         every = [other for index in range(len(self)) if (other := self.other(index)) is not None]

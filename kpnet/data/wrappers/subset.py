@@ -25,7 +25,7 @@ class Subset(KeypointDataset):
     def __init__(self, dataset: KeypointDataset, indices: np.ndarray, side: tuple[Fold, bool] | None = None) -> None:
         super().__init__(image_size=dataset.image_size, in_channels=dataset.in_channels, seed=dataset.seed)
         self.dataset, self.indices, self.side = dataset, indices, side
-        self.skeleton, self.cropper = dataset.skeleton, dataset.cropper
+        self.skeleton, self.cropper, self.missing = dataset.skeleton, dataset.cropper, dataset.missing
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -65,6 +65,9 @@ class Subset(KeypointDataset):
 
     def visibility(self, index: int) -> np.ndarray:
         return self.dataset.visibility(int(self.indices[index]))
+
+    def presence(self, index: int) -> np.ndarray:
+        return self.dataset.presence(int(self.indices[index]))
 
     def area(self, index: int) -> float | None:
         return self.dataset.area(int(self.indices[index]))

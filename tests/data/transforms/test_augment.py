@@ -393,3 +393,42 @@ def test_numbers_that_no_image_needs(spec: dict[str, object]) -> None:
     with pytest.raises(KpnetError, match=r'^transform "\w+": \w+: expected .*, found ') as caught:
         Augment([spec], Skeleton.load("facial15"))
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        {"CoarseDropout": {"num_holes_range": [2, 4], "hole_height_range": [0.2, 0.4], "p": 1}},
+        {"Erasing": {"scale": [0.1, 0.3], "p": 1}},
+        {"GridDropout": {"unit_size_range": [20, 30], "p": 1}},
+        {"XYMasking": {"num_masks_x": 2, "num_masks_y": 2, "mask_x_length": 20, "mask_y_length": 20, "p": 1}},
+        {"OneOf": [{"CoarseDropout": {"num_holes_range": [3, 3], "p": 1}}, {"Erasing": {"p": 1}}]},
+    ],
+    ids=lambda hole: next(iter(hole)),
+)
+def test_covered_points_are_those_under_a_hole_in_the_image(hole: dict[str, Any]) -> None:
+    """On a white image with repeated borders, only a hole is black."""
+    move = {"Affine": {"rotate": [-40, 40], "scale": [0.8, 1.2], "border_mode": cv2.BORDER_REPLICATE, "p": 1}}
+    if "OneOf" in hole:
+        hole["OneOf"] = {"transforms": [{"Sequential": {"transforms": [move, *hole["OneOf"]], "p": 1}}], "p": 1}
+    augment = Augment([move, "HorizontalFlip", hole, move, "HorizontalFlip"], FACE)
+    rng, found = np.random.default_rng(0), []
+    for seed in range(60):
+        image, points, covered = augment.with_covered(
+            np.full((96, 96), 255, np.uint8), rng.uniform(30, 65, (3, 2)), seed
+        )
+        for (x, y), is_covered in zip(points.round().astype(int), covered, strict=True):
+            around = image[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
+            if 0 <= x < 96 and 0 <= y < 96 and around.min() == around.max():  # not at an edge of a hole
+                assert is_covered == (around[0, 0] == 0)
+                found.append(is_covered)
+    assert 0.05 < np.mean(found) < 0.95
+    assert len(found) > 60
+
+
+def test_covered_points_of_several_instances_and_absent_ones() -> None:
+    augment = Augment([{"CoarseDropout": {"hole_height_range": [10, 10], "hole_width_range": [10, 10], "p": 1}}], FACE)
+    points = np.full((2, 3, 3), np.nan)
+    points[1, 2] = 5, 5, 1
+    covered = augment.with_covered(np.zeros((10, 10), np.uint8), points, 0)[2]
+    assert covered.tolist() == [[False] * 3, [False, False, True]]

@@ -260,3 +260,36 @@ def test_points_outside_of_the_image_are_absent_though_nothing_moves() -> None:
     assert found["visible"].tolist() == [[True, False]] * 2
     assert found["weight"].tolist() == [[1, 0]] * 2
     torch.testing.assert_close(found["keypoints"][:, 0], batch["keypoints"][:, 0])
+
+
+def test_points_under_a_hole_are_not_present_and_stay_visible() -> None:
+    """On a white image with repeated borders, only a hole is black."""
+    move = {"Affine": {"rotate": [-40, 40], "scale": [0.8, 1.2], "border_mode": 1, "p": 1}}
+    hole = {"num_holes_range": [1, 3], "hole_height_range": [0.2, 0.4], "hole_width_range": [0.2, 0.4], "p": 1}
+    specs = [move, "HorizontalFlip", {"CoarseDropout": hole}, move, "HorizontalFlip"]
+    xy = torch.rand(200, 3, 2, generator=torch.Generator().manual_seed(0)) * 35 + 30
+    batch = batch_of(torch.ones(200, 1, 96, 96), xy, (96, 96))
+    batch["present"] = torch.ones(200, 3)
+    after = run(specs, batch, (96, 96), FACE)
+    without = {key: value for key, value in batch.items() if key != "present"}
+    for key, value in run(specs, without, (96, 96), FACE).items():
+        assert torch.equal(value, after[key])
+    x, y = normalized_to_pixel(after["keypoints"], (96, 96)).round().long().clamp(2, 93).unbind(-1)
+    padded = F.unfold(after["image"], 5, padding=2).view(200, 25, 96, 96)
+    around = padded[torch.arange(200)[:, None], :, y, x]  # (200, 3, 25)
+    clear = after["visible"] & (around.amax(-1) - around.amin(-1) < 0.01)  # not at an edge of a hole
+    assert clear.float().mean() > 0.6
+    assert torch.equal(after["present"][clear] == 0, around[..., 0][clear] < 0.5)
+    assert 0.05 < (after["present"][clear] == 0).float().mean() < 0.95
+
+
+def test_what_leaves_the_image_is_not_present_and_unknown_stays_unknown() -> None:
+    xy = torch.tensor([[[48.0, 48.0], [90.0, 48.0], [0.0, 0.0]]])
+    batch = batch_of(torch.ones(1, 1, 96, 96), xy, (96, 96))
+    batch["visible"][0, 2] = False
+    batch["present"] = torch.tensor([[1.0, 1.0, torch.nan]])
+    right = {"Affine": {"translate_px": {"x": [20, 20], "y": [0, 0]}, "p": 1}}
+    for specs, expected in (([right], [1, 0, -1]), ([right, {"HorizontalFlip": {"p": 1}}], [0, 1, -1])):
+        after = run(specs, batch, (96, 96), FACE)
+        assert after["present"].nan_to_num(-1).tolist() == [expected]
+        assert after["visible"].tolist() == [[value == 1 for value in expected]]

@@ -44,6 +44,14 @@ def greys(dataset: KeypointDataset) -> list[int]:
     return [round(255 * float(dataset[index]["image"].max())) for index in range(len(dataset))]
 
 
+def test_of_points_that_a_model_found_nothing_is_known() -> None:
+    dataset = joined()
+    assert "present" not in dataset[0]
+    dataset.missing = dataset.labelled.missing = "absent"
+    assert dataset[0]["present"].tolist() == [1, 1]
+    assert dataset[5]["present"].isnan().all()
+
+
 def test_labels_come_in_each_epoch_and_the_others_in_turn() -> None:
     dataset, seen = joined(), []
     assert len(dataset) == 6
