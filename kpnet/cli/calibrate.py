@@ -43,13 +43,15 @@ def calibrate(
 
     For a model that finds instances, their scores are calibrated too.
     """
-    from kpnet.cli.printing import print_instances, print_reliability
+    from kpnet.cli.printing import print_instances, print_presence, print_reliability
     from kpnet.core.hub_address import is_hub, parse_address
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.found import calibrate_found, find_and_measure, measure_found
     from kpnet.evaluation.measurement import predict_dataset
+    from kpnet.evaluation.presence import with_absences
+    from kpnet.evaluation.reliability import measure_presence
     from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
@@ -80,7 +82,8 @@ def calibrate(
         dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
         validated = check_unseen(run, dataset, data, fix="calibrate on images of their own")
         result = predict_dataset(model, dataset, batch_size, test_time)
-    model.calibration = fit_calibration(result.predicted, result.target, result.visible, size, test_time)
+    known = with_absences(model, dataset, result, batch_size, test_time)
+    model.calibration = fit_calibration(known.predicted, known.target, known.visible, size, test_time, known.present)
     if model.finds_instances:
         # The confidence of the points is calibrated already.
         scenes, found, instances["before"] = find_and_measure(model, dataset, batch_size, test_time)
@@ -97,6 +100,8 @@ def calibrate(
             print_instances(console, instances[when])
     if validated is None and (line := _difficulty(run, model, result, batch_size, test_time)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (presence := model.calibration(known.predicted, size).presence) is not None and known.present is not None:
+        print_presence(console, measure_presence(presence, known.present), copies=known is not result)
     model.save(folder)
     what = f"{model.calibration.points} points"
     what += f" and {model.instance_calibration.instances} instances" if model.instance_calibration else ""

@@ -86,6 +86,7 @@ def evaluate(
         print_instances,
         print_measures,
         print_points,
+        print_presence,
         print_reliability,
     )
     from kpnet.config.loading import run_config
@@ -159,6 +160,7 @@ def evaluate(
     print_measures(console, measures, str(data or "validation data"), skeleton=model.skeleton.name)
     if reliability is not None:
         print_reliability(console, reliability)
+    print_presence(console, measures.get("presence"))
     print_points(console, measures["per_point"])
     print_groups(console, measures["per_group"])
     if "image_pixels" in measures:

@@ -162,3 +162,16 @@ def print_reliability(console: Console, reliability: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_presence(console: Console, presence: dict[str, float] | None, *, copies: bool = False) -> None:
+    """Print the measures of `reliability.measure_presence` in a line; `copies`: also of images changed for them."""
+    if presence is None:
+        return
+    where = ", copies with covered and moved points included" if copies else ""
+    console.print(
+        f"  there   AUC of presence {presence['auc']:.3f}, calibration error {presence['ece']:.3f}, on "
+        f"{presence['there']} points that are there and {presence['absent']} that are not{where}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -11,6 +11,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.found import calibrate_found, cross_fit_found, find_in, measure_found, scenes_of
 from kpnet.evaluation.measurement import Predictions
+from kpnet.evaluation.presence import with_absences
 from kpnet.evaluation.reliability import measure_cross_fitted
 from kpnet.models.calibration import fit_calibration
 from kpnet.models.keypoint_model import KeypointModel
@@ -62,7 +63,8 @@ def calibrate_model(
     try:
         if predictions.predicted.covariance is None:
             raise KpnetError("calibration: the head predicts no spread; kpnet calibrate gives all points the same")
-        model.calibration = fit_calibration(*given)
+        known = with_absences(model, dataset, predictions, batch_size)
+        model.calibration = fit_calibration(known.predicted, known.target, known.visible, size, present=known.present)
         measures["reliability"] = measure_cross_fitted(*given, first_half(image_of_rows(dataset)))
     except KpnetError as error:
         problems.append(_problem(error, model.calibration is not None))

@@ -20,7 +20,7 @@ from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
 from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.intervals import bootstrap_intervals
-from kpnet.evaluation.reliability import measure_reliability
+from kpnet.evaluation.reliability import measure_presence, measure_reliability
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
 from kpnet.metrics import FAILURE_THRESHOLD, evaluate_in_image_pixels, evaluate_points
@@ -39,12 +39,15 @@ class Predictions:
         target: True points (N, K, 2), normalised to [-1, 1].
         visible: Which points are labelled, bool (N, K).
         matrix: Mappings (N, 2, 3) from pixels of the original image to pixels of the model's input.
+        present: Where the model predicts presence, 1 for points that are there, 0 for those that are not, NaN for those
+            of which it is not known (N, K). None: nothing is known.
     """
 
     predicted: Keypoints
     target: Tensor
     visible: Tensor
     matrix: Tensor
+    present: Tensor | None = None
 
 
 def predict_dataset(
@@ -85,8 +88,10 @@ def predict_samples(
 ) -> Predictions:
     """Predict every sample of a dataset, with labels or without; as `predict_dataset`."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device
-    predicted, targets, visible, matrices = [], [], [], []
+    predicted, targets, visible, matrices, present = [], [], [], [], []
     in_bytes = dataset.in_bytes()
+    if "presence" in model.point_values and in_bytes.missing is None:
+        in_bytes.missing = "unknown"
     loader = DataLoader(
         in_bytes,
         batch_size=batch_size,
@@ -107,8 +112,10 @@ def predict_samples(
         targets.append(batch["keypoints"])
         visible.append(batch["visible"])
         matrices.append(batch["matrix"])
+        present.append(batch.get("present"))
     whole = Keypoints.concatenate(predicted)
-    return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices))
+    known = None if present[0] is None else torch.cat(present)
+    return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices), known)
 
 
 def to_image_pixels(
@@ -162,9 +169,11 @@ def evaluate(
     Returns:
         The measures of `kpnet.metrics.evaluate_points`, and `intervals` of the main ones
         (`kpnet.evaluation.intervals.bootstrap_intervals`). `reliability` is added where the model predicts covariances
-        (`kpnet.evaluation.reliability.measure_reliability`), and `image_pixels` where images were resized or cropped,
-        or with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a
-        model that finds instances, `instances` has the measures of what it finds itself
+        (`kpnet.evaluation.reliability.measure_reliability`), `presence` where it predicts presence and the data has
+        points that are there and points that are not (`kpnet.evaluation.reliability.measure_presence`), and
+        `image_pixels` where images were resized or cropped, or with `min_confidence`
+        (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a model that finds
+        instances, `instances` has the measures of what it finds itself
         (`kpnet.evaluation.instances.evaluate_instances`).
 
     Raises:
@@ -220,5 +229,10 @@ def evaluate_predictions(
     if confident is not None or not torch.equal(result.matrix, torch.eye(2, 3).expand_as(result.matrix)):
         measures["image_pixels"] = evaluate_in_image_pixels(*points, model.skeleton, size, result.matrix, confident)
     if result.predicted.covariance is not None:
-        measures["reliability"] = measure_reliability(result.predicted, result.target, result.visible, size)
+        measures["reliability"] = measure_reliability(
+            result.predicted, result.target, result.visible, size, result.present
+        )
+    if result.predicted.presence is not None and result.present is not None:
+        presence = measure_presence(result.predicted.presence, result.present)
+        measures |= {} if presence is None else {"presence": presence}
     return measures

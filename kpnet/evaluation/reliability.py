@@ -20,7 +20,9 @@ BINS = 10
 RESAMPLES = 1000
 
 
-def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size) -> dict[str, Any]:
+def measure_reliability(
+    predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, present: Tensor | None = None
+) -> dict[str, Any]:
     """Compare the uncertainty of predictions with their errors.
 
     The confidence is the probability that a point lies within 5 % of the image's longer side; its expected calibration
@@ -31,6 +33,9 @@ def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, s
         target: True points (N, K, 2), normalised to [-1, 1].
         visible: Which points are labelled, bool (N, K).
         size: Input size of the model (H, W).
+        present: For a model that predicts presence, 1 where a point is there, 0 where it is not, NaN where that is not
+            known (N, K). Points that are not there are wrong wherever they are predicted, labelled or not, and the
+            confidence is compared with that. None: the labelled points are there.
 
     Returns:
         A dict of:
@@ -50,7 +55,7 @@ def measure_reliability(predicted: Keypoints, target: Tensor, visible: Tensor, s
         measure_reliability(out, target, visible, (96, 96))["ece"]
         ```
     """
-    return _summary([_judge(predicted, target, visible, size)])
+    return _summary([_judge(predicted, target, visible, size, present)])
 
 
 def measure_cross_fitted(
@@ -90,30 +95,35 @@ class _Judged(NamedTuple):
     counted: Tensor  # (N,): number of its labelled points
     distance: Tensor  # (P,), in pixels of the input
     rms: Tensor  # (P,), as predicted
-    confidence: dict[str, Tensor]  # (P,) for each radius
-    right: dict[str, Tensor]  # (P,) for each radius
+    confidence: dict[str, Tensor]  # for each radius, of these points and of those that are known not to be there
+    right: dict[str, Tensor]  # the same
 
 
-def _judge(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size) -> _Judged:
+def _judge(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, present: Tensor | None = None) -> _Judged:
     assert predicted.covariance is not None
     errors = (predicted.keypoints - target).double().cpu()
     covariance, visible = predicted.covariance.double().cpu(), visible.cpu()
-    distance = normalized_distance_to_pixel(errors, size).norm(dim=-1)[visible]
-    radii = {"1%": STRICT_RADIUS}
-    confidence = {"1%": probability_within(covariance, STRICT_RADIUS, size, predicted.dof)[visible]}
+    distance = normalized_distance_to_pixel(errors, size).norm(dim=-1)
+    strict = probability_within(covariance, STRICT_RADIUS, size, predicted.dof)
+    counted, there = visible, torch.ones_like(visible)
+    if predicted.presence is not None and present is not None:
+        counted, there = visible | (present == 0).cpu(), (present != 0).cpu()
+        strict = strict * predicted.presence.double().cpu()
+    radii, confidence = {"1%": STRICT_RADIUS}, {"1%": strict[counted]}
     if predicted.confidence is not None:
         radii = {"5%": CONFIDENCE_RADIUS, **radii}
-        confidence["5%"] = predicted.confidence.double().cpu()[visible]
+        confidence["5%"] = predicted.confidence.double().cpu()[counted]
+    right = {name: there & (distance <= radius * max(size)) for name, radius in radii.items()}
     squared = mahalanobis(errors, covariance)
     inside = [((squared <= ellipse_radius(p, predicted.dof) ** 2) & visible).sum(-1).double() for p in LEVELS]
     scale = normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size).square()
     return _Judged(
         torch.stack(inside, -1),
         visible.sum(-1).double(),
-        distance,
+        distance[visible],
         (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible],
         {name: confidence[name] for name in radii},
-        {name: (distance <= radius * max(size)).double() for name, radius in radii.items()},
+        {name: each[counted].double() for name, each in right.items()},
     )
 
 
@@ -135,6 +145,31 @@ def _summary(judged: Sequence[_Judged]) -> dict[str, Any]:
 
 def _columns(judged: Sequence[_Judged]) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
     return [each.confidence for each in judged], [each.right for each in judged]
+
+
+def measure_presence(presence: Tensor, present: Tensor) -> dict[str, float] | None:
+    """Compare predicted presence with what is known of it.
+
+    Args:
+        presence: Predicted presence (N, K), in [0, 1].
+        present: 1 where a point is there, 0 where it is not, NaN where that is not known (N, K).
+
+    Returns:
+        `auc`, the probability that a point that is there has a higher presence than one that is not; `ece`, the
+        expected calibration error; `there` and `absent`, the numbers of points. None where one of the kinds is missing.
+    """
+    present, known = present.cpu().double(), present.isfinite().cpu()
+    presence, truth = presence.cpu().double()[known], present[known]
+    there, absent = presence[truth > 0], presence[truth == 0].sort().values
+    if not len(there) or not len(absent):
+        return None
+    below, up_to = (torch.searchsorted(absent, there, right=right) for right in (False, True))
+    return {
+        "auc": float((below + up_to).double().mean() / (2 * len(absent))),  # a tie counts for a half
+        "ece": calibration_error(reliability_diagram(presence, truth)),
+        "there": len(there),
+        "absent": len(absent),
+    }
 
 
 def reliability_diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:

@@ -167,4 +167,5 @@ def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:
 
     predicted = Keypoints.concatenate([part.predicted for part in parts]).map(lambda rows: rows[order])
     rest = [torch.cat([getattr(part, name) for part in parts])[order] for name in ("target", "visible", "matrix")]
-    return Predictions(predicted, *rest)
+    present = [part.present for part in parts if part.present is not None]
+    return Predictions(predicted, *rest, torch.cat(present)[order] if present else None)

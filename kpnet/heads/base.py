@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -57,9 +57,11 @@ class HeadOutput:
 
     Attributes:
         xy: Keypoints (B, K, 2) in [-1, 1], x before y, differentiable. (-1, -1) is the top left corner of the image.
+        presence: Logits (B, K) of the points being there, which the model adds where it predicts presence.
     """
 
     xy: Tensor
+    presence: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass

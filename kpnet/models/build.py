@@ -18,7 +18,7 @@ from kpnet.backbones.pretrained import InputSpec, read_source, required_channels
 from kpnet.backbones.weights import load_matching_weights, load_weights
 from kpnet.config.fields import Channels, Part, StrictModel
 from kpnet.config.loading import load_config
-from kpnet.config.schema import Config, ModelConfig
+from kpnet.config.schema import Config, ModelConfig, Presence
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.hub import one_commit
 from kpnet.core.hub_address import format_path
@@ -39,6 +39,7 @@ from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_model_memory, check_size
 from kpnet.models.neck import build_head
 from kpnet.models.parts import is_given, take_modules
+from kpnet.models.presence import PresenceBranch
 from kpnet.models.unused import find_unused
 from kpnet.models.watch import load_reference
 
@@ -202,9 +203,28 @@ def _join(backbone: Backbone, head: nn.Module | None, config: ModelConfig, skele
     else:
         built, neck = build_head(config, _pyramid(backbone, config), len(skeleton))
         model = KeypointModel(backbone, built, config, skeleton, neck=neck)
+    if config.presence is not None:
+        model.presence = _build_presence(model, config.presence)
     if any(side % model.head.size_divisor for side in config.input_size):
         raise KpnetError("model.input_size: " + size_message(config.input_size, model.head.size_divisor))
     return model
+
+
+def _build_presence(model: KeypointModel, settings: Presence) -> PresenceBranch:
+    """Return the branch that predicts which points are there, for the maps of a model."""
+    if model.head.finds_instances:
+        raise KpnetError(
+            "model.presence: the head centers finds instances in whole images, and cannot have it: leave it out, or "
+            "predict crops (model.instances: true) with another head"
+        )
+    if not model.head.predicts_covariance:
+        name = type(model.head).__name__ if is_given(model.config.head) else split_spec(model.config.head, "head")[0]
+        raise KpnetError(
+            f'model.presence: head "{name}" predicts no spread, which presence reads: use heatmap, simcc, offset, rle, '
+            "gaussian_nll or laplace_nll"
+        )
+    channels = model.backbone.channels if model.neck is None else model.neck.pyramid.channels
+    return PresenceBranch(channels, len(model.skeleton), settings.hidden)
 
 
 def _check_head(model: KeypointModel) -> None:
@@ -233,9 +253,12 @@ def _go_on(model: KeypointModel) -> None:
     if source is None or source.head is None or source.skeleton is None:
         return
     used = ["mean.", "std."]  # the statistics come from the file beside the weights
-    if model.finder is not None and _take_finder(model.finder, source.path):
+    if model.finder is not None and _take(model.finder, "finder.", source.path):
         used += ["finder."]
-    if (trained := _trained_head(source.head, model, names := Skeleton.load(source.skeleton).names)) is not None:
+    names = Skeleton.load(source.skeleton).names
+    if model.presence is not None and names == model.skeleton.names and _take(model.presence, "presence.", source.path):
+        used += ["presence."]
+    if (trained := _trained_head(source.head, model, names)) is not None:
         weights = load_weights(weights_file(source.path))
         state = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
         model.head.loaded = load_head(model.head, trained, state, model.skeleton.names, names)
@@ -245,14 +268,14 @@ def _go_on(model: KeypointModel) -> None:
         model.backbone.loaded = replace(model.backbone.loaded, unused=unused)
 
 
-def _take_finder(finder: KeypointModel | Detector, path: str | Path) -> bool:
-    """Load the weights of a trained model's finder if it is like this one; return whether it is."""
+def _take(part: nn.Module, prefix: str, path: str | Path) -> bool:
+    """Load the weights of a trained model's part, named by a prefix, if it is like this one; return whether it is."""
     weights = load_weights(weights_file(path))
-    state = {name.removeprefix("finder."): value for name, value in weights.items() if name.startswith("finder.")}
-    own = {name: value.shape for name, value in finder.state_dict().items()}
+    state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    own = {name: value.shape for name, value in part.state_dict().items()}
     if {name: value.shape for name, value in state.items()} != own:
         return False
-    finder.load_state_dict(state)
+    part.load_state_dict(state)
     return True
 
 

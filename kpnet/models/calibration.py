@@ -4,6 +4,9 @@ The errors of a keypoint k are modelled by a Student t in two dimensions, fitted
 has the shape of the head's own covariance C; its size, the square root of the determinant, is a_k * size(C)^b. So an
 overconfident head becomes less confident, a head whose uncertainty carries little information is pulled to the average,
 and outliers among the labels lead to heavy tails instead of a wide centre.
+
+Where the model predicts presence, its logit is scaled and shifted by maximum likelihood (Platt 1999, Probabilistic
+outputs for support vector machines), and the confidence is that of being near times the calibrated presence.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor
 from kpnet.coordinates import pixel_distance_to_normalized
 from kpnet.core.errors import KpnetError
 from kpnet.heads import Keypoints
+from kpnet.models.presence import presence_logits, with_presence
 from kpnet.models.test_time import TestTime
 from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 
@@ -25,6 +29,7 @@ MIN_POINTS = 50  # that a calibration is fitted to
 PRIOR_STRENGTH = 10.0  # strength of the prior that pulls each keypoint's scale to the common one, in points
 EXPONENT_PRIOR = 1.0  # strength of the prior that keeps the exponent near 1 where the covariances hardly differ
 MIN_DOF = 2.05
+MIN_STATES = 20  # points that are there, and points that are not, that a presence is calibrated by
 MAX_LOG_SCALE = 15.0  # a factor of three million: no scale fits
 
 
@@ -38,6 +43,7 @@ class Calibration:
         dof: Degrees of freedom of the Student t.
         points: Number of labelled points that it was fitted to.
         test_time: Test-time views that it was fitted with; it holds for these views only.
+        presence: Scale and shift of the logit of presence; None: presence stays as it is.
     """
 
     log_scales: list[float]
@@ -45,6 +51,7 @@ class Calibration:
     dof: float
     points: int
     test_time: TestTime = field(default_factory=TestTime)
+    presence: tuple[float, float] | None = None
 
     def __call__(self, predicted: Keypoints, size: tuple[int, int]) -> Keypoints:
         """Calibrate a prediction.
@@ -54,17 +61,27 @@ class Calibration:
             size: Height and width of the input images, in pixels.
 
         Returns:
-            The same keypoints with calibrated `covariance` and `confidence`, and `dof`.
+            The same keypoints with calibrated `covariance`, `confidence` and, where the model predicts it, `presence`,
+            and `dof`.
         """
         raw = _raw_covariance(predicted, size)
         factors = torch.tensor(self.log_scales, dtype=raw.dtype, device=raw.device)
         covariance = _scaled(raw, factors, self.exponent)
         confidence = probability_within(covariance, CONFIDENCE_RADIUS, size, self.dof)
-        return dataclasses.replace(predicted, covariance=covariance, confidence=confidence, dof=self.dof)
+        calibrated = dataclasses.replace(predicted, covariance=covariance, confidence=confidence, dof=self.dof)
+        if predicted.presence is None:
+            return calibrated
+        scale, shift = self.presence or (1.0, 0.0)
+        return with_presence(calibrated, scale * presence_logits(predicted.presence) + shift)
 
 
 def fit_calibration(
-    predicted: Keypoints, target: Tensor, visible: Tensor, size: tuple[int, int], test_time: TestTime | None = None
+    predicted: Keypoints,
+    target: Tensor,
+    visible: Tensor,
+    size: tuple[int, int],
+    test_time: TestTime | None = None,
+    present: Tensor | None = None,
 ) -> Calibration:
     """Fit a calibration to predictions on data that the model was not trained on.
 
@@ -74,6 +91,8 @@ def fit_calibration(
         visible: Which of them are labelled (N, K), bool.
         size: Height and width of the input images, in pixels.
         test_time: Test-time views that the predictions were made with; None for none.
+        present: 1 where a point is there, 0 where it is not, NaN where that is not known (N, K), for a model that
+            predicts presence, which is calibrated with at least 20 points of both kinds. None: presence is not.
 
     Returns:
         The calibration.
@@ -120,7 +139,43 @@ def fit_calibration(
             "calibration: no scale fits these errors; are nearly all points hit exactly? "
             "Use data that the model was not trained on"
         )
-    return Calibration(factors.tolist(), float(exponent.detach()), dof, len(errors), test_time or TestTime())
+    scaled = None if present is None or predicted.presence is None else fit_presence(predicted.presence, present)
+    return Calibration(factors.tolist(), float(exponent.detach()), dof, len(errors), test_time or TestTime(), scaled)
+
+
+def fit_presence(presence: Tensor, present: Tensor) -> tuple[float, float] | None:
+    """Fit the scale and the shift of the logit of presence, by maximum likelihood.
+
+    The targets are those of Platt 1999, a little away from 0 and 1, so that kinds which a threshold separates still
+    have a finite scale.
+
+    Args:
+        presence: Predicted presence of any shape, in [0, 1].
+        present: Whether each point is there, of the same shape: 1, 0, or NaN where that is not known.
+
+    Returns:
+        Scale and shift; None with fewer than 20 points of one kind, or where the points that are there have no higher
+        presence than the others.
+    """
+    present = present.cpu().double()
+    known = present.isfinite()
+    logit, truth = presence_logits(presence.cpu().double()[known]), present[known]
+    there, absent = int(truth.sum()), int((1 - truth).sum())
+    if min(there, absent) < MIN_STATES:
+        return None
+    target = torch.where(truth > 0, (there + 1) / (there + 2), 1 / (absent + 2)).double()
+    values = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([values], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(values[0] * logit + values[1], target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    scale, shift = values.detach().tolist()
+    return (scale, shift) if scale > 0 else None
 
 
 def student_nll(errors: Tensor, covariance: Tensor, dof: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
 from kpnet.models.memory_format import set_memory_format
 from kpnet.models.neck import Neck
 from kpnet.models.normalization import register_statistics
+from kpnet.models.presence import PresenceBranch, presence_terms, with_presence
 from kpnet.models.test_time import TestTime, infer_views, read_views
 from kpnet.models.watch import WatchReference
 
@@ -51,6 +52,7 @@ class KeypointModel(HubMixin, nn.Module):
         finder: Finds the instances of an image, whose crops the model then sees: a model with the head `centers`, or a
             detector of `kpnet.models.detectors`. None: the model sees one instance in each of its images.
         neck: Brings the feature maps to the strides that the head needs; None: the head takes them as they are.
+        presence: Predicts which points are there; None: nothing does.
 
     Attributes:
         mean: Mean (1, C, 1, 1) that is subtracted from images.
@@ -78,11 +80,13 @@ class KeypointModel(HubMixin, nn.Module):
         skeleton: Skeleton,
         finder: KeypointModel | Detector | None = None,
         neck: Neck | None = None,
+        presence: PresenceBranch | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.presence = presence
         self.finder = finder
         self.config = config
         self.skeleton = skeleton
@@ -150,7 +154,7 @@ class KeypointModel(HubMixin, nn.Module):
     @property
     def point_values(self) -> tuple[str, ...]:
         """Names of what `infer` gives for each point besides confidence and covariance."""
-        return ()
+        return () if self.presence is None else ("presence",)
 
     @property
     def finds_instances(self) -> bool:
@@ -252,7 +256,20 @@ class KeypointModel(HubMixin, nn.Module):
         Raises:
             KpnetError: Shape, size or dtype of the images do not fit the model.
         """
-        return self.head(self.features(images))
+        features = self.features(images)
+        output: HeadOutput = self.head(features)
+        if self.presence is not None:
+            with torch.no_grad():
+                predicted = self.head.infer(output)
+            output.presence = self.presence(self._predicted_frames(features), predicted)
+        return output
+
+    def _predicted_frames(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the maps (B, C, h, w) of those frames of clips that are predicted; all maps of single images."""
+        if features[0].ndim == 4:
+            return features
+        past, future = self.frame_window
+        return [each[:, past : each.shape[1] - future].flatten(0, 1) for each in features]
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute keypoints for training, for an export or as a part of another network.
@@ -264,7 +281,7 @@ class KeypointModel(HubMixin, nn.Module):
             Keypoints (B, K, 2) in [-1, 1], x before y. In training mode those that the loss sees, differentiable; in
             eval mode those that `infer` predicts, by the head's `decoding`.
         """
-        output = self.output(images)
+        output: HeadOutput = self.head(self.features(images))
         return output.xy if self.training else self.head.decode(output)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -278,6 +295,8 @@ class KeypointModel(HubMixin, nn.Module):
         """
         self.backbone.compile(*args, **kwargs)
         self.head.compile(*args, **kwargs)
+        if self.presence is not None:
+            self.presence.compile(*args, **kwargs)
 
     def loss(self, batch: Mapping[str, Tensor], output: HeadOutput | None = None) -> Tensor:
         """Compute the loss of a batch, as kpnet's own training does.
@@ -286,7 +305,8 @@ class KeypointModel(HubMixin, nn.Module):
             batch: A batch of a `kpnet.data.KeypointDataset`, or a mapping of your own: `image` (B, C, H, W), float in
                 [0, 1]; `keypoints` (B, K, 2) in [-1, 1], NaN where absent; and where you have them `visible`, bool
                 (B, K), and `weight` (B, K), the weights of the points. An absent point, one that is not visible, and
-                one of weight 0 touch neither the loss nor the gradient.
+                one of weight 0 touch neither the loss nor the gradient. A model that predicts presence learns it from
+                `present` (B, K): 1 where a point is there, 0 where it is not, NaN where that is not known.
             output: What `output(batch["image"])` returned, where it is there already.
 
         Returns:
@@ -335,6 +355,9 @@ class KeypointModel(HubMixin, nn.Module):
             weight = weight if each is None else weight * each
         output = self.output(batch["image"]) if output is None else output
         terms = pair_terms(self.head.loss(output, target, weight), self.head.denominators(weight), weight)
+        if self.presence is not None and self.config.presence is not None:
+            factor = self.config.presence.weight
+            terms = terms.beside(presence_terms(output.presence, batch.get("present"), weight, factor), "")
         if not isinstance(self.finder, KeypointModel) or "scene" not in batch:
             return terms
         scene = cast("Mapping[str, Tensor]", batch["scene"])  # a batch in the batch
@@ -378,10 +401,13 @@ class KeypointModel(HubMixin, nn.Module):
         return raw if calibration is None else calibration(raw, size)
 
     def _predict(self, images: Tensor) -> Keypoints:
-        predicted = self.head.infer(self.output(images))
+        features = self.features(images)
+        predicted = self.head.infer(self.head(features))
         if not is_tracing():  # an exported program cannot raise errors
             check_finite(predicted, f'head "{split_spec(self.config.head, "head")[0]}"')
-        return predicted
+        if self.presence is None:
+            return predicted
+        return with_presence(predicted, self.presence(self._predicted_frames(features), predicted))
 
     @property
     def stages(self) -> Stages:

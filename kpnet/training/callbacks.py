@@ -147,6 +147,7 @@ class RunFolderCallback(MetricsLogger):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
         self._warn_if_saturated(pl_module)
+        self._warn_of_one_kind(pl_module)
         if pl_module.teaching is not None:
             was_lost = pl_module.teaching.lost
             self.measured |= pl_module.teaching.end_epoch(pl_module.progress())
@@ -157,6 +158,21 @@ class RunFolderCallback(MetricsLogger):
         pl_module.check_epoch(loss)
         summary = f"  val score {now['val_score']:7.1f}  rmse {now['val_rmse_px']:.3f} px" if "val_score" in now else ""
         self.record(trainer, loss, summary)
+
+    def _warn_of_one_kind(self, module: KeypointModule) -> None:
+        """Warn if a model that predicts presence has seen only points that are there, or only others."""
+        if module.current_epoch != 0 or not module.present.update_called:
+            return
+        share = module.present.compute().item()
+        if not 0 < share < 1 and module.global_rank == 0:
+            what = {1.0: "every known point is there", 0.0: "no point is there"}.get(share, "of no point it is known")
+            self.console.print(
+                f"warning: model.presence: {what} in the first epoch, from which presence is not learned: give "
+                "data.transforms CoarseDropout, or Affine with translate_percent; or data.missing=absent where a point "
+                "without a label is not there",
+                style="yellow",
+                soft_wrap=True,
+            )
 
     def _warn_if_saturated(self, module: KeypointModule) -> None:
         check = module.saturation

@@ -39,7 +39,7 @@ def parameter_groups(model: KeypointModel, config: TrainConfig) -> list[Paramete
     scale = config.lr_scale.backbone
     if freeze is None and decay == scale == 1:
         return [ParameterGroup("model", list(model.parameters()))]
-    own = [model.head] if model.finder is None else [model.head, model.finder]
+    own = [part for part in (model.head, model.presence, model.finder) if part is not None]
     head = ParameterGroup("head", [parameter for part in own for parameter in part.parameters()])
     if decay == 1 and (freeze is None or (freeze.stages is None and freeze.every is None)):
         return [head, ParameterGroup("backbone", list(model.backbone.parameters()), scale)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from kpnet.config.schema import TrainConfig
 from kpnet.core.errors import KpnetError, NotFiniteError, first_line
 from kpnet.data.base import unit_images
-from kpnet.evaluation.accumulators import KeypointMetrics, LossMean
+from kpnet.evaluation.accumulators import KeypointMetrics, LossMean, WeightedMean
 from kpnet.heads import HeadOutput
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.loss_terms import LossTerms
@@ -58,6 +58,7 @@ class KeypointModule(pl.LightningModule):
         self.monitor = LossMonitor()
         self.val_metrics = KeypointMetrics(model.skeleton, model.config.input_size)
         self.saturation = SaturationCheck(len(model.skeleton))
+        self.present = WeightedMean()  # share of the points of which it is known, in the first epoch
         self.shares = torch.zeros(())  # of the batches that make the next step
         self.groups = parameter_groups(model, config)
         self._freeze_for(0)
@@ -154,6 +155,8 @@ class KeypointModule(pl.LightningModule):
         later = self.current_epoch == 1 and 2 * batch_idx >= self.trainer.num_training_batches
         if (self.current_epoch == 0 or later) and not self.model.head.finds_instances:
             self.saturation.update(self.current_epoch, output.xy.detach(), batch["keypoints"], batch["visible"])
+        if self.current_epoch == 0 and "present" in batch:
+            self.present.update(batch["present"], batch["present"].isfinite())
         loss = terms.weighted(everywhere[:, 1:])
         if self.teaching is not None:
             loss = loss + self._taught(self.teaching, batch, batch_idx)
@@ -259,7 +262,7 @@ def _count_terms(model: KeypointModel) -> int:
     """Return the number of terms that `model.loss_terms` has, without those of a finder."""
     weight = torch.zeros(1, len(model.skeleton))
     if not model.head.finds_instances:
-        return 1 + len(model.head.denominators(weight))
+        return 1 + len(model.head.denominators(weight)) + (model.presence is not None)
     scene = {
         "boxes": torch.full((1, 1, 4), torch.nan),
         "ignored": torch.full((1, 1, 4), torch.nan),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.student_errors import answers, errors_of
 
-from kpnet.evaluation.reliability import measure_reliability
+from kpnet.evaluation.reliability import measure_presence, measure_reliability
 from kpnet.heads import Keypoints
 from kpnet.plot import draw_reliability, save_figure
 from kpnet.uncertainty import probability_within
@@ -104,3 +104,35 @@ def test_absent_points_count_for_nothing_and_the_picture_is_drawn(tmp_path: Path
     assert "ece" not in first  # these answers carry no confidence
     save_figure(draw_reliability(first), tmp_path / "reliability.png")
     assert (tmp_path / "reliability.png").stat().st_size > 10_000
+
+
+def test_auc_of_presence_is_the_share_of_pairs_in_the_right_order() -> None:
+    g = torch.Generator().manual_seed(0)
+    presence = (torch.rand(40, 3, generator=g) * 10).round() / 10  # with ties
+    present = (torch.rand(40, 3, generator=g) < presence).float()
+    present[0] = torch.nan
+    found = measure_presence(presence, present)
+    assert found is not None
+    there, absent = presence[present == 1], presence[present == 0]
+    pairs = (there[:, None] > absent).float() + 0.5 * (there[:, None] == absent).float()
+    assert found["auc"] == pytest.approx(float(pairs.mean()))
+    assert (found["there"], found["absent"]) == (len(there), len(absent))
+    assert found["ece"] < 0.15
+    assert measure_presence(presence, torch.ones(40, 3)) is None
+
+
+def test_a_point_that_is_not_there_is_wrong_wherever_it_is_predicted() -> None:
+    """Of 100 exact points, half are hidden or gone; the confidence says so, and is then without error."""
+    target, covariance = torch.zeros(100, 1, 2), 1e-6 * torch.eye(2).expand(100, 1, 2, 2)
+    presence = torch.tensor([1.0, 0.0]).repeat(50)[:, None]
+    predicted = Keypoints(target, presence.clone(), covariance, presence=presence)
+    visible = torch.ones(100, 1, dtype=torch.bool)
+    visible[-10:] = False  # five of them gone, of five nothing is known
+    present = presence.clone()
+    present[-10::2] = torch.nan
+    found = measure_reliability(predicted, target, visible, (96, 96), present)
+    assert found["ece"] == pytest.approx(0, abs=1e-6)
+    assert found["ece@1%"] == pytest.approx(0, abs=1e-3)
+    assert sum(row["points"] for row in found["diagram"]["5%"]) == 95
+    assert measure_reliability(predicted, target, visible, (96, 96))["ece"] == pytest.approx(0.5)
+    assert found["coverage"]["90%"]["measured"] == 1  # ellipses are about labelled points

@@ -14,7 +14,7 @@ from kpnet import build_model, load_model
 from kpnet.core.errors import KpnetError
 from kpnet.evaluation.reliability import measure_reliability
 from kpnet.heads import Keypoints
-from kpnet.models.calibration import Calibration, fit_calibration, student_nll
+from kpnet.models.calibration import Calibration, fit_calibration, fit_presence, student_nll
 from kpnet.models.test_time import TestTime
 
 SIZE = (96, 96)
@@ -167,3 +167,52 @@ def test_fifty_points_are_enough() -> None:
     visible[1] = False
     with pytest.raises(KpnetError, match="expected at least 50 labelled points, found 49"):
         fit_calibration(prediction, target, visible, SIZE)
+
+
+def test_presence_is_calibrated_by_the_scale_and_shift_that_it_was_made_with() -> None:
+    g = torch.Generator().manual_seed(0)
+    logit = 3 * torch.randn(20_000, 4, generator=g)
+    present = (torch.rand(20_000, 4, generator=g) < torch.sigmoid(0.5 * logit - 1)).float()
+    present[:, 3] = torch.nan  # not known
+    found = fit_presence(torch.sigmoid(logit), present)
+    assert found is not None
+    assert found == pytest.approx((0.5, -1), abs=0.03)
+    prediction, covariance = answers(20_000)
+    prediction = dataclasses.replace(prediction, presence=torch.sigmoid(logit))
+    target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 5.0)
+    calibration = fit_calibration(prediction, target, torch.ones(20_000, 4, dtype=torch.bool), SIZE, present=present)
+    assert calibration.presence == found
+    calibrated = calibration(prediction, SIZE)
+    assert calibrated.presence is not None
+    assert calibrated.confidence is not None
+    torch.testing.assert_close(calibrated.presence, torch.sigmoid(0.5 * logit - 1), atol=0.01, rtol=0)
+    near = calibration(dataclasses.replace(prediction, presence=None), SIZE).confidence
+    assert near is not None
+    torch.testing.assert_close(calibrated.confidence, near * calibrated.presence)
+
+
+def test_presence_that_a_threshold_separates_has_a_finite_scale() -> None:
+    presence = torch.tensor([0.9] * 30 + [0.1] * 30)
+    found = fit_presence(presence, torch.tensor([1.0] * 30 + [0.0] * 30))
+    assert found is not None
+    assert 1 < found[0] < 10
+    assert abs(found[1]) < 0.1
+
+
+@pytest.mark.parametrize("present", [[1.0] * 60, [1.0] * 41 + [0.0] * 19, [torch.nan] * 60, [0.0] * 30 + [1.0] * 30])
+def test_presence_that_cannot_be_fitted_stays_as_it_is(present: list[float]) -> None:
+    """One kind, too few of one, none known, and a presence that is higher where no point is."""
+    presence = torch.tensor([0.9] * 30 + [0.1] * 30)
+    assert fit_presence(presence, torch.tensor(present)) is None
+    calibration = Calibration([0.0], 1.0, 5.0, 50)
+    prediction = Keypoints(
+        torch.zeros(60, 1, 2), covariance=torch.eye(2).expand(60, 1, 2, 2), presence=presence[:, None]
+    )
+    torch.testing.assert_close(calibration(prediction, SIZE).presence, presence[:, None])
+
+
+def test_the_scale_of_presence_is_saved_with_the_model(tmp_path: Path) -> None:
+    model = build_model(backbone="conv_sandwich", head="simcc", num_keypoints=1, input_size=32, presence=True)
+    model.calibration = Calibration([0.0], 1.0, 5.0, 50, presence=(2.0, -0.5))
+    model.save(tmp_path)
+    assert load_model(tmp_path).calibration == model.calibration

@@ -325,6 +325,25 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     assert not torch.equal(first, weights("c", "train.seed=4"))
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_training_of_presence(on_device: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    holes = "data.transforms=[HorizontalFlip, {CoarseDropout: {num_holes_range: [2, 2], p: 1}}]"
+    config = tiny("train.epochs=1", "model.presence={weight: 0.2, hidden: 8}", holes)
+    config.data.device_transforms = on_device
+    run = training.train(config, out=tmp_path / "run")
+    assert "model.presence" not in capsys.readouterr().out
+    assert run.model.presence is not None
+    assert (run.model.presence.last != 0).any()
+    loaded = load_model(run.folder)
+    torch.testing.assert_close(loaded.presence.state_dict(), run.model.presence.state_dict())  # type: ignore[union-attr]
+    assert evaluate(run.folder)["rmse_px"] == pytest.approx(run.measures["rmse_px"])
+
+
+def test_presence_that_the_data_says_nothing_of_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training.train(tiny("train.epochs=1", "model.presence=true", "data.transforms=[]"), out=tmp_path / "run")
+    assert "model.presence: every known point is there in the first epoch" in " ".join(capsys.readouterr().out.split())
+
+
 def test_early_stopping_ends_the_run(tmp_path: Path) -> None:
     config = tiny("train.epochs=30", "train.early_stopping={patience: 1}", "train.optimizer={name: sgd, lr: 1e-9}")
     folder, _, _ = training.train(config, out=tmp_path / "run")
