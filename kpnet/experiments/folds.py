@@ -166,6 +166,8 @@ def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:
     """Return the predictions of all folds in the order of the dataset."""
 
     predicted = Keypoints.concatenate([part.predicted for part in parts]).map(lambda rows: rows[order])
-    rest = [torch.cat([getattr(part, name) for part in parts])[order] for name in ("target", "visible", "matrix")]
+    target, visible, matrix = (
+        torch.cat([getattr(part, name) for part in parts])[order] for name in ("target", "visible", "matrix")
+    )
     present = [part.present for part in parts if part.present is not None]
-    return Predictions(predicted, *rest, torch.cat(present)[order] if present else None)
+    return Predictions(predicted, target, visible, matrix, torch.cat(present)[order] if present else None)

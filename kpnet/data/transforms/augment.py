@@ -89,7 +89,8 @@ class _Holes:
         at = xy if self.matrix is None else project(xy, self.matrix)
         at = at[..., None, :] + 0.5  # a pixel's index is its centre
         with np.errstate(invalid="ignore"):
-            return ((at >= self.edges[:, :2]) & (at < self.edges[:, 2:])).all(-1).any(-1)
+            inside = np.all((at >= self.edges[:, :2]) & (at < self.edges[:, 2:]), axis=-1)
+        return np.asarray(inside.any(-1))
 
 
 @dataclass

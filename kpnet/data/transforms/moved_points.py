@@ -29,7 +29,7 @@ def move_points(
     # A list as an index would be sent to the device each time.
     keys = [key for key in ("keypoints", "visible", "weight", "present") if key in points]
     swapped = {key: _permute(points[key], permutation) for key in keys}
-    moved = {
+    moved: dict[str, Tensor] = {
         key: torch.where(mirrored.view(-1, *[1] * (value.ndim - 1)), value, points[key])
         for key, value in swapped.items()
     }

@@ -55,8 +55,8 @@ class _Absence:
             hole[:] = rng.integers(0, 256, hole.shape)
             at = points[:, :2] + 0.5
             with np.errstate(invalid="ignore"):
-                covered = ((at >= (left, top)) & (at < (left + side, top + side))).all(-1)
-            return image, points, covered
+                under = ((at >= (left, top)) & (at < (left + side, top + side))).all(-1)
+            return image, points, np.asarray(under)
         axis, sign = rng.integers(2), rng.choice([-1, 1])
         pixels = sign * round(rng.uniform(*MOVED) * size[axis])
         moved = np.roll(image, pixels, axis)
