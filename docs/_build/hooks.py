@@ -93,6 +93,22 @@ def calibration() -> str:
     return "\n".join(lines)
 
 
+def presence() -> str:
+    """Return the table of what models say of points that are covered or outside, each with its seed."""
+    table = pd.read_csv(RESULTS / "presence.csv")
+    lines = [
+        "| row | seed | epochs | val score | clean calibration error | covered: confidence | outside: confidence "
+        "| outside: presence | AUC of presence | its calibration error |",
+        "| --- " + "| --: " * 9 + "|",
+    ]
+    figures = ("clean ece", "covered confidence", "outside confidence", "outside presence", "presence auc")
+    for _, row in table.iterrows():
+        cells = [row["row"], str(row.seed), str(row.epochs), f"{row.score:.1f}"]
+        cells += ["–" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in (*figures, "presence ece")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def transfer() -> str:
     """Return the table of transfer learning: each seed's score, and the means of the other measures."""
     table = pd.read_csv(RESULTS / "transfer.csv")
@@ -119,7 +135,11 @@ def pretraining() -> str:
     for name, rows in table.groupby("row", sort=False):
         scores, mean = dict(zip(rows.seed, rows.score, strict=True)), rows.mean(numeric_only=True)
         cells = [str(name), *(f"{scores[seed]:.0f}" if seed in scores else "not run" for seed in (0, 1))]
-        cells += [f"{mean.rmse_px:.2f}", f"{mean.pretrain_processor_minutes:.1f}", f"{mean.train_processor_minutes:.1f}"]
+        cells += [
+            f"{mean.rmse_px:.2f}",
+            f"{mean.pretrain_processor_minutes:.1f}",
+            f"{mean.train_processor_minutes:.1f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -247,6 +267,7 @@ GENERATED = {
     "few_labels_points": few_labels_points,
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
+    "presence": presence,
     "doctor": doctor,
     "labelling": labelling,
     "transfer": transfer,
