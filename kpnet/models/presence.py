@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from kpnet.heads import Keypoints
 from kpnet.models.loss_terms import LossTerms
 
+NEAR = 0.1  # distance from the edge, of half the image, that counts as near to it
 EPSILON = 1e-6  # of a probability whose logit is taken: logits beyond 14 are all the same
 
 
 class PresenceBranch(nn.Module):
     """Feature maps and predicted points to the logit of each point's being there.
 
-    For each point it reads every map at the predicted point, the mean of the coarsest map, and the logarithm of the
-    point's standard deviation. Points and deviations are given: no gradient of the branch's loss reaches the head
+    For each point it reads every map at the predicted point, the mean of the coarsest map, the logarithm of the point's
+    standard deviation, and where the point is: a point outside of the image is predicted at its edge. Points and
+    deviations are given: no gradient of the branch's loss reaches the head
     through them, and one reaches the backbone through its maps.
 
     Args:
@@ -34,6 +36,7 @@ class PresenceBranch(nn.Module):
         self.at_point = nn.ModuleList(nn.Linear(count, hidden, bias=False) for count in channels)
         self.whole = nn.Linear(channels[-1], hidden)
         self.spread = nn.Linear(1, hidden, bias=False)
+        self.place = nn.Linear(6, hidden, bias=False)
         self.point = nn.Parameter(torch.zeros(num_keypoints, hidden))
         self.layer = nn.Linear(hidden, hidden)
         self.last = nn.Parameter(torch.zeros(num_keypoints, hidden))  # each point of its own; logits are 0 at first
@@ -52,10 +55,13 @@ class PresenceBranch(nn.Module):
         assert predicted.covariance is not None
         dtype = self.last.dtype
         with torch.autocast(self.last.device.type, enabled=False):
-            grid = predicted.keypoints.detach().to(dtype)[:, :, None]
-            variance = predicted.covariance.detach().float().diagonal(dim1=-2, dim2=-1).mean(-1)
-            log_spread = variance.clamp(min=1e-8).log() / 2 + 4  # about 0 for 2 % of half the image
-            hidden = self.point + self.spread(log_spread.to(dtype)[..., None])
+            points = predicted.keypoints.detach().float()
+            grid = points.to(dtype)[:, :, None]
+            variances = predicted.covariance.detach().float().diagonal(dim1=-2, dim2=-1).clamp(min=1e-8)
+            log_spread = variances.mean(-1).log() / 2 + 4  # about 0 for 2 % of half the image
+            edge = 1 - points.abs()  # distance to the nearer edge along each axis
+            place = torch.cat([points, (edge / NEAR).clamp(-1, 2), (edge / variances.sqrt()).clamp(-4, 4) / 2], -1)
+            hidden = self.point + self.spread(log_spread.to(dtype)[..., None]) + self.place(place.to(dtype))
             hidden = hidden + self.whole(maps[-1].to(dtype).mean((-2, -1)))[:, None]
             for each, norm, layer in zip(maps, self.norms, self.at_point, strict=True):
                 read = F.grid_sample(each.to(dtype), grid, padding_mode="border", align_corners=False)[..., 0]
