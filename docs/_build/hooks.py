@@ -109,6 +109,23 @@ def presence() -> str:
     return "\n".join(lines)
 
 
+def guarantee() -> str:
+    """Return the table of what radii hold over random halves, beside the law."""
+    lines = [
+        "| run | images | at | points | law | images as a whole | law | p of the law, points | images |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in pd.read_csv(RESULTS / "guarantee.csv").to_dict("records"):
+        cells = [row["run"], str(row["images"]), f"{100 * row['at']:g} %"]
+        for what in ("points", "joint"):
+            for law in ("", " law"):
+                share, deviation = row[f"{what}{law}"], row[f"{what} deviation{law}"]
+                cells.append(f"{100 * share:.1f} ± {100 * deviation:.1f} %")
+        cells += [f"{row[f'{what} p']:.2f}" for what in ("points", "joint")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def transfer() -> str:
     """Return the table of transfer learning: each seed's score, and the means of the other measures."""
     table = pd.read_csv(RESULTS / "transfer.csv")
@@ -268,6 +285,7 @@ GENERATED = {
     "i2dl_grid": i2dl_grid,
     "calibration": calibration,
     "presence": presence,
+    "guarantee": guarantee,
     "doctor": doctor,
     "labelling": labelling,
     "transfer": transfer,

@@ -18,6 +18,7 @@ from kpnet.cli.data import app as data_app
 from kpnet.cli.errors import describe_crash, hide_secrets, is_shortage_of_memory
 from kpnet.cli.evaluate import evaluate
 from kpnet.cli.export import export
+from kpnet.cli.guarantee import guarantee
 from kpnet.cli.info import info
 from kpnet.cli.label import label
 from kpnet.cli.predict import predict
@@ -43,6 +44,7 @@ COMMANDS = (
         predict,
         evaluate,
         calibrate,
+        guarantee,
         watch,
         export,
         push,

@@ -13,12 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kpnet.core.console import echo
 from kpnet.core.display import redact
 from kpnet.core.errors import UserInterruptError, first_line
+from kpnet.core.hub_address import format_path
+
+if TYPE_CHECKING:
+    from kpnet.models.test_time import TestTime
 
 _LIBRARIES = ("kpnet", "torch", "lightning", "numpy", "opencv-python-headless", "timm", "albumentations", "pydantic")
 _SHORTAGES = re.compile(  # torch on CPU and GPU, OpenCV
@@ -51,6 +56,24 @@ def exit_with_failures(failures: Sequence[str]) -> None:
         echo(f"kpnet: {message}", error=True)
     if failures:
         raise typer.Exit(1)
+
+
+def warn_of_views(run: Path, model: Any, test_time: TestTime | None) -> None:
+    """Print a line if a model's calibration or guarantee does not hold for the predictions of a command.
+
+    Args:
+        run: What the command was given, for the line.
+        model: The model, or the ensemble.
+        test_time: The views.
+    """
+    from kpnet.models.ensemble import lost_with_views
+
+    if lost := lost_with_views(model, test_time):
+        echo(
+            f"kpnet: {format_path(run)}: its {lost} was made for this model alone, with the test-time views of then: "
+            "these predictions are without it",
+            error=True,
+        )
 
 
 def is_shortage_of_memory(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kpnet.cli.errors import warn_of_views
 from kpnet.cli.options import (
     BatchOption,
     DataArg,
@@ -120,6 +121,7 @@ def evaluate(
         raise KpnetError(f"--coco-results: {coco_results}: expected a file that ends in .json")
     model = load_ensemble([run, *(also or [])], decoding=decoding, fold=True).to(best_device())
     test_time = parse_test_time(flip_test, scales, shift)
+    warn_of_views(run, model, test_time)
     first, comma, second = (nme or "").partition(",")
     divisor = (first.strip(), second.strip()) if comma else nme
     dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kpnet.cli.errors import warn_of_views
 from kpnet.core.console import echo
 from kpnet.core.errors import KpnetError
 
@@ -35,6 +36,7 @@ def evaluate_tracks(run: Path, video: Path | None, tracks: Path, settings: dict[
     if video is None:
         raise KpnetError("--tracks needs the video that the tracks are in: kpnet evaluate RUN VIDEO --tracks CSV")
     model = load_ensemble([run, *(settings.pop("also") or [])], decoding=settings.pop("decoding"), fold=True)
+    warn_of_views(run, model, settings["test_time"])
     truth = read_tracks(tracks, model.skeleton)
     measures = IdentityMeasures(truth, model.skeleton)
     predictor = Predictor(model, device=best_device(), **settings)

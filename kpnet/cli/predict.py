@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpnet.cli.errors import exit_with_failures
+from kpnet.cli.errors import exit_with_failures, warn_of_views
 from kpnet.cli.options import (
     BatchOption,
     DecodingOption,
@@ -139,6 +139,7 @@ def predict(
     runs = [run, *(also or [])]
     ensemble = load_ensemble(runs, decoding=decoding, fold=True)
     test_time = parse_test_time(flip_test, scales, shift)
+    warn_of_views(run, ensemble, test_time)
     bits = trained_bits(runs, ensemble) if others else None
     settings: dict[str, Any] = {"test_time": test_time, "batch_size": batch_size, "bits": bits}
     settings |= {"max_instances": max_instances, "threshold": score_threshold}
@@ -215,6 +216,7 @@ def predict_on_ray(
     others, videos = find_videos(inputs)
     trained = run_config(run)
     model = load_ensemble(runs, decoding=options["decoding"], fold=True)
+    warn_of_views(run, model, test_time)
     settings: dict[str, Any] = {"test_time": test_time, "batch_size": batch_size, "bits": trained_bits(runs, model)}
     settings |= {"max_instances": options["max instances"], "threshold": options["score threshold"]}
     predictor = Predictor(model, device="cpu", **settings)

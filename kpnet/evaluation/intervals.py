@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,3 +73,26 @@ def bootstrap_intervals(
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found = {name: values.nanquantile(ends).tolist() for name, values in means.items()}
     return {name: ends for name, ends in found.items() if ends[0] == ends[0]}
+
+
+def share_interval(right: Tensor, counted: Tensor, images: np.ndarray | None = None) -> dict[str, float]:
+    """Return a share of points, with its 95 % interval over resampled images.
+
+    Args:
+        right: Which points are right, bool (N,) or (N, K).
+        counted: Which of them count, bool of the same shape.
+        images: Number of the image that each of the N rows is of (N,). None: each is an image of its own.
+
+    Returns:
+        The share `measured`, the ends `low` and `high` of its interval, and the number of `points`; NaN without any.
+    """
+    keys = torch.arange(len(right)) if images is None else torch.from_numpy(images)
+    rows = torch.stack([(right & counted).reshape(len(right), -1).sum(-1), counted.reshape(len(right), -1).sum(-1)], -1)
+    sums = torch.zeros(int(keys.max()) + 1, 2, dtype=torch.float64).index_add_(0, keys, rows.double())
+    generator = torch.Generator().manual_seed(0)
+    drawn = (torch.randint(len(sums), (len(sums),), generator=generator) for _ in range(RESAMPLES))
+    totals = torch.stack([sums[index].sum(0) for index in drawn])
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = (totals[:, 0] / totals[:, 1]).nanquantile(ends).tolist()
+    inside, points = sums.sum(0).tolist()
+    return {"measured": inside / points if points else math.nan, "low": low, "high": high, "points": int(points)}

@@ -9,8 +9,10 @@ from typing import Literal
 
 from kpnet import __version__
 from kpnet.export.graph import ExportGraph, parts_of, size_step
+from kpnet.models.ensemble import lost_with_views
 from kpnet.models.exported import ExportInfo
 from kpnet.models.files import weights_digest
+from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -24,9 +26,9 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool, bits: int
     views = TestTime() if graph.test_time is None else graph.test_time
     calibrations = [part.calibration for part in parts_of(model) if part.calibration is not None]
     used = [each for each in calibrations if each.test_time == views]
-    if len(used) < len(calibrations):
+    if lost := lost_with_views(model, graph.test_time):
         was, now = ("without", "with") if views.flip else ("with", "without")
-        _warn_once(f"the model was calibrated {was} the flip test and is exported {now} it: without its calibration")
+        _warn_once(f"the model's {lost} was made {was} the flip test, and it is exported {now} it: without its {lost}")
     config, skeleton = model.config, model.skeleton
     return ExportInfo(
         kpnet=__version__,
@@ -49,4 +51,5 @@ def describe(graph: ExportGraph, precision: Precision, any_size: bool, bits: int
         model={**config.model_dump(mode="json"), "pretrained": False},  # a path is of no use elsewhere
         skeleton=skeleton.to_dict(),
         calibration=used[0] if used else None,
+        guarantee=model.guarantee_for(graph.test_time) if isinstance(model, KeypointModel) else None,
     )

@@ -173,12 +173,15 @@ def read_pixels(image: InputImage, config: ModelConfig) -> np.ndarray | str:
 
 
 def write_drawing(prediction: Prediction, image: np.ndarray, skeleton: Skeleton, target: Path) -> None:
-    """Write a PNG of the image with the points of its instances; each of several has a colour of its own."""
-    points, confidence, boxes = prediction.keypoints, prediction.confidence, prediction.boxes
+    """Write a PNG of the image with its points and guaranteed radii; each of several instances has its own colour."""
+    points, confidence, boxes, radius = (
+        getattr(prediction, name) for name in ("keypoints", "confidence", "boxes", "radius")
+    )
     if len(points) == 1 and boxes is None:
-        drawn = plot.draw_points(image, points[0], None if confidence is None else confidence[0], skeleton.edge_indices)
+        sure, reach = (None if each is None else each[0] for each in (confidence, radius))
+        drawn = plot.draw_points(image, points[0], sure, skeleton.edge_indices, reach)
     else:
-        drawn = plot.draw_instances(image, points, confidence, skeleton.edge_indices, boxes)
+        drawn = plot.draw_instances(image, points, confidence, skeleton.edge_indices, boxes, radius=radius)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise KpnetError(f"{prediction.image}: its drawing could not be encoded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,7 +34,8 @@ from kpnet.heads.transfer import load_head
 from kpnet.models.calibration import Calibration
 from kpnet.models.checks import size_message
 from kpnet.models.detectors import Detector
-from kpnet.models.files import load_extra_state
+from kpnet.models.files import load_extra_state, weights_digest
+from kpnet.models.guarantee import Guarantee
 from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_model_memory, check_size
@@ -44,6 +46,7 @@ from kpnet.models.unused import find_unused
 from kpnet.models.watch import load_reference
 
 _EXPECTED = "the config of a saved model"
+_log = logging.getLogger("kpnet")
 
 
 @one_commit()
@@ -301,6 +304,7 @@ class _Saved(StrictModel):
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
     instance_calibration: InstanceCalibration | None = None
+    guarantee: Guarantee | None = None
     finder_channels: Channels | None = None
 
 
@@ -310,8 +314,8 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     Args:
         path: A run folder, whose final model is loaded, a folder that `KeypointModel.save` wrote, or an address on the
             hub, `hf://OWNER/NAME` with `@REVISION` or `/FOLDER` behind it where they are needed.
-        decoding: Decoding to use instead of the trained one (heatmap and offset heads). A calibration holds for the
-            trained one only, and is dropped with another.
+        decoding: Decoding to use instead of the trained one (heatmap and offset heads). Calibration and guarantee hold
+            for the trained one only: with another they are left out, and a warning says so.
 
     Returns:
         The model, in eval mode, on the CPU.
@@ -341,7 +345,15 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:
             saved.model.head = {**head, "decoding": decoding}
-            saved.calibration = saved.instance_calibration = None
+            lost = [name for name in ("calibration", "guarantee") if getattr(saved, name) is not None]
+            saved.calibration = saved.instance_calibration = saved.guarantee = None
+            if lost:
+                _log.warning(
+                    "%s: its %s, made with the trained decoding, is left out with decoding %s",
+                    format_path(path),
+                    " and ".join(lost),
+                    decoding,
+                )
     weights = load_weights(folder / WEIGHTS)
     try:
         skeleton = Skeleton.load(saved.skeleton)
@@ -355,12 +367,30 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
     if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):
         found = len(saved.calibration.log_scales)
         raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")
+    if saved.guarantee is not None:
+        try:
+            saved.guarantee.check(len(model.skeleton))
+        except KpnetError as error:
+            raise KpnetError(f"{folder / CONFIG}: {error}") from None
     model.calibration, model.instance_calibration = saved.calibration, saved.instance_calibration
     load_matching_weights(model, weights, str(folder / WEIGHTS))
     load_extra_state(model, folder / WEIGHTS)
+    model.guarantee = _valid_guarantee(saved.guarantee, model, path)
     model.watch_reference = load_reference(folder)
     model.folder = folder
     return model.eval()
+
+
+def _valid_guarantee(saved: Guarantee | None, model: KeypointModel, path: str | Path) -> Guarantee | None:
+    """Return a model's guarantee; None, with a warning, where it was made for another head or for other weights."""
+    if saved is None:
+        return None
+    other = "another head or decoding" if saved.head != model.config.model_dump(mode="json")["head"] else ""
+    if not other and saved.weights and saved.weights != weights_digest(model):
+        other = "other weights"
+    if other:
+        _log.warning("%s: its guarantee was made for %s, and is left out: repeat kpnet guarantee", path, other)
+    return None if other else saved
 
 
 KeypointModel.load_folder = staticmethod(load_model)  # which from_pretrained calls, and no class of a model can import

@@ -154,6 +154,27 @@ def load_ensemble(
     return loaded[0] if len(loaded) == 1 else Ensemble(loaded)
 
 
+def lost_with_views(model: KeypointModel | ExportedModel | Ensemble, test_time: TestTime | None) -> str:
+    """Return what of calibration and guarantee a model has, but not for predictions of some test-time views.
+
+    A guarantee is that of one model: an ensemble has none.
+
+    Args:
+        model: The model, or an ensemble of them.
+        test_time: The views; None: the image alone.
+
+    Returns:
+        Their names for a message, such as "calibration and guarantee"; "" if nothing is lost.
+    """
+    parts = list(model.models) if isinstance(model, Ensemble) else [model]
+    own = [each for each in parts if isinstance(each, KeypointModel)]
+    lost = {
+        "calibration": any(each.calibration and not each.calibration_for(test_time) for each in own),
+        "guarantee": any(each.guarantee and (len(parts) > 1 or not each.guarantee_for(test_time)) for each in own),
+    }
+    return " and ".join(name for name, is_lost in lost.items() if is_lost)
+
+
 def _load(path: str | Path, decoding: str | None, fold: bool) -> KeypointModel | ExportedModel:
     if hub_suffix(path) != SUFFIX:
         model = load_model(path, decoding=decoding)

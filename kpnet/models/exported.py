@@ -23,6 +23,7 @@ from kpnet.core.validation import explain_validation_error
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.checks import check_finite, size_message
+from kpnet.models.guarantee import Guarantee
 from kpnet.models.test_time import TestTime, infer_views
 
 SUFFIX = ".onnx"
@@ -82,6 +83,7 @@ class ExportInfo(StrictModel):
         model: The model's config.
         skeleton: The model's skeleton.
         calibration: The calibration that the graph applies.
+        guarantee: The guarantee whose radii the graph gives.
     """
 
     format: Literal[1] = 1
@@ -106,6 +108,7 @@ class ExportInfo(StrictModel):
     model: dict[str, Any]
     skeleton: dict[str, Any]
     calibration: Calibration | None = None
+    guarantee: Guarantee | None = None
 
 
 class ExportedModel(nn.Module):
@@ -184,14 +187,15 @@ class ExportedModel(nn.Module):
             Keypoints (B, K, 2) in [-1, 1] with confidence and covariance where the head has them.
 
         Raises:
-            KpnetError: The images do not fit the model, a prediction is not finite, or the model is calibrated and the
-                views are not those of the calibration.
+            KpnetError: The images do not fit the model, a prediction is not finite, or the model is calibrated or has a
+                guarantee, and the views are not those of it.
         """
         own = TestTime(flip=self.info.flip_test)
         if test_time is None or test_time in (TestTime(), own):
             return self._predict(images)
-        if self.info.flip_test or self.info.calibration is not None:
-            what = "has the mirrored image inside" if self.info.flip_test else "is calibrated for the image alone"
+        made = "is calibrated" if self.info.calibration is not None else "has guaranteed radii"
+        if self.info.flip_test or self.info.calibration is not None or self.info.guarantee is not None:
+            what = "has the mirrored image inside" if self.info.flip_test else f"{made} for the image alone"
             raise KpnetError(f"{self.name}: {what}: leave out the test-time views (--flip-test, --scales, --shift)")
         return infer_views(self._predict, images, self.skeleton, test_time)
 

@@ -23,6 +23,7 @@ from kpnet.heads import Head, HeadOutput, Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.checks import check_finite, check_rows, size_message
 from kpnet.models.files import write_model
+from kpnet.models.guarantee import Guarantee
 from kpnet.models.hub import HubMixin
 from kpnet.models.instance_calibration import InstanceCalibration
 from kpnet.models.loss_terms import LossTerms, in_ddp_forward, pair_terms
@@ -61,6 +62,7 @@ class KeypointModel(HubMixin, nn.Module):
         unused_parameters: Names of the backbone's parameters that the head's output does not depend on; they are
             frozen.
         calibration: Calibrates the predictions of `infer`; None: they stay as the head makes them.
+        guarantee: Gives the predictions of `infer` guaranteed radii; None: they have none.
         instance_calibration: Calibrates the scores of the instances that `find` finds; None: they stay as they are.
         watch_reference: The summary of held-out data that `kpnet watch` compares new data with; None: there is none.
         folder: The folder that it was loaded from; None: none.
@@ -94,6 +96,7 @@ class KeypointModel(HubMixin, nn.Module):
         self.unused_parameters: frozenset[str] = frozenset()
         self._stages: Stages | None = None
         self.calibration: Calibration | None = None
+        self.guarantee: Guarantee | None = None
         self.instance_calibration: InstanceCalibration | None = None
         self.watch_reference: WatchReference | None = None
         self._contiguous = (False, False)  # whether backbone and head want contiguous images and maps
@@ -154,7 +157,8 @@ class KeypointModel(HubMixin, nn.Module):
     @property
     def point_values(self) -> tuple[str, ...]:
         """Names of what `infer` gives for each point besides confidence and covariance."""
-        return () if self.presence is None else ("presence",)
+        radii = () if self.guarantee is None else ("radius", "joint_radius")
+        return (*(() if self.presence is None else ("presence",)), *radii)
 
     @property
     def finds_instances(self) -> bool:
@@ -242,6 +246,19 @@ class KeypointModel(HubMixin, nn.Module):
         if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
             return None
         return self.calibration
+
+    def guarantee_for(self, test_time: TestTime | None) -> Guarantee | None:
+        """Return the guarantee for predictions of some test-time views.
+
+        Args:
+            test_time: The views; None: the image alone.
+
+        Returns:
+            The guarantee, or None if there is none or it holds for other views only.
+        """
+        if self.guarantee is None or self.guarantee.test_time != (test_time or TestTime()):
+            return None
+        return self.guarantee
 
     def output(self, images: Tensor) -> HeadOutput:
         """Compute the head's output: the coordinates and what its loss needs.
@@ -373,8 +390,8 @@ class KeypointModel(HubMixin, nn.Module):
 
         Args:
             images: Images (B, C, H, W), float in [0, 1].
-            test_time: Average over mirrored, scaled and shifted views. A calibration holds for the views that it was
-                fitted with; with others the prediction is uncalibrated.
+            test_time: Average over mirrored, scaled and shifted views. A calibration and a guarantee hold for the views
+                that they were made with; with others the prediction is uncalibrated, and without radii.
 
         Returns:
             Keypoints (B, K, 2) in [-1, 1] with confidence, covariance and heatmaps where the head has them.
@@ -397,8 +414,10 @@ class KeypointModel(HubMixin, nn.Module):
 
     def _finish(self, raw: Keypoints, size: tuple[int, int], test_time: TestTime | None = None) -> Keypoints:
         """Return a prediction for images of this size as the model was calibrated for these views."""
-        calibration = self.calibration_for(test_time)
-        return raw if calibration is None else calibration(raw, size)
+        # The guarantee first: it is one of the spread before calibration, so that its data may have fitted that.
+        for step in (self.guarantee_for(test_time), self.calibration_for(test_time)):
+            raw = raw if step is None else step(raw, size)
+        return raw
 
     def _predict(self, images: Tensor) -> Keypoints:
         features = self.features(images)
@@ -487,6 +506,8 @@ class KeypointModel(HubMixin, nn.Module):
             values["finder_channels"] = self.finder.backbone.in_channels
         if self.calibration is not None:
             values["calibration"] = dataclasses.asdict(self.calibration)
+        if self.guarantee is not None:
+            values["guarantee"] = dataclasses.asdict(self.guarantee)
         if self.instance_calibration is not None:
             values["instance_calibration"] = dataclasses.asdict(self.instance_calibration)
         watch = None if self.watch_reference is None else self.watch_reference.to_bytes()

@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Circle, Ellipse
 from torch import Tensor, nn
 
 from kpnet import coordinates
@@ -35,6 +35,7 @@ Image = Tensor | np.ndarray | str | Path
 FILTERS, COLUMNS = 64, 8
 TILE = 0.75  # width in inches; eight tiles and a colour scale fill a figure
 LEVEL = 0.9
+GUARANTEE = "#4cc9ff"  # colour of the guaranteed circles
 
 
 class NothingToDraw(KpnetError):
@@ -190,7 +191,8 @@ def draw_heatmaps(model: KeypointModel, image: Image) -> Figure:
 def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -> Figure:
     """Draw the predicted points on an image, each with the ellipse that holds the truth with probability `level`.
 
-    The ellipses are those of the predicted covariance; without one, only the points are drawn.
+    The ellipses are those of the predicted covariance; without one, only the points are drawn. Of a model with a
+    guarantee, the circles of the guaranteed radii are drawn too.
 
     Args:
         model: The model.
@@ -198,7 +200,7 @@ def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -
         level: Probability that an ellipse holds the true point.
 
     Returns:
-        The image with points and ellipses.
+        The image with points, ellipses and circles.
 
     Example:
         ```python
@@ -222,6 +224,11 @@ def draw_uncertainty(model: KeypointModel, image: Image, level: float = LEVEL) -
             axes.add_patch(_ellipse(xy, covariance, ellipse_radius(level, predicted.dof)))
         source = "as calibrated" if model.calibration is not None else "by the head's own covariance, not calibrated"
         title = f"ellipses that hold the point with {100 * level:g} %, {source}"
+    if predicted.radius is not None and model.guarantee is not None:
+        grown = max(view.size) * np.linalg.norm(view.inverse[:, :2], 2)
+        for xy, radius in zip(points, predicted.radius[0].cpu().double().numpy() * grown, strict=True):
+            axes.add_patch(Circle((xy[0], xy[1]), radius, fill=False, edgecolor=GUARANTEE, linewidth=0.9))
+        title += f"\ncircles: guaranteed radii at {100 * model.guarantee.at:g} %"
     axes.plot(*points.T, "o", color=PREDICTION, markersize=3, markeredgewidth=0)
     axes.set_title(title, fontsize=8)
     return figure

@@ -119,6 +119,7 @@ def draw_points(
     xy: np.ndarray,
     confidence: np.ndarray | None = None,
     edges: Sequence[tuple[int, int]] = (),
+    radius: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw a dot at every point into a copy of an image, from red (confidence 0) to green (confidence 1).
 
@@ -130,6 +131,7 @@ def draw_points(
         xy: Points (K, 2) in pixels of the image. Those that are not finite are not drawn.
         confidence: Confidence of each point (K,) in [0, 1]. None: all dots are red.
         edges: Pairs of indices of points to connect.
+        radius: Guaranteed radius of each point (K,) in pixels of the image, drawn as a circle. None: no circles.
 
     Returns:
         RGB image, uint8.
@@ -143,6 +145,8 @@ def draw_points(
     canvas, factor = _canvas(image)
     points = (np.asarray(xy, np.float64) + 0.5) * factor - 0.5
     _draw_lines(canvas, points, edges, LINE)
+    if radius is not None:
+        _draw_circles(canvas, points, radius * factor, LINE)
     for k in np.flatnonzero(_drawable(canvas, points)):
         value = 0.0 if confidence is None else float(confidence[k])
         _draw_dot(canvas, points[k], _confidence_colour(value), (20, 20, 20))
@@ -157,6 +161,7 @@ def draw_instances(
     boxes: np.ndarray | None = None,
     ids: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
+    radius: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw the points of several instances into a copy of an image, each instance in a colour of its own.
 
@@ -171,6 +176,7 @@ def draw_instances(
         boxes: Boxes (N, 4), edges x0, y0, x1, y1 in pixels of the image. None: no boxes.
         ids: Numbers that choose the colours, such as identities over a video. None: 0, 1, 2, …
         labels: Texts at the instances' upper left. None: no texts.
+        radius: Guaranteed radius of each point (N, K) in pixels of the image, drawn as a circle. None: no circles.
 
     Returns:
         RGB image, uint8.
@@ -191,6 +197,8 @@ def draw_instances(
             ends = (_fixed(corners[0]), _fixed(corners[1]))
             cv2.rectangle(canvas, *ends, colour, max(1, round(unit)), cv2.LINE_AA, _SHIFT)
         _draw_lines(canvas, own, edges, colour)
+        if radius is not None:
+            _draw_circles(canvas, own, radius[n] * factor, colour)
         for k in np.flatnonzero(drawn):
             inner = colour if confidence is None else _confidence_colour(float(confidence[n, k]))
             _draw_dot(canvas, own[k], inner, (20, 20, 20) if confidence is None else colour)
@@ -238,6 +246,12 @@ def _draw_lines(
     for a, b in edges:
         if drawn[a] and drawn[b]:
             cv2.line(canvas, _fixed(points[a]), _fixed(points[b]), colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_circles(canvas: np.ndarray, points: np.ndarray, radius: np.ndarray, colour: tuple[int, int, int]) -> None:
+    drawn, width = _drawable(canvas, points), max(1, round(max(canvas.shape[:2]) / 400))
+    for k in np.flatnonzero(drawn & (radius < 10 * max(canvas.shape))):  # not with NaN either
+        cv2.circle(canvas, _fixed(points[k]), round(radius[k] * 2**_SHIFT), colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_dot(canvas: np.ndarray, point: np.ndarray, colour: tuple[int, int, int], ring: tuple[int, int, int]) -> None:

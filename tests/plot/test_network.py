@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import Circle
 from support.console import Run
 from support.pixels import read_bgr
 
@@ -19,6 +20,7 @@ from kpnet import KeypointModel, Predictor, build_model, load_model, plot
 from kpnet.core.errors import KpnetError
 from kpnet.core.runtime import evaluation_mode
 from kpnet.models.calibration import Calibration
+from kpnet.models.guarantee import Guarantee
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 WIDE = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)  # letterboxed: bars above and below
@@ -163,6 +165,19 @@ def test_ellipses_are_the_covariances_closed_form(dof: float) -> None:
     assert np.allclose(dots, prediction.keypoints[0], atol=1e-4)
     assert ("as calibrated" in axes.get_title()) == math.isfinite(dof)
     assert "90 %" in axes.get_title()
+
+
+def test_circles_have_the_guaranteed_radius() -> None:
+    model = build()
+    numbers = [[1.0], [2.0], [0.5], [3.0]]
+    model.guarantee = Guarantee(0.8, numbers, [[20]] * 4, [[20]] * 4, [[]] * 4)
+    prediction = Predictor(model, device="cpu")(WIDE)
+    assert prediction.radius is not None
+    axes = plot.draw_uncertainty(model, WIDE).axes[0]
+    circles = [patch for patch in axes.patches if isinstance(patch, Circle)]
+    assert [circle.get_radius() for circle in circles] == pytest.approx(prediction.radius[0], rel=1e-3)
+    assert np.allclose([circle.center for circle in circles], prediction.keypoints[0], atol=1e-4)
+    assert axes.get_title().endswith("circles: guaranteed radii at 80 %")
 
 
 def test_a_head_without_maps_and_spread() -> None:

@@ -105,6 +105,23 @@ def test_each_instance_has_its_colour() -> None:
     assert labelled.astype(int).sum() > plot.draw_instances(image, xy).astype(int).sum()
 
 
+@pytest.mark.parametrize("side", [100, 400])  # enlarged, and as it is
+def test_circles_have_the_guaranteed_radius(side: int) -> None:
+    image, xy = np.zeros((side, side), np.uint8), np.array([[0.5 * side, 0.4 * side], [0.2 * side, 0.2 * side]])
+    plain = plot.draw_points(image, xy)
+    picture = plot.draw_points(image, xy, radius=np.array([0.3 * side, np.nan]))
+    scale = picture.shape[0] / side
+    y, x = np.nonzero((picture != plain).any(-1))
+    away = np.hypot((x + 0.5) / scale - 0.5 - xy[0, 0], (y + 0.5) / scale - 0.5 - xy[0, 1])
+    assert len(away) > 2 * np.pi * 0.25 * side
+    assert np.abs(away - 0.3 * side).max() < 2
+    several = plot.draw_instances(image, xy[:, None], radius=np.array([[0.3 * side], [0.1 * side]]))
+    for n, (point, length) in enumerate(zip(xy, (0.3 * side, 0.1 * side), strict=True)):
+        column, row = (np.rint((point + [0, length] + 0.5) * scale - 0.5)).astype(int)
+        near = several[row - 2 : row + 3, column].astype(int)
+        assert np.abs(near - plot.instance_colour(n)).max(-1).min() < 110  # a thin line, smoothed
+
+
 def test_colours_of_neighbouring_instances_differ() -> None:
     colours = np.array([plot.instance_colour(number) for number in range(20)], float)
     apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
