@@ -126,6 +126,19 @@ def guarantee() -> str:
     return "\n".join(lines)
 
 
+def watch() -> str:
+    """Return the table of what is found in batches of new images, and of the expected errors."""
+    lines = [
+        "| model | batches | AUC | found | expected error px | true error px |",
+        "| --- | --- | --: | --: | --: | --: |",
+    ]
+    for row in pd.read_csv(RESULTS / "watch.csv").to_dict("records"):
+        cells = ["" if pd.isna(row["auc"]) else f"{row['auc']:.3f}", f"{row['found_percent']:.1f} %"]
+        cells += ["" if pd.isna(row[key]) else f"{row[key]:.2f}" for key in ("expected_px", "true_px")]
+        lines.append(f"| {row['model'].replace('_', ' ')} | {row['data'].replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def transfer() -> str:
     """Return the table of transfer learning: each seed's score, and the means of the other measures."""
     table = pd.read_csv(RESULTS / "transfer.csv")
@@ -286,6 +299,7 @@ GENERATED = {
     "calibration": calibration,
     "presence": presence,
     "guarantee": guarantee,
+    "watch": watch,
     "doctor": doctor,
     "labelling": labelling,
     "transfer": transfer,

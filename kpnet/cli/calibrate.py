@@ -92,7 +92,7 @@ def calibrate(
     if validated is not None:
         console.print(validated, markup=False, highlight=False, soft_wrap=True)
     source = "the training data, out of fold" if data is None else str(data)
-    for when, reliability in _reliability(model, dataset, result).items():
+    for when, reliability in _reliability(model, dataset, result, known).items():
         if reliability is not None:
             console.print(f"{when} calibration, on {source}", markup=False, highlight=False, soft_wrap=True)
             print_reliability(console, reliability)
@@ -129,18 +129,22 @@ def _out_of_fold(
 
 
 def _reliability(
-    model: KeypointModel, dataset: KeypointDataset, result: Predictions
+    model: KeypointModel, dataset: KeypointDataset, result: Predictions, known: Predictions
 ) -> dict[str, dict[str, Any] | None]:
-    """Return the reliability before and after the calibration; the latter cross-fitted where the data suffice."""
+    """Return the reliability before and after the calibration; the latter cross-fitted where the data suffice.
+
+    `known` are the predictions that the calibration was fitted to: the result, and maybe copies for presence.
+    """
     from kpnet.evaluation.cross_fitting import first_half, image_of_rows
     from kpnet.evaluation.reliability import measure_cross_fitted, measure_reliability
 
     assert model.calibration is not None
     size, predicted = model.config.input_size, result.predicted
-    truth = (result.target, result.visible, size)
+    truth = (result.target, result.visible, size, result.present)
     before = None if predicted.covariance is None else measure_reliability(predicted, *truth)
     try:
-        after = measure_cross_fitted(predicted, *truth, first_half(image_of_rows(dataset)))
+        half = first_half(image_of_rows(dataset))
+        after = measure_cross_fitted(known.predicted, known.target, known.visible, size, half, known.present)
     except KpnetError:  # there are too few points for two calibrations
         after = measure_reliability(model.calibration(predicted, size), *truth)
     return {"before": before, "after": after}

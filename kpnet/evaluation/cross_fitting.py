@@ -59,13 +59,13 @@ def calibrate_model(
     measures: dict[str, Any] = {}
     problems: list[str] = []
     size = model.config.input_size
-    given = (predictions.predicted, predictions.target, predictions.visible, size)
     try:
         if predictions.predicted.covariance is None:
             raise KpnetError("calibration: the head predicts no spread; kpnet calibrate gives all points the same")
         known = with_absences(model, dataset, predictions, batch_size)
-        model.calibration = fit_calibration(known.predicted, known.target, known.visible, size, present=known.present)
-        measures["reliability"] = measure_cross_fitted(*given, first_half(image_of_rows(dataset)))
+        given = (known.predicted, known.target, known.visible, size)
+        model.calibration = fit_calibration(*given, present=known.present)
+        measures["reliability"] = measure_cross_fitted(*given, first_half(image_of_rows(dataset)), known.present)
     except KpnetError as error:
         problems.append(_problem(error, model.calibration is not None))
     if model.finds_instances:

@@ -59,16 +59,23 @@ def measure_reliability(
 
 
 def measure_cross_fitted(
-    predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, first: np.ndarray
+    predicted: Keypoints,
+    target: Tensor,
+    visible: Tensor,
+    size: Size,
+    first: np.ndarray,
+    present: Tensor | None = None,
 ) -> dict[str, Any]:
     """Measure the reliability of a calibration that is fitted to the same data: each half by the fit to the other.
 
     Args:
-        predicted: Uncalibrated predictions for N images.
-        target: True points (N, K, 2), normalised to [-1, 1].
-        visible: Which points are labelled, bool (N, K).
+        predicted: Uncalibrated predictions for N images, or for these and then for a copy of each that presence is
+            calibrated on and that is not measured.
+        target: True points (N, K, 2), normalised to [-1, 1], and those of the copies.
+        visible: Which points are labelled, bool (N, K), and those of the copies.
         size: Input size of the model (H, W).
         first: Which predictions are of the first half, bool (N,); those of one image are in one half.
+        present: Which points are there, as `fit_calibration` takes it; None: not known.
 
     Returns:
         The measures of `measure_reliability`, of both halves pooled, and `cross_fitted`, which is true.
@@ -77,10 +84,13 @@ def measure_cross_fitted(
         KpnetError: A half has too few labelled points for a calibration, or is hit exactly.
     """
     judged = []
-    for here in map(torch.from_numpy, (first, ~first)):
-        there = ~here
-        calibration = fit_calibration(_take(predicted, there), target[there], visible[there], size)
-        judged.append(_judge(calibration(_take(predicted, here), size), target[here], visible[here], size))
+    for half in (first, ~first):
+        here = torch.from_numpy(np.flatnonzero(half))
+        there = torch.from_numpy(np.resize(~half, len(target)))  # the copies' rows are those of their images
+        own = None if present is None else present[there]
+        calibration = fit_calibration(_take(predicted, there), target[there], visible[there], size, present=own)
+        seen = None if present is None else present[here]
+        judged.append(_judge(calibration(_take(predicted, here), size), target[here], visible[here], size, seen))
     return {**_summary(judged), "cross_fitted": True}
 
 
