@@ -17,7 +17,7 @@ fixed too. The starts:
 - pretrained: as scratch, after `kpnet pretrain` on all the training images, which runs once for each data set and has
   a row of its own;
 - …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), from scratch on faces15
-  by the recipe `few_labels`;
+  by the recipe `few_labels` (2400 steps with 120 labels);
 - …+faces_unlabelled: and those of data/faces_unlabelled;
 - …+self_train: and the rest of the training images by `kpnet train --self-train`.
 
@@ -47,6 +47,7 @@ from running import RESULTS, append_row, children_minutes, is_asked_for, kpnet, 
 TABLE = RESULTS / "few_labels.csv"
 RUNS = Path("runs/few_labels")
 STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1600, 600, 1600
+RECIPE_EPOCHS = {120: 300, 60: 400}  # of `few_labels`: 2400 and 1600 steps
 TEACHER = "train.unlabelled={batch_size: 32, weight: 2.0}"
 BATCH = {"scratch": 32, "pretrained": 32, "squeezenet": 16}
 SMALL = "model.backbone.channels=[16, 32, 64, 128, 256]"
@@ -177,8 +178,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     data = DATA[row.data]
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
     if row.extra.endswith("unlabelled") and (row.data, row.start) == ("faces15", "scratch") and row.labels != 1207:
-        assert row.labels is not None
-        epochs = math.ceil(UNLABELLED_STEPS / math.ceil(row.labels / 16))
+        epochs = RECIPE_EPOCHS[row.labels]
         values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
         return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
