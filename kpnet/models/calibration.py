@@ -28,7 +28,7 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, mahalanobis, probability_within
 MIN_POINTS = 50  # that a calibration is fitted to
 PRIOR_STRENGTH = 10.0  # strength of the prior that pulls each keypoint's scale to the common one, in points
 EXPONENT_PRIOR = 1.0  # strength of the prior that keeps the exponent near 1 where the covariances hardly differ
-MIN_DOF = 2.05
+MIN_DOF, MAX_DOF = 2.05, 1000.0  # beyond, errors are normal, and single precision cannot tell 1 + x / dof from 1
 MIN_STATES = 20  # points that are there, and points that are not, that a presence is calibrated by
 MAX_LOG_SCALE = 15.0  # a factor of three million: no scale fits
 
@@ -132,7 +132,7 @@ def fit_calibration(
         return loss / len(errors)
 
     optimizer.step(closure)
-    dof = MIN_DOF + float(torch.nn.functional.softplus(raw_dof.detach()))
+    dof = min(MIN_DOF + float(torch.nn.functional.softplus(raw_dof.detach())), MAX_DOF)
     factors = (shared + own).detach()
     if not factors.isfinite().all() or factors.abs().max() > MAX_LOG_SCALE:
         raise KpnetError(

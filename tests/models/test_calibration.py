@@ -16,6 +16,7 @@ from kpnet.evaluation.reliability import measure_reliability
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import Calibration, fit_calibration, fit_presence, student_nll
 from kpnet.models.test_time import TestTime
+from kpnet.uncertainty import probability_within_ellipse
 
 SIZE = (96, 96)
 
@@ -33,6 +34,20 @@ def test_finds_the_parameters_that_made_the_errors(dof: float) -> None:
     for fitted, factor in zip(found.log_scales, factors.tolist(), strict=True):
         assert fitted + (found.exponent - 1) * size == pytest.approx(math.log(factor) - 0.2 * size, abs=0.06)
     assert found.points == 20_000
+
+
+def test_errors_with_lighter_tails_than_normal_ones_are_computed_in_single_precision() -> None:
+    """ONNX has no log1p: where dof is large, 1 + x / dof would be 1, and every confidence 0."""
+    prediction, covariance = answers(300)
+    angle = torch.linspace(0, 40, 1200, dtype=torch.float64).view(300, 4)
+    circle = torch.stack([angle.cos(), angle.sin()], -1)[..., None]
+    target = (torch.linalg.cholesky(covariance) @ circle)[..., 0]
+    found = fit_calibration(prediction, target, torch.ones(300, 4, dtype=torch.bool), SIZE)
+    squared = torch.tensor([0.1, 1.0, 4.0])
+    single = 1 - torch.exp(-found.dof / 2 * torch.log(1 + squared / (found.dof - 2)))
+    torch.testing.assert_close(single, 1 - torch.exp(-squared / 2), rtol=0, atol=2e-3)
+    exact = probability_within_ellipse(squared.double(), found.dof).float()
+    torch.testing.assert_close(single, exact, rtol=0, atol=1e-4)
 
 
 def test_confidence_and_coverage_are_true_afterwards() -> None:
