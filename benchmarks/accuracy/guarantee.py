@@ -6,6 +6,8 @@ Each run's final model predicts its validation data once. Half of the images gua
 100 times. Each run gets a row of `benchmarks/results/guarantee.csv`: the share of points in their own circles and of
 images whose points all lie in their joint circles, with the standard deviations over the halves that were measured and
 that the beta-binomial law gives; and the p-values of Kolmogorov-Smirnov tests of the law, of all points by Bonferroni.
+Beside them is what the training ended with, cross-fitted: the calibration error of the confidence (`ece`), and the
+shares of the points in the 50, 90 and 95 % ellipses.
 With --held, a file that neither trained nor validated the runs guarantees, and all validation data is measured.
 """
 
@@ -29,6 +31,7 @@ from kpnet.evaluation.intervals import share_interval
 from kpnet.evaluation.measurement import predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.models.guarantee import conformal_rank, fit_guarantee
+from kpnet.models.record import RECORD
 
 TABLE = RESULTS / "guarantee.csv"
 HALVES = 100
@@ -62,7 +65,9 @@ def random_halves(run: Path, at: float) -> dict[str, Any]:
         places.append(below + draw.uniform(size=len(inside)) * (law.cdf(inside) - below))  # uniform under the law
     shares, (mean, deviation) = np.array(covered), np.moveaxis(np.array(expected), 1, 0).mean(1)
     p = np.array([stats.kstest(each, "uniform").pvalue for each in np.array(places).T])
-    row = {"run": run.name, "at": at, "images": int(keys.max()) + 1, "instances": len(keys)}
+    record = json.loads((run / "final" / RECORD).read_text())["measures"]["reliability"]
+    ended = {"ece": round(record["ece"], 4)} | {k: round(v["measured"], 4) for k, v in record["coverage"].items()}
+    row = {"run": run.name, **ended, "at": at, "images": int(keys.max()) + 1, "instances": len(keys)}
     for name, part in (("points", slice(-1)), ("joint", slice(-1, None))):
         row |= {
             name: round(float(shares[:, part].mean()), 4),
