@@ -154,9 +154,9 @@ def compare(reference: WatchReference, signals: np.ndarray, side: int, permutati
     tests = {}
     for name, columns in _COLUMNS.items():
         ours, theirs = (each[np.isfinite(each).all(1)] for each in (tested[:, columns], known[:, columns]))
-        if len(ours) > 1 and len(theirs) > 1 and np.ptp(np.concatenate([ours, theirs]), axis=0).any():
+        if len(ours) > 1 and len(theirs) > 1:
             tests[name] = energy_p_value(theirs, ours, permutations)
-    p_value = min(1.0, len(tests) * min(tests.values(), default=1.0))
+    p_value = min([1.0, *(len(tests) * each for each in tests.values())])
     confidence = None
     if np.isfinite(known[:, CONFIDENCE]).any() and np.isfinite(signals[:, CONFIDENCE]).any():
         confidence = float(np.nanmean(signals[:, CONFIDENCE])), float(np.nanmean(known[:, CONFIDENCE]))
@@ -270,14 +270,19 @@ class Watch:
         Raises:
             KpnetError: Fewer than 2 images were seen.
         """
-        return compare(self.reference, np.stack(self._signals) if self._signals else np.zeros((0, 0)), self.side)
+        return compare(self.reference, self._window(), self.side)
+
+    def _window(self) -> np.ndarray:
+        """Return the signals in memory, (N, 3 + D), while other threads may add some."""
+        signals = list(self._signals)
+        return np.stack(signals) if signals else np.zeros((0, 0))
 
     def _look(self) -> None:
         verdict = self.verdict()
         if verdict.is_other and not self.is_other:
             if min(verdict.tests.values()) > 1 / (1 + PERMUTATIONS):
                 return
-            verdict = compare(self.reference, np.stack(self._signals), self.side, MORE_PERMUTATIONS)
+            verdict = compare(self.reference, self._window(), self.side, MORE_PERMUTATIONS)
             if verdict.p_value > WARNING_LEVEL:
                 return
             self.is_other = True

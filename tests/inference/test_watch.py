@@ -129,6 +129,17 @@ def test_images_without_instances_have_a_confidence_of_0_alone() -> None:
     assert np.isinf(measure_strangeness(reference, empty)).all()
 
 
+def test_where_nothing_is_found_in_any_image_nothing_is_other() -> None:
+    """Held-out and new images have a confidence of 0 alone."""
+    nothing = draw_signals(40, np.random.default_rng(0))
+    nothing[:, 0], nothing[:, 1:] = 0, np.nan
+    reference = reference_of(nothing)
+    verdict = compare(reference, reference.project(nothing[:30]), SIDE)
+    assert (verdict.is_other, verdict.p_value, verdict.tests) == (False, 1, {"confidence": 1})
+    nothing[:, 0] = np.nan  # of a head without spread
+    assert compare(reference_of(nothing), reference.project(nothing[:30]), SIDE).p_value == 1
+
+
 def test_a_head_without_spread_has_its_features_compared() -> None:
     rng = np.random.default_rng(0)
     points = Keypoints(torch.zeros(30, 4, 2), torch.rand(30, 4), torch.eye(2).expand(30, 4, 2, 2) * 1e-3)
