@@ -17,6 +17,7 @@ from kpnet.data.synthetic.faces import LARGEST, SyntheticFaces
 from kpnet.heads.base import POINT_VALUES
 from kpnet.inference.predictor import Predictor
 from kpnet.models.exported import POINTS, Parity
+from kpnet.models.guarantee import Guarantee
 
 MOST_PIXELS = 1e-3
 """Largest distance of an exported model's point from that of `Predictor`, in pixels of the original image."""
@@ -111,17 +112,26 @@ def measure_parity(predictor: Predictor, run: Run, samples: Iterable[Sample]) ->
         for name in POINT_VALUES:
             own, other = found.get(name), getattr(expected, name)
             if own is not None and other is not None:
-                apart_by[name] = max(apart_by[name], float((np.abs(own - other) / _unit(name, other)).max()))
+                apart = _differences(name, own, other, getattr(predictor.model, "guarantee", None))
+                apart_by[name] = max(apart_by[name], float(apart.max()))
     if not count:
         raise KpnetError("the parity is measured on images: expected at least one, found none")
     return Parity(images=count, pixels=pixels, worst=worst, **apart_by)
 
 
-def _unit(name: str, values: np.ndarray) -> np.ndarray | float:
-    """Return what differences of these values are relative to."""
+def _differences(name: str, own: np.ndarray, other: np.ndarray, guarantee: Guarantee | None) -> np.ndarray:
+    """Return differences of the graph's own values of this name from others, relative to what `MOST` says."""
     if name == "covariance":
-        return np.asarray(values.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None])
-    return values if name.endswith("radius") else 1.0
+        return np.asarray(np.abs(own - other) / other.diagonal(axis1=-2, axis2=-1).sum(-1)[..., None, None])
+    if not name.endswith("radius"):
+        return np.abs(own - other)
+    changes = np.ones((1, 1))
+    if guarantee is not None and guarantee.by is not None:
+        # The last digits decide on the third of a point at its limit: the radius may be that of the third beside it.
+        quantiles = np.array(guarantee.quantiles)[:-1] if name == "radius" else np.array(guarantee.quantiles)[-1:]
+        steps = quantiles[:, 1:] / quantiles[:, :-1]
+        changes = np.concatenate([np.ones((len(steps), 1)), steps, 1 / steps], 1)
+    return np.asarray(np.abs(own[..., None] / (other[..., None] * changes) - 1).min(-1))
 
 
 def check_parity(parity: Parity, predictor: Predictor, samples: Iterable[Sample]) -> None:

@@ -79,7 +79,7 @@ class Guarantee:
             The same keypoints with `radius` and `joint_radius` (B, K), as fractions of the images' longer side.
         """
         spread = spread_of(predicted, size)
-        factors = spread.new_tensor(self.quantiles).expand(len(spread), -1, -1)
+        factors = spread.new_tensor(self.quantiles).expand(spread.shape[0], -1, -1)
         if self.by is None:
             chosen = factors[..., 0]
         else:

@@ -101,7 +101,13 @@ def test_the_file_describes_itself(exports: Exports) -> None:
     assert proto.producer_name == "kpnet"
     assert [each.version for each in proto.opset_import if not each.domain] == [18]
     assert [each.name for each in proto.graph.input] == ["images", "matrices"]
-    assert [each.name for each in proto.graph.output] == ["points", "confidence", "covariance"]
+    assert [each.name for each in proto.graph.output] == [
+        "points",
+        "confidence",
+        "covariance",
+        "radius",
+        "joint_radius",
+    ]
     found = json.loads(next(each.value for each in proto.metadata_props if each.key == "kpnet"))
     assert found["names"] == ["left_eye", "right_eye", "nose"]
     assert found["pairs"] == [["left_eye", "right_eye"]]

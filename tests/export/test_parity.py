@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.exports import SIZE, small
+from support.exports import SIZE, guarantee, small
 from torch import Tensor
 
 from kpnet import Predictor
@@ -17,6 +17,7 @@ from kpnet.data import SyntheticFaces
 from kpnet.export import ParityError, onnx, program, to_onnx, to_torch
 from kpnet.export.graph import ExportGraph
 from kpnet.export.parity import Sample, check_parity, dataset_samples, drawn_samples, measure_parity
+from kpnet.models.guarantee import By
 
 Outputs = dict[str, np.ndarray]
 
@@ -27,9 +28,12 @@ def samples(count: int = 20) -> list[Sample]:
     return [Sample(f"image {i}", rng.integers(0, 256, (*SIZE, 1), dtype=np.uint8), matrix) for i in range(count)]
 
 
-def graph(change: Callable[[Outputs, np.ndarray], None]) -> tuple[Predictor, Callable[..., Outputs]]:
+def graph(
+    change: Callable[[Outputs, np.ndarray], None], by: By | None = None
+) -> tuple[Predictor, Callable[..., Outputs]]:
     """A predictor, and a graph that is the same but for a change of its outputs."""
     model = small("rle")
+    model.guarantee = None if by is None else guarantee(by)
     inner = ExportGraph(model)
 
     def run(images: np.ndarray, matrices: np.ndarray) -> Outputs:
@@ -76,6 +80,19 @@ def test_confidence_and_covariance_have_bounds_too(output: str, off: float) -> N
     parity = measure_parity(predictor, run, samples(3))
     with pytest.raises(ParityError, match=rf"graph's {output} is .*nothing was written$"):
         check_parity(parity, predictor, samples(3))
+
+
+@pytest.mark.parametrize(("factor", "apart"), [(3.0, 0.0), (1 / 3, 0.0), (1.01, 0.01), (9.0, 2.0)])
+def test_a_radius_may_be_that_of_the_third_beside(factor: float, apart: float) -> None:
+    """Those of one third are three times those of the one before, and the last digits decide at their limit."""
+
+    def change(found: Outputs, images: np.ndarray) -> None:
+        found["radius"][1, 2] *= factor
+        found["joint_radius"][0] *= factor
+
+    parity = measure_parity(*graph(change, "confidence"), samples(3))
+    assert parity.radius == pytest.approx(apart, abs=1e-4)
+    assert parity.joint_radius == pytest.approx(apart, abs=1e-4)
 
 
 def test_a_parity_on_nothing_is_none() -> None:

@@ -20,6 +20,7 @@ from kpnet import Predictor
 from kpnet.core.errors import KpnetError, NotFiniteError
 from kpnet.evaluation.measurement import evaluate
 from kpnet.export import reference
+from kpnet.heads.base import POINT_VALUES
 from kpnet.models.ensemble import Ensemble, load_ensemble
 from kpnet.models.exported import ExportedModel
 from kpnet.models.test_time import TestTime
@@ -62,7 +63,7 @@ def test_predictor_runs_the_file_as_the_model(exports: Exports, kind: str) -> No
 
 
 def arrays(prediction: Any) -> list[np.ndarray]:
-    given = (prediction.keypoints, prediction.confidence, prediction.covariance)
+    given = (getattr(prediction, name) for name in ("keypoints", *POINT_VALUES))
     return [each for each in given if each is not None]
 
 

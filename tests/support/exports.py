@@ -13,10 +13,12 @@ from kpnet import KeypointModel, Predictor, build_model
 from kpnet.data import SyntheticFaces
 from kpnet.data.images import model_inputs
 from kpnet.export import to_onnx
+from kpnet.heads.base import POINT_VALUES
 from kpnet.inference.prediction import Prediction
 from kpnet.models.calibration import Calibration
 from kpnet.models.ensemble import Ensemble
 from kpnet.models.exported import ExportInfo
+from kpnet.models.guarantee import By, Guarantee
 from kpnet.models.test_time import TestTime
 
 SIZE = (32, 48)
@@ -36,6 +38,8 @@ PLAIN: dict[str, Any] = {
     "temporal": {"name": "temporal", "past": 1, "future": 1, "head": {**SHARP, "decoding": "quarter"}},
 }
 CALIBRATED = ("regression", "dark", "simcc", "rle", "multi")
+GUARANTEED: dict[str, By | None] = {"regression": None, "simcc": "size", "rle": "confidence"}
+EDGES: dict[str | None, list[float]] = {None: [], "size": [0.06, 0.09], "confidence": [0.05, 0.1]}  # of the thirds
 COLOUR = ("dark", "rle", "offset")
 OPTIONS: dict[str, dict[str, Any]] = {"blend": {"any_size": True}, "ensemble": {"flip_test": True}}
 KINDS = (*PLAIN, "ensemble")
@@ -72,7 +76,18 @@ def make_model(kind: str) -> KeypointModel | Ensemble:
         return small({"name": "heatmap", "stride": 2}, backbone=wide)
     if kind == "ensemble":
         return Ensemble([small(SHARP, seed=seed) for seed in (1, 2)])
-    return small(PLAIN[kind], channels=3 if kind in COLOUR else 1, calibrated=kind in CALIBRATED)
+    model = small(PLAIN[kind], channels=3 if kind in COLOUR else 1, calibrated=kind in CALIBRATED)
+    if kind in GUARANTEED:
+        model.guarantee = guarantee(GUARANTEED[kind])
+    return model
+
+
+def guarantee(by: By | None = None) -> Guarantee:
+    """Radii of three points, far apart between the thirds."""
+    thirds = 1 if by is None else 3
+    quantiles = [[(row + 2.0) * 3**third for third in range(thirds)] for row in range(4)]
+    counts = [[20] * thirds] * 4
+    return Guarantee(0.9, quantiles, counts, counts, [EDGES[by][: thirds - 1]] * 4, by)
 
 
 def small(
@@ -116,12 +131,16 @@ def graph_inputs(model: Any, images: Sequence[np.ndarray]) -> tuple[np.ndarray, 
 
 
 def check_equal(found: Sequence[np.ndarray], expected: Sequence[Prediction]) -> None:
-    """Points to a thousandth of a pixel, confidence to 1e-4, covariance to a thousandth of its size."""
+    """Points to a thousandth of a pixel, confidence to 1e-4, covariance and radii to a thousandth of their size."""
     points = np.concatenate([each.keypoints for each in expected])
     assert len(found[0]) == len(points)
     assert np.linalg.norm(found[0] - points, axis=-1).max() <= 1e-3
+    names = [name for name in POINT_VALUES if getattr(expected[0], name) is not None]
+    assert len(found) == 1 + len(names)
+    for name, values in zip(names, found[1:], strict=True):
+        if name.endswith("radius"):
+            np.testing.assert_allclose(values, np.concatenate([getattr(each, name) for each in expected]), rtol=1e-3)
     if expected[0].covariance is None:
-        assert len(found) == 1
         return
     confidence = np.concatenate([each.confidence for each in expected if each.confidence is not None])
     covariance = np.concatenate([each.covariance for each in expected if each.covariance is not None])
