@@ -236,6 +236,8 @@ def test_images_and_clips_as_the_model_takes_them(exports: Exports) -> None:
 
 def test_a_prediction_that_is_not_finite(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ExportedModel(exports("regression").path)
-    monkeypatch.setattr(model, "run", lambda images, matrices: {"points": np.full((len(images), 3, 2), np.nan, np.float32)})
+    monkeypatch.setattr(
+        model, "run", lambda images, matrices: {"points": np.full((len(images), 3, 2), np.nan, np.float32)}
+    )
     with pytest.raises(NotFiniteError, match=r"regression\.onnx: the prediction for image 0"):
         model.infer(torch.zeros(1, 1, *SIZE))
