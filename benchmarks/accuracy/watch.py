@@ -32,7 +32,7 @@ from kpnet.coordinates import normalized_to_pixel
 from kpnet.data.images import find_files, model_inputs, read_image
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
-from kpnet.inference.watch import compare
+from kpnet.inference.watch import LEVEL, compare
 from kpnet.models.calibration import fit_calibration
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.watch import WatchReference, compute_signals, pooled_maps
@@ -134,7 +134,7 @@ def measure(name: str, run: Path, shared: Path, table: Path) -> None:
         other = np.array(values)[:, None]
         auc = float(((other < unchanged) + 0.5 * (other == unchanged)).mean())
         row = {"model": name, "data": source, "auc": "" if source == "unchanged" else round(auc, 4)}
-        row |= {"found_percent": round(100 * float((other <= 0.05).mean()), 1)}
+        row |= {"found_percent": round(100 * float((other <= LEVEL).mean()), 1)}
         row |= {"expected_px": round(float(np.mean(expected[source])), 3)}
         if true[source]:
             row["true_px"] = round(float(np.mean(true[source])), 3)

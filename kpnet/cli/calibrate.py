@@ -102,6 +102,12 @@ def calibrate(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if (presence := model.calibration(known.predicted, size).presence) is not None and known.present is not None:
         print_presence(console, measure_presence(presence, known.present), copies=known is not result)
+    if model.watch_reference is not None:
+        console.print(
+            "the summary for kpnet watch is that of the earlier calibration: make it again with kpnet guarantee",
+            highlight=False,
+            soft_wrap=True,
+        )
     model.save(folder)
     what = f"{model.calibration.points} points"
     what += f" and {model.instance_calibration.instances} instances" if model.instance_calibration else ""

@@ -23,7 +23,7 @@ from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.test_time import TestTime
 from kpnet.models.watch import CONFIDENCE, EXPECTED, FEATURES, MAX_IMAGES, SPREAD, WatchReference, image_signals
 
-LEVEL = 0.05  # probability of a verdict of other data where it is not, over all tests together
+LEVEL = 0.02  # probability of a verdict of other data where it is not, over all tests together
 WARNING_LEVEL = 0.001  # the same of a warning, which a service that looks again and again gives
 WINDOW = 512  # images that a `Watch` remembers
 PERMUTATIONS, MORE_PERMUTATIONS = 999, 9999
@@ -63,7 +63,7 @@ class Verdict:
     Attributes:
         images: Number of new images.
         held_out: Number of held-out images that they are compared with.
-        is_other: Whether they are other data: `p_value` is at most 0.05.
+        is_other: Whether they are other data: `p_value` is at most 0.02.
         p_value: Probability of a difference as large in any of the tests if they are the same data.
         tests: P-value of each test for itself, by name: "confidence", "spread", "features".
         confidence: Mean confidence of the new and of the held-out images; None if the head predicts none.
@@ -265,7 +265,7 @@ class Watch:
         """Compare the last images, at most 512, with the held-out ones.
 
         Returns:
-            The verdict, at the level of 5 %: asked again and again, it finds other data now and then.
+            The verdict, at the level of 2 %: asked again and again, it finds other data now and then.
 
         Raises:
             KpnetError: Fewer than 2 images were seen.
