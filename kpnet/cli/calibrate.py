@@ -48,10 +48,11 @@ def calibrate(
     from kpnet.core.model_folder import model_folder
     from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
+    from kpnet.evaluation.cross_fitting import first_half, image_of_rows
     from kpnet.evaluation.found import calibrate_found, find_and_measure, measure_found
     from kpnet.evaluation.measurement import predict_dataset
-    from kpnet.evaluation.presence import with_absences
-    from kpnet.evaluation.reliability import measure_presence
+    from kpnet.evaluation.presence import first_rows, with_absences
+    from kpnet.evaluation.reliability import cross_fit_presence, measure_presence
     from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
     from kpnet.models.build import load_model
     from kpnet.models.calibration import fit_calibration
@@ -77,12 +78,13 @@ def calibrate(
     instances: dict[str, dict[str, Any]] = {}
     validated = None
     if data is None:
-        dataset, result = _out_of_fold(run, model, folds or 0, flip_test, console)
+        dataset, known = _out_of_fold(run, model, folds or 0, flip_test, console)
+        result = first_rows(known, len(dataset))
     else:
         dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
         validated = check_unseen(run, dataset, data, fix="calibrate on images of their own")
         result = predict_dataset(model, dataset, batch_size, test_time)
-    known = with_absences(model, dataset, result, batch_size, test_time)
+        known = with_absences(model, dataset, result, batch_size, test_time)
     model.calibration = fit_calibration(known.predicted, known.target, known.visible, size, test_time, known.present)
     if model.finds_instances:
         # The confidence of the points is calibrated already.
@@ -98,10 +100,13 @@ def calibrate(
             print_reliability(console, reliability)
         if instances:
             print_instances(console, instances[when])
-    if validated is None and (line := _difficulty(run, model, result, batch_size, test_time)):
+    if validated is None and (line := _difficulty(run, model, dataset, result, batch_size, test_time)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if (presence := model.calibration(known.predicted, size).presence) is not None and known.present is not None:
-        print_presence(console, measure_presence(presence, known.present), copies=known is not result)
+    if known.predicted.presence is not None and known.present is not None:
+        presence = cross_fit_presence(known.predicted.presence, known.present, first_half(image_of_rows(dataset)))
+        print_presence(
+            console, measure_presence(presence, known.present), copies=len(known.target) > len(result.target)
+        )
     if model.watch_reference is not None:
         console.print(
             "the summary for kpnet watch is that of the earlier calibration: make it again with kpnet guarantee",
@@ -117,7 +122,10 @@ def calibrate(
 def _out_of_fold(
     run: Path, model: KeypointModel, folds: int, flip: bool, console: PlainConsole
 ) -> tuple[KeypointDataset, Predictions]:
-    """Return the run's training data, and predictions for it by models that did not see them."""
+    """Return the run's training data, and predictions for it by models that did not see them; behind them of copies.
+
+    The copies are those of `with_absences`, where presence needs them.
+    """
     from kpnet.config.loading import run_config
     from kpnet.evaluation.run_data import run_folder
     from kpnet.experiments.folds import predict_folds
@@ -129,9 +137,11 @@ def _out_of_fold(
         raise KpnetError(f"{run}: --folds: the run was trained on a fold itself (data.fold): give labelled data")
     if model.finds_instances:
         raise KpnetError(f"{run}: --folds: the scores of found instances need whole images: give labelled data")
+    if sum(model.frame_window):
+        raise KpnetError(f"{run}: --folds: frames around one of a fold are in the others: give labelled data")
     out = run_folder(run) / FOLDS
     console.print(f"{folds} trainings, kept and continued in {out}", markup=False, highlight=False, soft_wrap=True)
-    return predict_folds(config, folds, out, console=console, flip=flip)
+    return predict_folds(config, folds, out, console=console, flip=flip, absences=True)
 
 
 def _reliability(
@@ -157,10 +167,16 @@ def _reliability(
 
 
 def _difficulty(
-    run: Path, model: KeypointModel, result: Predictions, batch_size: int, test_time: TestTime | None
+    run: Path,
+    model: KeypointModel,
+    dataset: KeypointDataset,
+    result: Predictions,
+    batch_size: int,
+    test_time: TestTime | None,
 ) -> str | None:
     """Return whether the run's validation data are as hard as those of the calibration; None where it has none."""
     from kpnet.config.loading import run_config
+    from kpnet.evaluation.cross_fitting import image_of_rows
     from kpnet.evaluation.difficulty import compare_difficulty
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.run_data import evaluation_dataset
@@ -169,8 +185,10 @@ def _difficulty(
     if config is None or (config.data.val is None and config.data.fold is None):
         return None
     try:
-        other = predict_dataset(model, evaluation_dataset(run, None, model), batch_size, test_time)
+        validation = evaluation_dataset(run, None, model)
+        other = predict_dataset(model, validation, batch_size, test_time)
+        images = image_of_rows(dataset), image_of_rows(validation)
+        found = compare_difficulty(result, other, model.config.input_size, images)
     except KpnetError as error:  # its files may be elsewhere by now
         return f"not compared with the validation data: {error}"
-    found = compare_difficulty(result, other, model.config.input_size)
     return found.describe(("the calibration data", "the validation data"))

@@ -70,7 +70,7 @@ def demo(
 
 def run_training(config: Config, out: Path | None, resume: bool, force: bool) -> Path:
     """Train, print the measures and the files that were written, and return the run folder."""
-    from kpnet.cli.printing import print_instances, print_measures, print_reliability
+    from kpnet.cli.printing import print_instances, print_measures, print_presence, print_reliability
     from kpnet.training import supervised
     from kpnet.training.run_folder import is_main_process
 
@@ -81,6 +81,7 @@ def run_training(config: Config, out: Path | None, resume: bool, force: bool) ->
         print_measures(console, measures, "final model on the validation data", skeleton=model.skeleton.name)
     if measures.get("reliability", {}).get("cross_fitted"):
         print_reliability(console, measures["reliability"])
+        print_presence(console, measures.get("presence"))
     if "instances" in measures:
         print_instances(console, measures["instances"])
     if not is_main_process():

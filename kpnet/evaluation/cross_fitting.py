@@ -12,7 +12,7 @@ from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.found import calibrate_found, cross_fit_found, find_in, measure_found, scenes_of
 from kpnet.evaluation.measurement import Predictions
 from kpnet.evaluation.presence import with_absences
-from kpnet.evaluation.reliability import measure_cross_fitted
+from kpnet.evaluation.reliability import cross_fit_presence, measure_cross_fitted, measure_presence
 from kpnet.models.calibration import fit_calibration
 from kpnet.models.keypoint_model import KeypointModel
 
@@ -21,8 +21,8 @@ class Fitted(NamedTuple):
     """What came of calibrating a model.
 
     Attributes:
-        measures: `reliability` of the points and `instances`, as `kpnet.evaluate` returns them, cross-fitted; what
-            could not be calibrated, or not be measured so, is absent.
+        measures: `reliability` and `presence` of the points and `instances`, as `kpnet.evaluate` returns them,
+            cross-fitted; what could not be calibrated, or not be measured so, is absent.
         points: Number of labelled points that the calibration was fitted to; 0 without one.
         instances: Number of instances that the calibration of their scores was fitted to; 0 without one.
         problems: Why something was not calibrated, or not measured.
@@ -65,7 +65,12 @@ def calibrate_model(
         known = with_absences(model, dataset, predictions, batch_size)
         given = (known.predicted, known.target, known.visible, size)
         model.calibration = fit_calibration(*given, present=known.present)
-        measures["reliability"] = measure_cross_fitted(*given, first_half(image_of_rows(dataset)), known.present)
+        half, count = first_half(image_of_rows(dataset)), len(predictions.target)
+        measures["reliability"] = measure_cross_fitted(*given, half, known.present)
+        if known.predicted.presence is not None and known.present is not None:
+            presence = cross_fit_presence(known.predicted.presence, known.present, half)
+            measured_presence = measure_presence(presence[:count], known.present[:count])  # without copies
+            measures |= {} if measured_presence is None else {"presence": measured_presence}
     except KpnetError as error:
         problems.append(_problem(error, model.calibration is not None))
     if model.finds_instances:

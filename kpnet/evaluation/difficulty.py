@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
+from kpnet.core.errors import KpnetError
 from kpnet.evaluation.measurement import Predictions
 
 LEVEL = 0.05  # of the test
@@ -41,34 +42,48 @@ class Difficulty:
         harder = self.medians[0] > self.medians[1]
         verdict = "no difference is found"
         if self.differs:
-            verdict = f"they differ, so the calibrated model is too {'shy' if harder else 'sure'} on {names[1]}"
+            verdict = f"they differ, so the calibrated model may be too {'shy' if harder else 'sure'} on {names[1]}"
         return f"median error of an image: {' and '.join(parts)}: {verdict} (Mann-Whitney test, p = {self.p:.2g})"
 
 
-def compare_difficulty(one: Predictions, other: Predictions, size: Size) -> Difficulty:
+def compare_difficulty(
+    one: Predictions, other: Predictions, size: Size, images: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+) -> Difficulty:
     """Compare the errors on two data sets, image by image, as the errors of one image correlate.
 
     Args:
         one: Predictions for the data of the calibration.
         other: Predictions for other data.
         size: Input size of the model (H, W).
+        images: Number of the image of each prediction, for either, as `cross_fitting.image_of_rows` returns it; None:
+            each has its own.
 
     Returns:
         The comparison.
+
+    Raises:
+        KpnetError: One of them has no labelled point.
 
     Example:
         ```python
         compare_difficulty(predict_dataset(model, held_out), predict_dataset(model, val), (96, 96)).differs
         ```
     """
-    errors = image_errors(one, size), image_errors(other, size)
+    errors = image_errors(one, size, images[0]), image_errors(other, size, images[1])
+    if not all(map(len, errors)):
+        raise KpnetError("no point is labelled")
     medians = float(np.median(errors[0])), float(np.median(errors[1]))
     return Difficulty((len(errors[0]), len(errors[1])), medians, float(mannwhitneyu(*errors).pvalue))
 
 
-def image_errors(predictions: Predictions, size: Size) -> np.ndarray:
-    """Return the median error (N,) of the points of each prediction that has labelled ones, in pixels of the input."""
+def image_errors(predictions: Predictions, size: Size, images: np.ndarray | None = None) -> np.ndarray:
+    """Return the median error (N,) of the points of each image that has labelled ones, in pixels of the input.
+
+    `images` are the numbers of the predictions' images; None: each has its own.
+    """
     errors = normalized_distance_to_pixel((predictions.predicted.keypoints - predictions.target).double(), size)
     distance = errors.norm(dim=-1).numpy()
     labelled = predictions.visible.numpy()
-    return np.array([np.median(row[there]) for row, there in zip(distance, labelled, strict=True) if there.any()])
+    number = np.arange(len(distance)) if images is None else images
+    of_point = np.broadcast_to(number[:, None], distance.shape)[labelled]
+    return np.array([np.median(distance[labelled][of_point == each]) for each in np.unique(of_point)])

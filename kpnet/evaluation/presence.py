@@ -8,6 +8,7 @@ import torch
 
 from kpnet.data import KeypointDataset
 from kpnet.data.wrappers.absences import Absences
+from kpnet.data.wrappers.windows import Windows
 from kpnet.evaluation.measurement import Predictions, predict_samples
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import MIN_STATES
@@ -40,12 +41,48 @@ def with_absences(
         The predictions, with as many rows again for the copies; those given where the model predicts no presence, or
         the data has at least 20 points of both kinds.
     """
+    if not lacks_a_kind(predictions):
+        return predictions
+    return with_copies(predictions, predict_absences(model, dataset, batch_size, test_time))
+
+
+def first_rows(predictions: Predictions, count: int) -> Predictions:
+    """Return the first predictions, which are those without the copies."""
+    present = None if predictions.present is None else predictions.present[:count]
+    return Predictions(
+        predictions.predicted.map(lambda rows: rows[:count]),
+        predictions.target[:count],
+        predictions.visible[:count],
+        predictions.matrix[:count],
+        present,
+    )
+
+
+def lacks_a_kind(predictions: Predictions) -> bool:
+    """Return whether presence is predicted, and fewer than 20 points are there or fewer than 20 are known not to be."""
     present = predictions.present
     if predictions.predicted.presence is None or present is None:
-        return predictions
-    if min((present == 1).sum(), (present == 0).sum()) >= MIN_STATES:
-        return predictions
-    copies = predict_samples(model, Absences(dataset), batch_size, test_time)
+        return False
+    return int(min((present == 1).sum(), (present == 0).sum())) < MIN_STATES
+
+
+def predict_absences(
+    model: KeypointModel | ExportedModel | Ensemble,
+    dataset: KeypointDataset,
+    batch_size: int = 64,
+    test_time: TestTime | None = None,
+) -> Predictions:
+    """Predict the copies of `Absences`; of the frames around a sample too, where the model sees them."""
+    if isinstance(dataset, Windows):
+        copies: KeypointDataset = Windows(Absences(dataset.dataset), dataset.window)
+    else:
+        copies = Absences(dataset)
+    return predict_samples(model, copies, batch_size, test_time)
+
+
+def with_copies(predictions: Predictions, copies: Predictions) -> Predictions:
+    """Return predictions with those of the copies of their samples behind them, whose points are not labelled."""
+    assert predictions.present is not None
     assert copies.present is not None
     joined = Keypoints.concatenate([predictions.predicted, copies.predicted])
     return Predictions(
@@ -53,5 +90,5 @@ def with_absences(
         torch.cat([predictions.target, copies.target]),
         torch.cat([predictions.visible, torch.zeros_like(copies.visible)]),
         torch.cat([predictions.matrix, copies.matrix]),
-        torch.cat([present, copies.present]),
+        torch.cat([predictions.present, copies.present]),
     )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
 from kpnet.heads import Keypoints
-from kpnet.models.calibration import fit_calibration
+from kpnet.models.calibration import fit_calibration, fit_presence
+from kpnet.models.presence import presence_logits
 from kpnet.uncertainty import CONFIDENCE_RADIUS, ellipse_radius, mahalanobis, probability_within
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -180,6 +181,25 @@ def measure_presence(presence: Tensor, present: Tensor) -> dict[str, float] | No
         "there": len(there),
         "absent": len(absent),
     }
+
+
+def cross_fit_presence(presence: Tensor, present: Tensor, first: np.ndarray) -> Tensor:
+    """Calibrate the presence of each half of the images by the fit to the other half.
+
+    Args:
+        presence: Uncalibrated presence of N images, or of these and then of a copy of each (N or 2 N, K).
+        present: 1 where a point is there, 0 where it is not, NaN where that is not known, of the same shape.
+        first: Which images are of the first half, bool (N,).
+
+    Returns:
+        Calibrated presence, float64 of the same shape; where the other half has too few points of a kind, as it was.
+    """
+    calibrated = presence.cpu().double().clone()
+    for half in (first, ~first):
+        here, there = (torch.from_numpy(np.resize(each, len(calibrated))) for each in (half, ~half))
+        scale, shift = fit_presence(presence.cpu()[there], present.cpu()[there]) or (1.0, 0.0)
+        calibrated[here] = (scale * presence_logits(calibrated[here]) + shift).sigmoid()
+    return calibrated
 
 
 def reliability_diagram(confidence: Tensor, right: Tensor) -> list[dict[str, float]]:

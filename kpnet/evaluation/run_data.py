@@ -62,7 +62,7 @@ def _evaluation_samples(
         trained = DataConfig() if config is None else config.data
         crop = None if model.config.crop is None else Crop(by=model.config.crop)
         if form is not None:
-            settings = DataConfig(format=form, crop=crop, strict=trained.strict)
+            settings = DataConfig(format=form, crop=crop, missing=trained.missing, strict=trained.strict)
             return build_dataset(settings, model.config, str(data), skeleton=model.skeleton, partial=True)
         own = split_spec(trained.format, "data.format")[0]
         try:
@@ -71,7 +71,8 @@ def _evaluation_samples(
             if not data.exists() or config is None:
                 raise
             path, name = data, own
-        settings = DataConfig(format=trained.format if own == name else name, crop=crop, strict=trained.strict)
+        form = trained.format if own == name else name
+        settings = DataConfig(format=form, crop=crop, missing=trained.missing, strict=trained.strict)
         return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
     dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
     if dataset is None:
@@ -101,7 +102,7 @@ def adapt_dataset(dataset: KeypointDataset, model: KeypointModel) -> KeypointDat
     check_reads_samples(config.head, "the model")
     common = {"image_size": config.input_size, "in_channels": config.in_channels}
     view = ConcatDataset(model.skeleton, [ConcatPart("the labels", dataset)], partial=True, **common)
-    view.cropper = build_cropper(view, config.crop, config.box_scale)
+    view.cropper, view.missing = build_cropper(view, config.crop, config.box_scale), dataset.missing
     return view
 
 

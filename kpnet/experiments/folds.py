@@ -20,6 +20,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import build_train
 from kpnet.data.wrappers.subset import Subset, split_fold
 from kpnet.evaluation.measurement import Predictions, predict_dataset
+from kpnet.evaluation.presence import lacks_a_kind, predict_absences, with_copies
 from kpnet.evaluation.run_data import check_reads_samples
 from kpnet.experiments.plan import fold_trials
 from kpnet.experiments.runner import locked_folder, resumable, run_trials
@@ -117,7 +118,14 @@ def fold_config(
 
 
 def predict_folds(
-    config: Config, folds: int, out: Path, *, workers: int = 1, console: Console | None = None, flip: bool | None = None
+    config: Config,
+    folds: int,
+    out: Path,
+    *,
+    workers: int = 1,
+    console: Console | None = None,
+    flip: bool | None = None,
+    absences: bool = False,
 ) -> tuple[KeypointDataset, Predictions]:
     """Train a model for each fold of the training data, and predict the samples that it did not see.
 
@@ -130,6 +138,8 @@ def predict_folds(
         workers: Trainings to run at the same time.
         console: Where to print; None is the terminal.
         flip: Average over the mirrored image. None: where the skeleton has left and right points.
+        absences: Where presence is predicted, and too few points are not there, predict a copy of each sample too, in
+            the order of the samples and behind them, as `kpnet.evaluation.presence.with_absences` does.
 
     Returns:
         The samples, without augmentation, and their predictions in the same order, not calibrated.
@@ -151,15 +161,20 @@ def predict_folds(
             if outcome.result is None:
                 raise KpnetError(f"{outcome.folder}: {outcome.problem}")
             runs[outcome.trial.key] = outcome.folder
-        parts, held = [], []
+        parts, copies, held = [], [], []
         for trial in row.trials:
             assert trial.config.data.fold is not None
             held.append(torch.from_numpy(split_fold(dataset, trial.config.data.fold)[1]))
             model = load_model(runs[trial.key]).to(best_device())
             model.calibration = None  # it is fitted to the fold
             views = TestTime(flip=True) if (model.skeleton.can_mirror if flip is None else flip) else None
-            parts.append(predict_dataset(model, Subset(dataset, held[-1].numpy()), test_time=views))
-    return dataset, _join(parts, torch.cat(held).argsort())
+            unseen = Subset(dataset, held[-1].numpy())
+            parts.append(predict_dataset(model, unseen, test_time=views))
+            if absences and model.presence is not None:
+                copies.append(predict_absences(model, unseen, test_time=views))
+    order = torch.cat(held).argsort()
+    joined = _join(parts, order)
+    return dataset, with_copies(joined, _join(copies, order)) if copies and lacks_a_kind(joined) else joined
 
 
 def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:

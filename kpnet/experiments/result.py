@@ -120,7 +120,7 @@ def _take_cross_fitted(measures: dict[str, Any], model: KeypointModel) -> None:
         return
     recorded = record["measures"]
     if recorded.get("reliability", {}).get("cross_fitted"):
-        measures["reliability"] = recorded["reliability"]
+        measures |= {name: recorded[name] for name in ("reliability", "presence") if name in recorded}
     if "instances" in recorded and model.instance_calibration is not None:
         measures["instances"]["reliability"] = recorded["instances"]["reliability"]
 

@@ -32,7 +32,7 @@ def write_record(folder: Path, model: Any, measures: Mapping[str, Any]) -> None:
 def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
     """Return the record in a folder; None where there is none, or it is that of other weights or another decoding.
 
-    Of a model that was calibrated afterwards, the reliability is left out, and `outdated` is true.
+    Of a model that was calibrated afterwards, reliability and presence are left out, and `outdated` is true.
     """
     try:
         record = None if folder is None else json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -46,5 +46,6 @@ def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
         return None
     record["outdated"] = record.get("calibration") != own["calibration"]
     if record["outdated"]:
-        measures.pop("reliability", None)
+        for name in ("reliability", "presence"):
+            measures.pop(name, None)
     return record

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from kpnet.core.runtime import evaluation_mode
-from kpnet.heads import HeadOutput
+from kpnet.heads import HeadOutput, Keypoints
 from kpnet.models.keypoint_model import KeypointModel
 
 
 def find_unused(model: KeypointModel) -> list[str]:
-    """Find the backbone's parameters that no map which the head reads depends on.
+    """Find the backbone's parameters that no map depends on which the head or the branch for presence reads.
 
     An example is what makes the finer maps of an HRNet, for a head that reads the coarsest one. The backbone runs with
     shapes alone, the head on maps of zeros.
@@ -38,9 +38,7 @@ def find_unused(model: KeypointModel) -> list[str]:
             with mode, evaluation_mode(model.head), torch.enable_grad():
                 maps: list[Tensor] = functional_call(backbone, state, (images,))
                 inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
-                outputs = [
-                    each.sum() for each in _tensors(model.head(_after_neck(model, inputs))) if each.requires_grad
-                ]
+                outputs = [each.sum() for each in _tensors(_outputs(model, inputs)) if each.requires_grad]
                 read = torch.autograd.grad(outputs, inputs, allow_unused=True)
                 needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
                 gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
@@ -50,8 +48,15 @@ def find_unused(model: KeypointModel) -> list[str]:
     return [name for name in parameters if name not in used]
 
 
-def _after_neck(model: KeypointModel, maps: list[Tensor]) -> list[Tensor]:
-    return maps if model.neck is None else model.neck(maps, tuple(model.config.input_size))
+def _outputs(model: KeypointModel, maps: list[Tensor]) -> list[Any]:
+    """Return what the head makes of the backbone's maps, and the branch for presence where there is one."""
+    read = maps if model.neck is None else model.neck(maps, tuple(model.config.input_size))
+    outputs = [model.head(read)]
+    if model.presence is not None:
+        points = model.mean.new_zeros(len(maps[0]), len(model.skeleton), 2)
+        covariance = torch.eye(2, device=points.device).expand(*points.shape, 2)
+        outputs.append(model.presence(read, Keypoints(points, covariance=covariance)))
+    return outputs
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -241,6 +241,8 @@ def _finish(
                 measures["instances"] = find_and_measure(model, val).measures
         else:
             fitted = calibrate_model(model, val, predictions)
+            if fitted.points:  # what was measured before is not of the calibrated model
+                measures = {name: each for name, each in measures.items() if name not in ("reliability", "presence")}
             measures |= fitted.measures
             _tell(f"on the validation data, final/ is {fitted.describe()}", console)
             if fitted.points or fitted.instances:

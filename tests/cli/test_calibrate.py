@@ -12,7 +12,8 @@ import pytest
 from support.console import Run
 from support.shapes import NAMES, trained_shapes, write_shapes
 
-from kpnet import load_model
+from kpnet import build_model, load_model
+from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.data import KaggleCSV, KeypointDataset
 from kpnet.data.wrappers.scenes import Scenes
@@ -83,6 +84,14 @@ def test_the_training_data_calibrate_out_of_fold(
     kpnet("calibrate", run_copy).refused("expected labelled data", "--folds 5", "found neither")
     kpnet("calibrate", run_copy, given, "--folds", "4").refused("found both")
     kpnet("calibrate", run_copy, "--folds", "4", "--format", "npz").refused("--format", "leave it out")
+    config = load_config(run_copy / "config.yaml")
+    several = {"name": "temporal", "head": config.model.head}
+    model = build_model(
+        {**config.model.model_dump(mode="json"), "head": several}, skeleton=load_model(run_copy).skeleton
+    )
+    temporal = shutil.copytree(run_copy, tmp_path / "temporal")
+    model.save(temporal / "final")
+    kpnet("calibrate", temporal, "--folds", "4").refused("--folds: frames around one of a fold are in the others")
     load_model(run_copy).save(tmp_path / "alone")
     kpnet("calibrate", tmp_path / "alone", "--folds", "4").refused("alone", "a model alone", "give labelled data")
 

@@ -64,9 +64,13 @@ def test_samples_say_what_is_present_where_the_model_learns_it(tmp_path: Path) -
     assert "present" not in val[0]
     train, val = build_splits(config(given, presence=True), STILLS)
     assert val is not None
-    assert [each["present"].tolist() for each in (train[0], train[3], val[0])] == [[1, 1], [1, 0], [1, 1]]
-    unknown = build_train(config({**given, "missing": "unknown"}, presence=True))
-    assert unknown[3]["present"].isnan().tolist() == [False, True]
+    assert [each["present"].tolist() for each in (train[0], val[0])] == [[1, 1], [1, 1]]
+    assert train[3]["present"].isnan().tolist() == [False, True], "a file without the point knows nothing of it"
+    lines = csv(tmp_path / "b.csv", "pq", 3).read_text().splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([lines[0], lines[1].replace("0,1,", ",,", 1)]))
+    for missing, expected in (("absent", "0.0"), ("unknown", "nan")):
+        joined = build_train(config({**given, "missing": missing}, presence=True))
+        assert str(joined[3]["present"][1].item()) == expected
     folds = {key: value for key, value in given.items() if key != "val"} | {"fold": {"index": 0, "of": 3}}
     for part in build_splits(config(folds, presence=True), STILLS):
         assert part is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.format_files import PICTURES, write_coco
 
 from kpnet import build_model
@@ -14,6 +15,7 @@ from kpnet.data.build import open_dataset
 from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.cross_fitting import calibrate_model, first_half, image_of_rows
 from kpnet.evaluation.measurement import predict_dataset
+from kpnet.evaluation.reliability import measure_presence
 
 BACKBONE = {"name": "conv_sandwich", "channels": [4, 8]}
 
@@ -44,3 +46,25 @@ def test_what_cannot_be_calibrated_or_measured_is_said(head: str, count: int, sa
     assert found.describe().startswith(said)
     assert found.measures == {}
     assert (model.calibration is not None) == (found.points > 0) == (count == 6)
+
+
+def test_presence_is_measured_by_halves_too() -> None:
+    class HalfHidden(SyntheticFaces):
+        def visibility(self, index: int) -> np.ndarray:
+            return super().visibility(index) - (np.arange(15) % 2).astype(np.uint8)
+
+    torch.manual_seed(0)
+    model = build_model(
+        backbone=BACKBONE, head="heatmap", skeleton="facial15", in_channels=1, input_size=(32, 32), presence=True
+    ).eval()
+    assert model.presence is not None
+    model.presence.bias.data = 1 - 2 * (torch.arange(15) % 2).float() + 0.5
+    faces = HalfHidden(20, image_size=(32, 32))
+    predictions = predict_dataset(model, faces)
+    found = calibrate_model(model, faces, predictions)
+    assert predictions.predicted.presence is not None
+    assert predictions.present is not None
+    before = measure_presence(predictions.predicted.presence, predictions.present)
+    assert before is not None
+    assert found.measures["presence"]["auc"] == before["auc"] == 1
+    assert found.measures["presence"]["ece"] < 0.05 < before["ece"]

@@ -10,8 +10,9 @@ from support.recipes import SANDWICH
 
 from kpnet import build_model, evaluate
 from kpnet.data import SyntheticFaces
+from kpnet.data.wrappers.windows import Windows
 from kpnet.evaluation.measurement import predict_samples
-from kpnet.evaluation.presence import with_absences
+from kpnet.evaluation.presence import predict_absences, with_absences
 
 SIZE: dict[str, Any] = {"image_size": (32, 32), "in_channels": 1}
 
@@ -64,3 +65,21 @@ def test_evaluate_measures_presence_where_the_data_has_both_kinds() -> None:
     assert measures["presence"]["auc"] == pytest.approx(0.5)  # an untrained model says 0.5 of all
     right = [row["right"] for row in measures["reliability"]["diagram"]["5%"]]
     assert max(right) <= 0.5
+
+
+def test_copies_for_a_model_of_several_frames_have_as_many() -> None:
+    faces = SyntheticFaces(6, **SIZE)
+    head = {"name": "temporal", "head": "heatmap", "past": 2}
+    model = build_model(
+        backbone=SANDWICH, head=head, in_channels=1, input_size=32, skeleton="facial15", presence=True
+    ).eval()
+    shapes = []
+    seen = model._predict
+
+    def predict(images: torch.Tensor) -> Any:
+        shapes.append(tuple(images.shape))
+        return seen(images)
+
+    model._predict = predict  # type: ignore[method-assign]
+    assert len(predict_absences(model, Windows(faces, model.frame_window)).target) == 6
+    assert shapes == [(6, 1 + sum(model.frame_window), 1, 32, 32)]

@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.student_errors import answers, errors_of
 
-from kpnet.evaluation.reliability import measure_presence, measure_reliability
+from kpnet.evaluation.reliability import cross_fit_presence, measure_presence, measure_reliability
 from kpnet.heads import Keypoints
+from kpnet.models.calibration import fit_presence
 from kpnet.plot import draw_reliability, save_figure
 from kpnet.uncertainty import probability_within
 
@@ -136,3 +138,20 @@ def test_a_point_that_is_not_there_is_wrong_wherever_it_is_predicted() -> None:
     assert sum(row["points"] for row in found["diagram"]["5%"]) == 95
     assert measure_reliability(predicted, target, visible, (96, 96))["ece"] == pytest.approx(0.5)
     assert found["coverage"]["90%"]["measured"] == 1  # ellipses are about labelled points
+
+
+def test_presence_of_a_half_is_calibrated_by_the_other() -> None:
+    """Copies follow the images, and are in the halves of these."""
+    generator = torch.Generator().manual_seed(0)
+    present = (torch.rand(40, 5, generator=generator) < 0.6).float()
+    presence = (0.5 * present + 0.5 * torch.rand(40, 5, generator=generator)).clamp(0.01, 0.99)
+    first = np.arange(20) % 3 == 0
+    both = torch.from_numpy(np.tile(first, 2))
+    found = cross_fit_presence(presence, present, first)
+    for here, there in ((both, ~both), (~both, both)):
+        fitted = fit_presence(presence[there], present[there])
+        assert fitted is not None
+        logits = fitted[0] * presence[here].double().logit() + fitted[1]
+        torch.testing.assert_close(found[here], logits.sigmoid())
+    few = cross_fit_presence(presence[:4], present[:4], np.array([True, False]))
+    torch.testing.assert_close(few, presence[:4].double())

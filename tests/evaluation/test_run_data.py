@@ -145,3 +145,18 @@ def test_a_model_of_whole_images_is_not_given_samples(tmp_path: Path) -> None:
     assert len(adapt_dataset(dataset, model_of())) == len(dataset)
     with pytest.raises(KpnetError, match=r'the model has the head "centers", which finds .*; expected a head that'):
         adapt_dataset(dataset, model_of(head="centers"))
+
+
+def test_a_missing_label_says_of_presence_what_it_said_in_the_training(tmp_path: Path) -> None:
+    write_points_csv(tmp_path / "data")
+    for missing, expected in (("absent", 0.0), ("unknown", np.nan)):
+        data = {"format": "points_csv", "root": str(tmp_path), "train": "gone.csv", "missing": missing}
+        folder, model = run(tmp_path / missing, data), model_of(presence=True)
+        for form in (None, "points_csv"):
+            found = evaluation_dataset(folder, tmp_path / "data/points.csv", model, form)
+            adapted = adapt_dataset(found, model)
+            lacking = [~np.isfinite(found.keypoints_of(index)).all(-1) for index in range(len(found))]
+            assert np.any(lacking)
+            for view in (found, adapted):
+                present = np.stack([view[index]["present"] for index in range(len(view))])
+                np.testing.assert_array_equal(present[np.stack(lacking)], expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def test_each_sample_is_predicted_by_the_model_that_did_not_see_it(
 
     class Constant:
         skeleton = dataset.skeleton
+        presence = object()  # a branch
 
         def __init__(self, run: Path) -> None:
             self.number = int(run.name.split("fold")[1][0]) - 1
@@ -79,8 +81,13 @@ def test_each_sample_is_predicted_by_the_model_that_did_not_see_it(
 
     def predict(model: Constant, part: Any, **_: object) -> Any:
         result = real(network, part)
-        result.predicted = Keypoints(torch.full_like(result.predicted.keypoints, model.number))
+        points = torch.full_like(result.predicted.keypoints, model.number)
+        result.predicted, result.present = Keypoints(points, presence=points[..., 0]), torch.ones_like(points[..., 0])
         return result
+
+    def predict_copies(model: Constant, part: Any, **_: object) -> Any:
+        copies = predict(model, part)
+        return replace(copies, predicted=Keypoints(copies.predicted.keypoints + 10, presence=copies.predicted.presence))
 
     from kpnet.models.build import assemble
 
@@ -88,6 +95,7 @@ def test_each_sample_is_predicted_by_the_model_that_did_not_see_it(
     monkeypatch.setattr(folds, "run_trials", run_trials)
     monkeypatch.setattr(folds, "load_model", Constant)
     monkeypatch.setattr(folds, "predict_dataset", predict)
+    monkeypatch.setattr(folds, "predict_absences", predict_copies)
     view, found = predict_folds(config, 4, tmp_path / "out", console=Console(quiet=True))
     assert len(view) == len(found.target) == 8
     for number, indices in held.items():
@@ -95,3 +103,9 @@ def test_each_sample_is_predicted_by_the_model_that_did_not_see_it(
         assert (found.predicted.keypoints[indices] == number).all()
     expected = np.stack([view.sample(index, ())["keypoints"].numpy() for index in range(8)])
     assert np.array_equal(found.target.numpy(), expected)
+    _, known = predict_folds(config, 4, tmp_path / "out", console=Console(quiet=True), absences=True)
+    assert torch.equal(
+        known.predicted.keypoints, torch.cat([found.predicted.keypoints, found.predicted.keypoints + 10])
+    )
+    assert known.visible[:8].any()
+    assert not known.visible[8:].any()

@@ -67,3 +67,8 @@ def test_what_is_used_in_training_alone_is_used() -> None:
     assert model.unused_parameters == frozenset()
     assert all(module.training for module in model.modules())
     assert all(value == 0 for value in (model.state_dict()[k] for k in model.state_dict() if "num_batches" in k))
+
+
+def test_what_presence_alone_reads_is_trained() -> None:
+    model = build_model(backbone="hrnet_w18_small", head="rle", num_keypoints=3, input_size=64, presence=True)
+    assert model.unused_parameters == frozenset()

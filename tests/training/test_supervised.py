@@ -162,6 +162,14 @@ def test_a_training_ends_calibrated(tmp_path: Path) -> None:
     assert "best/ is calibrated on the validation data too, which picked it" in log.getvalue()
 
 
+def test_what_only_an_uncalibrated_model_was_measured_with_is_not_recorded(tmp_path: Path) -> None:
+    """Sixty points are enough for a calibration, and too few for one of each half."""
+    _, model, measures = training.train(tiny("data.val=4", "train.epochs=1"), out=tmp_path / "run")
+    assert model.calibration is not None
+    assert "score" in measures
+    assert "reliability" not in measures
+
+
 def test_without_validation_data_a_training_says_how_to_calibrate(tmp_path: Path) -> None:
     log = io.StringIO()
     config = tiny("data.val=null", "train.epochs=1", "train.average=null")

@@ -170,6 +170,12 @@ class ConcatDataset(KeypointDataset):
         number, place = self._find(index)
         return self._match(number, self.parts[number].dataset.visibility(place), 0, np.min).astype(np.uint8)
 
+    def presence(self, index: int) -> np.ndarray:
+        """Return what the labels say; of points that the part does not have at all, nothing is known."""
+        number, _ = self._find(index)
+        has = np.ones(len(self.parts[number].dataset.skeleton), bool)
+        return np.where(self._match(number, has, False, np.min), super().presence(index), np.nan)
+
     def _find(self, index: int) -> tuple[int, int]:
         """Return the number of the sample's part, and the index of the sample in it."""
         index = range(len(self))[index]
