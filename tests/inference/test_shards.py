@@ -30,7 +30,8 @@ class Sizes:
     batch_size = 2
 
     def __init__(self) -> None:
-        self.model: Any = type("Model", (), {"config": CONFIG, "frame_window": (0, 0), "finds_instances": False})
+        fields = {"config": CONFIG, "frame_window": (0, 0), "finds_instances": False, "point_values": ()}
+        self.model: Any = type("Model", (), fields)
 
     def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
         for name, pixels, boxes in images:
@@ -194,7 +195,8 @@ def test_a_shard_is_there_whole_or_not_at_all(photos: Path, tmp_path: Path, monk
 def test_every_instance_has_its_score_and_images_without_one_are_counted(photos: Path, tmp_path: Path) -> None:
     class Finds(Sizes):
         def __init__(self) -> None:
-            self.model: Any = type("Model", (), {"config": CONFIG, "frame_window": (0, 0), "finds_instances": True})
+            fields = {"config": CONFIG, "frame_window": (0, 0), "finds_instances": True, "point_values": ()}
+            self.model: Any = type("Model", (), fields)
 
         def stream(self, images: Iterator[Any]) -> Iterator[Prediction]:
             for name, pixels, _ in images:
