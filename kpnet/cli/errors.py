@@ -70,8 +70,8 @@ def warn_of_views(run: Path, model: Any, test_time: TestTime | None) -> None:
 
     if lost := lost_with_views(model, test_time):
         echo(
-            f"kpnet: {format_path(run)}: its {lost} was made for this model alone, with the test-time views of then: "
-            "these predictions are without it",
+            f"kpnet: {format_path(run)}: its {lost} held for this model alone and for the test-time views that it was "
+            "made with: these predictions are without it",
             error=True,
         )
 

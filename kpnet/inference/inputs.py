@@ -22,6 +22,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
 from kpnet.data.formats.image_files import ImageFile, ImageFileDataset
+from kpnet.data.formats.npz import IMAGES, check_images, has_keypoints, read_npz
 from kpnet.data.formats.points_csv import PARQUET
 from kpnet.data.images import (
     FOREIGN_SUFFIXES,
@@ -149,6 +150,13 @@ def _images_of(
         return (
             _image_file(path.parent / image, Path(image), bits, own if boxes or finds else None)
             for image, own in listed
+        )
+    if path.suffix.lower() == ".npz" and path.is_file() and not has_keypoints(path):
+        pixels = check_images(path, read_npz(path, [IMAGES])[IMAGES])
+        pixels = pixels[..., 0] if pixels.shape[3:] == (1,) else pixels
+        return (
+            InputImage(f"{path}:{row}", Path(file_name(f"{path.stem}_{row}", ".png")), partial(np.array, image))
+            for row, image in enumerate(pixels)
         )
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():

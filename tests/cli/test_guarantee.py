@@ -85,7 +85,7 @@ def test_groups_views_and_other_decodings(
     assert guarantee.test_time.flip
     assert kpnet(*predict, "--flip-test").err == ""
     told = kpnet(*predict).err
-    assert "its guarantee was made for this model alone, with the test-time views of then" in told
+    assert "its guarantee held for this model alone and for the test-time views that it was made with" in told
     assert told.count("\n") == 1
     assert kpnet("evaluate", run).err == told
     assert "guarantee" in kpnet(*predict, "--with", run, "--flip-test").err

@@ -67,6 +67,19 @@ def test_output_names_fit_every_file_system(tmp_path: Path) -> None:
         assert (tmp_path / image.target).parent == tmp_path
 
 
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_an_npz_of_images_alone_has_images_without_labels(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7, *channels), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    failures: list[str] = []
+    found = find_images([tmp_path / "a.npz"], failures)
+    assert not failures
+    assert [each.name for each in found] == [f"{tmp_path / 'a.npz'}:{row}" for row in range(3)]
+    for image, own in zip(found, pixels, strict=True):
+        np.testing.assert_array_equal(image.load(), own[..., 0] if channels == (1,) else own)
+        assert not image.labels()
+
+
 def test_image_files_are_read_with_the_bits_of_the_training(tmp_path: Path) -> None:
     values = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "a.png"), values)

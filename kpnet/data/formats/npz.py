@@ -135,6 +135,15 @@ def read_npz(
         raise KpnetError(f"{path}: not a readable npz file of plain arrays: {reason}") from None
 
 
+def has_keypoints(path: Path) -> bool:
+    """Return whether a file has labels; true also for what is no readable npz, of which the reader says so."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "keypoints" in file or IMAGES not in file
+    except Exception:  # a damaged archive can raise anything
+        return True
+
+
 def _size(archive: zipfile.ZipFile, key: str) -> int:
     """Return the size in bytes of an array in an npz, from its header."""
     names = archive.namelist()
