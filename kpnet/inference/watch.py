@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from kpnet.core.errors import KpnetError
 from kpnet.inference.prediction import Prediction
@@ -180,6 +179,8 @@ def energy_p_value(first: np.ndarray, second: np.ndarray, permutations: int = PE
         The probability of an energy distance that is at least as large if the rows are exchangeable: at most p in a
         share p of such samples, for every p.
     """
+    from scipy.spatial.distance import cdist  # 0.2 seconds, which a Predictor that watches nothing does not need
+
     rows = np.concatenate([first, second]).astype(np.float64)
     n, m = len(first), len(second)
     apart = cdist(rows, rows)
@@ -211,6 +212,8 @@ def measure_strangeness(reference: WatchReference, signals: np.ndarray) -> np.nd
         The mean distance (N,) to the 5 nearest held-out images, divided by the median of what these have among
         themselves: about 1 for an image like them. Infinite for images without features, in which nothing was found.
     """
+    from scipy.spatial.distance import cdist
+
     known = reference.signals.numpy()[:, FEATURES:]
     known = known[np.isfinite(known).all(1)]
     strange = np.full(len(signals), np.inf)

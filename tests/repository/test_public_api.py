@@ -56,6 +56,10 @@ def test_import_is_light() -> None:
     assert not HEAVY & modules_after("import kpnet; dir(kpnet); kpnet.__version__; kpnet.KpnetError")
 
 
+def test_a_predictor_needs_no_scipy() -> None:
+    assert "scipy" not in modules_after("from kpnet import Predictor, load_model")
+
+
 def test_help_and_config_import_no_torch() -> None:
     help_ = modules_after(
         "from kpnet.cli import app\n"
