@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import mannwhitneyu
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
@@ -39,10 +40,10 @@ class Difficulty:
             f"{median:.3f} px on {name} ({count} images)"
             for name, median, count in zip(names, self.medians, self.images, strict=True)
         )
-        harder = self.medians[0] > self.medians[1]
         verdict = "no difference is found"
         if self.differs:
-            verdict = f"they differ, so the calibrated model may be too {'shy' if harder else 'sure'} on {names[1]}"
+            how = "shy" if self.medians[0] > self.medians[1] else "sure"
+            verdict = f"they differ, so the calibrated model may be too {how} on {names[1]}"
         return f"median error of an image: {' and '.join(parts)}: {verdict} (Mann-Whitney test, p = {self.p:.2g})"
 
 
@@ -86,4 +87,4 @@ def image_errors(predictions: Predictions, size: Size, images: np.ndarray | None
     labelled = predictions.visible.numpy()
     number = np.arange(len(distance)) if images is None else images
     of_point = np.broadcast_to(number[:, None], distance.shape)[labelled]
-    return np.array([np.median(distance[labelled][of_point == each]) for each in np.unique(of_point)])
+    return pd.Series(distance[labelled]).groupby(of_point).median().to_numpy()
