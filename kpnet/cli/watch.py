@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,10 +77,11 @@ def watch(
         form=parse_format(form, "--format"),
         finds=model.finds_instances,
     )
-    report = watch_images(predictor, images, videos.values(), failures)
-    values = plain(report.to_dict())
-    if out is not None:
-        with output_files(out, [REPORT, SHEET], "--out", inputs):
+    # Before the images are predicted: a folder that cannot be written is to be known then.
+    with nullcontext() if out is None else output_files(out, [REPORT, SHEET], "--out", inputs):
+        report = watch_images(predictor, images, videos.values(), failures)
+        values = plain(report.to_dict())
+        if out is not None:
             save_figure(draw_strangest(report, predictor.model.skeleton), out / SHEET)
             write_json(out / REPORT, values)
     if as_json:

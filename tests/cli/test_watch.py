@@ -78,6 +78,19 @@ def test_other_data(kpnet: Run, watched: Path, make_csv: MakeCsv, tmp_path: Path
     assert kpnet("watch", watched, new, "--out", "report").code == 3  # kpnet's own files are replaced
 
 
+def test_a_folder_that_cannot_be_written_is_known_before_the_images_are_predicted(
+    kpnet: Run, watched: Path, make_csv: MakeCsv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new.csv").write_text(make_csv(6, 6))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/watch.json").write_text("mine")
+    monkeypatch.setattr("kpnet.evaluation.watch.watch_images", lambda *_: pytest.fail("predicted"))
+    kpnet("watch", watched, tmp_path / "new.csv", "--out", tmp_path / "report").refused(
+        "watch.json", "did not write it"
+    )
+    assert (tmp_path / "report/watch.json").read_text() == "mine"
+
+
 def test_a_video(kpnet: Run, watched: Path, make_csv: MakeCsv, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text(make_csv(6, 6))
     with write_video(tmp_path / "clip.mp4", 25.0) as add:

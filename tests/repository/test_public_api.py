@@ -56,10 +56,6 @@ def test_import_is_light() -> None:
     assert not HEAVY & modules_after("import kpnet; dir(kpnet); kpnet.__version__; kpnet.KpnetError")
 
 
-def test_a_predictor_needs_no_scipy() -> None:
-    assert "scipy" not in modules_after("from kpnet import Predictor, load_model")
-
-
 def test_help_and_config_import_no_torch() -> None:
     help_ = modules_after(
         "from kpnet.cli import app\n"
@@ -76,7 +72,7 @@ def test_building_and_predicting_import_only_what_they_need() -> None:
         "build_model(backbone='conv_sandwich', head='heatmap', num_keypoints=2, in_channels=1)"
     )
     assert "torch" in imported
-    assert not {"lightning", "timm", "albumentations", "matplotlib"} & imported
+    assert not {"lightning", "timm", "albumentations", "matplotlib", "scipy"} & imported
 
 
 @pytest.mark.parametrize(
