@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpnet.cli.options import BatchOption, FlipOption, FormatOption, RunArg, parse_format, parse_test_time
+from kpnet.cli.options import (
+    BatchOption,
+    FlipOption,
+    FormatOption,
+    RunArg,
+    folder_to_save,
+    parse_format,
+    parse_test_time,
+)
 from kpnet.core.console import PlainConsole
 from kpnet.core.errors import KpnetError
 
@@ -44,9 +52,6 @@ def calibrate(
     For a model that finds instances, their scores are calibrated too.
     """
     from kpnet.cli.printing import print_instances, print_presence, print_reliability
-    from kpnet.core.hub_address import is_hub, parse_address
-    from kpnet.core.model_folder import model_folder
-    from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.cross_fitting import first_half, image_of_rows
     from kpnet.evaluation.found import calibrate_found, find_and_measure, measure_found
@@ -64,13 +69,7 @@ def calibrate(
         )
     if folds is not None and form is not None:
         raise KpnetError("--format names the format of DATA; with --folds, leave it out")
-    if is_hub(run):
-        raise KpnetError(
-            f"{parse_address(run)}: the calibration is saved with the model: save a copy, and calibrate that: "
-            'python -c "import kpnet; kpnet.load_model(ADDRESS).save(FOLDER)"'
-        )
-    folder = model_folder(run)
-    check_writable(folder)
+    folder = folder_to_save(run, "the calibration")
     model = load_model(run).to(best_device())
     model.calibration = model.instance_calibration = None
     size, test_time = model.config.input_size, parse_test_time(flip_test, "1", 0.0)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpnet.cli.options import BatchOption, FlipOption, FormatOption, RunArg, parse_format, parse_test_time
+from kpnet.cli.options import (
+    BatchOption,
+    FlipOption,
+    FormatOption,
+    RunArg,
+    folder_to_save,
+    parse_format,
+    parse_test_time,
+)
 from kpnet.core.console import PlainConsole
 
 if TYPE_CHECKING:
@@ -44,9 +52,6 @@ def guarantee(
     data that `kpnet watch` compares new images with.
     """
     from kpnet.core.errors import KpnetError
-    from kpnet.core.hub_address import is_hub, parse_address
-    from kpnet.core.model_folder import model_folder
-    from kpnet.core.outputs import check_writable
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.guarantee import guarantee_model
     from kpnet.evaluation.run_data import check_unseen, evaluation_dataset
@@ -55,13 +60,7 @@ def guarantee(
 
     if not 0 < at < 1:
         raise KpnetError(f"--at: expected a share between 0 and 1, such as 0.9, found {at:g}")
-    if is_hub(run):
-        raise KpnetError(
-            f"{parse_address(run)}: the guarantee is saved with the model: save a copy, and give that one radii: "
-            'python -c "import kpnet; kpnet.load_model(ADDRESS).save(FOLDER)"'
-        )
-    folder = model_folder(run)
-    check_writable(folder)
+    folder = folder_to_save(run, "the guarantee")
     model = load_model(run).to(best_device())
     dataset = evaluation_dataset(run, data, model, parse_format(form, "--format"))
     validated = check_unseen(run, dataset, data, fix="guarantee on images of their own")

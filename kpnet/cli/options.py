@@ -81,6 +81,30 @@ def parse_format(text: str | None, option: str) -> str | dict[str, Any] | None:
     return form
 
 
+def folder_to_save(run: Path, what: str) -> Path:
+    """Return the folder of a run's model, into which a command saves something.
+
+    Args:
+        run: What the command was given.
+        what: What it saves, for the message.
+
+    Raises:
+        KpnetError: It is an address on the hub, there is no model, or its folder cannot be written.
+    """
+    from kpnet.core.hub_address import is_hub, parse_address
+    from kpnet.core.model_folder import model_folder
+    from kpnet.core.outputs import check_writable
+
+    if is_hub(run):
+        raise KpnetError(
+            f"{parse_address(run)}: {what} is saved with the model: save a copy, and give the folder of that: "
+            'python -c "import kpnet; kpnet.load_model(ADDRESS).save(FOLDER)"'
+        )
+    folder = model_folder(run)
+    check_writable(folder)
+    return folder
+
+
 def parse_test_time(flip: bool, scales: str, shift: float) -> TestTime | None:
     """Return the settings of --flip-test, --scales and --shift; None if all of them are at their defaults."""
     from kpnet.models.test_time import TestTime

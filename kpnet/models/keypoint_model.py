@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,9 @@ from kpnet.models.watch import WatchReference
 if TYPE_CHECKING:
     from kpnet.heads.centers import CentersHead, Detections
     from kpnet.models.detectors import Detector
+
+
+Made = TypeVar("Made", Calibration, Guarantee)
 
 
 class KeypointModel(HubMixin, nn.Module):
@@ -243,9 +246,7 @@ class KeypointModel(HubMixin, nn.Module):
         Returns:
             The calibration, or None if there is none or it holds for other views only.
         """
-        if self.calibration is None or self.calibration.test_time != (test_time or TestTime()):
-            return None
-        return self.calibration
+        return _held(self.calibration, test_time)
 
     def guarantee_for(self, test_time: TestTime | None) -> Guarantee | None:
         """Return the guarantee for predictions of some test-time views.
@@ -256,9 +257,7 @@ class KeypointModel(HubMixin, nn.Module):
         Returns:
             The guarantee, or None if there is none or it holds for other views only.
         """
-        if self.guarantee is None or self.guarantee.test_time != (test_time or TestTime()):
-            return None
-        return self.guarantee
+        return _held(self.guarantee, test_time)
 
     def output(self, images: Tensor) -> HeadOutput:
         """Compute the head's output: the coordinates and what its loss needs.
@@ -512,6 +511,11 @@ class KeypointModel(HubMixin, nn.Module):
             values["instance_calibration"] = dataclasses.asdict(self.instance_calibration)
         watch = None if self.watch_reference is None else self.watch_reference.to_bytes()
         write_model(folder, self, input_spec, values, watch)
+
+
+def _held(made: Made | None, test_time: TestTime | None) -> Made | None:
+    """Return what was made for predictions of some test-time views if these are they, else None."""
+    return made if made is not None and made.test_time == (test_time or TestTime()) else None
 
 
 def _batch(images: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class PresenceBranch(nn.Module):
 
     For each point it reads every map at the predicted point, the mean of the coarsest map, the logarithm of the point's
     standard deviation, and where the point is: a point outside of the image is predicted at its edge. Points and
-    deviations are given: no gradient of the branch's loss reaches the head
-    through them, and one reaches the backbone through its maps.
+    deviations are given: no gradient of the branch's loss reaches the head through them, and one reaches the backbone
+    through its maps.
 
     Args:
         channels: Channels of the maps, finest first.
