@@ -124,6 +124,20 @@ def inside(xy: Points, size: Size) -> Points:
     return (xy[..., 0] >= -0.5) & (xy[..., 0] <= width - 0.5) & (xy[..., 1] >= -0.5) & (xy[..., 1] <= height - 0.5)
 
 
+def inside_box(xy: Points, boxes: Points) -> Points:
+    """Return which points lie in boxes, the left and top edges included.
+
+    Args:
+        xy: Points (..., 2) in pixels.
+        boxes: Boxes (..., 4), edges x0, y0, x1, y1 in pixels.
+
+    Returns:
+        Bool (...), false for points of NaN.
+    """
+    x, y = xy[..., 0], xy[..., 1]
+    return (x >= boxes[..., 0]) & (x < boxes[..., 2]) & (y >= boxes[..., 1]) & (y < boxes[..., 3])
+
+
 def corner_size_to_box(boxes: np.ndarray) -> np.ndarray:
     """Convert COCO's boxes to edges in pixels.
 

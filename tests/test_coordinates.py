@@ -261,6 +261,20 @@ def test_points_and_covariances_return_from_inputs(seed: int) -> None:
     np.testing.assert_allclose(co.largest_stretch(torch.from_numpy(matrix)[None])[0], stretch, rtol=1e-8)
 
 
+@pytest.mark.parametrize("torched", [False, True])
+def test_points_inside_of_a_box_are_the_pixels_of_its_rectangle(torched: bool) -> None:
+    """Against a picture: each pixel's centre, and each corner, which is of the pixel to its right and below."""
+    picture = np.zeros((9, 12), bool)
+    picture[2:5, 3:9] = True
+    box = np.array([3, 2, 9, 5]) - 0.5
+    rows, columns = np.indices(picture.shape)
+    for offset in (0.0, -0.5):
+        xy = np.stack([columns + offset, rows + offset], -1)
+        found = co.inside_box(torch.from_numpy(xy), torch.from_numpy(box)) if torched else co.inside_box(xy, box)
+        np.testing.assert_array_equal(np.asarray(found), picture)
+    assert not co.inside_box(np.array([[np.nan, 3.0]]), box).any()
+
+
 def test_the_box_of_points_holds_their_pixels_and_no_more() -> None:
     mask = np.zeros((20, 30), bool)
     points = np.array([[4, 7], [11, 9], [6, 15]])

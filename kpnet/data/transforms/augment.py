@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
+from kpnet.coordinates import inside_box
 from kpnet.core.errors import KpnetError, did_you_mean, show
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.transforms.matrices import GEOMETRIC, Matrix, mirrors, project, resize
@@ -87,10 +88,7 @@ class _Holes:
     def cover(self, xy: np.ndarray) -> np.ndarray:
         """Return which points (..., 2), in pixels before the augmentation, lie in a hole, bool (...)."""
         at = xy if self.matrix is None else project(xy, self.matrix)
-        at = at[..., None, :] + 0.5  # a pixel's index is its centre
-        with np.errstate(invalid="ignore"):
-            inside = np.all((at >= self.edges[:, :2]) & (at < self.edges[:, 2:]), axis=-1)
-        return np.asarray(inside.any(-1))
+        return np.asarray(inside_box(at[..., None, :], self.edges - 0.5).any(-1))  # a pixel's index is its centre
 
 
 @dataclass
@@ -200,7 +198,7 @@ class Augment:
                 _no_pairs(leaf.name, self.unpaired)
 
     def __call__(self, image: np.ndarray, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.with_covered(image, points, seed)[:2]
+        return self._augment(image, points, seed)[:2]
 
     def with_covered(
         self, image: np.ndarray, points: np.ndarray, seed: int
@@ -219,16 +217,22 @@ class Augment:
         Raises:
             KpnetError: As the call.
         """
+        after, moved, matrix, holes = self._augment(image, points, seed)
+        covered = np.zeros(points.shape[:-1], bool)
+        for each in holes:
+            covered |= each.cover(points[..., :2])
+        swapped = matrix is not None and mirrors(matrix)
+        return after, moved, covered[..., self.permutation] if swapped else covered
+
+    def _augment(
+        self, image: np.ndarray, points: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, Matrix | None, list[_Holes]]:
+        """Augment an image and its points, and return how pixels moved and what was covered as well."""
         if points.ndim not in (2, 3) or points.shape[-2] != self.num_keypoints or points.shape[-1] < 2:
             expected = f"({self.num_keypoints}, 2 or more), or one such array for each instance"
             raise KpnetError(f"keypoints have shape {points.shape}, expected {expected}")
         after, matrix, holes = self._apply(image, seed)
-        covered = np.zeros(points.shape[:-1], bool)
-        for each in holes:
-            covered |= each.cover(points[..., :2])
-        if matrix is None:
-            return after, points.copy(), covered
-        return after, self._move(points, matrix), covered[..., self.permutation] if mirrors(matrix) else covered
+        return after, points.copy() if matrix is None else self._move(points, matrix), matrix, holes
 
     def apply(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, Matrix | None]:
         """Augment an image without points.

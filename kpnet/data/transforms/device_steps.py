@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kpnet.coordinates import Size
+from kpnet.coordinates import Size, inside_box
 from kpnet.data.transforms.matrices import SYMMETRIES, symmetry_matrix
 
 LINEAR, MOST_HOLES = 1, 32
@@ -29,9 +29,8 @@ class Hole(NamedTuple):
 
     def covers(self, xy: Tensor) -> Tensor:
         """Return which points (B, K, 2), in pixels, lie in it, bool (B, K)."""
-        x, y = (xy + 0.5).unbind(-1)  # a pixel's index is its centre
-        left, top, width, height = (each[:, None] for each in self)
-        return (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
+        boxes = torch.stack([self.left, self.top, self.left + self.width, self.top + self.height], -1)
+        return inside_box(xy, boxes[:, None] - 0.5)  # a pixel's index is its centre
 
 
 class Draws:

@@ -53,10 +53,8 @@ class _Absence:
             image = image.copy()
             hole = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
             hole[:] = rng.integers(0, 256, hole.shape)
-            at = points[:, :2] + 0.5
-            with np.errstate(invalid="ignore"):
-                under = ((at >= (left, top)) & (at < (left + side, top + side))).all(-1)
-            return image, points, np.asarray(under)
+            square = np.array([left, top, left + side, top + side]) - 0.5  # a pixel's index is its centre
+            return image, points, np.asarray(coordinates.inside_box(points[:, :2], square))
         axis, sign = rng.integers(2), rng.choice([-1, 1])
         pixels = sign * round(rng.uniform(*MOVED) * size[axis])
         moved = np.roll(image, pixels, axis)
