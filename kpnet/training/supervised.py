@@ -7,38 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
 from rich.console import Console
 from torch.utils.data import default_collate
 
-from kpnet import plot
 from kpnet.config.loading import load_config
 from kpnet.config.schema import Config
 from kpnet.config.unlabelled import UnlabelledTraining
-from kpnet.coordinates import normalized_to_pixel
 from kpnet.core.console import PlainConsole
 from kpnet.core.hub import one_commit
-from kpnet.core.model_folder import WEIGHTS
 from kpnet.data import KeypointDataset
 from kpnet.data.augmentations import device_augmentation
 from kpnet.data.build import build_splits, points_without_labels, with_scenes
 from kpnet.data.scene_checks import describe_scenes
-from kpnet.data.seen_images import read_seen_images
 from kpnet.data.wrappers.scenes import Scenes, WithScenes
-from kpnet.evaluation.cross_fitting import calibrate_model
-from kpnet.evaluation.found import find_and_measure
-from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.heads import finds_instances, window_of
-from kpnet.metrics import PASS_MARKS
-from kpnet.models.build import assemble, load_model
-from kpnet.models.files import weights_digest
+from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 from kpnet.models.memory import check_training_memory
-from kpnet.models.record import FIGURE, write_record
-from kpnet.plot.shape import mean_shape
-from kpnet.training.callbacks import RunFolderCallback, StopEarly, draw_samples, save_model
+from kpnet.training.callbacks import RunFolderCallback, StopEarly
+from kpnet.training.finishing import finish_run
 from kpnet.training.freezing import check_freeze
 from kpnet.training.loaders import Loaders, probe, sharing_loaders, too_many_workers, trains_on_one
 from kpnet.training.module import KeypointModule
@@ -176,7 +165,7 @@ def _train(
     loaders = Loaders(train_set, val_set, config, single=single, unlabelled=unlabelled)
     train_in_folder(trainer, module, loaders, config, folder, resume=claim.resume, keep=found is not None)
     model = module.model.float().eval()  # whatever the training's precision was
-    measures = _finish(folder, model, val_set, config.data.workers, console) if trainer.is_global_zero else {}
+    measures = finish_run(folder, model, val_set, config.data.workers, console) if trainer.is_global_zero else {}
     return TrainedRun(folder, model, measures)
 
 
@@ -223,72 +212,6 @@ def _warn_unlabelled(names: list[str], console: Console) -> None:
     if names and is_main_process():
         text = f"warning: no training sample has a label for {', '.join(names)}: untrained points"
         console.print(text, style="yellow", soft_wrap=True)
-
-
-def _finish(
-    folder: Path, model: KeypointModel, val: KeypointDataset | None, workers: int, console: Console
-) -> dict[str, Any]:
-    """Calibrate the final model, and save it, its measures and the figures."""
-    predictions, measures = None, {}
-    if val is None:
-        _tell(f"not calibrated, as there is no validation data: kpnet calibrate {folder} --folds 5", console)
-    else:
-        predictions = predict_dataset(model, val, workers=workers)
-        measures = evaluate_predictions(predictions, model)
-        if shared := _trained_on(folder):
-            _tell(f"not calibrated, as the model was trained on {shared} of the validation images", console)
-            if model.finds_instances:
-                measures["instances"] = find_and_measure(model, val).measures
-        else:
-            fitted = calibrate_model(model, val, predictions)
-            if fitted.points:  # what was measured before is not of the calibrated model
-                measures = {name: each for name, each in measures.items() if name not in ("reliability", "presence")}
-            measures |= fitted.measures
-            _tell(f"on the validation data, final/ is {fitted.describe()}", console)
-            if fitted.points or fitted.instances:
-                _calibrate_best(folder / "best", model, val, workers, console)
-    plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
-    if found := measures.get("instances"):
-        plain |= {f"found_{name.lower()}": found[name] for name in ("AP", "recall", "precision")}
-    table = pd.read_csv(folder / "metrics.csv")  # the callback's rows may be those of a forked process
-    final = folder / "final"
-    save_model(model, final, int(table.epoch.iloc[-1]), plain)
-    model.folder = final
-    if predictions is not None:
-        write_record(final, model, measures)
-        target = normalized_to_pixel(predictions.target, model.config.input_size)
-        labelled = torch.where(predictions.visible[..., None], target, torch.nan)
-        plot.save_figure(plot.draw_skeleton(model.skeleton, mean_shape(labelled.numpy())), final / FIGURE)
-    figure = draw_samples(model, val)
-    if figure is not None:
-        plot.save_figure(figure, folder / "predictions.png")
-    pass_mark = PASS_MARKS.get(str(model.skeleton.name))
-    plot.save_figure(plot.draw_curves(table, pass_mark), folder / "curves.png")
-    return measures
-
-
-def _trained_on(run: Path) -> int:
-    """Return how many of a run's validation images are among those of its training."""
-    seen = read_seen_images(run)
-    return 0 if seen is None else len(seen["train"] & seen["val"])
-
-
-def _calibrate_best(folder: Path, final: KeypointModel, val: KeypointDataset, workers: int, console: Console) -> None:
-    """Calibrate the model of the best validation score, and warn of what its calibration is worth."""
-    if not (folder / WEIGHTS).is_file():
-        return
-    best = load_model(folder).to(final.mean.device)
-    if weights_digest(best) == weights_digest(final):
-        best.calibration, best.instance_calibration = final.calibration, final.instance_calibration
-    else:
-        best.calibration = best.instance_calibration = None
-        calibrate_model(best, val, predict_dataset(best, val, workers=workers))
-    best.save(folder)
-    _warn("best/ is calibrated on the validation data too, which picked it: it is a little too sure", console)
-
-
-def _tell(line: str, console: Console) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def configure_trainer(
