@@ -11,7 +11,12 @@ import pytest
 import torch
 from support.student_errors import answers, errors_of
 
-from kpnet.evaluation.reliability import cross_fit_presence, measure_presence, measure_reliability
+from kpnet.evaluation.reliability import (
+    cross_fit_presence,
+    measure_cross_fitted,
+    measure_presence,
+    measure_reliability,
+)
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import fit_presence
 from kpnet.plot import draw_reliability, save_figure
@@ -155,3 +160,25 @@ def test_presence_of_a_half_is_calibrated_by_the_other() -> None:
         torch.testing.assert_close(found[here], logits.sigmoid())
     few = cross_fit_presence(presence[:4], present[:4], np.array([True, False]))
     torch.testing.assert_close(few, presence[:4].double())
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+def test_each_half_is_judged_by_the_fit_to_the_other(copies: int) -> None:
+    """Errors of one half are three times as large, so the other's ellipses hold 1 - 0.1^(1/9) instead of 90 %.
+
+    A copy of each image, which says nothing of errors, changes nothing.
+    """
+    count, first = 4000, np.arange(4000) % 2 == 0
+    draw = torch.Generator().manual_seed(0)
+    covariance = 1e-4 * torch.eye(2, dtype=torch.float64).expand(count, 2, 2, 2)
+    errors = 0.01 * torch.randn(count, 2, 2, generator=draw, dtype=torch.float64)
+    errors[~torch.from_numpy(first)] *= 3
+    predicted = Keypoints(torch.zeros(count, 2, 2, dtype=torch.float64), covariance=covariance)
+    predicted = predicted.map(lambda rows: torch.cat([rows, *[rows] * copies]))
+    target = torch.cat([errors, *[torch.full_like(errors, 9.0)] * copies])
+    visible = (torch.arange(len(target)) < count)[:, None].expand(-1, 2)
+    found = measure_cross_fitted(predicted, target, visible, SIZE, first)
+    for level, share in (("50%", 0.5), ("90%", 0.1)):
+        expected = (1 - share**9 + 1 - share ** (1 / 9)) / 2
+        assert found["coverage"][level]["measured"] == pytest.approx(expected, abs=0.01)
+    assert found["cross_fitted"]
