@@ -183,8 +183,8 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
         return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
-    values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "trainer.logger=null"]
-    values += [f"data.skeleton={data.skeleton}", *augmentation(data)]
+    values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "data.cache_gb=1"]
+    values += [f"data.skeleton={data.skeleton}", *augmentation(data), "trainer.logger=null"]
     values += [f"model.input_size={list(data.size)}", f"model.in_channels={data.channels}", f"train.seed={row.seed}"]
     if row.labels == 1207:
         values += ["data.train=training.csv", "data.val=val.csv", "trainer.check_val_every_n_epoch=60"]

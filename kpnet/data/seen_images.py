@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_json
+from kpnet.core.progress import progress
 from kpnet.data.base import KeypointDataset
 from kpnet.data.duplicates import pixel_digest
 
@@ -26,7 +27,7 @@ def image_hashes(dataset: KeypointDataset) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     done: set[str] = set()
-    for index in range(len(dataset)):
+    for index in progress(range(len(dataset)), "hashing images"):
         key = dataset.image_key(index)
         if key in done:
             continue
