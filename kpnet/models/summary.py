@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from kpnet.core.runtime import evaluation_mode
@@ -249,7 +250,7 @@ def render(summary: Summary) -> Table:
             layer.name,
             layer.type,
             "×".join(map(str, layer.output_shape)),
-            layer.formula + (f"\n[{colour}]{layer.warning}[/{colour}]" if layer.warning else ""),
+            Text.assemble(layer.formula, (f"\n{layer.warning}" if layer.warning else "", colour)),
             f"{layer.parameters:,}" if layer.parameters else "",
             _short(layer.macs) if layer.macs else "",
             _bytes(layer.activation_bytes) if layer.activation_bytes else "",
