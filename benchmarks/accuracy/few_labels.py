@@ -16,8 +16,8 @@ fixed too. The starts:
 - squeezenet: `facial_squeezenet` with ImageNet weights;
 - pretrained: as scratch, after `kpnet pretrain` on all the training images, which runs once for each data set and has
   a row of its own;
-- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), from scratch on faces15
-  by the recipe `few_labels` (2400 steps with 120 labels);
+- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), on faces15 by the recipe
+  `few_labels` (2400 steps with 120 labels);
 - …+faces_unlabelled: and those of data/faces_unlabelled;
 - …+self_train: and the rest of the training images by `kpnet train --self-train`.
 
@@ -177,10 +177,13 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     """Return the recipe of a row and its overrides."""
     data = DATA[row.data]
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
-    if row.extra.endswith("unlabelled") and (row.data, row.start) == ("faces15", "scratch") and row.labels != 1207:
+    weights = f"model.pretrained={(shared / WEIGHTS).resolve()}"
+    if row.extra.endswith("unlabelled") and row.data == "faces15" and row.labels != 1207:
         epochs = RECIPE_EPOCHS[row.labels]
         values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
+        if row.start == "squeezenet":
+            values += ["model.backbone=torchvision/squeezenet1_0", weights]
         return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
     values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "data.cache_gb=1"]
@@ -202,7 +205,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     epochs = math.ceil(steps / math.ceil(labels / batch))
     values += [f"train.epochs={epochs}", f"train.batch_size={batch}", f"trainer.check_val_every_n_epoch={epochs}"]
     if row.start == "squeezenet":
-        values.append(f"model.pretrained={(shared / WEIGHTS).resolve()}")
+        values.append(weights)
     else:
         values.append(SMALL)
     if row.start == "pretrained":
