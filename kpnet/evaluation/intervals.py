@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from kpnet.metrics import FAILURE_THRESHOLD, normalizers, point_errors
 
 RESAMPLES = 1000
 LEAST_IMAGES = 10  # of fewer, resampled images say too little
+SHARES = ("pck@5%", "pck@10%", "failure_rate")
 
 
 def bootstrap_intervals(
@@ -28,7 +27,8 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Return 95 % intervals of measures over resampled images, as the errors of one image's points correlate.
 
-    See Efron and Tibshirani 1993, An Introduction to the Bootstrap.
+    See Efron and Tibshirani 1993, An Introduction to the Bootstrap. A share that is 0 or 1 is so in every resample: it
+    has the exact interval of as many draws as there are images (`all_alike`).
 
     Args:
         predicted: Predicted points (N, K, 2), normalised to [-1, 1].
@@ -72,11 +72,14 @@ def bootstrap_intervals(
     means["score"], means["rmse_px"] = 0.5 / means["score"], means["rmse_px"].sqrt()
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found = {name: values.nanquantile(ends).tolist() for name, values in means.items()}
+    for name in SHARES:
+        inside, counted = sums[name]
+        found[name] = all_alike(inside, counted) or found[name]
     return {name: ends for name, ends in found.items() if ends[0] == ends[0]}
 
 
 def share_interval(right: Tensor, counted: Tensor, images: np.ndarray | None = None) -> dict[str, float]:
-    """Return a share of points, with its 95 % interval over resampled images.
+    """Return a share of points, with its 95 % interval over resampled images, or, of none or all, that of `all_alike`.
 
     Args:
         right: Which points are right, bool (N,) or (N, K).
@@ -89,10 +92,41 @@ def share_interval(right: Tensor, counted: Tensor, images: np.ndarray | None = N
     keys = torch.arange(len(right)) if images is None else torch.from_numpy(images)
     rows = torch.stack([(right & counted).reshape(len(right), -1).sum(-1), counted.reshape(len(right), -1).sum(-1)], -1)
     sums = torch.zeros(int(keys.max()) + 1, 2, dtype=torch.float64).index_add_(0, keys, rows.double())
+    return {**share_of_images(*sums.T), "points": int(sums[:, 1].sum())}
+
+
+def share_of_images(inside: Tensor, counted: Tensor) -> dict[str, float]:
+    """Return a share with its 95 % interval over resampled images, or, of none or all, that of `all_alike`.
+
+    Args:
+        inside: What is inside in each image, float64 (N,).
+        counted: What counts in each image, float64 (N,).
+
+    Returns:
+        The share `measured`, and the ends `low` and `high` of its interval; NaN where nothing counts.
+    """
     generator = torch.Generator().manual_seed(0)
-    drawn = (torch.randint(len(sums), (len(sums),), generator=generator) for _ in range(RESAMPLES))
-    totals = torch.stack([sums[index].sum(0) for index in drawn])
+    drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))
+    shares = torch.stack([inside[index].sum() / counted[index].sum() for index in drawn])
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = (totals[:, 0] / totals[:, 1]).nanquantile(ends).tolist()
-    inside, points = sums.sum(0).tolist()
-    return {"measured": inside / points if points else math.nan, "low": low, "high": high, "points": int(points)}
+    low, high = all_alike(inside, counted) or shares.nanquantile(ends).tolist()
+    return {"measured": float(inside.sum() / counted.sum()), "low": low, "high": high}
+
+
+def all_alike(inside: Tensor, counted: Tensor) -> list[float] | None:
+    """Return the 95 % interval of a share that is 0 or 1, of which resampled images show no other value.
+
+    See Clopper and Pearson 1934, The use of confidence or fiducial limits illustrated in the case of the binomial.
+
+    Args:
+        inside: What is inside in each image (N,).
+        counted: What counts in each image (N,); an image in which nothing does is no draw.
+
+    Returns:
+        Low and high: the 95 % interval of the binomial law of which each image is one draw. None for another share.
+    """
+    draws, share = int((counted > 0).sum()), float(inside.sum() / counted.sum())
+    if share not in (0.0, 1.0):
+        return None
+    farthest = 0.025 ** (1 / draws)
+    return [0.0, 1 - farthest] if share == 0 else [farthest, 1.0]

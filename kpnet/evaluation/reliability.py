@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
+from kpnet.evaluation.intervals import share_of_images
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import fit_calibration, fit_presence
 from kpnet.models.presence import presence_logits
@@ -18,7 +19,6 @@ from kpnet.uncertainty import CONFIDENCE_RADIUS, ellipse_radius, mahalanobis, pr
 LEVELS = (0.5, 0.9, 0.95)
 STRICT_RADIUS = 0.01  # of the longer side: more telling where nearly all points lie within 5 %
 BINS = 10
-RESAMPLES = 1000
 
 
 def measure_reliability(
@@ -44,7 +44,7 @@ def measure_reliability(
         - `ece`: Expected calibration error of the confidence, over 10 bins of equal width; `ece@1%` for a radius of 1 %
           of the longer side. `ece` is absent without a confidence.
         - `coverage`: Fraction of the points (`measured`) inside the ellipses that should hold 50, 90 and 95 % of them,
-          with its 95 % interval over resampled images (`low`, `high`).
+          with its 95 % interval over resampled images (`low`, `high`), exact where it is 0 or 1.
         - `diagram`: For each radius the bins that hold a point: mean `confidence`, fraction of `right` points, number
           of `points`.
         - `deciles`: Predicted and actual RMS radial error (`predicted_px`, `px`, in pixels of the input) of each tenth
@@ -148,7 +148,7 @@ def _summary(judged: Sequence[_Judged]) -> dict[str, Any]:
     }
     return {
         **{"ece" if name == "5%" else f"ece@{name}": calibration_error(diagram) for name, diagram in diagrams.items()},
-        "coverage": {f"{round(100 * p)}%": _coverage(inside[:, i], counted) for i, p in enumerate(LEVELS)},
+        "coverage": {f"{round(100 * p)}%": share_of_images(inside[:, i], counted) for i, p in enumerate(LEVELS)},
         "diagram": diagrams,
         "deciles": _deciles(rms, distance),
     }
@@ -225,15 +225,6 @@ def calibration_error(diagram: list[dict[str, float]]) -> float:
     """Return the mean distance between `confidence` and `right` of a diagram's bins, weighted by their points."""
     total = sum(row["points"] for row in diagram)
     return sum(row["points"] * abs(row["confidence"] - row["right"]) for row in diagram) / total
-
-
-def _coverage(inside: Tensor, counted: Tensor) -> dict[str, float]:
-    """Return the fraction inside; whole images are resampled for its interval, as errors in one image correlate."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))
-    shares = torch.stack([inside[index].sum() / counted[index].sum() for index in drawn])
-    low, high = shares.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return {"measured": float(inside.sum() / counted.sum()), "low": low, "high": high}
 
 
 def _deciles(rms: Tensor, distance: Tensor) -> list[dict[str, float]]:

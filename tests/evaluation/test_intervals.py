@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from kpnet import Skeleton
 from kpnet.evaluation import intervals
-from kpnet.evaluation.intervals import bootstrap_intervals
+from kpnet.evaluation.intervals import bootstrap_intervals, share_interval
 from kpnet.metrics import evaluate_points
 
 SIZE = (48, 64)
@@ -36,12 +37,27 @@ def test_the_ends_are_those_of_measuring_resampled_images(monkeypatch: pytest.Mo
         assert ends == pytest.approx(np.quantile([row[name] for row in rows], [0.025, 0.975]), rel=1e-5), name
 
 
-def test_images_that_are_all_alike_leave_no_doubt() -> None:
+def test_errors_that_are_all_alike_leave_no_doubt() -> None:
     predicted, target, visible = (each[:1].expand(12, *each.shape[1:]) for each in points(1))
     visible = torch.ones_like(visible)
     measures = evaluate_points(predicted, target, visible, SKELETON, SIZE)
-    for name, ends in bootstrap_intervals(predicted, target, visible, SKELETON, SIZE).items():
-        assert ends == pytest.approx([measures[name]] * 2), name
+    found = bootstrap_intervals(predicted, target, visible, SKELETON, SIZE)
+    for name in ("score", "rmse_px", "mre_px", "nme"):
+        assert found[name] == pytest.approx([measures[name]] * 2), name
+
+
+def test_a_share_of_all_or_none_has_the_exact_interval_of_as_many_draws_as_images() -> None:
+    """Scipy's Clopper-Pearson interval; the third image has no point, and is no draw."""
+    _, target, visible = points(20)
+    visible[3:], visible[2] = True, False
+    right = bootstrap_intervals(target, target, visible, SKELETON, SIZE)
+    wrong = bootstrap_intervals(target + 1, target, visible, SKELETON, SIZE)
+    some, none = (binomtest(k, 19).proportion_ci(0.95) for k in (19, 0))
+    assert right["pck@5%"] == right["pck@10%"] == pytest.approx([some.low, some.high])
+    assert wrong["pck@5%"] == wrong["pck@10%"] == pytest.approx([none.low, none.high])
+    assert (right["failure_rate"], wrong["failure_rate"]) == (wrong["pck@5%"], right["pck@5%"])
+    shared = share_interval(visible, visible)
+    assert [shared["low"], shared["high"]] == right["pck@5%"]
 
 
 def test_a_few_images_have_no_interval() -> None:
