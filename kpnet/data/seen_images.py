@@ -16,18 +16,20 @@ IMAGES = "images.json"  # in the run folder
 HEX = 16  # of a digest's 32 digits: two of a million images share these with a probability of 3e-8
 
 
-def image_hashes(dataset: KeypointDataset) -> dict[str, str]:
+def image_hashes(dataset: KeypointDataset, bar: bool = False) -> dict[str, str]:
     """Return the hash of each image of a dataset, of its pixels before any crop or augmentation.
 
     Args:
         dataset: The samples. An image of several samples is read once; one that cannot be read has no hash.
+        bar: Show a progress bar in a terminal.
 
     Returns:
         The name of the first sample's image of each hash, in the dataset's order.
     """
     names: dict[str, str] = {}
     done: set[str] = set()
-    for index in progress(range(len(dataset)), "hashing images"):
+    indices = range(len(dataset))
+    for index in progress(indices, "hashing images") if bar else indices:
         key = dataset.image_key(index)
         if key in done:
             continue
@@ -40,16 +42,17 @@ def image_hashes(dataset: KeypointDataset) -> dict[str, str]:
     return names
 
 
-def write_seen_images(run: Path, train: KeypointDataset, val: KeypointDataset | None) -> None:
+def write_seen_images(run: Path, train: KeypointDataset, val: KeypointDataset | None, bar: bool = False) -> None:
     """Write the hashes of a run's images into its folder; those that are there stay, as a resumed run saw them too.
 
     Args:
         run: The run folder.
         train: The training data.
         val: The validation data, or None.
+        bar: Show a progress bar in a terminal.
     """
     before = read_seen_images(run) or {}
-    found = {"train": image_hashes(train), "val": {} if val is None else image_hashes(val)}
+    found = {"train": image_hashes(train, bar), "val": {} if val is None else image_hashes(val, bar)}
     write_json(run / IMAGES, {split: sorted({*before.get(split, ()), *hashes}) for split, hashes in found.items()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -145,11 +146,12 @@ def check_unseen(
     if config is None:
         return None
     seen = None if dataset is None else read_seen_images(run_folder(run))
+    images = {} if dataset is None or seen is None else image_hashes(dataset, bar=True)
     for split, names in (("train", [entry.file for entry in config.data.train]), ("val", [config.data.val])):
-        if seen is None or dataset is None:
+        if seen is None:
             part = "it" if any(_is_source(Path(config.data.root), name, what) for name in names) else None
         else:
-            part = _shared(dataset, seen[split])
+            part = _shared(images, seen[split])
         if part is None:
             continue
         if split == "train":
@@ -173,11 +175,8 @@ def _is_source(root: Path, name: str | int | None, what: Path) -> bool:
     return isinstance(name, str) and (root / name).resolve() == what.resolve()
 
 
-def _shared(dataset: KeypointDataset, seen: frozenset[str]) -> str | None:
-    """Return how many of a dataset's images have been seen, with the name of the first; None where none has."""
-    if not seen:
-        return None
-    images = image_hashes(dataset)
+def _shared(images: Mapping[str, str], seen: frozenset[str]) -> str | None:
+    """Return how many of the images, names by hash, have been seen, with the name of the first; None where none has."""
     shared = [name for digest, name in images.items() if digest in seen]
     if not shared:
         return None

@@ -125,7 +125,7 @@ class RunFolderCallback(MetricsLogger):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.train is not None and trainer.is_global_zero:
-            write_seen_images(self.folder, self.train, self.val)
+            write_seen_images(self.folder, self.train, self.val, self.bar)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, KeypointModule)
