@@ -125,11 +125,11 @@ def inside(xy: Points, size: Size) -> Points:
 
 
 def inside_box(xy: Points, boxes: Points) -> Points:
-    """Return which points lie in boxes, the left and top edges included.
+    """Return which points lie in boxes; unlike those of `inside`, right and bottom edges are outside.
 
     Args:
         xy: Points (..., 2) in pixels.
-        boxes: Boxes (..., 4), edges x0, y0, x1, y1 in pixels.
+        boxes: Boxes (..., 4), edges x0, y0, x1, y1 in pixels; points and boxes are broadcast.
 
     Returns:
         Bool (...), false for points of NaN.

@@ -77,7 +77,7 @@ def watch(
         form=parse_format(form, "--format"),
         finds=model.finds_instances,
     )
-    # Before the images are predicted: a folder that cannot be written is to be known then.
+    # Checked before the images are predicted, which may take long.
     with nullcontext() if out is None else output_files(out, [REPORT, SHEET], "--out", inputs):
         report = watch_images(predictor, images, videos.values(), failures)
         values = plain(report.to_dict())

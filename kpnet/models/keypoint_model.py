@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kpnet.models.detectors import Detector
 
 
-Made = TypeVar("Made", Calibration, Guarantee)
+_Made = TypeVar("_Made", Calibration, Guarantee)
 
 
 class KeypointModel(HubMixin, nn.Module):
@@ -513,7 +513,7 @@ class KeypointModel(HubMixin, nn.Module):
         write_model(folder, self, input_spec, values, watch)
 
 
-def _held(made: Made | None, test_time: TestTime | None) -> Made | None:
+def _held(made: _Made | None, test_time: TestTime | None) -> _Made | None:
     """Return what was made for predictions of some test-time views if these are they, else None."""
     return made if made is not None and made.test_time == (test_time or TestTime()) else None
 

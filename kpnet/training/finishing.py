@@ -46,7 +46,7 @@ def finish_run(
         _tell(f"not calibrated, as there is no validation data: kpnet calibrate {folder} --folds 5", console)
     else:
         predictions = predict_dataset(model, val, workers=workers)
-        measures = _calibrate(folder, model, val, predictions, workers, console)
+        measures = _calibrate_and_measure(folder, model, val, predictions, workers, console)
     plain = {k: v for k, v in measures.items() if not isinstance(v, dict)}
     if found := measures.get("instances"):
         plain |= {f"found_{name.lower()}": found[name] for name in ("AP", "recall", "precision")}
@@ -67,7 +67,7 @@ def finish_run(
     return measures
 
 
-def _calibrate(
+def _calibrate_and_measure(
     folder: Path,
     model: KeypointModel,
     val: KeypointDataset,
