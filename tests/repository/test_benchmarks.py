@@ -85,7 +85,12 @@ def few_labels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_rows_of_few_labels_differ_in_what_they_say(few_labels: ModuleType, tmp_path: Path) -> None:
     """Each row's name is its own, its config can be read, and all that have labels have about the same steps."""
     assert len(few_labels.ROWS) == len(few_labels.LIST)
-    for name in ("faces15 120 scratch 0", "helen68 60 squeezenet+unlabelled 0", "openfield 25 pretrained 0"):
+    for name in (
+        "faces15 120 scratch 0",
+        "faces15 60 squeezenet+unlabelled 0",
+        "helen68 60 squeezenet+unlabelled 0",
+        "openfield 25 pretrained 0",
+    ):
         row = few_labels.ROWS[name]
         recipe, *overrides = few_labels.options(row, tmp_path, tmp_path)
         config = load_config(recipe, overrides)
@@ -96,6 +101,9 @@ def test_rows_of_few_labels_differ_in_what_they_say(few_labels: ModuleType, tmp_
         wanted = few_labels.UNLABELLED_STEPS if row.extra else few_labels.STEPS
         assert wanted <= steps < wanted + 16
         assert bool(config.data.unlabelled) == bool(row.extra)
+        weights = {"squeezenet": few_labels.WEIGHTS, "pretrained": f"pretraining_{row.data}"}.get(row.start)
+        assert config.model.pretrained == (weights is not None and str(tmp_path.resolve() / weights))
+        assert (config.model.backbone == "torchvision/squeezenet1_0") == (row.start == "squeezenet")
     fold = few_labels.options(few_labels.ROWS["mirror_mouse folds squeezenet 3"], tmp_path, tmp_path)
     assert load_config(fold[0], fold[1:]).data.fold == Fold(index=3, of=5)
 
