@@ -53,7 +53,7 @@ def calibrate(
     """
     from kpnet.cli.printing import print_instances, print_presence, print_reliability
     from kpnet.core.runtime import best_device
-    from kpnet.evaluation.cross_fitting import first_half, image_of_rows
+    from kpnet.evaluation.cross_fitting import first_half
     from kpnet.evaluation.found import calibrate_found, find_and_measure, measure_found
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.presence import first_rows, with_absences
@@ -93,16 +93,17 @@ def calibrate(
     if validated is not None:
         console.print(validated, markup=False, highlight=False, soft_wrap=True)
     source = "the training data, out of fold" if data is None else str(data)
-    for when, reliability in _reliability(model, dataset, result, known).items():
+    for when, reliability in _reliability(model, result, known).items():
         if reliability is not None:
             console.print(f"{when} calibration, on {source}", markup=False, highlight=False, soft_wrap=True)
             print_reliability(console, reliability)
         if instances:
             print_instances(console, instances[when])
-    if validated is None and (line := _difficulty(run, model, dataset, result, batch_size, test_time)):
+    if validated is None and (line := _difficulty(run, model, result, batch_size, test_time)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if known.predicted.presence is not None and known.present is not None:
-        presence = cross_fit_presence(known.predicted.presence, known.present, first_half(image_of_rows(dataset)))
+        half = first_half(result.images)
+        presence = cross_fit_presence(known.predicted.presence, known.present, half)
         print_presence(
             console, measure_presence(presence, known.present), copies=len(known.target) > len(result.target)
         )
@@ -143,23 +144,22 @@ def _out_of_fold(
     return predict_folds(config, folds, out, console=console, flip=flip, absences=True)
 
 
-def _reliability(
-    model: KeypointModel, dataset: KeypointDataset, result: Predictions, known: Predictions
-) -> dict[str, dict[str, Any] | None]:
+def _reliability(model: KeypointModel, result: Predictions, known: Predictions) -> dict[str, dict[str, Any] | None]:
     """Return the reliability before and after the calibration; the latter cross-fitted where the data suffice.
 
     `known` are the predictions that the calibration was fitted to: the result, and maybe copies for presence.
     """
-    from kpnet.evaluation.cross_fitting import first_half, image_of_rows
+    from kpnet.evaluation.cross_fitting import first_half
     from kpnet.evaluation.reliability import measure_cross_fitted, measure_reliability
 
     assert model.calibration is not None
     size, predicted = model.config.input_size, result.predicted
-    truth = (result.target, result.visible, size, result.present)
+    truth = (result.target, result.visible, size, result.present, result.images)
     before = None if predicted.covariance is None else measure_reliability(predicted, *truth)
     try:
-        half = first_half(image_of_rows(dataset))
-        after = measure_cross_fitted(known.predicted, known.target, known.visible, size, half, known.present)
+        half = first_half(result.images)
+        given = (known.predicted, known.target, known.visible, size)
+        after = measure_cross_fitted(*given, half, known.present, result.images)
     except KpnetError:  # there are too few points for two calibrations
         after = measure_reliability(model.calibration(predicted, size), *truth)
     return {"before": before, "after": after}
@@ -168,14 +168,12 @@ def _reliability(
 def _difficulty(
     run: Path,
     model: KeypointModel,
-    dataset: KeypointDataset,
     result: Predictions,
     batch_size: int,
     test_time: TestTime | None,
 ) -> str | None:
     """Return whether the run's validation data are as hard as those of the calibration; None where it has none."""
     from kpnet.config.loading import run_config
-    from kpnet.evaluation.cross_fitting import image_of_rows
     from kpnet.evaluation.difficulty import compare_difficulty
     from kpnet.evaluation.measurement import predict_dataset
     from kpnet.evaluation.run_data import evaluation_dataset
@@ -186,8 +184,7 @@ def _difficulty(
     try:
         validation = evaluation_dataset(run, None, model)
         other = predict_dataset(model, validation, batch_size, test_time)
-        images = image_of_rows(dataset), image_of_rows(validation)
-        found = compare_difficulty(result, other, model.config.input_size, images)
+        found = compare_difficulty(result, other, model.config.input_size)
     except KpnetError as error:  # its files may be elsewhere by now
         return f"not compared with the validation data: {error}"
     return found.describe(("the calibration data", "the validation data"))

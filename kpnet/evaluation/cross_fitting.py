@@ -8,7 +8,6 @@ import numpy as np
 
 from kpnet.core.errors import KpnetError
 from kpnet.data import KeypointDataset
-from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.found import calibrate_found, cross_fit_found, find_in, measure_found, scenes_of
 from kpnet.evaluation.measurement import Predictions
 from kpnet.evaluation.presence import with_absences
@@ -65,8 +64,8 @@ def calibrate_model(
         known = with_absences(model, dataset, predictions, batch_size)
         given = (known.predicted, known.target, known.visible, size)
         model.calibration = fit_calibration(*given, present=known.present)
-        half, count = first_half(image_of_rows(dataset)), len(predictions.target)
-        measures["reliability"] = measure_cross_fitted(*given, half, known.present)
+        half, count = first_half(predictions.images), len(predictions.target)
+        measures["reliability"] = measure_cross_fitted(*given, half, known.present, predictions.images)
         if known.predicted.presence is not None and known.present is not None:
             presence = cross_fit_presence(known.predicted.presence, known.present, half)
             measured_presence = measure_presence(presence[:count], known.present[:count])  # without copies
@@ -94,14 +93,6 @@ def calibrate_model(
         0 if model.instance_calibration is None else model.instance_calibration.instances,
         problems,
     )
-
-
-def image_of_rows(dataset: KeypointDataset) -> np.ndarray:
-    """Return the number of the image of each prediction of `predict_dataset`, int (N,)."""
-    if isinstance(dataset, Scenes):
-        return np.repeat(np.arange(len(dataset)), [len(dataset.truth(index).points) for index in range(len(dataset))])
-    number: dict[str, int] = {}
-    return np.array([number.setdefault(dataset.image_key(i), len(number)) for i in range(len(dataset))])
 
 
 def first_half(images: np.ndarray) -> np.ndarray:

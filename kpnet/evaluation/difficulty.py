@@ -47,17 +47,13 @@ class Difficulty:
         return f"median error of an image: {' and '.join(parts)}: {verdict} (Mann-Whitney test, p = {self.p:.2g})"
 
 
-def compare_difficulty(
-    one: Predictions, other: Predictions, size: Size, images: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-) -> Difficulty:
+def compare_difficulty(one: Predictions, other: Predictions, size: Size) -> Difficulty:
     """Compare the errors on two data sets, image by image, as the errors of one image correlate.
 
     Args:
         one: Predictions for the data of the calibration.
         other: Predictions for other data.
         size: Input size of the model (H, W).
-        images: Number of the image of each prediction, for either, as `cross_fitting.image_of_rows` returns it; None:
-            each has its own.
 
     Returns:
         The comparison.
@@ -70,21 +66,17 @@ def compare_difficulty(
         compare_difficulty(predict_dataset(model, held_out), predict_dataset(model, val), (96, 96)).differs
         ```
     """
-    errors = image_errors(one, size, images[0]), image_errors(other, size, images[1])
+    errors = image_errors(one, size), image_errors(other, size)
     if not all(map(len, errors)):
         raise KpnetError("no point is labelled")
     medians = float(np.median(errors[0])), float(np.median(errors[1]))
     return Difficulty((len(errors[0]), len(errors[1])), medians, float(mannwhitneyu(*errors).pvalue))
 
 
-def image_errors(predictions: Predictions, size: Size, images: np.ndarray | None = None) -> np.ndarray:
-    """Return the median error (N,) of the points of each image that has labelled ones, in pixels of the input.
-
-    `images` are the numbers of the predictions' images; None: each has its own.
-    """
+def image_errors(predictions: Predictions, size: Size) -> np.ndarray:
+    """Return the median error (I,) of the points of each image that has labelled ones, in pixels of the input."""
     errors = normalized_distance_to_pixel((predictions.predicted.keypoints - predictions.target).double(), size)
     distance = errors.norm(dim=-1).numpy()
     labelled = predictions.visible.numpy()
-    number = np.arange(len(distance)) if images is None else images
-    of_point = np.broadcast_to(number[:, None], distance.shape)[labelled]
+    of_point = np.broadcast_to(predictions.images[:, None], distance.shape)[labelled]
     return pd.Series(distance[labelled]).groupby(of_point).median().to_numpy()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kpnet.coordinates import Size
 from kpnet.data.base import KeypointDataset
-from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.intervals import share_interval
 from kpnet.evaluation.measurement import predict_dataset
 from kpnet.heads import Keypoints
@@ -74,7 +73,7 @@ def guarantee_model(
         result = predict_dataset(model, dataset, batch_size, test_time)
     finally:
         model.calibration, model.guarantee = own
-    data, images = (result.predicted, result.target, result.visible, size), image_keys(dataset)
+    data, images = (result.predicted, result.target, result.visible, size), result.images
     fitted = fit_guarantee(*data, at, by, images, names)
     model.guarantee = dataclasses.replace(
         fitted,
@@ -93,12 +92,6 @@ def guarantee_model(
         "joint_radius_px": float(found.joint_radius.mean() * max(size)),
         "constant": float(same.mean() / found.radius.mean()),
     }
-
-
-def image_keys(dataset: KeypointDataset) -> list[str]:
-    """Return what tells apart the images of the rows that `predict_dataset` gives: a sample each, or an instance."""
-    rows = [len(dataset.truth(i).points) if isinstance(dataset, Scenes) else 1 for i in range(len(dataset))]
-    return [dataset.image_key(i) for i, count in enumerate(rows) for _ in range(count)]
 
 
 def inside_radii(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size) -> tuple[Tensor, Tensor]:
@@ -131,7 +124,7 @@ def cross_fitted_coverage(
     target: Tensor,
     visible: Tensor,
     size: Size,
-    images: Sequence[Any],
+    images: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, Any]:
     """Measure what the radii of each half of the images hold in the other half, over points and groups.
@@ -144,12 +137,12 @@ def cross_fitted_coverage(
         target: True keypoints (N, K, 2) in [-1, 1].
         visible: Which of them are labelled (N, K), bool.
         size: Height and width of the input images, in pixels.
-        images: What tells the image of each instance from the others (N).
+        images: Number of the image that each instance is of, int (N,).
         names: Names of the points.
 
     Returns:
         A dict of coverages, each a dict of the share `measured`, its 95 % interval over resampled images (`low`,
-        `high`), and the number of `points`:
+        `high`; see `share_interval`), and the number of `points`:
 
         - `points`: of all points together;
         - `per_point`: name of each point to its own, without an interval;
@@ -159,9 +152,8 @@ def cross_fitted_coverage(
 
         A point that is labelled in too few images of a half does not count.
     """
-    keys = np.unique(np.asarray(images), return_inverse=True)[1]
-    order = torch.randperm(int(keys.max()) + 1, generator=torch.Generator().manual_seed(0))
-    second = order[torch.from_numpy(keys)] % 2 == 1
+    order = torch.randperm(int(images.max()) + 1, generator=torch.Generator().manual_seed(0))
+    second = order[torch.from_numpy(images)] % 2 == 1
     inside, counted = (torch.zeros(len(visible), visible.shape[1] + 1, dtype=torch.bool) for _ in range(2))
     for half in (second, ~second):
         own, rest = (_rows(predicted, half), target[half], visible[half]), ~half
@@ -171,19 +163,20 @@ def cross_fitted_coverage(
         assert found.radius is not None
         assert found.joint_radius is not None
         counted[rest] &= torch.cat([found.radius, found.joint_radius[:, :1]], -1).isfinite().cpu()
-    shares: dict[str, Any] = {"points": share_interval(inside[:, :-1], counted[:, :-1], keys)}
+    shares: dict[str, Any] = {"points": share_interval(inside[:, :-1], counted[:, :-1], images)}
     shares["per_point"] = {
         name: {"measured": float((inside[:, k] & counted[:, k]).sum() / counted[:, k].sum()), "points": int(total)}
         for (k, name), total in zip(enumerate(names), counted[:, :-1].sum(0), strict=True)
     }
-    shares["joint"] = share_interval(inside[:, -1], counted[:, -1], keys)
+    shares["joint"] = share_interval(inside[:, -1], counted[:, -1], images)
     for by, labels in GROUPS.items():
         if by == "confidence" and predicted.covariance is None:
             continue
         values = group_values(predicted, size, by).cpu()  # type: ignore[arg-type]
         groups = group_of(values, third_edges(values))[:, :-1]
         shares[by] = {
-            name: share_interval(inside[:, :-1], counted[:, :-1] & (groups == g), keys) for g, name in enumerate(labels)
+            name: share_interval(inside[:, :-1], counted[:, :-1] & (groups == g), images)
+            for g, name in enumerate(labels)
         }
     return shares
 

@@ -22,20 +22,22 @@ def bootstrap_intervals(
     skeleton: Skeleton,
     size: Size,
     *,
+    images: np.ndarray | None = None,
     nme: str | tuple[str, str] | None = None,
     failure_threshold: float = FAILURE_THRESHOLD,
 ) -> dict[str, list[float]]:
     """Return 95 % intervals of measures over resampled images, as the errors of one image's points correlate.
 
-    See Efron and Tibshirani 1993, An Introduction to the Bootstrap. A share that is 0 or 1 is so in every resample: it
-    has the exact interval of as many draws as there are images (`all_alike`).
+    See Efron and Tibshirani 1993, An Introduction to the Bootstrap. A share of 0 or 1 is so in every resample: its
+    interval is that of `unanimous_interval`.
 
     Args:
-        predicted: Predicted points (N, K, 2), normalised to [-1, 1].
+        predicted: Predicted points (N, K, 2) of N samples, normalised to [-1, 1].
         target: True points (N, K, 2), normalised.
         visible: Which points are labelled, bool (N, K).
         skeleton: Names of the points.
         size: Height and width of the images in pixels.
+        images: Number of the image that each sample is of (N,). None: each is of an image of its own.
         nme: What the NME divides by; see `kpnet.metrics.normalizers`.
         failure_threshold: NME above which an image counts as failed.
 
@@ -44,9 +46,7 @@ def bootstrap_intervals(
         and without a measure that no image has.
     """
     predicted, target, visible = predicted.cpu().double(), target.cpu().double(), visible.cpu()
-    images, side = len(target), max(size)
-    if images < LEAST_IMAGES:
-        return {}
+    side = max(size)
     target_px = normalized_to_pixel(target, size)
     errors = point_errors(normalized_to_pixel(predicted, size), target_px, visible)
     ratio = errors.nanmean(-1) / normalizers(target_px, visible, skeleton, size, nme)[0]
@@ -62,59 +62,49 @@ def bootstrap_intervals(
         "nme": (torch.where(known > 0, ratio, 0), known),
         "failure_rate": ((ratio > failure_threshold).double(), known),
     }
-    columns = torch.stack([column for pair in sums.values() for column in pair], 1)
+    columns = sum_by_image(torch.stack([column for pair in sums.values() for column in pair], 1), images)
+    count = len(columns)
+    if count < LEAST_IMAGES:
+        return {}
     generator = torch.Generator().manual_seed(0)
     drawn = torch.empty(RESAMPLES, columns.shape[1], dtype=torch.float64)
     for row in drawn:  # one by one: all counts at once would fill the memory for many images
-        counts = torch.randint(images, (images,), generator=generator).bincount(minlength=images)
+        counts = torch.randint(count, (count,), generator=generator).bincount(minlength=count)
         row[:] = counts.double() @ columns
     means = {name: drawn[:, 2 * i] / drawn[:, 2 * i + 1] for i, name in enumerate(sums)}
     means["score"], means["rmse_px"] = 0.5 / means["score"], means["rmse_px"].sqrt()
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     found = {name: values.nanquantile(ends).tolist() for name, values in means.items()}
-    for name in SHARES:
-        inside, counted = sums[name]
-        found[name] = all_alike(inside, counted) or found[name]
+    for i, name in enumerate(sums):
+        if name in SHARES:
+            found[name] = unanimous_interval(columns[:, 2 * i], columns[:, 2 * i + 1]) or found[name]
     return {name: ends for name, ends in found.items() if ends[0] == ends[0]}
 
 
-def share_interval(right: Tensor, counted: Tensor, images: np.ndarray | None = None) -> dict[str, float]:
-    """Return a share of points, with its 95 % interval over resampled images, or, of none or all, that of `all_alike`.
+def share_interval(inside: Tensor, counted: Tensor, images: np.ndarray | None = None) -> dict[str, float]:
+    """Return a share with its 95 % interval over resampled images.
 
     Args:
-        right: Which points are right, bool (N,) or (N, K).
+        inside: Which points are inside, bool (N,) or (N, K).
         counted: Which of them count, bool of the same shape.
-        images: Number of the image that each of the N rows is of (N,). None: each is an image of its own.
+        images: Number of the image that each of the N rows is of (N,). None: each is of an image of its own.
 
     Returns:
         The share `measured`, the ends `low` and `high` of its interval, and the number of `points`; NaN without any.
+        A share of 0 or 1 is so in every resample: its interval is that of `unanimous_interval`.
     """
-    keys = torch.arange(len(right)) if images is None else torch.from_numpy(images)
-    rows = torch.stack([(right & counted).reshape(len(right), -1).sum(-1), counted.reshape(len(right), -1).sum(-1)], -1)
-    sums = torch.zeros(int(keys.max()) + 1, 2, dtype=torch.float64).index_add_(0, keys, rows.double())
-    return {**share_of_images(*sums.T), "points": int(sums[:, 1].sum())}
-
-
-def share_of_images(inside: Tensor, counted: Tensor) -> dict[str, float]:
-    """Return a share with its 95 % interval over resampled images, or, of none or all, that of `all_alike`.
-
-    Args:
-        inside: What is inside in each image, float64 (N,).
-        counted: What counts in each image, float64 (N,).
-
-    Returns:
-        The share `measured`, and the ends `low` and `high` of its interval; NaN where nothing counts.
-    """
+    rows = [each.reshape(len(each), -1).double().sum(-1) for each in (inside & counted, counted)]
+    right, points = sum_by_image(torch.stack(rows, -1), images).T
     generator = torch.Generator().manual_seed(0)
-    drawn = (torch.randint(len(inside), (len(inside),), generator=generator) for _ in range(RESAMPLES))
-    shares = torch.stack([inside[index].sum() / counted[index].sum() for index in drawn])
+    drawn = (torch.randint(len(right), (len(right),), generator=generator) for _ in range(RESAMPLES))
+    shares = torch.stack([right[index].sum() / points[index].sum() for index in drawn])
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = all_alike(inside, counted) or shares.nanquantile(ends).tolist()
-    return {"measured": float(inside.sum() / counted.sum()), "low": low, "high": high}
+    low, high = unanimous_interval(right, points) or shares.nanquantile(ends).tolist()
+    return {"measured": float(right.sum() / points.sum()), "low": low, "high": high, "points": int(points.sum())}
 
 
-def all_alike(inside: Tensor, counted: Tensor) -> list[float] | None:
-    """Return the 95 % interval of a share that is 0 or 1, of which resampled images show no other value.
+def unanimous_interval(inside: Tensor, counted: Tensor) -> list[float] | None:
+    """Return a 95 % interval of a share that is 0 or 1, of which resampled images show no other value.
 
     See Clopper and Pearson 1934, The use of confidence or fiducial limits illustrated in the case of the binomial.
 
@@ -123,10 +113,19 @@ def all_alike(inside: Tensor, counted: Tensor) -> list[float] | None:
         counted: What counts in each image (N,); an image in which nothing does is no draw.
 
     Returns:
-        Low and high: the 95 % interval of the binomial law of which each image is one draw. None for another share.
+        Low and high: the interval of the binomial law of which each image is one draw, which is exact for one point in
+        an image, and wider than it has to be for several that err on their own. None for another share.
     """
     draws, share = int((counted > 0).sum()), float(inside.sum() / counted.sum())
     if share not in (0.0, 1.0):
         return None
     farthest = 0.025 ** (1 / draws)
     return [0.0, 1 - farthest] if share == 0 else [farthest, 1.0]
+
+
+def sum_by_image(rows: Tensor, images: np.ndarray | None) -> Tensor:
+    """Return the sums (I, ...) of the rows (N, ...) of each image; `images` is None where each row is an image."""
+    if images is None:
+        return rows
+    number = torch.from_numpy(np.unique(images, return_inverse=True)[1])
+    return rows.new_zeros(int(number.max()) + 1, *rows.shape[1:]).index_add_(0, number, rows)

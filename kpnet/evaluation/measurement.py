@@ -18,6 +18,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
+from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.intervals import bootstrap_intervals
 from kpnet.evaluation.reliability import measure_presence, measure_reliability
@@ -39,6 +40,7 @@ class Predictions:
         target: True points (N, K, 2), normalised to [-1, 1].
         visible: Which points are labelled, bool (N, K).
         matrix: Mappings (N, 2, 3) from pixels of the original image to pixels of the model's input.
+        images: Number of the image that each sample is of, int (N,).
         present: Where the model predicts presence, 1 for points that are there, 0 for those that are not, NaN for those
             of which it is not known (N, K). None: nothing is known.
     """
@@ -47,6 +49,7 @@ class Predictions:
     target: Tensor
     visible: Tensor
     matrix: Tensor
+    images: np.ndarray
     present: Tensor | None = None
 
 
@@ -115,7 +118,18 @@ def predict_samples(
         present.append(batch.get("present"))
     whole = Keypoints.concatenate(predicted)
     known = None if present[0] is None else torch.cat(present)
-    return Predictions(whole, torch.cat(targets), torch.cat(visible), torch.cat(matrices), known)
+    truth = torch.cat(targets), torch.cat(visible), torch.cat(matrices)
+    return Predictions(whole, *truth, image_of_rows(dataset), known)
+
+
+def image_of_rows(dataset: KeypointDataset) -> np.ndarray:
+    """Return the number of the image of each sample, int (N,); of each instance, where the samples are whole images."""
+    if isinstance(dataset, Scenes):
+        counts = np.array([len(dataset.truth(index).points) for index in range(len(dataset))])
+        counts = counts[counts > 0]  # an image without instances has no number
+        return np.repeat(np.arange(len(counts)), counts)
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(dataset.image_key(i), len(number)) for i in range(len(dataset))])
 
 
 def to_image_pixels(
@@ -219,7 +233,7 @@ def evaluate_predictions(
     """Measure predictions as `evaluate` does, with the same options."""
     size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure_threshold=failure_threshold)
-    options: dict[str, Any] = {"nme": nme, "failure_threshold": failure_threshold}
+    options: dict[str, Any] = {"nme": nme, "failure_threshold": failure_threshold, "images": result.images}
     measures["intervals"] = bootstrap_intervals(*points, model.skeleton, size, **options)
     confidence, confident = result.predicted.confidence, None
     if min_confidence is not None:
@@ -230,7 +244,7 @@ def evaluate_predictions(
         measures["image_pixels"] = evaluate_in_image_pixels(*points, model.skeleton, size, result.matrix, confident)
     if result.predicted.covariance is not None:
         measures["reliability"] = measure_reliability(
-            result.predicted, result.target, result.visible, size, result.present
+            result.predicted, result.target, result.visible, size, result.present, result.images
         )
     if result.predicted.presence is not None and result.present is not None:
         presence = measure_presence(result.predicted.presence, result.present)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from kpnet.data import KeypointDataset
@@ -54,6 +55,7 @@ def first_rows(predictions: Predictions, count: int) -> Predictions:
         predictions.target[:count],
         predictions.visible[:count],
         predictions.matrix[:count],
+        predictions.images[:count],
         present,
     )
 
@@ -90,5 +92,6 @@ def with_copies(predictions: Predictions, copies: Predictions) -> Predictions:
         torch.cat([predictions.target, copies.target]),
         torch.cat([predictions.visible, torch.zeros_like(copies.visible)]),
         torch.cat([predictions.matrix, copies.matrix]),
+        np.tile(predictions.images, 2),
         torch.cat([predictions.present, copies.present]),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kpnet.coordinates import Size, normalized_distance_to_pixel
-from kpnet.evaluation.intervals import share_of_images
+from kpnet.evaluation.intervals import share_interval
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import fit_calibration, fit_presence
 from kpnet.models.presence import presence_logits
@@ -22,7 +22,12 @@ BINS = 10
 
 
 def measure_reliability(
-    predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, present: Tensor | None = None
+    predicted: Keypoints,
+    target: Tensor,
+    visible: Tensor,
+    size: Size,
+    present: Tensor | None = None,
+    images: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compare the uncertainty of predictions with their errors.
 
@@ -37,6 +42,7 @@ def measure_reliability(
         present: For a model that predicts presence, 1 where a point is there, 0 where it is not, NaN where that is not
             known (N, K). Points that are not there are wrong wherever they are predicted, labelled or not, and the
             confidence is compared with that. None: the labelled points are there.
+        images: Number of the image that each prediction is of (N,). None: each is of an image of its own.
 
     Returns:
         A dict of:
@@ -44,7 +50,8 @@ def measure_reliability(
         - `ece`: Expected calibration error of the confidence, over 10 bins of equal width; `ece@1%` for a radius of 1 %
           of the longer side. `ece` is absent without a confidence.
         - `coverage`: Fraction of the points (`measured`) inside the ellipses that should hold 50, 90 and 95 % of them,
-          with its 95 % interval over resampled images (`low`, `high`), exact where it is 0 or 1.
+          with its 95 % interval over resampled images (`low`, `high`; see `kpnet.evaluation.intervals.share_interval`)
+          and their number (`points`).
         - `diagram`: For each radius the bins that hold a point: mean `confidence`, fraction of `right` points, number
           of `points`.
         - `deciles`: Predicted and actual RMS radial error (`predicted_px`, `px`, in pixels of the input) of each tenth
@@ -56,7 +63,7 @@ def measure_reliability(
         measure_reliability(out, target, visible, (96, 96))["ece"]
         ```
     """
-    return _summary([_judge(predicted, target, visible, size, present)])
+    return _summary([_judge(predicted, target, visible, size, present)], images)
 
 
 def measure_cross_fitted(
@@ -66,6 +73,7 @@ def measure_cross_fitted(
     size: Size,
     first: np.ndarray,
     present: Tensor | None = None,
+    images: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Measure the reliability of a calibration that is fitted to the same data: each half by the fit to the other.
 
@@ -77,6 +85,7 @@ def measure_cross_fitted(
         size: Input size of the model (H, W).
         first: Which predictions are of the first half, bool (N,); those of one image are in one half.
         present: Which points are there, as `fit_calibration` takes it; None: not known.
+        images: Number of the image that each of the N predictions is of (N,). None: each is of an image of its own.
 
     Returns:
         The measures of `measure_reliability`, of both halves pooled, and `cross_fitted`, which is true.
@@ -92,7 +101,8 @@ def measure_cross_fitted(
         calibration = fit_calibration(_take(predicted, there), target[there], visible[there], size, present=own)
         seen = None if present is None else present[here]
         judged.append(_judge(calibration(_take(predicted, here), size), target[here], visible[here], size, seen))
-    return {**_summary(judged), "cross_fitted": True}
+    order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])
+    return {**_summary(judged, None if images is None else images[order]), "cross_fitted": True}
 
 
 def _take(predicted: Keypoints, chosen: Tensor) -> Keypoints:
@@ -102,8 +112,8 @@ def _take(predicted: Keypoints, chosen: Tensor) -> Keypoints:
 class _Judged(NamedTuple):
     """What predictions said of P labelled points, and what came."""
 
-    inside: Tensor  # (N, levels): number of an image's points inside the ellipse of each level
-    counted: Tensor  # (N,): number of its labelled points
+    inside: Tensor  # bool (N, K, levels): which points are inside the ellipse of each level
+    counted: Tensor  # bool (N, K): which are labelled
     distance: Tensor  # (P,), in pixels of the input
     rms: Tensor  # (P,), as predicted
     confidence: dict[str, Tensor]  # for each radius, of these points and of those that are known not to be there
@@ -126,11 +136,11 @@ def _judge(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, pr
         confidence["5%"] = predicted.confidence.double().cpu()[counted]
     right = {name: there & (distance <= radius * max(size)) for name, radius in radii.items()}
     squared = mahalanobis(errors, covariance)
-    inside = [((squared <= ellipse_radius(p, predicted.dof) ** 2) & visible).sum(-1).double() for p in LEVELS]
+    inside = [squared <= ellipse_radius(p, predicted.dof) ** 2 for p in LEVELS]
     scale = normalized_distance_to_pixel(torch.ones(2, dtype=torch.float64), size).square()
     return _Judged(
         torch.stack(inside, -1),
-        visible.sum(-1).double(),
+        visible,
         distance[visible],
         (covariance.diagonal(dim1=-2, dim2=-1) * scale).sum(-1).sqrt()[visible],
         {name: confidence[name] for name in radii},
@@ -138,7 +148,7 @@ def _judge(predicted: Keypoints, target: Tensor, visible: Tensor, size: Size, pr
     )
 
 
-def _summary(judged: Sequence[_Judged]) -> dict[str, Any]:
+def _summary(judged: Sequence[_Judged], images: np.ndarray | None) -> dict[str, Any]:
     inside, counted, distance, rms = (
         torch.cat([getattr(each, name) for each in judged]) for name in ("inside", "counted", "distance", "rms")
     )
@@ -146,9 +156,10 @@ def _summary(judged: Sequence[_Judged]) -> dict[str, Any]:
         name: reliability_diagram(*(torch.cat([pair[name] for pair in pairs]) for pairs in _columns(judged)))
         for name in judged[0].confidence
     }
+    shares = (share_interval(inside[..., i], counted, images) for i in range(len(LEVELS)))
     return {
         **{"ece" if name == "5%" else f"ece@{name}": calibration_error(diagram) for name, diagram in diagrams.items()},
-        "coverage": {f"{round(100 * p)}%": share_of_images(inside[:, i], counted) for i, p in enumerate(LEVELS)},
+        "coverage": {f"{round(100 * p)}%": share for p, share in zip(LEVELS, shares, strict=True)},
         "diagram": diagrams,
         "deciles": _deciles(rms, distance),
     }

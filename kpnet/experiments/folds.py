@@ -19,7 +19,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_train
 from kpnet.data.wrappers.subset import Subset, split_fold
-from kpnet.evaluation.measurement import Predictions, predict_dataset
+from kpnet.evaluation.measurement import Predictions, image_of_rows, predict_dataset
 from kpnet.evaluation.presence import lacks_a_kind, predict_absences, with_copies
 from kpnet.evaluation.run_data import check_reads_samples
 from kpnet.experiments.plan import fold_trials
@@ -173,11 +173,11 @@ def predict_folds(
             if absences and model.presence is not None:
                 copies.append(predict_absences(model, unseen, test_time=views))
     order = torch.cat(held).argsort()
-    joined = _join(parts, order)
-    return dataset, with_copies(joined, _join(copies, order)) if copies and lacks_a_kind(joined) else joined
+    joined = _join(parts, order, dataset)
+    return dataset, with_copies(joined, _join(copies, order, dataset)) if copies and lacks_a_kind(joined) else joined
 
 
-def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:
+def _join(parts: list[Predictions], order: torch.Tensor, dataset: KeypointDataset) -> Predictions:
     """Return the predictions of all folds in the order of the dataset."""
 
     predicted = Keypoints.concatenate([part.predicted for part in parts]).map(lambda rows: rows[order])
@@ -185,4 +185,5 @@ def _join(parts: list[Predictions], order: torch.Tensor) -> Predictions:
         torch.cat([getattr(part, name) for part in parts])[order] for name in ("target", "visible", "matrix")
     )
     present = [part.present for part in parts if part.present is not None]
-    return Predictions(predicted, target, visible, matrix, torch.cat(present)[order] if present else None)
+    known = torch.cat(present)[order] if present else None
+    return Predictions(predicted, target, visible, matrix, image_of_rows(dataset), known)

@@ -34,6 +34,7 @@ from kpnet.models.record import read_record
 from kpnet.models.summary import summarize
 
 FILE, ARRAYS = "result.json", "predictions.npz"
+HELD = ("predicted", "target", "visible", "images")  # in the second file
 BATCHES = {1: 20, 64: 5}  # batch size to number of timed repeats
 
 
@@ -45,6 +46,7 @@ class Result:
         predicted: Predicted points (N, K, 2), normalised.
         target: True points (N, K, 2), normalised.
         visible: Which true points are labelled, bool (N, K).
+        images: Number of the image that each sample is of, int (N,).
         names: Names of the K points.
         input_size: Height and width of the model's input.
         measures: What `kpnet evaluate` measures.
@@ -55,6 +57,7 @@ class Result:
     predicted: np.ndarray
     target: np.ndarray
     visible: np.ndarray
+    images: np.ndarray
     names: list[str]
     input_size: tuple[int, int]
     measures: dict[str, Any]
@@ -64,9 +67,9 @@ class Result:
     def save(self, folder: Path) -> None:
         """Write the result into a run folder; the JSON comes last, as it marks the run as finished."""
         arrays = io.BytesIO()
-        np.savez_compressed(arrays, predicted=self.predicted, target=self.target, visible=self.visible)
+        np.savez_compressed(arrays, **{name: getattr(self, name) for name in HELD})
         write_atomic(folder / ARRAYS, arrays.getvalue())
-        values = {k: v for k, v in asdict(self).items() if k not in ("predicted", "target", "visible")}
+        values = {k: v for k, v in asdict(self).items() if k not in HELD}
         write_json(folder / FILE, values)
 
 
@@ -75,7 +78,7 @@ def load_result(folder: Path) -> Result:
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS) as arrays:
-            held = {name: arrays[name] for name in ("predicted", "target", "visible")}
+            held = {name: arrays[name] for name in HELD}
         return Result(**held, **{**values, "input_size": tuple(values["input_size"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise KpnetError(f"{folder}: no result of a finished run: {error}") from None
@@ -105,6 +108,7 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
         predictions.predicted.keypoints.numpy(),
         predictions.target.numpy(),
         predictions.visible.numpy(),
+        predictions.images,
         list(model.skeleton.names),
         model.config.input_size,
         measures,

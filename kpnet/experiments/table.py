@@ -87,7 +87,7 @@ def _difference(first: Group, other: Group, note: str) -> dict[str, Any]:
     if not shared:
         return {"note": _join(note, f"not compared with {first.name}, as they share no points")}
     theirs, mine = _folds(first, shared), _folds(other, shared)
-    order = [next((m for m in mine if _same(m.truth, f.truth)), None) for f in theirs]
+    order = [next((m for m in mine if m.is_of_the_images_of(f)), None) for f in theirs]
     pairs = [(f, m) for f, m in zip(theirs, order, strict=True) if m is not None]
     if len(pairs) != len(theirs) or len(theirs) != len(mine):
         return {"note": _join(note, f"not compared with {first.name}, as images or labels differ")}
@@ -105,17 +105,26 @@ class _Fold:
     """The runs that were measured on the same images: all runs, or those of one fold of a cross-validation.
 
     Attributes:
-        squared: Sums of squared errors (S, N) by run and image, normalised.
-        truth: True points (N, K, 2), normalised; NaN where absent.
+        squared: Sums of squared errors (S, I) by run and image, normalised.
+        truth: True points (N, K, 2) of the samples, normalised; NaN where absent.
+        images: Number of the image of each sample (N,).
     """
 
     squared: np.ndarray
     truth: np.ndarray
+    images: np.ndarray
 
     @property
     def counts(self) -> np.ndarray:
-        """Number of coordinates of each image (N,)."""
-        return np.isfinite(self.truth).sum((1, 2))
+        """Number of coordinates of each image (I,)."""
+        return np.bincount(self.images, np.isfinite(self.truth).sum((1, 2)))
+
+    def is_of_the_images_of(self, other: _Fold) -> bool:
+        """Return whether images and labels are the same, these to a few thousandths of a pixel."""
+        first, second = self.truth, other.truth
+        if first.shape != second.shape or not np.array_equal(self.images, other.images):
+            return False
+        return np.allclose(first, second, rtol=0, atol=1e-4, equal_nan=True)
 
 
 def _folds(group: Group, names: Sequence[str]) -> list[_Fold]:
@@ -123,18 +132,14 @@ def _folds(group: Group, names: Sequence[str]) -> list[_Fold]:
     folds: list[_Fold] = []
     for result in group.results:
         predicted, truth = _points(result, names)
-        squared = np.nansum((predicted - truth) ** 2, (1, 2))[None]
-        fold = next((f for f in folds if _same(f.truth, truth)), None)
+        squared = np.bincount(result.images, np.nansum((predicted - truth) ** 2, (1, 2)))[None]
+        new = _Fold(squared, truth, result.images)
+        fold = next((f for f in folds if f.is_of_the_images_of(new)), None)
         if fold is None:
-            folds.append(_Fold(squared, truth))
+            folds.append(new)
         else:
             fold.squared = np.concatenate([fold.squared, squared])
     return folds
-
-
-def _same(first: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether labels are the same, to a few thousandths of a pixel."""
-    return first.shape == other.shape and np.allclose(first, other, rtol=0, atol=1e-4, equal_nan=True)
 
 
 def _points(result: Result, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -104,7 +104,7 @@ def fit_guarantee(
     size: Size,
     at: float = 0.9,
     by: By | None = None,
-    images: Sequence[Any] | None = None,
+    images: Sequence[Any] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
 ) -> Guarantee:
     """Find the radii that hold the points of data that the model was not trained on.
@@ -158,7 +158,7 @@ def unchecked_guarantee(
     size: Size,
     at: float,
     by: By | None,
-    images: Sequence[Any] | None = None,
+    images: Sequence[Any] | np.ndarray | None = None,
 ) -> Guarantee:
     """Find radii as `fit_guarantee` does, infinite ones where there are too few images."""
     scores, edges, groups = _grouped_scores(predicted, target, visible, size, by)

@@ -50,7 +50,8 @@ def answers(people: Any, off: float) -> Predictions:
     confidence = torch.linspace(0.9, 0.1, len(people))[:, None].expand(-1, 17)
     stacked = {key: torch.stack([item[key] for item in items]) for key in ("keypoints", "visible", "matrix")}
     points = Keypoints(torch.from_numpy(np.stack(xy)), confidence, None)
-    return Predictions(points, stacked["keypoints"], stacked["visible"], stacked["matrix"])
+    numbers = np.arange(len(people))
+    return Predictions(points, stacked["keypoints"], stacked["visible"], stacked["matrix"], numbers)
 
 
 def test_the_results_are_in_pixels_of_the_images(people: Any, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from kpnet import build_model
 from kpnet.data import SyntheticFaces
 from kpnet.data.build import open_dataset
 from kpnet.data.wrappers.scenes import Scenes
-from kpnet.evaluation.cross_fitting import calibrate_model, first_half, image_of_rows
-from kpnet.evaluation.measurement import predict_dataset
+from kpnet.evaluation.cross_fitting import calibrate_model, first_half
+from kpnet.evaluation.measurement import image_of_rows, predict_dataset
 from kpnet.evaluation.reliability import measure_presence
 
 BACKBONE = {"name": "conv_sandwich", "channels": [4, 8]}

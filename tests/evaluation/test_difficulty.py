@@ -14,13 +14,14 @@ from kpnet.heads import Keypoints
 SIZE = (100, 200)
 
 
-def off_by(pixels: list[list[float]]) -> Predictions:
+def off_by(pixels: list[list[float]], images: list[int] | None = None) -> Predictions:
     """Predictions (N, K) that are so many pixels of the input too far to the right; NaN where there is no label."""
     x = torch.tensor(pixels, dtype=torch.float64) * 2 / SIZE[1]
     points = torch.stack([x, torch.zeros_like(x)], -1)
     labelled = x.isfinite()
     eye = torch.eye(2, 3).expand(len(x), 2, 3)
-    return Predictions(Keypoints(points.nan_to_num()), torch.zeros_like(points), labelled, eye)
+    number = np.arange(len(x)) if images is None else np.array(images)
+    return Predictions(Keypoints(points.nan_to_num()), torch.zeros_like(points), labelled, eye, number)
 
 
 def test_an_image_counts_once_however_many_points_it_has() -> None:
@@ -48,9 +49,9 @@ def test_sets_of_the_same_kind_rarely_differ() -> None:
 
 
 def test_the_instances_of_an_image_count_as_one() -> None:
-    rows = off_by([[1, 2], [6, float("nan")], [4, 4]])
-    assert image_errors(rows, SIZE, np.array([0, 0, 1])) == pytest.approx([2, 4])
-    found = compare_difficulty(rows, rows, SIZE, (np.array([0, 0, 1]), None))
+    errors = [[1.0, 2.0], [6.0, float("nan")], [4.0, 4.0]]
+    assert image_errors(off_by(errors, [0, 0, 1]), SIZE) == pytest.approx([2, 4])
+    found = compare_difficulty(off_by(errors, [0, 0, 1]), off_by(errors), SIZE)
     assert found.images == (2, 3)
 
 

@@ -60,5 +60,19 @@ def test_a_share_of_all_or_none_has_the_exact_interval_of_as_many_draws_as_image
     assert [shared["low"], shared["high"]] == right["pck@5%"]
 
 
+def test_the_samples_of_an_image_are_drawn_together() -> None:
+    """Three instances with the same errors in each image tell as much as one."""
+    one = points(12)
+    predicted, target, visible = (each.repeat_interleave(3, 0) for each in one)
+    three = predicted, target, visible
+    images = np.repeat(np.arange(12), 3)
+    found = bootstrap_intervals(*three, SKELETON, SIZE, images=images)
+    for name, ends in bootstrap_intervals(*one, SKELETON, SIZE).items():
+        assert found[name] == pytest.approx(ends), name
+    assert bootstrap_intervals(*three, SKELETON, SIZE, images=images // 2) == {}
+    together, alone = share_interval(three[2], three[2] | True, images), share_interval(one[2], one[2] | True)
+    assert together == {**alone, "points": 108}
+
+
 def test_a_few_images_have_no_interval() -> None:
     assert bootstrap_intervals(*points(9), SKELETON, SIZE) == {}

@@ -18,7 +18,7 @@ from kpnet.evaluation.reliability import (
     measure_reliability,
 )
 from kpnet.heads import Keypoints
-from kpnet.models.calibration import fit_presence
+from kpnet.models.calibration import fit_calibration, fit_presence
 from kpnet.plot import draw_reliability, save_figure
 from kpnet.uncertainty import probability_within
 
@@ -162,23 +162,53 @@ def test_presence_of_a_half_is_calibrated_by_the_other() -> None:
     torch.testing.assert_close(few, presence[:4].double())
 
 
-@pytest.mark.parametrize("copies", [0, 1])
-def test_each_half_is_judged_by_the_fit_to_the_other(copies: int) -> None:
-    """Errors of one half are three times as large, so the other's ellipses hold 1 - 0.1^(1/9) instead of 90 %.
-
-    A copy of each image, which says nothing of errors, changes nothing.
-    """
+def test_each_half_is_judged_by_the_fit_to_the_other() -> None:
+    """Errors of one half are three times as large, so the other's ellipses hold 1 - 0.1^(1/9) instead of 90 %."""
     count, first = 4000, np.arange(4000) % 2 == 0
     draw = torch.Generator().manual_seed(0)
     covariance = 1e-4 * torch.eye(2, dtype=torch.float64).expand(count, 2, 2, 2)
     errors = 0.01 * torch.randn(count, 2, 2, generator=draw, dtype=torch.float64)
     errors[~torch.from_numpy(first)] *= 3
     predicted = Keypoints(torch.zeros(count, 2, 2, dtype=torch.float64), covariance=covariance)
-    predicted = predicted.map(lambda rows: torch.cat([rows, *[rows] * copies]))
-    target = torch.cat([errors, *[torch.full_like(errors, 9.0)] * copies])
-    visible = (torch.arange(len(target)) < count)[:, None].expand(-1, 2)
-    found = measure_cross_fitted(predicted, target, visible, SIZE, first)
-    for level, share in (("50%", 0.5), ("90%", 0.1)):
-        expected = (1 - share**9 + 1 - share ** (1 / 9)) / 2
+    visible = torch.ones(count, 2, dtype=torch.bool)
+    found = measure_cross_fitted(predicted, errors, visible, SIZE, first)
+    for level, outside in (("50%", 0.5), ("90%", 0.1)):
+        expected = (1 - outside**9 + 1 - outside ** (1 / 9)) / 2
         assert found["coverage"][level]["measured"] == pytest.approx(expected, abs=0.01)
     assert found["cross_fitted"]
+
+
+def test_copies_are_in_the_halves_of_their_images() -> None:
+    """Points of the copies are not there; the presence that they are given is 0.8 in one half, and 0.2 in the other."""
+    count, first = 400, np.arange(400) % 2 == 0
+    draw = torch.Generator().manual_seed(0)
+    covariance = 1e-4 * torch.eye(2, dtype=torch.float64).expand(2 * count, 1, 2, 2)
+    target = 0.01 * torch.randn(2 * count, 1, 2, generator=draw, dtype=torch.float64)
+    presence = torch.full((count,), 0.9, dtype=torch.float64)
+    presence = torch.cat([presence, 0.2 + 0.6 * torch.from_numpy(first).double()])[:, None]
+    presence = presence + 0.05 * torch.rand(2 * count, 1, generator=draw, dtype=torch.float64)
+    predicted = Keypoints(torch.zeros_like(target), covariance=covariance, presence=presence)
+    present = (torch.arange(2 * count) < count).double()[:, None]
+    visible = present > 0
+    found = measure_cross_fitted(predicted, target, visible, SIZE, first, present)
+    sum_of_confidence = 0.0
+    half = torch.from_numpy(first)
+    for here, there in ((half, ~half), (~half, half)):
+        both, own = torch.cat([there, there]), torch.cat([here, torch.zeros_like(here)])
+        known = rows(predicted, both), target[both], visible[both], SIZE
+        calibrated = fit_calibration(*known, present=present[both])(rows(predicted, own), SIZE)
+        sum_of_confidence += confidence(calibrated, target[own])
+    diagram = found["diagram"]["1%"]
+    assert sum(row["points"] for row in diagram) == count
+    assert sum(row["points"] * row["confidence"] for row in diagram) == pytest.approx(sum_of_confidence)
+
+
+def rows(predicted: Keypoints, chosen: torch.Tensor) -> Keypoints:
+    return predicted.map(lambda each: each[chosen])
+
+
+def confidence(predicted: Keypoints, target: torch.Tensor) -> float:
+    """The sum of the confidence that points are within 1 % of the longer side."""
+    ones = torch.ones(target.shape[:2])
+    diagram = measure_reliability(predicted, target, ones > 0, SIZE, ones)["diagram"]["1%"]
+    return float(sum(row["points"] * row["confidence"] for row in diagram))

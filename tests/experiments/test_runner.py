@@ -36,7 +36,8 @@ def finish(folder: Path, trial: Trial, score: float = 1.0) -> None:
     """What a finished training leaves."""
     folder.mkdir(parents=True, exist_ok=True)
     points = np.zeros((1, 2, 2))
-    Result(points, points, points[..., 0] == 0, ["a", "b"], (8, 8), {"score": score}, {}, {}).save(folder)
+    arrays = points, points, points[..., 0] == 0, np.zeros(1, int)
+    Result(*arrays, ["a", "b"], (8, 8), {"score": score}, {}, {}).save(folder)
     (folder / "trial.json").write_text(json.dumps({"key": trial.key}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def result(error: float, *, names: list[str] = NAMES, images: int = 60, seed: in
     visible[-1, 0] = False
     mse = np.square(noise)[visible].mean()
     measures = {"score": 1 / (2 * mse), "rmse_px": 48 * math.sqrt(mse), "nme": 0.02, "pck@5%": 0.9, "pck_auc": 0.8}
-    arrays = (truth + noise)[:, columns], truth[:, columns], visible[:, columns]
+    arrays = (truth + noise)[:, columns], truth[:, columns], visible[:, columns], np.arange(images)
     return Result(*arrays, names, (96, 96), {**measures, "failure_rate": 0.0}, COST, {})
 
 
@@ -83,13 +84,34 @@ def test_the_same_predictions_differ_by_nothing() -> None:
     assert first["note"] == ""
 
 
+def test_the_samples_of_an_image_are_drawn_together() -> None:
+    """Three instances with the same errors in each image tell as much as one."""
+    one = [result(0.02, seed=1), result(0.021, seed=2)]
+    three = [
+        replace(
+            row,
+            predicted=row.predicted.repeat(3, 0),
+            target=row.target.repeat(3, 0),
+            visible=row.visible.repeat(3, 0),
+            images=row.images.repeat(3),
+        )
+        for row in one
+    ]
+    rows = [tabulate([Group("first", [first]), Group("other", [other])])[1] for first, other in (one, three)]
+    for key in ("difference", "low", "high", "p"):
+        assert rows[0][key] == pytest.approx(rows[1][key]), key
+    apart = replace(three[1], images=np.arange(180))
+    note = tabulate([Group("first", [three[0]]), Group("other", [apart])])[1]["note"]
+    assert note == "not compared with first, as images or labels differ"
+
+
 def test_with_folds_the_difference_is_still_that_of_the_scores() -> None:
     """A row's score is the mean of its folds' scores, which is not the score of all images at once."""
 
     def halves(row: Result) -> Group:
         group = Group("halves")
         for part in (slice(0, 25), slice(25, 60)):
-            arrays = row.predicted[part].copy(), row.target[part], row.visible[part]
+            arrays = row.predicted[part].copy(), row.target[part], row.visible[part], row.images[part] - part.start
             if part.start == 0:
                 arrays[0][...] = arrays[1] + 0.1 * (arrays[0] - arrays[1])  # an easy fold
             mse = np.square(arrays[0] - arrays[1])[arrays[2]].mean()
