@@ -6,9 +6,8 @@
 of training.csv, from an encoder that `kpnet pretrain` has trained with one of its methods, or from scratch, and its
 measures on val.csv, of the model at the end of its training. The encoders are trained on the other 1087 faces of
 training.csv without their labels, or on faces_unlabelled, once for all seeds, for a number of steps that is meant to
-take about the same processor time; the table has what each took. The rows with "48" are a quick probe: images of 48x48
-pixels and an encoder of two thirds of the channels. ROW is a name, or the beginning of one up to a space; without it,
-all rows are run.
+take about the same processor time; the table has what each took. ROW is a name, or the beginning of one up to a space;
+without it, all rows are run.
 """
 
 from __future__ import annotations
@@ -27,24 +26,17 @@ LABELS, EPOCHS = 120, 120  # 480 steps
 
 IMAGES = {"faces15": ("rest.csv", 1087), "faces_unlabelled": ("faces.npz", 3691)}
 STEPS = {"autoencoder": 680, "masked": 816}  # those of the first are fewer, as each does more work
-SMALL = ("model.backbone.channels=[16, 32, 64, 128, 256]", "model.input_size=48")
 
 
 @dataclass
 class Row:
-    """A training: the side of its images, and the pretraining that it starts from, if any."""
+    """A training: the pretraining that it starts from, if any."""
 
-    size: int
     method: str = ""
     images: str = ""
 
-    def overrides(self) -> tuple[str, ...]:
-        return SMALL if self.size == 48 else ()
 
-
-ROWS = {f"{size} nothing": Row(size) for size in (96, 48)} | {
-    f"{size} {method} {images}": Row(size, method, images) for size in (96, 48) for images in IMAGES for method in STEPS
-}
+ROWS = {"nothing": Row()} | {f"{method} {images}": Row(method, images) for images in IMAGES for method in STEPS}
 
 
 def write_rest(shared: Path) -> Path:
@@ -57,13 +49,12 @@ def write_rest(shared: Path) -> Path:
 
 def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
     """Return the run folder of a row's pretraining and its processor minutes; run it if there is none."""
-    folder = RUNS / f"pretrain_{row.size}_{row.method}_{row.images}"
+    folder = RUNS / f"pretrain_{row.method}_{row.images}"
     note = folder.with_suffix(".minutes")
     spent = float(note.read_text()) if note.is_file() else 0.0
     if not (folder / "final").is_dir():
         file, count = IMAGES[row.images]
         root = write_rest(shared) if row.images == "faces15" else shared / "data" / row.images
-        patch = {"autoencoder": 12, "masked": 16}[row.method] * row.size // 96
         before = children_minutes()
         try:
             kpnet(
@@ -74,8 +65,6 @@ def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
                 "data.val=null",
                 "data.workers=0",
                 f"train.epochs={round(STEPS[row.method] / math.ceil(count / 32))}",
-                f"train.mask.patch={patch}",
-                *row.overrides(),
                 *("--out", str(folder), "--resume"),
                 threads=threads,
             )
@@ -88,7 +77,8 @@ def pretrain(row: Row, shared: Path, threads: int) -> tuple[Path, float]:
 def measure(name: str, row: Row, seed: int, shared: Path, threads: int) -> dict[str, object]:
     """Train and evaluate one row; return its cells."""
     folder = RUNS / f"{name}_{seed}".replace(" ", "_")
-    overrides, cost = list(row.overrides()), 0.0
+    overrides: list[str] = []
+    cost = 0.0
     if row.method:
         encoder, cost = pretrain(row, shared, threads)
         overrides.append(f"model.pretrained={encoder}")

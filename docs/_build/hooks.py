@@ -161,7 +161,7 @@ def pretraining() -> str:
     """Return the table of the methods of pretraining, with the seeds that have not been run."""
     table = pd.read_csv(RESULTS / "pretraining.csv")
     lines = [
-        "| image side, method, images | score, seed 0 | seed 1 | RMSE px | processor minutes: pretraining | training |",
+        "| method, images | score, seed 0 | seed 1 | RMSE px | processor minutes: pretraining | training |",
         "| --- | --: | --: | --: | --: | --: |",
     ]
     for name, rows in table.groupby("row", sort=False):
