@@ -13,20 +13,19 @@ into four validates (29 of 116 and 19 of 75 frames), and the labels are the firs
 fixed too. The starts:
 
 - scratch: `facial_heatmap` with the channels 16 to 256;
-- squeezenet: `facial_squeezenet` with ImageNet weights (on faces15 with unlabelled images, `few_labels` with that
-  backbone);
+- squeezenet: `facial_squeezenet` with ImageNet weights;
 - pretrained: as scratch, after `kpnet pretrain` on all the training images, which runs once for each data set and has
   a row of its own;
-- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), on faces15 by the recipe
-  `few_labels`;
+- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`); on faces15 by the recipe
+  `few_labels`, with the backbone of the start;
 - …+faces_unlabelled: and those of data/faces_unlabelled;
 - …+self_train: and the rest of the training images by `kpnet train --self-train`.
 
 Every training has about as many optimizer steps whatever its number of labels: 960, and 1600 of the rows "+unlabelled",
 "+faces_unlabelled" (2400 with 120 labels of faces15) and "folds" (the second training of "+self_train" has twice 960).
-The rows of 1207 labels are
-`facial_heatmap` as it is. `openfield folds` and `mirror_mouse folds` are the 20 and 5 folds of a cross-validation on
-all labels. faces15 is augmented as the recipes say, the others alike whatever the start.
+The row of 1207 labels is `facial_heatmap` with unlabelled images; without them, see the shipped recipes. `openfield
+folds` and `mirror_mouse folds` are the 20 and 5 folds of a cross-validation on all labels. faces15 is augmented as the
+recipes say, the others alike whatever the start.
 
 The measures are those of the final model on the validation data: the score of faces15, the mean error in pixels of the
 image and in percent of the input's longer side, and the share of points within 5 % of that. The error of each point
@@ -152,7 +151,7 @@ LIST = [
         for start in ("scratch", BETTER)
     ),
     *(Row("faces15", 120, start, 0, "faces_unlabelled") for start in ("scratch", BETTER)),
-    *(Row("faces15", 1207, "scratch", 0, extra) for extra in ("", "faces_unlabelled")),
+    Row("faces15", 1207, "scratch", 0, "faces_unlabelled"),
     *(Row(data, None, BETTER, 0, "", fold) for data, count in FOLDS.items() for fold in range(count)),
 ]
 ROWS = {row.name: row for row in LIST}
@@ -186,8 +185,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
         epochs = RECIPE_EPOCHS[row.labels]
         values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
-        if row.start == "squeezenet":
-            values += ["model.backbone=torchvision/squeezenet1_0", weights]
+        values += ["model.backbone=torchvision/squeezenet1_0", weights] if row.start == "squeezenet" else []
         return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
     values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "trainer.logger=null"]
