@@ -26,7 +26,7 @@ from scipy import stats
 from torch import Tensor
 
 from kpnet import load_model
-from kpnet.evaluation.guarantee import image_keys, inside_radii
+from kpnet.evaluation.guarantee import inside_radii
 from kpnet.evaluation.intervals import share_interval
 from kpnet.evaluation.measurement import predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
@@ -41,10 +41,8 @@ def predict(run: Path, data: Path | None) -> tuple[tuple[Any, Tensor, Tensor], n
     """Return raw predictions, truth and labels of a run's validation data or of a file, the images, and the size."""
     model = load_model(run)
     model.calibration = model.guarantee = None
-    dataset = evaluation_dataset(run, data, model)
-    found = predict_dataset(model, dataset)
-    keys = np.unique(image_keys(dataset), return_inverse=True)[1]
-    return (found.predicted, found.target, found.visible), keys, model.config.input_size
+    found = predict_dataset(model, evaluation_dataset(run, data, model))
+    return (found.predicted, found.target, found.visible), found.images, model.config.input_size
 
 
 def random_halves(run: Path, at: float) -> dict[str, Any]:

@@ -158,8 +158,14 @@ def infer(model: KeypointModel, images: Tensor) -> Keypoints:
 def take(predictions: Predictions, rows: Tensor) -> Predictions:
     """Return the predictions of some rows."""
     predicted = predictions.predicted.map(lambda values: values[rows])
-    rest = (predictions.target[rows], predictions.visible[rows], predictions.matrix[rows])
-    return Predictions(predicted, *rest, None if predictions.present is None else predictions.present[rows])
+    return Predictions(
+        predicted,
+        predictions.target[rows],
+        predictions.visible[rows],
+        predictions.matrix[rows],
+        images=predictions.images[rows.numpy()],
+        present=None if predictions.present is None else predictions.present[rows],
+    )
 
 
 COLUMNS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.base import unit_images
 from kpnet.data.workers import evaluation_workers
-from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.intervals import bootstrap_intervals
 from kpnet.evaluation.reliability import measure_presence, measure_reliability
@@ -49,8 +48,8 @@ class Predictions:
     target: Tensor
     visible: Tensor
     matrix: Tensor
-    images: np.ndarray
-    present: Tensor | None = None
+    images: np.ndarray = field(kw_only=True)
+    present: Tensor | None = field(default=None, kw_only=True)
 
 
 def predict_dataset(
@@ -91,7 +90,7 @@ def predict_samples(
 ) -> Predictions:
     """Predict every sample of a dataset, with labels or without; as `predict_dataset`."""
     device = next(itertools.chain(model.parameters(), model.buffers())).device
-    predicted, targets, visible, matrices, present = [], [], [], [], []
+    predicted, targets, visible, matrices, present, counts = [], [], [], [], [], []
     in_bytes = dataset.in_bytes()
     if "presence" in model.point_values and in_bytes.missing is None:
         in_bytes.missing = "unknown"
@@ -106,6 +105,7 @@ def predict_samples(
         if "boxes" in batch:  # whole images: the points of the true instances
             assert isinstance(model, KeypointModel)
             there = batch["boxes"].isfinite().all(-1)
+            counts.append(there.sum(1))
             predicted.append(model.read(images, batch["boxes"].to(device), test_time))
             batch = {key: batch[key][there] for key in ("keypoints", "visible")} | {
                 "matrix": batch["matrix"].repeat_interleave(there.sum(1), 0)
@@ -118,16 +118,15 @@ def predict_samples(
         present.append(batch.get("present"))
     whole = Keypoints.concatenate(predicted)
     known = None if present[0] is None else torch.cat(present)
+    numbers = image_numbers(dataset)
+    if counts:  # a row for each instance
+        numbers = np.unique(np.repeat(numbers, torch.cat(counts).numpy()), return_inverse=True)[1]
     truth = torch.cat(targets), torch.cat(visible), torch.cat(matrices)
-    return Predictions(whole, *truth, image_of_rows(dataset), known)
+    return Predictions(whole, *truth, images=numbers, present=known)
 
 
-def image_of_rows(dataset: KeypointDataset) -> np.ndarray:
-    """Return the number of the image of each sample, int (N,); of each instance, where the samples are whole images."""
-    if isinstance(dataset, Scenes):
-        counts = np.array([len(dataset.truth(index).points) for index in range(len(dataset))])
-        counts = counts[counts > 0]  # an image without instances has no number
-        return np.repeat(np.arange(len(counts)), counts)
+def image_numbers(dataset: KeypointDataset) -> np.ndarray:
+    """Return the number of the image of each sample, int (N,), counted from 0 in the order of the samples."""
     number: dict[str, int] = {}
     return np.array([number.setdefault(dataset.image_key(i), len(number)) for i in range(len(dataset))])
 

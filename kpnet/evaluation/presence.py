@@ -55,8 +55,8 @@ def first_rows(predictions: Predictions, count: int) -> Predictions:
         predictions.target[:count],
         predictions.visible[:count],
         predictions.matrix[:count],
-        predictions.images[:count],
-        present,
+        images=predictions.images[:count],
+        present=present,
     )
 
 
@@ -92,6 +92,6 @@ def with_copies(predictions: Predictions, copies: Predictions) -> Predictions:
         torch.cat([predictions.target, copies.target]),
         torch.cat([predictions.visible, torch.zeros_like(copies.visible)]),
         torch.cat([predictions.matrix, copies.matrix]),
-        np.tile(predictions.images, 2),
-        torch.cat([predictions.present, copies.present]),
+        images=np.tile(predictions.images, 2),
+        present=torch.cat([predictions.present, copies.present]),
     )

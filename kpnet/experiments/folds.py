@@ -19,7 +19,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data import KeypointDataset
 from kpnet.data.build import build_train
 from kpnet.data.wrappers.subset import Subset, split_fold
-from kpnet.evaluation.measurement import Predictions, image_of_rows, predict_dataset
+from kpnet.evaluation.measurement import Predictions, image_numbers, predict_dataset
 from kpnet.evaluation.presence import lacks_a_kind, predict_absences, with_copies
 from kpnet.evaluation.run_data import check_reads_samples
 from kpnet.experiments.plan import fold_trials
@@ -186,4 +186,4 @@ def _join(parts: list[Predictions], order: torch.Tensor, dataset: KeypointDatase
     )
     present = [part.present for part in parts if part.present is not None]
     known = torch.cat(present)[order] if present else None
-    return Predictions(predicted, target, visible, matrix, image_of_rows(dataset), known)
+    return Predictions(predicted, target, visible, matrix, images=image_numbers(dataset), present=known)

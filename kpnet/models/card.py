@@ -171,8 +171,7 @@ def _measured(measures: Mapping[str, Any] | None, of_training: bool) -> str:
     what = ("the ", "validation images of the training") if of_training else ("", "images")
     lines = [
         f"On {what[0]}{measures['images']} {what[1]} ({measures['points']} labelled points), in pixels of the model's "
-        f"{size} input. Intervals hold 95 % of the values over resampled "
-        "images; that of 0 or 100 % is of a binomial law of which each image is one draw."
+        f"{size} input. Intervals are of 95 %, over images."
     ]
     lines += ["", "| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
     intervals = measures.get("intervals") or {}

@@ -51,7 +51,7 @@ def answers(people: Any, off: float) -> Predictions:
     stacked = {key: torch.stack([item[key] for item in items]) for key in ("keypoints", "visible", "matrix")}
     points = Keypoints(torch.from_numpy(np.stack(xy)), confidence, None)
     numbers = np.arange(len(people))
-    return Predictions(points, stacked["keypoints"], stacked["visible"], stacked["matrix"], numbers)
+    return Predictions(points, stacked["keypoints"], stacked["visible"], stacked["matrix"], images=numbers)
 
 
 def test_the_results_are_in_pixels_of_the_images(people: Any, tmp_path: Path) -> None:

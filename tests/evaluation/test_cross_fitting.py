@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from support.format_files import PICTURES, write_coco
 
 from kpnet import build_model
 from kpnet.data import SyntheticFaces
-from kpnet.data.build import open_dataset
-from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.cross_fitting import calibrate_model, first_half
-from kpnet.evaluation.measurement import image_of_rows, predict_dataset
+from kpnet.evaluation.measurement import predict_dataset
 from kpnet.evaluation.reliability import measure_presence
 
 BACKBONE = {"name": "conv_sandwich", "channels": [4, 8]}
 
 
-def test_the_samples_of_an_image_are_in_one_half(tmp_path: Path) -> None:
-    """Whole images have as many predictions as instances, in the same order as their samples."""
-    dataset = open_dataset(write_coco(tmp_path))
-    images = image_of_rows(dataset)
-    assert images.tolist() == [index for index, (*_, instances) in enumerate(PICTURES) for _ in instances]
-    assert image_of_rows(Scenes(dataset, size=(32, 32))).tolist() == images.tolist()
+def test_the_samples_of_an_image_are_in_one_half() -> None:
     half = first_half(np.repeat(np.arange(9), 4)).reshape(9, 4)
     assert (half == half[:, :1]).all()
     assert half[:, 0].sum() in (4, 5)

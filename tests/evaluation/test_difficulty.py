@@ -21,7 +21,7 @@ def off_by(pixels: list[list[float]], images: list[int] | None = None) -> Predic
     labelled = x.isfinite()
     eye = torch.eye(2, 3).expand(len(x), 2, 3)
     number = np.arange(len(x)) if images is None else np.array(images)
-    return Predictions(Keypoints(points.nan_to_num()), torch.zeros_like(points), labelled, eye, number)
+    return Predictions(Keypoints(points.nan_to_num()), torch.zeros_like(points), labelled, eye, images=number)
 
 
 def test_an_image_counts_once_however_many_points_it_has() -> None:

@@ -46,7 +46,7 @@ def oracle(labels: np.ndarray) -> Predictions:
     matrix = torch.tensor([[SCALE, 0, SHIFT[0]], [0, SCALE, SHIFT[1]]]).expand(len(TRUTH), 2, 3)
     predicted = torch.from_numpy(coordinates.pixel_to_normalized(seen, size)).float()
     points = torch.from_numpy(np.nan_to_num(target)).float()
-    return Predictions(Keypoints(predicted), points, torch.from_numpy(visible), matrix, np.arange(len(TRUTH)))
+    return Predictions(Keypoints(predicted), points, torch.from_numpy(visible), matrix, images=np.arange(len(TRUTH)))
 
 
 def test_labels_are_compared_in_pixels_of_the_image_and_by_name() -> None:

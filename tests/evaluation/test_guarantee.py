@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from support.shapes import NAMES, write_shapes
 
 from kpnet import build_model
 from kpnet.data import SyntheticFaces
-from kpnet.data.wrappers.scenes import Scenes
 from kpnet.evaluation.guarantee import cross_fitted_coverage, guarantee_model, inside_radii
-from kpnet.evaluation.measurement import image_of_rows
-from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
 from kpnet.models.calibration import Calibration
 from kpnet.models.guarantee import fit_guarantee
@@ -82,12 +76,3 @@ def test_a_model_is_given_radii_of_its_own_spread() -> None:
     assert counted.all()
     # Of its own 24 it holds ceil(25 * 0.8), of which the last lies on its circle, up to rounding.
     assert all(count in (19, 20) for count in inside.sum(0).tolist())
-
-
-def test_rows_of_whole_images_are_of_their_image(tmp_path: Path) -> None:
-    model = build_model(
-        backbone="conv_sandwich", head="centers", skeleton=list(NAMES), in_channels=3, input_size=64
-    ).eval()
-    data = evaluation_dataset(None, write_shapes(tmp_path, [2, 0, 3]), model)
-    assert isinstance(data, Scenes)
-    assert image_of_rows(data).tolist() == [0, 0, 1, 1, 1]

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 from support.console import Run
+from support.format_files import PICTURES, write_coco
+from support.shapes import NAMES, write_shapes
 from torch import Tensor
 
 from kpnet import KpnetError, build_model, coordinates
 from kpnet.core.skeleton import Skeleton
 from kpnet.data import KeypointDataset
+from kpnet.data.build import open_dataset
 from kpnet.data.cropping import Cropper
-from kpnet.evaluation.measurement import evaluate
+from kpnet.data.wrappers.scenes import Scenes
+from kpnet.evaluation.measurement import evaluate, image_numbers, predict_samples
+from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.heads import Keypoints
 
 OFF = np.array([[3.0, -4.0], [0.0, 1.0]])  # original pixels
@@ -110,3 +115,30 @@ def test_the_command(kpnet: Run, trained: Path) -> None:
     assert measures["image_pixels"]["confident"]["points"] == measures["points"]
     told = kpnet("evaluate", trained, "--min-confidence", 0.5).out
     assert "in pixels of the original images, confident points only" in told
+
+
+def test_predictions_know_the_image_of_each_instance(tmp_path: Path) -> None:
+    """Samples of one image are known by it; whole images have a row for each instance, also where one leaves them."""
+    dataset = open_dataset(write_coco(tmp_path / "coco"))
+    assert image_numbers(dataset).tolist() == [n for n, (*_, instances) in enumerate(PICTURES) for _ in instances]
+    model = build_model(
+        backbone="conv_sandwich", head="centers", skeleton=list(NAMES), in_channels=3, input_size=64
+    ).eval()
+    scenes = evaluation_dataset(None, write_shapes(tmp_path / "shapes", [2, 0, 3]), model)
+    assert isinstance(scenes, Scenes)
+    assert predict_samples(model, scenes).images.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_the_instances_of_an_image_are_drawn_together_wherever_intervals_are_made(tmp_path: Path) -> None:
+    """Nine images of one instance, of three: too few for intervals, though there are 27 instances."""
+    model = build_model(
+        backbone={"name": "conv_sandwich", "channels": [4, 8]}, head="heatmap", skeleton=list(NAMES), in_channels=3,
+        input_size=(32, 32),
+    ).eval()  # fmt: skip
+    few, enough = (
+        evaluate(model, write_shapes(tmp_path / str(count), [3] * count))  # a sample for each instance
+        for count in (9, 12)
+    )
+    assert few["intervals"] == {}
+    assert enough["intervals"]
+    assert few["images"] == 27

@@ -178,6 +178,20 @@ def test_each_half_is_judged_by_the_fit_to_the_other() -> None:
     assert found["cross_fitted"]
 
 
+def test_the_instances_of_an_image_are_drawn_together_whatever_their_order() -> None:
+    """Errors of an image's 20 instances are the same, and those of halves of the images are taken apart and joined."""
+    answer, covariance = answers(60)
+    target = errors_of(covariance, torch.ones(4, dtype=torch.float64), 1.0, 5.0)
+    first, images = np.random.default_rng(0).permutation(60) < 30, torch.arange(60).repeat_interleave(20)
+    found = []
+    for order in (images, images[torch.randperm(1200, generator=torch.Generator().manual_seed(0))]):
+        given = rows(answer, order), target[order], torch.ones(1200, 4, dtype=torch.bool), SIZE, first[order.numpy()]
+        found.append(measure_cross_fitted(*given, images=order.numpy())["coverage"]["50%"])
+        apart = measure_cross_fitted(*given)["coverage"]["50%"]
+        assert found[-1]["high"] - found[-1]["low"] > 2 * (apart["high"] - apart["low"])
+    assert found[1] == pytest.approx(found[0])
+
+
 def test_copies_are_in_the_halves_of_their_images() -> None:
     """Points of the copies are not there; the presence that they are given is 0.8 in one half, and 0.2 in the other."""
     count, first = 400, np.arange(400) % 2 == 0

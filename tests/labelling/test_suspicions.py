@@ -104,7 +104,7 @@ def test_labels_that_are_exchanged_keep_who_made_them(tmp_path: Path, monkeypatc
         given, target = (torch.from_numpy(coordinates.pixel_to_normalized(xy, SIZE)).float() for xy in (seen, wrong))
         visible = torch.ones(wrong.shape[:2], dtype=torch.bool)
         matrix = torch.eye(2, 3).expand(len(seen), 2, 3)
-        found = Predictions(Keypoints(given), target, visible, matrix, np.arange(len(seen)))
+        found = Predictions(Keypoints(given), target, visible, matrix, images=np.arange(len(seen)))
         return examine(dataset, found, faces.skeleton, SIZE)
 
     images = [tmp_path / f"{k}.png" for k in range(len(faces))]
