@@ -150,7 +150,7 @@ BACKBONES: dict[str, tuple[Any, tuple[Any, Any], tuple[int, int]]] = {
     "resnet18": ({"name": "resnet18"}, ("heatmap", "simcc"), (64, 96)),
     "mobilenet": ({"name": "mobilenetv3_small_100"}, ("offset", "laplace_nll"), (64, 96)),
     "convnext": ({"name": "convnext_atto"}, ("heatmap", "gaussian_nll"), (64, 96)),
-    "squeezenet": ({"name": "torchvision/squeezenet1_0"}, (POOLED, "heatmap"), (64, 96)),
+    "squeezenet": ({"name": "torchvision/squeezenet1_0"}, ("heatmap", POOLED), (64, 96)),
     "vit": ({"name": "vit_tiny_patch16_224"}, ("heatmap", "rle"), (64, 96)),
 }
 

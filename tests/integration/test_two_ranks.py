@@ -20,7 +20,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ema and one_cycle": ("train.average={name: ema, decay: 0.9}", "train.schedule=one_cycle"),
     "swa": ("train.average={name: swa, start: 0.5}",),
     "early stopping": ("train.early_stopping={patience: 1}", "train.optimizer.lr=1e-9", "train.epochs=4"),
-    "clip": ("train.clip_norm=0.1", "train.optimizer={name: adamw, lr: 1e-3}"),
+    "clip": ("train.clip_norm=0.1", "train.optimizer={name: sgd, lr: 1.0}"),
     "freeze": ("train.freeze={until: 1}", "model.pretrained=false"),
     "accumulate": ("trainer.accumulate_grad_batches=2", "data.train=28"),
     "one validation sample": ("data.val=1",),
@@ -38,7 +38,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def same(one: Path, two: Path) -> None:
     first, second = weights(one), weights(two)
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-6, msg=lambda text: f"{name}: {text}")
     tables = [pd.read_csv(run / "metrics.csv") for run in (one, two)]
     assert len(tables[0]) == len(tables[1])
     for column in ("train_loss", "val_loss", "val_score"):  # each sample counted once
