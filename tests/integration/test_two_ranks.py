@@ -38,7 +38,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def same(one: Path, two: Path) -> None:
     first, second = weights(one), weights(two)
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-6, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-6, msg=name)
     tables = [pd.read_csv(run / "metrics.csv") for run in (one, two)]
     assert len(tables[0]) == len(tables[1])
     for column in ("train_loss", "val_loss", "val_score"):  # each sample counted once
