@@ -29,9 +29,9 @@ recipes say, the others alike whatever the start.
 
 The measures are those of the final model on the validation data: the score of faces15, the mean error in pixels of the
 image and in percent of the input's longer side, and the share of points within 5 % of that. The error of each point
-goes to the table's neighbour `few_labels_points.csv`. Minutes are of processor time, for the training alone;
-those of openfield keep the decoded images in memory (`data.cache_gb`), but for the rows of 25 labels from scratch and
-from SqueezeNet, which are without it: it takes 0.86 times as long.
+goes to the table's neighbour `few_labels_points.csv`. Minutes are of processor time, for the training alone.
+Trainings on openfield keep the decoded images in memory (`data.cache_gb`), which takes 0.86 times as long; its rows of
+25 labels from scratch and from SqueezeNet were measured without.
 """
 
 from __future__ import annotations
