@@ -13,23 +13,25 @@ from optuna.trial import FrozenTrial
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.files import write_atomic
 
+OUTCOME = "outcome"  # the attribute of an ended trial: its values, run, note, RMSE, and whether it diverged
+
 
 def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     """Return flat records of the trials: a grid in the order of its cells, other methods best first."""
     rows = []
     for trial in trials:
-        attributes = trial.user_attrs
-        state = "diverged" if attributes.get("diverged") else trial.state.name.lower()
+        outcome = trial.user_attrs[OUTCOME]
+        state = "diverged" if outcome["diverged"] else trial.state.name.lower()
         score = trial.value if state == "complete" else None
         rows.append(
             {
                 "trial": trial.number,
-                **attributes["values"],
+                **outcome["values"],
                 "score": score,
-                "rmse_px": attributes.get("rmse_px"),
+                "rmse_px": outcome["rmse_px"],
                 "state": state,
-                "run": attributes["run"],
-                "note": attributes["note"],
+                "run": outcome["run"],
+                "note": outcome["note"],
             }
         )
     if sweep.method == "grid":

@@ -29,7 +29,7 @@ from kpnet.experiments.heartbeat import ask, expect_heartbeats, heartbeat, open_
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
 from kpnet.experiments.runner import Outcome, State, exit_with_parent, locked_folder, resumable, run_trial
 from kpnet.experiments.sweep_space import config_with_values
-from kpnet.experiments.sweep_table import write_tables
+from kpnet.experiments.sweep_table import OUTCOME, write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
 MAX_FAILURES = 10  # in a row, of a random or Bayesian search
@@ -161,17 +161,23 @@ class Study:
         return outcome.state
 
     def _record(self, study: optuna.Study, trial: optuna.Trial, outcome: Outcome, values: dict[str, Any]) -> None:
-        """Store what came of a trial."""
-        trial.set_user_attr("run", outcome.folder.name)
-        trial.set_user_attr("values", values)
-        trial.set_user_attr("note", outcome.problem or "")
-        if outcome.result is not None:
-            trial.set_user_attr("rmse_px", outcome.result.measures["rmse_px"])
-            study.tell(trial, outcome.result.measures["score"])
+        """Store what came of a trial: in one attribute, as other workers read the study at any time."""
+        measures = outcome.result.measures if outcome.result is not None else {}
+        trial.set_user_attr(
+            OUTCOME,
+            {
+                "values": values,
+                "run": outcome.folder.name,
+                "note": outcome.problem or "",
+                "rmse_px": measures.get("rmse_px"),
+                "diverged": outcome.state == "diverged",
+            },
+        )
+        if measures:
+            study.tell(trial, measures["score"])
         elif outcome.state == "stopped":
             study.tell(trial, state=TrialState.PRUNED)
         elif outcome.state == "diverged":  # counts as the worst possible result
-            trial.set_user_attr("diverged", True)
             study.tell(trial, 0.0)
         else:
             study.tell(trial, state=TrialState.FAIL)
@@ -230,9 +236,9 @@ def sweep(
                 raise KpnetError(f"{out}: a worker ended too early; the same command continues")
         found = finished_trials(study.open())
         write_tables(settings, found, out)
-    without = [trial for trial in found if trial.state == TrialState.FAIL or trial.user_attrs.get("diverged")]
+    without = [trial for trial in found if trial.state == TrialState.FAIL or trial.user_attrs[OUTCOME]["diverged"]]
     if len(without) == len(found):
-        last = f"trial {without[-1].number}: {without[-1].user_attrs['note']}" if without else "none was begun"
+        last = f"trial {without[-1].number}: {without[-1].user_attrs[OUTCOME]['note']}" if without else "none was begun"
         raise KpnetError(f"{out}: no trial was finished; the last one: {last}")
     return found
 
@@ -240,7 +246,7 @@ def sweep(
 def failures(trials: Sequence[FrozenTrial]) -> list[str]:
     """Return a line for each trial that failed; one that was stopped has a result, and one that diverged the worst."""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    return [f"trial {trial.number}: {trial.user_attrs['note']}" for trial in failed]
+    return [f"trial {trial.number}: {trial.user_attrs[OUTCOME]['note']}" for trial in failed]
 
 
 def _work(study: Study, parent: int, workers: int, method: str) -> None:
@@ -252,11 +258,9 @@ def _work(study: Study, parent: int, workers: int, method: str) -> None:
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that have an outcome; of several with the same values, the last."""
-    found = {
-        json.dumps(t.user_attrs["values"]): t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs
-    }
-    return list(found.values())
+    """Return the ended trials that have an outcome; of several with the same values, the last."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return list({json.dumps(t.user_attrs[OUTCOME]["values"]): t for t in ended if OUTCOME in t.user_attrs}.values())
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from kpnet.core.errors import KpnetError
 from kpnet.experiments import heartbeat as module
 from kpnet.experiments.heartbeat import ask, heartbeat, open_storage, retry_stale
+from kpnet.experiments.sweep_table import OUTCOME
 
 # Each "machine" is a process with a folder of its own; a trial is not trained, and takes a moment. The victim never
 # ends its second trial.
@@ -91,7 +92,7 @@ def test_a_killed_machine_loses_no_trial(tmp_path: Path, tiny: dict[str, Any], u
     assert survived[-1] == lost
     study = optuna.load_study(study_name=name, storage=url)
     finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    assert sorted(trial.user_attrs["values"]["train.optimizer.lr"] for trial in finished) == RATES
+    assert sorted(trial.user_attrs[OUTCOME]["values"]["train.optimizer.lr"] for trial in finished) == RATES
     assert all(rate in (tmp_path / "survivor" / "sweep.md").read_text() for rate in map(str, RATES))
 
 

@@ -16,8 +16,8 @@ from kpnet import KpnetError
 from kpnet.experiments import runner
 from kpnet.experiments.plan import on_one_device
 from kpnet.experiments.sweep_space import load_sweep
-from kpnet.experiments.sweep_table import records, to_markdown
-from kpnet.experiments.sweeping import Study, sweep
+from kpnet.experiments.sweep_table import OUTCOME, records, to_markdown, write_tables
+from kpnet.experiments.sweeping import Study, finished_trials, sweep
 
 LR = "train.optimizer.lr"
 
@@ -108,6 +108,44 @@ def test_a_killed_sweep_goes_on(
     trials = sweep(settings, config, out=tmp_path / "out")
     assert len(scored) == len(set(scored)) == 6
     assert [row["score"] for row in records(settings, trials)] == whole
+
+
+def test_workers_read_what_others_are_writing_and_a_sweep_is_killed_between(
+    recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any of a trial's writes, another worker's tables show ended trials alone, and the sweep can be killed."""
+    settings, config = load_sweep(recipe({LR: [0.01, 1.0]}))
+    whole = records(settings, sweep(settings, config, out=tmp_path / "whole"))
+    writes: list[str] = []
+    last = 0
+
+    def watched(name: str, owner: Any) -> Callable[..., Any]:
+        write = getattr(owner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            answer = write(*given, **named)
+            study = optuna.load_study(study_name="try", storage=f"sqlite:///{tmp_path / str(last) / 'study.db'}")
+            assert all(row in whole for row in write_tables(settings, finished_trials(study), tmp_path / str(last)))
+            writes.append(name)
+            if len(writes) == last:
+                raise SystemError("power")
+            return answer
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "set_user_attr", watched("set_user_attr", optuna.Trial))
+        patch.setattr(optuna.Study, "tell", watched("tell", optuna.Study))
+        sweep(settings, config, out=tmp_path / "0")
+        count = len(writes)
+        for last in range(1, count + 1):
+            writes.clear()
+            with pytest.raises(SystemError):
+                sweep(settings, config, out=tmp_path / str(last))
+    for last in range(1, count + 1):
+        found = records(settings, sweep(settings, config, out=tmp_path / str(last)))
+        same = (LR, "score", "state", "note")
+        assert [[row.get(key) for key in same] for row in found] == [[row.get(key) for key in same] for row in whole]
 
 
 def test_machines_share_a_study_by_its_storage(
@@ -290,5 +328,5 @@ def test_two_workers_share_the_cells(kpnet: Run, recipe: Callable[..., Path], tm
     assert list(rows.state) == ["complete", "complete", "diverged", "diverged"]
     assert (rows.score[:2] > 0).all()
     study = optuna.load_study(study_name="try", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}")
-    assert len([t for t in study.trials if "values" in t.user_attrs]) == 4
+    assert len([t for t in study.trials if OUTCOME in t.user_attrs]) == 4
     assert "| 1e+30 | 4 | diverged |" in done.out
