@@ -115,7 +115,7 @@ def ablations() -> None:
         rows = table.loc[[name]].sort_index()
         cells = [" / ".join(f"{score:.0f}" for score in rows.score)]
         for column in ("score", "score_flip"):
-            default = table.loc["default", column].reindex(rows.index.get_level_values("seed")).to_numpy()
+            default = table.loc["default"][column].reindex(rows.index.get_level_values("seed")).to_numpy()
             cells.append(" / ".join(f"{apart:+.0f}" for apart in rows[column].to_numpy() - default))
         print(f"| `{name}` | {' | '.join(cells if name != 'default' else [cells[0], '', ''])} |")
 

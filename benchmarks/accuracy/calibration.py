@@ -79,9 +79,8 @@ def report(what: str, before: Keypoints, after: Keypoints, points: torch.Tensor,
     for name, mask in (("hidden", gone), ("others", ~gone)):
         assert before.confidence is not None
         assert after.confidence is not None
-        deviation = [
-            48 * a.covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[mask].sqrt().median() for a in (before, after)
-        ]  # type: ignore[union-attr]
+        spreads = [each.covariance for each in (before, after) if each.covariance is not None]
+        deviation = [48 * each.diagonal(dim1=-2, dim2=-1).sum(-1)[mask].sqrt().median() for each in spreads]
         print(
             f"{what}: {name} ({int(mask.sum())} points): confidence {before.confidence[mask].mean():.3f} -> "
             f"{after.confidence[mask].mean():.3f}, predicted error {deviation[0]:.2f} -> {deviation[1]:.2f} px, "

@@ -182,6 +182,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
     weights = f"model.pretrained={(shared / WEIGHTS).resolve()}"
     if row.extra.endswith("unlabelled") and row.data == "faces15" and row.labels != 1207:
+        assert row.labels is not None
         epochs = RECIPE_EPOCHS[row.labels]
         values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]

@@ -47,14 +47,15 @@ def predict(run: Path, data: Path | None) -> tuple[tuple[Any, Tensor, Tensor], n
 
 def random_halves(run: Path, at: float) -> dict[str, Any]:
     """Return the row of a run: coverage over random halves of its validation images, and tests of its law."""
-    data, keys, size = predict(run, None)
+    (predicted, target, visible), keys, size = predict(run, None)
     draw = np.random.default_rng(0)
     covered, places, expected = [], [], []
     for _ in range(HALVES):
         first = torch.from_numpy(draw.permutation(int(keys.max()) + 1)[keys] % 2 == 0)
-        own, other = ([data[0].map(lambda x, r=rows: x[r]), *(x[rows] for x in data[1:])] for rows in (first, ~first))
-        fitted = fit_guarantee(*own, size, at)
-        inside, counted = (x.sum(0).numpy() for x in inside_radii(fitted(other[0], size), *other[1:], size))
+        halves = [predicted.map(lambda x, rows=rows: x[rows]) for rows in (first, ~first)]
+        fitted = fit_guarantee(halves[0], target[first], visible[first], size, at)
+        tested = inside_radii(fitted(halves[1], size), target[~first], visible[~first], size)
+        inside, counted = (x.sum(0).numpy() for x in tested)
         ranks = np.array([conformal_rank(n[0], at) for n in fitted.points])
         law = stats.betabinom(counted, ranks, np.array(fitted.points)[:, 0] + 1 - ranks)
         below = law.cdf(inside - 1)
@@ -80,8 +81,9 @@ def random_halves(run: Path, at: float) -> dict[str, Any]:
 def from_held(run: Path, held: Path, at: float) -> None:
     """Print what radii from another file hold on the validation data."""
     (predicted, target, visible), _, size = predict(run, held)
-    (other, *truth), keys, _ = predict(run, None)
-    inside, counted = inside_radii(fit_guarantee(predicted, target, visible, size, at)(other, size), *truth, size)
+    (tested, *truth), keys, _ = predict(run, None)
+    fitted = fit_guarantee(predicted, target, visible, size, at)
+    inside, counted = inside_radii(fitted(tested, size), truth[0], truth[1], size)
     found = {
         name: share_interval(inside[:, part], counted[:, part], keys)
         for name, part in (("points", slice(-1)), ("joint", slice(-1, None)))

@@ -107,7 +107,7 @@ def train(loop: Loop, pool: PointsCSV, labelled: Sequence[int], run: Path) -> No
 
 def write_labels(pool: KeypointDataset, labelled: Sequence[int], run: Path) -> tuple[LabelFile, Path]:
     """Write the labels of these images as the page does, and return their file and that of the skeleton."""
-    files = [pool.image_file(index) for index in range(len(pool))]
+    files = [file for index in range(len(pool)) if (file := pool.image_file(index)) is not None]
     folder = files[0].parent
     path = folder / f"labels_{run.name}.csv"
     path.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def convert(root: Path, folder: Path) -> None:
     The labels have DeepLabCut's three header rows, but no config.yaml beside them, so that they are not a project.
     """
     table = pd.read_csv(root / "CollectedData.csv", header=[0, 1, 2], index_col=0)
-    table.columns = [f"{name}_{axis}" for _, name, axis in table.columns]
+    table.columns = ["_".join(each[1:]) for each in table.columns]
     table.insert(0, "image", [str((root / name).resolve()) for name in table.index])
     table = table.iloc[np.random.default_rng(0).permutation(len(table))]
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +111,7 @@ def draw(labels: Path) -> None:
     for axes, row in zip(grid, SHOWN, strict=True):
         image = cv2.imread(table.image[row], cv2.IMREAD_GRAYSCALE)
         prediction = predict(table.image[row])
+        assert image is not None
         assert prediction.covariance is not None
         axes.imshow(np.sqrt(image / 255), cmap="gray", vmin=0, vmax=1, interpolation="bicubic")  # the frames are dark
         axes.set_axis_off()

@@ -36,8 +36,10 @@ from kpnet.oks import oks
 
 TABLE = RESULTS / "tracking.csv"
 COLUMNS = ("data", "method", "seeds", "idf1", "switches", "hota", "identities", "marked", "guesses")
-FLIES = ("head", "thorax", "abdomen", "wingL", "wingR", "forelegL4", "forelegR4", "midlegL4", "midlegR4", "hindlegL4")
-FLIES += ("hindlegR4", "eyeL", "eyeR")
+FLIES = (
+    *("head", "thorax", "abdomen", "wingL", "wingR", "forelegL4", "forelegR4", "midlegL4", "midlegR4"),
+    *("hindlegL4", "hindlegR4", "eyeL", "eyeR"),
+)
 NEAR = 5  # frames
 FLIES_SEEDS = 2  # these clips are eight times as long
 
@@ -177,8 +179,8 @@ class PlainTracker:
 
     def _oks(self, one: np.ndarray, other: np.ndarray) -> float:
         area = np.prod(np.ptp(other, 0))
-        pair = (torch.from_numpy(each)[None] for each in (one, other))
-        return float(oks(*pair, torch.ones(1, len(one), dtype=torch.bool), torch.tensor([area]), self.sigmas))
+        first, second = (torch.from_numpy(each)[None] for each in (one, other))
+        return float(oks(first, second, torch.ones(1, len(one), dtype=torch.bool), torch.tensor([area]), self.sigmas))
 
 
 class StillTracker(Tracker):

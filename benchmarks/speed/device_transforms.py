@@ -41,13 +41,15 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load_config(given.recipe)
     size, channels, count = config.model.input_size, config.model.in_channels, given.batch
+    assert config.data.skeleton is not None
     skeleton = Skeleton.load(config.data.skeleton)
     on_device = DeviceAugment(config.data.transforms, skeleton, size)
     if on_device.on_cpu:
         print(on_device.describe())
     ours = Augment(config.data.transforms, skeleton)
+    specs = [{each: {}} if isinstance(each, str) else each for each in config.data.transforms]
     alone = A.Compose(
-        [getattr(A, name)(**options) for spec in config.data.transforms for name, options in spec.items()],
+        [getattr(A, name)(**options) for each in specs for name, options in each.items()],
         keypoint_params=POINTS,
     )
     rng = np.random.default_rng(0)

@@ -30,6 +30,7 @@ from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
 from kpnet.evaluation.run_data import evaluation_dataset
 from kpnet.export.parity import dataset_samples
 from kpnet.models.exported import ExportedModel
+from kpnet.models.keypoint_model import KeypointModel
 
 PRECISIONS, BATCHES, STARTS = ("fp32", "fp16", "int8"), (1, 32), 5
 AIMS = {  # shares of the model's own time at batch 1 and 32, of the size in fp32, and of the score that is lost
@@ -108,7 +109,9 @@ def measure(run: Path, folder: Path, repeats: int) -> None:
         for name, taken in zip(calls, milliseconds(calls, images, matrices, repeats), strict=True):
             values[name][f"batch {batch} ms"] = taken
             values[name][f"batch {batch}"] = taken / values["kpnet"][f"batch {batch} ms"]
-    for name, each in [("kpnet", model), *((f"onnxruntime {precision}", each) for precision, each in exported.items())]:
+    models: dict[str, KeypointModel | ExportedModel] = {"kpnet": model}
+    models |= {f"onnxruntime {precision}": each for precision, each in exported.items()}
+    for name, each in models.items():
         values[name]["score"] = evaluate_predictions(predict_dataset(each, dataset), each)["score"]
         values[name]["lost"] = 1 - values[name]["score"] / values["kpnet"]["score"]
     for name in values:

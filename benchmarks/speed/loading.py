@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -90,7 +91,7 @@ def photographs(overrides: list[str]) -> None:
 
 def grey_faces() -> None:
     """Compare the augmentation of grey faces with albumentations alone."""
-    specs = [
+    specs: list[Any] = [
         {"HorizontalFlip": {"p": 0.5}},
         {"Affine": {"rotate": [-30, 30], "scale": [0.8, 1.2], "p": 1.0}},
         {"RandomBrightnessContrast": {"p": 0.5}},

@@ -26,6 +26,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before torch: no lines of the profiler's own
 
@@ -177,7 +178,7 @@ class Inputs:
         p, logs = self.probabilities, self.log_maps
         ways = {"kpnet": decoding.soft_argmax2d, "dsntnn": by_dsntnn, "kornia": by_kornia}
         return {
-            "soft-argmax": {name: Call(lambda f=f: self.step(f)) for name, f in ways.items()},
+            "soft-argmax": {name: Call(partial(self.step, way)) for name, way in ways.items()},
             "DARK, blurred": {
                 "kpnet": Call(lambda: decoding.dark_decode2d(logs, BLUR)),
                 "numpy": Call(lambda: dark_loop(p, True), numpy=True),

@@ -31,7 +31,7 @@ class BareSteps(pl.Callback):
     def __init__(self, config: Any) -> None:
         self.model = build_model(config).train()
         self.optimizer = build_optimizer(parameter_groups(self.model, config.train), config.train.optimizer)
-        size, points = config.model.input_size, self.model.config.num_keypoints
+        size, points = config.model.input_size, len(self.model.skeleton)
         batch = config.train.batch_size
         self.images = torch.rand(batch, config.model.in_channels, *size)
         self.target, self.weight = torch.rand(batch, points, 2) - 0.5, torch.ones(batch, points)
@@ -54,7 +54,7 @@ class BareSteps(pl.Callback):
         if trainer.current_epoch:  # what lies between the epochs (the checkpoint) belongs to the one before
             self.epochs.append(time.perf_counter() - self.start)
             start = time.perf_counter()
-            for _ in range(trainer.num_training_batches):
+            for _ in range(int(trainer.num_training_batches)):
                 self.step()
             self.bare.append(time.perf_counter() - start)
             print(f"epoch {self.epochs[-1]:.3f} s, bare steps {self.bare[-1]:.3f} s", flush=True)
@@ -74,7 +74,7 @@ def main() -> None:
     config = config.model_copy(update={"data": config.data.model_copy(update={"val": None})})
     timer = BareSteps(load_config(config))
     build = training.configure_trainer
-    training.configure_trainer = lambda *given: _with(build(*given), timer)  # type: ignore[assignment]
+    training.configure_trainer = lambda *given, **named: _with(build(*given, **named), timer)
     with tempfile.TemporaryDirectory() as folder:
         training.train(config, out=f"{folder}/run")
     epochs, bare = timer.epochs[1:], timer.bare[1:]  # the first warms up
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _with(trainer: pl.Trainer, callback: pl.Callback) -> pl.Trainer:
-    trainer.callbacks.append(callback)
+    trainer.callbacks.append(callback)  # type: ignore[attr-defined]
     return trainer
 
 

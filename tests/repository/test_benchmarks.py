@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -29,16 +27,6 @@ def accuracy_benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
     finally:
         for each in (name, "running"):
             sys.modules.pop(each, None)
-
-
-@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
-def test_what_a_benchmark_takes_from_kpnet_is_there(script: Path) -> None:
-    """Benchmarks run rarely, and say too late that a name has moved."""
-    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kpnet":
-            module = importlib.import_module(node.module or "")
-            for name in (alias.name for alias in node.names):
-                assert hasattr(module, name) or find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Time `kpnet predict --engine ray` with two workers against the plain engine, one thread each.
 
-    python benchmarks/speed/ray.py [MODEL IMAGES] [--workers 2] [--few 2000]
+    python benchmarks/speed/ray_engine.py [MODEL IMAGES] [--workers 2] [--few 2000]
 
 MODEL and IMAGES: by default an untrained network of the facial recipe, and 20,000 drawn images of 96x96 pixels. Prints
 the wall and processor seconds of both engines over all images and over the first few, of which each worker needs a
