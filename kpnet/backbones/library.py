@@ -59,10 +59,9 @@ class LibraryBackbone(Backbone):
                 return self.eval()(torch.zeros(1, in_channels, *size))
         except KpnetError:
             raise
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise KpnetError(
-                f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {first_line(error)}"
-            ) from None
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            cause = first_line(error) if str(error) else "a check of its own fails"
+            raise KpnetError(f"{self.name} does not take images of {size[0]}x{size[1]} pixels: {cause}") from None
         finally:
             self.train(training)
 

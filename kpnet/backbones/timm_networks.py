@@ -83,7 +83,8 @@ class TimmBackbone(LibraryBackbone):
             self.pad_to = padded_to
             refused = refused or self._refusal(in_channels, size)
         if refused is not None:
-            raise KpnetError(f"{refused}{_nearest(name, in_channels, size, step, options)}")
+            given = "" if whole == tuple(size) else f"images of {size[0]}x{size[1]} pixels are padded; "
+            raise KpnetError(f"{given}{refused}{_nearest(name, in_channels, size, step, options)}")
         if pretrained and pretrained is not True:
             self.loaded = _load_timm(self.net, name, backbone_weights(pretrained), str(pretrained))
         elif pretrained:

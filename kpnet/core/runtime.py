@@ -8,7 +8,7 @@ from types import MethodType
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -65,6 +65,30 @@ def _of_copies(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:
         copied.update({key: _of_copies(each, copies) for key, each in value.items()})
         return copied
     return value
+
+
+def shape_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a module as shapes without values.
+
+    They are for `torch.func.functional_call(module, …, tie_weights=False)`. What has several names in a module that has
+    itself several names has one of each: torch would leave the shapes in the place of the values otherwise.
+
+    Args:
+        module: The module; it is left as it was.
+
+    Returns:
+        Tensors on the device `meta` by their names, one tensor for what is one tensor.
+    """
+    shapes: dict[int, Tensor] = {}
+    found = {}
+    for prefix, part in module.named_modules():
+        own = [*part.named_parameters(recurse=False, remove_duplicate=False)]
+        own += part.named_buffers(recurse=False, remove_duplicate=False)
+        for name, value in own:
+            if id(value) not in shapes:
+                shapes[id(value)] = value.detach().to("meta")
+            found[f"{prefix}.{name}" if prefix else name] = shapes[id(value)]
+    return found
 
 
 def is_tracing() -> bool:

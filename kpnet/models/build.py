@@ -341,19 +341,13 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         saved = _Saved.model_validate(values)
     except ValidationError as error:
         raise KpnetError(explain_validation_error(error, str(folder / CONFIG), _Saved, values)) from None
+    lost: list[str] = []
     if decoding is not None:
         head = {"name": saved.model.head} if isinstance(saved.model.head, str) else saved.model.head
         if head.get("decoding") != decoding:
             saved.model.head = {**head, "decoding": decoding}
             lost = [name for name in ("calibration", "guarantee") if getattr(saved, name) is not None]
             saved.calibration = saved.instance_calibration = saved.guarantee = None
-            if lost:
-                _log.warning(
-                    "%s: its %s, made with the trained decoding, is left out with decoding %s",
-                    format_path(path),
-                    " and ".join(lost),
-                    decoding,
-                )
     weights = load_weights(folder / WEIGHTS)
     try:
         skeleton = Skeleton.load(saved.skeleton)
@@ -364,6 +358,9 @@ def load_model(path: str | Path, *, decoding: str | None = None) -> KeypointMode
         model = assemble(saved.model, skeleton, input_spec=saved.input, finder_spec=finder)
     except KpnetError as error:
         raise KpnetError(f"{folder / CONFIG}: {error}") from None
+    if lost:
+        what, where = " and ".join(lost), format_path(path)
+        _log.warning("%s: its %s, made with the trained decoding, is left out with decoding %s", where, what, decoding)
     if saved.calibration is not None and len(saved.calibration.log_scales) != len(model.skeleton):
         found = len(saved.calibration.log_scales)
         raise KpnetError(f"{folder / CONFIG}: calibration: expected {len(model.skeleton)} log_scales, found {found}")

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.memory import MemoryLimit, available_memory
-from kpnet.core.runtime import evaluation_mode
+from kpnet.core.runtime import evaluation_mode, shape_state
 from kpnet.models.keypoint_model import KeypointModel
 
 LARGE = 5000  # sum of a config's numbers from which its network is estimated before it is built
@@ -110,10 +110,10 @@ def _map_bytes(backbone: nn.Module, shape: tuple[int, int, int]) -> list[int]:
 
     layers = [module for module in backbone.modules() if not any(True for _ in module.children())]
     hooks = [layer.register_forward_hook(note) for layer in layers]
-    state = {name: value.to("meta") for name, value in [*backbone.named_parameters(), *backbone.named_buffers()]}
     try:
         with torch.no_grad(), evaluation_mode(backbone):
-            functional_call(backbone, state, (torch.zeros(1, *shape, device="meta"),))
+            images = torch.zeros(1, *shape, device="meta")
+            functional_call(backbone, shape_state(backbone), (images,), tie_weights=False)
     except Exception:  # a layer of somebody's own that knows no shapes without values
         return []
     finally:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from kpnet.core.runtime import evaluation_mode
+from kpnet.core.runtime import evaluation_mode, shape_state
 from kpnet.heads import HeadOutput, Keypoints
 from kpnet.models.keypoint_model import KeypointModel
 
@@ -28,15 +28,14 @@ def find_unused(model: KeypointModel) -> list[str]:
         Names in `model.backbone`; empty where the backbone does not run with shapes alone.
     """
     backbone = model.backbone
-    tensors = [*backbone.named_parameters(), *backbone.named_buffers()]
-    state = {name: value.detach().to("meta") for name, value in tensors}
+    state = shape_state(backbone)
     parameters = {name: state[name].requires_grad_() for name, _ in backbone.named_parameters()}
     images = model.mean.new_zeros(2, model.mean.shape[1], *model.config.input_size).to("meta")
     used: set[str] = set()
     try:
         for mode in (evaluation_mode(backbone), nullcontext()):  # in training, a backbone may use other parameters
             with mode, evaluation_mode(model.head), torch.enable_grad():
-                maps: list[Tensor] = functional_call(backbone, state, (images,))
+                maps: list[Tensor] = functional_call(backbone, state, (images,), tie_weights=False)
                 inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
                 outputs = [each.sum() for each in _tensors(_outputs(model, inputs)) if each.requires_grad]
                 read = torch.autograd.grad(outputs, inputs, allow_unused=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import constants
 from support.timm_families import LARGE, SMALLEST
 
-from kpnet import KpnetError
+from kpnet import KpnetError, build_model
 from kpnet.backbones import build_backbone
 from kpnet.backbones.timm_networks import TimmBackbone
 
@@ -115,6 +115,13 @@ def test_a_size_that_a_transformer_cannot_take() -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.slow  # the network is large
+def test_a_network_that_fails_with_an_index_is_taken_at_the_size_that_is_named() -> None:
+    with pytest.raises(KpnetError, match="the nearest size that it takes: 64x64"):
+        build_backbone("mvitv2_tiny", 3, input_size=(64, 80))
+    assert build_backbone("mvitv2_tiny", 3, input_size=(64, 64)).strides == [4, 8, 16, 32]
+
+
 REFUSED = {
     "halonet_h1": "the nearest size that it takes: 256x256",  # whole windows of attention
     "convit_tiny": "the nearest size that it takes: 80x80",  # square images alone
@@ -136,10 +143,11 @@ def test_which_of_timms_modules_are_refused() -> None:
         if module not in timm.list_modules():  # of a newer timm
             continue
         try:
-            net = build_backbone(name, 3, input_size=(64, 80)).eval()
+            model = build_model(backbone=name, head="regression", num_keypoints=2, input_size=(64, 80))
         except KpnetError as error:
             refused[name] = str(error)
             continue
+        net = cast("TimmBackbone", model.backbone.eval())
         with torch.no_grad():
             found = [tuple(each.shape[-2:]) for each in net(torch.rand(1, 3, 61, 74))]
         assert found == [(-(-61 // s), -(-74 // s)) for s in net.strides], name
@@ -150,5 +158,6 @@ def test_which_of_timms_modules_are_refused() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (66, 50)])
 def test_padding_of_images_does_not_hide_maps_that_do_not_cover_them(size: tuple[int, int]) -> None:
     """Its stem has no padding, so that its cells do not stand where the stride says."""
-    with pytest.raises(KpnetError, match="the map of stride 8 does not cover an image"):
+    with pytest.raises(KpnetError, match="the map of stride 8 does not cover an image") as caught:
         build_backbone("pit_ti_224", 3, input_size=size)
+    assert str(caught.value).startswith("images of 66x50 pixels are padded; backbone" if size[1] == 50 else "backbone")

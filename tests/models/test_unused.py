@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kpnet import build_model, load_model
+from kpnet.models.memory import check_training_memory
 from kpnet.models.unused import find_unused
 
 
@@ -72,3 +73,27 @@ def test_what_is_used_in_training_alone_is_used() -> None:
 def test_what_presence_alone_reads_is_trained() -> None:
     model = build_model(backbone="hrnet_w18_small", head="rle", num_keypoints=3, input_size=64, presence=True)
     assert model.unused_parameters == frozenset()
+
+
+class Shared(nn.Module):
+    """A network that has one layer under two names, and one tensor in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(1, 4, 3, stride=4, padding=1), nn.Conv2d(4, 4, 1)
+        self.same, self.other, self.idle = self.one, nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.other.weight = self.one.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.other(self.same(self.one(self.stem(images))))
+        return maps
+
+
+def test_what_has_two_names_keeps_its_values() -> None:
+    network = Shared()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model = build_model(backbone=network, head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    check_training_memory(model, 1)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.other.weight is network.one.weight is network.same.weight
+    assert {name.split(".")[-2] for name in model.unused_parameters} == {"idle"}

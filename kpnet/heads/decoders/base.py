@@ -69,7 +69,8 @@ def check_stride(stride: int, pyramid: PyramidInfo, decoder: str) -> None:
     if pyramid.sizes == [(1, 1)]:
         raise KpnetError(
             f'decoder "{decoder}": the backbone gives one vector for the whole image, and no map to decode: '
-            "use the head regression (or rle, …), or a backbone with maps, e.g. conv_sandwich"
+            "use the head regression (or rle, …), a backbone with maps, e.g. conv_sandwich, or a larger "
+            "model.input_size where it cuts the image into patches"
         )
     if stride > pyramid.strides[-1]:
         raise StrideError(
