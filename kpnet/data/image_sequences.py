@@ -36,16 +36,21 @@ class Images(Protocol):
 
 
 class ImageFiles:
-    """Image files, each read when it is needed."""
+    """Image files, each read when it is needed.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    Args:
+        paths: The files.
+        bits: Bits, from 8 to 16, that the values of 16-bit images fill.
+    """
+
+    def __init__(self, paths: Sequence[Path], bits: int = 16) -> None:
+        self.paths, self.bits = paths, bits
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return read_image(self.paths[index])
+        return read_image(self.paths[index], bits=self.bits)
 
 
 class VideoFrames:
@@ -133,13 +138,14 @@ class JoinedImages:
 EXPECTED = "a folder of images, a video, an .npz or a .csv"
 
 
-def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -> Images:
+def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES, *, bits: int = 16) -> Images:
     """Open the images of a folder and its subfolders, a video, an npz or a CSV.
 
     Args:
         path: The file or folder.
         size: Height and width to which the frames of a video are letterboxed; they are held in memory.
         frames: Number of frames to take from a video, evenly spaced.
+        bits: Bits, from 8 to 16, that the values of 16-bit image files fill.
 
     Returns:
         The images.
@@ -148,7 +154,7 @@ def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -
         KpnetError: There are none, or they cannot be read.
     """
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, bits)
     if not path.exists():
         raise KpnetError(f"{path}: no such file or folder; expected {EXPECTED}")
     suffix = path.suffix.lower()
@@ -161,7 +167,7 @@ def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -
     raise KpnetError(f"{path}: expected {EXPECTED}")
 
 
-def _of_folder(path: Path) -> ImageFiles:
+def _of_folder(path: Path, bits: int) -> ImageFiles:
     every = find_image_files(path)
     paths = [file for file in every if file.suffix.lower() not in FOREIGN_SUFFIXES] or every
     if len(paths) < len(every):
@@ -171,4 +177,4 @@ def _of_folder(path: Path) -> ImageFiles:
     problems = [problem for file in paths if (problem := header_problem(file)) is not None]
     if problems:
         raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {path}); replace or remove it")
-    return ImageFiles(paths)
+    return ImageFiles(paths, bits)

@@ -16,7 +16,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.pretraining import PretrainConfig, load_pretrain_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import KaggleCSV
+from kpnet.data import KaggleCSV, PointsCSV
 from kpnet.data.image_sequences import open_images
 from kpnet.data.images import letterbox
 from kpnet.data.unlabelled import UnlabelledImages, build_images, read_unlabelled
@@ -87,6 +87,35 @@ def test_colour_and_grey(tmp_path: Path, channels: int) -> None:
     assert train[0]["image"].shape == (channels, SIDE, SIDE)
     if channels == 3:
         torch.testing.assert_close(train[1]["image"], torch.from_numpy(colour[1]).permute(2, 0, 1) / 255)
+
+
+def write_deep(folder: Path, images: np.ndarray) -> None:
+    """Write 8-bit images as those of a camera of 12 bits."""
+    write_folder(folder, images.astype(np.uint16) << 4)
+
+
+def test_images_of_twelve_bits_are_read_as_the_labelled_ones_are(tmp_path: Path) -> None:
+    images = pixels(4)
+    write_deep(tmp_path / "pictures", images)
+    write_deep(tmp_path / "labelled", 255 - images[:1])
+    (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\nlabelled/000.png,3,4\n")
+    model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": SIDE}
+    data = {"root": str(tmp_path), "format": {"name": "points_csv", "bits": 12}, "unlabelled": "pictures"}
+    labelled = PointsCSV(tmp_path / "labels.csv", bits=12)
+    found = read_unlabelled(load_config({"model": model, "data": data}), labelled.skeleton, [labelled])
+    assert np.array_equal(as_bytes(found), images[[0, 2, 1, 3]])
+
+
+def test_a_pretraining_reads_images_of_twelve_bits(tmp_path: Path) -> None:
+    write_deep(tmp_path / "pictures", pixels(4))
+    write_deep(tmp_path / "held", 255 - pixels(2))
+    train, val = build_images(config(tmp_path, "pictures", "data.bits=12", val="held"))
+    assert val is not None
+    assert np.array_equal(as_bytes(train), pixels(4)[[0, 2, 1, 3]])
+    assert np.array_equal(as_bytes(val), 255 - pixels(2))
+    assert as_bytes(build_images(config(tmp_path, "pictures"))[0]).max() < 16  # of 16 bits, as the file says
+    with pytest.raises(KpnetError, match=r"data\.bits: .*less than or equal to 16, found 17"):
+        config(tmp_path, "pictures", "data.bits=17")
 
 
 def test_a_share_is_held_out_by_the_seed(tmp_path: Path) -> None:
