@@ -305,7 +305,15 @@ def test_a_training_tells_that_its_teacher_is_lost(tmp_path: Path, faces: Path, 
         (("data.unlabelled=null",), "train.unlabelled: there are no unlabelled images: give data.unlabelled"),
         (("data.unlabelled=gone",), "gone: no such file or folder; expected a folder of images, a video, an .npz or"),
         (("data.unlabelled=train.csv",), "data.unlabelled: no image besides the labelled ones: give others"),
-        (("train.unlabelled.transforms=[Rotat]",), r'unknown transform "Rotat" \(did you mean "Rotate"\?\)'),
+        (
+            ("train.unlabelled.transforms=[Rotat]",),
+            r'^train\.unlabelled\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$',
+        ),
+        (
+            ("train.unlabelled.transforms=[Rotat]", "data.device_transforms=true"),
+            r'^train\.unlabelled\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$',
+        ),
+        (("data.transforms=[Rotat]",), r'^data\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$'),
         (("train.unlabelled.ramp=2",), "train.unlabelled.ramp"),
     ],
 )
