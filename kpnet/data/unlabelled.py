@@ -79,15 +79,19 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
         The dataset, without augmentation.
 
     Raises:
-        KpnetError: A source cannot be read, or there is no image besides the labelled ones.
+        KpnetError: A source cannot be read or is listed twice, or there is no image besides the labelled ones.
     """
     data, model = config.data, config.model
     known = KnownImages(labelled)
     bits = split_spec(data.format, "data.format")[1].get("bits", 16)
     parts: list[Images] = []
     kept: list[int] = []
+    seen: set[Path] = set()
     for entry in data.unlabelled:
         path = Path(data.root) / entry.file
+        if path.resolve() in seen:
+            raise KpnetError(f"data.unlabelled lists {entry.file} twice, and its images would count twice: remove one")
+        seen.add(path.resolve())
         images = open_images(path, model.input_size, entry.frames, bits=bits)
         start = sum(map(len, parts))
         new = [start + index for index in range(len(images)) if not _is_known(images, index, known)]

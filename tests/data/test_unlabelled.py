@@ -358,3 +358,11 @@ def test_labelled_images_are_left_out_with_their_number(tmp_path: Path, caplog: 
         unlabelled(tmp_path, "labels.csv")
     with pytest.raises(KpnetError, match="expected at least one file or folder"):
         unlabelled(tmp_path, [])
+
+
+@pytest.mark.parametrize("again", ["all.csv", "../{root}/all.csv", {"file": "all.csv", "frames": 3}])
+def test_a_source_that_is_listed_twice_is_refused(tmp_path: Path, again: Any) -> None:
+    write_csv(tmp_path / "all.csv", pixels(5))
+    again = again.format(root=tmp_path.name) if isinstance(again, str) else again
+    with pytest.raises(KpnetError, match=r"^data\.unlabelled lists .*all\.csv twice, .*: remove one$"):
+        unlabelled(tmp_path, ["all.csv", again])
