@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from kpnet.config.unlabelled import VIDEO_FRAMES
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, few
 from kpnet.data.duplicates import pixel_digest
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
@@ -21,6 +21,7 @@ from kpnet.data.images import (
     header_problem,
     letterbox,
     read_image,
+    walk_files,
 )
 from kpnet.data.video import Video
 
@@ -168,7 +169,10 @@ def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES, *
 
 
 def _of_folder(path: Path, bits: int) -> ImageFiles:
-    every = find_image_files(path)
+    try:
+        every = find_image_files(path)
+    except KpnetError as error:
+        raise KpnetError(f"{error}{_instead(path)}") from None
     paths = [file for file in every if file.suffix.lower() not in FOREIGN_SUFFIXES] or every
     if len(paths) < len(every):
         other = next(file for file in every if file.suffix.lower() in FOREIGN_SUFFIXES)
@@ -178,3 +182,12 @@ def _of_folder(path: Path, bits: int) -> ImageFiles:
     if problems:
         raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {path}); replace or remove it")
     return ImageFiles(paths, bits)
+
+
+def _instead(path: Path) -> str:
+    """Return what to say of the videos in a folder without images."""
+    videos = list(walk_files(path, VIDEO_SUFFIXES))
+    if not videos:
+        return ""
+    what, which = ("1 video", "it") if len(videos) == 1 else (f"{len(videos)} videos", "them")
+    return f"; it has {what}: name {which}, {few(videos)}"

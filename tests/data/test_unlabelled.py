@@ -161,6 +161,19 @@ def empty_folder(root: Path) -> str:
     return "empty"
 
 
+def videos(root: Path) -> str:
+    (root / "clips" / "deeper").mkdir(parents=True)
+    for name in ("a.mp4", "deeper/b.mp4"):
+        (root / "clips" / name).touch()
+    return "clips"
+
+
+def one_video(root: Path) -> str:
+    (root / "clips").mkdir()
+    (root / "clips" / "a.mp4").touch()
+    return "clips"
+
+
 def no_picture(root: Path) -> str:
     write_folder(root / "pictures", pixels(2))
     (root / "pictures" / "page.jpg").write_text("<html>not found</html>")
@@ -232,7 +245,9 @@ def one_image(root: Path) -> str:
     ("make", "message"),
     [
         (lambda root: "gone", "gone: no such file or folder; expected a folder of images, a video, an .npz or a .csv"),
-        (empty_folder, r"empty: found no images in it \(expected .png, .jpg"),
+        (empty_folder, r"empty: found no images in it \(expected .png, .jpg[^;]*$"),
+        (one_video, r"clips: found no images in it \(.*\); it has 1 video: name it, /.*/clips/a\.mp4$"),
+        (videos, r"it has 2 videos: name them, /.*/clips/a\.mp4, /.*/clips/deeper/b\.mp4$"),
         (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
         (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),
