@@ -17,7 +17,8 @@ class UnlabelledFile(FileEntry):
     """Images without labels: one file or folder."""
 
     file: FilePath
-    """Under `root`: a folder of images, a video, an npz with an array `images`, or a CSV with an Image column."""
+    """Under `root`: a folder of images, a video, an npz with an array `images`, or a CSV of pixels (column `Image`) or
+    of file names (column `image`)."""
     frames: Positive = VIDEO_FRAMES
     """Number of frames to take from a video, evenly spaced."""
 

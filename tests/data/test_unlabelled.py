@@ -67,6 +67,17 @@ def test_every_source_gives_its_images_in_order(tmp_path: Path, kind: str) -> No
     assert not train[0]["visible"].any()
 
 
+def test_a_table_names_image_files(tmp_path: Path) -> None:
+    """Each file counts once, however often it is named; points beside the names do not matter."""
+    images = pixels(4)
+    write_folder(tmp_path / "pictures", images)
+    (tmp_path / "list.csv").write_text("image\npictures/deeper/001.png\npictures/000.png\npictures\\000.png\n")
+    (tmp_path / "pictures" / "labels.csv").write_text("nose_x,nose_y,image\n3,4,002.png\n,,002.png\n5,6,000.png\n")
+    for name, expected in {"list.csv": [1, 0], "pictures/labels.csv": [2, 0]}.items():
+        train, _ = build_images(config(tmp_path, name, val=None))
+        assert np.array_equal(as_bytes(train), images[expected])
+
+
 def test_mixed_sizes_are_letterboxed(tmp_path: Path) -> None:
     images = [pixels(1, 30, 20)[0], pixels(1, 7, 24)[0], pixels(1)[0]]
     write_folder(tmp_path / "pictures", images)
@@ -180,6 +191,27 @@ def no_picture(root: Path) -> str:
     return "pictures"
 
 
+def no_such_picture(root: Path) -> str:
+    write_folder(root / "pictures", pixels(2))
+    (root / "list.csv").write_text("image\npictures/000.png\npictures/1.png\n")
+    return "list.csv"
+
+
+def no_name(root: Path) -> str:
+    (root / "list.csv").write_text("image,place\na.png,left\n,right\n")
+    return "list.csv"
+
+
+def cut_line(root: Path) -> str:
+    (root / "list.csv").write_text("image,place\na.png,left\nb.png\n")
+    return "list.csv"
+
+
+def no_row(root: Path) -> str:
+    (root / "list.csv").write_text("image\n")
+    return "list.csv"
+
+
 def other_key(root: Path) -> str:
     np.savez(root / "a.npz", image=pixels(2), y=np.zeros(2))
     return "a.npz"
@@ -249,6 +281,10 @@ def one_image(root: Path) -> str:
         (one_video, r"clips: found no images in it \(.*\); it has 1 video: name it, /.*/clips/a\.mp4$"),
         (videos, r"it has 2 videos: name them, /.*/clips/a\.mp4, /.*/clips/deeper/b\.mp4$"),
         (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
+        (no_such_picture, r"pictures/1.png: no such file \(1 of 2 in .*list.csv\)"),
+        (no_name, "list.csv, line 3: the cell of its image is empty; name a file, or remove the line"),
+        (cut_line, "list.csv, line 3: 1 cells, expected 2 as in the header"),
+        (no_row, "list.csv: a header but no rows; expected one row for each image"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
         (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),
         (flat, r"found uint8 \(2, 144\)"),
