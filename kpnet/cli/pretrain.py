@@ -12,6 +12,8 @@ from kpnet.core.console import PlainConsole
 if TYPE_CHECKING:
     from kpnet.config.pretraining import PretrainConfig
 
+FIGURES = ("reconstructions.png", "interpolations.png", "curves.png")  # of which a run has those that can be drawn
+
 
 def pretrain(
     config: ConfigArg,
@@ -37,13 +39,13 @@ def run_pretraining(config: PretrainConfig, out: Path | None, resume: bool, forc
     if not is_main_process():
         return  # a further process of the same training
     lines = []
-    errors = [f"{value:.5f}" for value in measures.values()]
     if config.model.method == "masked":
-        what, figures = "absolute error of the validation images' hidden patches", "reconstructions.png"
+        what = "absolute error of the validation images' hidden patches"
     else:
-        what, figures = "squared error of the validation images", "reconstructions.png, interpolations.png"
-    if errors:
-        lines.append(f"mean {what} {errors[0]}, of their mean image {errors[1]}")
-    lines.append(f"the run is in {folder}: {figures}, curves.png, metrics.csv, final/")
+        what = "squared error of the validation images"
+    if measures:
+        lines.append(f"mean {what} " + ", of their mean image ".join(f"{value:.5f}" for value in measures.values()))
+    figures = [name for name in FIGURES if (folder / name).is_file()]
+    lines.append(f"the run is in {folder}: {', '.join(figures)}, metrics.csv, final/")
     lines.append(f"to train on its encoder: kpnet train CONFIG model.pretrained={folder}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

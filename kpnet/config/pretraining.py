@@ -63,9 +63,12 @@ class ImagesConfig(StrictModel):
     root: FilePath = "."
     """Folder of the images, relative to the working directory."""
     images: FilePath
-    """Under `root`: a folder of images, a video (500 frames), an npz with `images`, or a CSV with an Image column."""
+    """Under `root`: a folder of images, a video (500 frames), an npz with `images`, or a CSV of pixels (column
+    `Image`) or of file names (column `image`)."""
     val: Annotated[float, Field(gt=0, lt=1)] | FilePath | None = 0.1
     """Fraction of the images to validate with, or other images under `root`; null: none."""
+    bits: Annotated[int, Field(ge=8, le=16)] = 16
+    """Bits that the values of 16-bit image files fill, such as 12 for a camera of 12 bits."""
     transforms: list[str | dict[str, Any]] = Field(default_factory=list)
     """Augmentation: albumentations by name, in this order."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0

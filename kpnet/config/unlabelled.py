@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from kpnet.config.fields import FileEntry, FilePath, Fraction, NonNegative, Positive, Rate, StrictModel, file_entries
 
+_ROUNDING = 1e-6  # of fractions in a message, as the nearest fix is given there
 VIDEO_FRAMES = 500  # that are taken of a video, unless a number is stated
 
 
@@ -16,7 +17,8 @@ class UnlabelledFile(FileEntry):
     """Images without labels: one file or folder."""
 
     file: FilePath
-    """Under `root`: a folder of images, a video, an npz with an array `images`, or a CSV with an Image column."""
+    """Under `root`: a folder of images, a video, an npz with an array `images`, or a CSV of pixels (column `Image`) or
+    of file names (column `image`)."""
     frames: Positive = VIDEO_FRAMES
     """Number of frames to take from a video, evenly spaced."""
 
@@ -57,7 +59,7 @@ class UnlabelledTraining(StrictModel):
     start: Fraction = 0.05
     """Fraction of the training before unlabelled images count."""
     ramp: Fraction = 0.25
-    """Fraction of the training, after `start`, in which their weight rises linearly."""
+    """Fraction of the training, after `start`, in which their weight rises linearly; both together at most 1."""
     agreement: Rate = 0.03
     """Distance between the teacher's points in the image and its mirror image, as a fraction of the image's longer
     side, at which a point's weight is 0.6 of that of points that agree."""
@@ -65,3 +67,15 @@ class UnlabelledTraining(StrictModel):
     """Augmentation of the images that the student sees; null: `data.transforms`."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Decay of the teacher's average; not used with `train.average: ema`, which is the teacher itself."""
+
+    @model_validator(mode="after")
+    def _rises_in_time(self) -> UnlabelledTraining:
+        """Refuse a weight that would not reach what is stated before the training ends."""
+        if self.start + self.ramp > 1 + _ROUNDING:
+            raise PydanticCustomError(
+                "no_time",
+                "start + ramp: expected at most 1, the end of the training, found {sum}; after a start of {start} give "
+                "a ramp of at most {ramp}",
+                {"sum": f"{self.start + self.ramp:g}", "start": f"{self.start:g}", "ramp": f"{1 - self.start:g}"},
+            )
+        return self

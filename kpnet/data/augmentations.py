@@ -31,13 +31,16 @@ def augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> Tr
     return _augmentations(data, model, skeleton)[0]
 
 
-def device_augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton) -> DeviceAugment | None:
+def device_augmentation(
+    data: DataConfig, model: ModelConfig, skeleton: Skeleton, where: str = "data.transforms"
+) -> DeviceAugment | None:
     """Build the augmentation that runs on the device of the training.
 
     Args:
         data: The section of the config.
         model: The model's config, for the size of the images.
         skeleton: The keypoints of the samples.
+        where: The key of the config that holds the transforms, for messages.
 
     Returns:
         The augmentation, or None without `data.device_transforms`.
@@ -55,7 +58,7 @@ def device_augmentation(data: DataConfig, model: ModelConfig, skeleton: Skeleton
             f"data.device_transforms: {own} has transforms of its own, and a batch is augmented alike: give them in "
             "data.transforms alone, or set device_transforms: false"
         )
-    return DeviceAugment(data.transforms, skeleton, model.input_size)
+    return DeviceAugment(data.transforms, skeleton, model.input_size, where=where)
 
 
 def student_augmentation(config: Config, skeleton: Skeleton) -> tuple[Augment | None, DeviceAugment | None]:
@@ -72,18 +75,20 @@ def student_augmentation(config: Config, skeleton: Skeleton) -> tuple[Augment | 
         KpnetError: A transform is wrong.
     """
     own = None if config.train.unlabelled is None else config.train.unlabelled.transforms
-    data = config.data if own is None else config.data.model_copy(update={"transforms": own})
-    return _augmentations(data, config.model, skeleton)
+    if own is None:
+        return _augmentations(config.data, config.model, skeleton)
+    data = config.data.model_copy(update={"transforms": own})
+    return _augmentations(data, config.model, skeleton, "train.unlabelled.transforms")
 
 
 def _augmentations(
-    data: DataConfig, model: ModelConfig, skeleton: Skeleton
+    data: DataConfig, model: ModelConfig, skeleton: Skeleton, where: str = "data.transforms"
 ) -> tuple[Augment | None, DeviceAugment | None]:
     """Return what of `data.transforms` runs on the CPU, and what runs on the training's device."""
-    on_device = device_augmentation(data, model, skeleton)
+    on_device = device_augmentation(data, model, skeleton, where)
     transforms = data.transforms if on_device is None else on_device.on_cpu
     if not transforms:
         return None, on_device
     from kpnet.data.transforms.augment import Augment
 
-    return Augment(transforms, skeleton), on_device
+    return Augment(transforms, skeleton, where=where), on_device

@@ -69,11 +69,12 @@ class KnownImages:
         """The pixels of all, for images that have no file."""
         return self._arrays | {pixel_digest(dataset.read(index)[0]) for dataset, index in self._files.values()}
 
-    def has_file(self, path: Path) -> bool:
+    def has_file(self, path: Path, bits: int = 16) -> bool:
         """Return whether an image file is one of the images, or has its bytes, or the pixels of one without a file.
 
         Args:
             path: The file.
+            bits: Bits, from 8 to 16, that its values fill if it has 16.
 
         Returns:
             Whether it is.
@@ -83,7 +84,7 @@ class KnownImages:
         """
         if path.resolve() in self._files or (self._files and file_digest(path) in self._contents):
             return True
-        return bool(self._arrays) and pixel_digest(read_image(path)) in self._arrays
+        return bool(self._arrays) and pixel_digest(read_image(path, bits=bits)) in self._arrays
 
     def has_digest(self, digest: bytes) -> bool:
         """Return whether one of the images has the pixels of a digest.

@@ -1,4 +1,4 @@
-"""Sequences of images without labels: a folder of images, a video, an npz, or a CSV with an Image column."""
+"""Sequences of images without labels: a folder of images, a video, an npz, or a CSV of pixels or file names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Protocol
 import numpy as np
 
 from kpnet.config.unlabelled import VIDEO_FRAMES
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, few
 from kpnet.data.duplicates import pixel_digest
+from kpnet.data.formats.detect import detect_format
+from kpnet.data.formats.image_files import find_folder
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
+from kpnet.data.formats.table_columns import find_image_column
+from kpnet.data.formats.text_table import read_text_table
+from kpnet.data.image_names import ImageFinder
 from kpnet.data.images import (
     FOREIGN_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -21,6 +26,7 @@ from kpnet.data.images import (
     header_problem,
     letterbox,
     read_image,
+    walk_files,
 )
 from kpnet.data.video import Video
 
@@ -36,16 +42,21 @@ class Images(Protocol):
 
 
 class ImageFiles:
-    """Image files, each read when it is needed."""
+    """Image files, each read when it is needed.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    Args:
+        paths: The files.
+        bits: Bits, from 8 to 16, that the values of 16-bit images fill.
+    """
+
+    def __init__(self, paths: Sequence[Path], bits: int = 16) -> None:
+        self.paths, self.bits = paths, bits
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return read_image(self.paths[index])
+        return read_image(self.paths[index], bits=self.bits)
 
 
 class VideoFrames:
@@ -133,13 +144,16 @@ class JoinedImages:
 EXPECTED = "a folder of images, a video, an .npz or a .csv"
 
 
-def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -> Images:
+def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES, *, bits: int = 16) -> Images:
     """Open the images of a folder and its subfolders, a video, an npz or a CSV.
+
+    A CSV has the pixels in a column `Image`, or names image files in a column `image`, as `points_csv` does.
 
     Args:
         path: The file or folder.
         size: Height and width to which the frames of a video are letterboxed; they are held in memory.
         frames: Number of frames to take from a video, evenly spaced.
+        bits: Bits, from 8 to 16, that the values of 16-bit image files fill.
 
     Returns:
         The images.
@@ -148,12 +162,13 @@ def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -
         KpnetError: There are none, or they cannot be read.
     """
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, bits)
     if not path.exists():
         raise KpnetError(f"{path}: no such file or folder; expected {EXPECTED}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return read_pixel_csv(path).images
+        names_files = detect_format(path)[1] == "points_csv"
+        return _of_table(path, bits) if names_files else read_pixel_csv(path).images
     if suffix == ".npz":
         return check_images(path, read_npz(path, [IMAGES])[IMAGES])
     if suffix in VIDEO_SUFFIXES:
@@ -161,14 +176,48 @@ def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES) -
     raise KpnetError(f"{path}: expected {EXPECTED}")
 
 
-def _of_folder(path: Path) -> ImageFiles:
-    every = find_image_files(path)
+def _of_folder(path: Path, bits: int) -> ImageFiles:
+    try:
+        every = find_image_files(path)
+    except KpnetError as error:
+        raise KpnetError(f"{error}{_instead(path)}") from None
     paths = [file for file in every if file.suffix.lower() not in FOREIGN_SUFFIXES] or every
     if len(paths) < len(every):
         other = next(file for file in every if file.suffix.lower() in FOREIGN_SUFFIXES)
         _log.warning("%s: %d files that cannot be read are left out: %s, …", path, len(every) - len(paths), other.name)
-    # The first bytes show what is no image at all, before a training begins.
+    return _checked(paths, path, bits)
+
+
+def _of_table(path: Path, bits: int) -> ImageFiles:
+    """Return the image files that a table names, each once."""
+    table = read_text_table(path, "a header line with a column image, and one row for each image")
+    header, rows = table.lines[0], table.lines[1:]
+    column = find_image_column(path, header, rows[0] if rows else [])
+    for number, row in zip(table.numbers[1:], rows, strict=True):
+        if len(row) != len(header):
+            raise KpnetError(f"{path}, line {number}: {len(row)} cells, expected {len(header)} as in the header")
+        if not row[column]:
+            raise KpnetError(f"{path}, line {number}: the cell of its image is empty; name a file, or remove the line")
+    if not rows:
+        raise KpnetError(f"{path}: a header but no rows; expected one row for each image")
+    names = list(dict.fromkeys(row[column] for row in rows))
+    finder = ImageFinder(find_folder(path, names, None))
+    found = dict.fromkeys(finder.find(name) or name for name in names)
+    return _checked([finder.folder / name for name in found], path, bits)
+
+
+def _checked(paths: Sequence[Path], source: Path, bits: int) -> ImageFiles:
+    """Return image files, or raise KpnetError for the first that is no image by its first bytes."""
     problems = [problem for file in paths if (problem := header_problem(file)) is not None]
     if problems:
-        raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {path}); replace or remove it")
-    return ImageFiles(paths)
+        raise KpnetError(f"{problems[0]} ({len(problems)} of {len(paths)} in {source}); replace or remove it")
+    return ImageFiles(paths, bits)
+
+
+def _instead(path: Path) -> str:
+    """Return what to say of the videos in a folder without images."""
+    videos = list(walk_files(path, VIDEO_SUFFIXES))
+    if not videos:
+        return ""
+    what, which = ("1 video", "it") if len(videos) == 1 else (f"{len(videos)} videos", "them")
+    return f"; it has {what}: name {which}, {few(videos)}"

@@ -12,6 +12,7 @@ import numpy as np
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
+from kpnet.core.registry import split_spec
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.duplicates import KnownImages, pixel_digest
@@ -66,7 +67,8 @@ class UnlabelledImages(KeypointDataset):
 def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[KeypointDataset]) -> UnlabelledImages:
     """Build the dataset of `data.unlabelled`, letterboxed as the labelled images are.
 
-    Images that are among the labelled ones are left out, and their number is logged as a warning.
+    16-bit image files are read with the `bits` of `data.format`, as prediction reads them. Images that are among the
+    labelled ones are left out, and their number is logged as a warning.
 
     Args:
         config: The config.
@@ -77,15 +79,20 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
         The dataset, without augmentation.
 
     Raises:
-        KpnetError: A source cannot be read, or there is no image besides the labelled ones.
+        KpnetError: A source cannot be read or is listed twice, or there is no image besides the labelled ones.
     """
     data, model = config.data, config.model
     known = KnownImages(labelled)
+    bits = split_spec(data.format, "data.format")[1].get("bits", 16)
     parts: list[Images] = []
     kept: list[int] = []
+    seen: set[Path] = set()
     for entry in data.unlabelled:
         path = Path(data.root) / entry.file
-        images = open_images(path, model.input_size, entry.frames)
+        if path.resolve() in seen:
+            raise KpnetError(f"data.unlabelled lists {entry.file} twice, and its images would count twice: remove one")
+        seen.add(path.resolve())
+        images = open_images(path, model.input_size, entry.frames, bits=bits)
         start = sum(map(len, parts))
         new = [start + index for index in range(len(images)) if not _is_known(images, index, known)]
         if len(new) < len(images):
@@ -107,7 +114,7 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
 
 def _is_known(images: Images, index: int, known: KnownImages) -> bool:
     if isinstance(images, ImageFiles):
-        return known.has_file(images.paths[index])
+        return known.has_file(images.paths[index], images.bits)
     if isinstance(images, VideoFrames):
         return known.has_digest(images.digests[index])
     return known.has_digest(pixel_digest(images[index]))
@@ -127,12 +134,12 @@ def build_images(config: PretrainConfig) -> tuple[UnlabelledImages, UnlabelledIm
     """
     data, seed = config.data, config.train.seed
     size = config.model.input_size
-    images, val = open_images(Path(data.root) / data.images, size), data.val
+    images, val = open_images(Path(data.root) / data.images, size, bits=data.bits), data.val
     indices = np.random.default_rng(seed).permutation(len(images)).tolist()
     common: dict[str, Any] = {"image_size": config.model.input_size, "in_channels": config.model.in_channels}
     held: UnlabelledImages | None = None
     if isinstance(val, str):
-        held = UnlabelledImages(open_images(Path(data.root) / val, size), **common)
+        held = UnlabelledImages(open_images(Path(data.root) / val, size, bits=data.bits), **common)
     elif val is not None:
         count = max(1, round(val * len(images)))
         if count >= len(images):

@@ -38,27 +38,31 @@ def measure(
         Errors in grey values of [0, 1]. Of an autoencoder: `mse`, the mean squared error, and `mean_image_mse`, the
         error of the images' mean: the lowest that an encoder which gives the same for every image can reach. Of a
         masked-image model: `hidden_l1`, the mean absolute error of the hidden pixels, and `mean_image_l1`, that of the
-        images' mean there.
+        images' mean there. A single image is its own mean, so that the second one is left out.
     """
     with evaluation_mode(model):
         if isinstance(model, Autoencoder):
-            return _measure_whole(model, dataset, batch_size)
-        return _measure_hidden(model, dataset, mask, seed, batch_size)
+            measures, count = _measure_whole(model, dataset, batch_size)
+        else:
+            measures, count = _measure_hidden(model, dataset, mask, seed, batch_size)
+    return measures if count > 1 else {key: value for key, value in measures.items() if not key.startswith("mean_")}
 
 
-def _measure_whole(model: ReconstructionModel, dataset: Dataset[Any], batch_size: int) -> dict[str, float]:
+def _measure_whole(model: ReconstructionModel, dataset: Dataset[Any], batch_size: int) -> tuple[dict[str, float], int]:
+    """Return the errors and the number of images."""
     error, count, total, squares = 0.0, 0, torch.zeros(()), torch.zeros(())
     for images in _batches(dataset, batch_size):
         error += (model(images.to(model.mean.device)).cpu() - images).double().square().sum().item()
         total, squares = total + images.double().sum(0), squares + images.double().square().sum(0)
         count += len(images)
     variance = squares / count - (total / count) ** 2
-    return {"mse": error / (count * total.numel()), "mean_image_mse": variance.mean().item()}
+    return {"mse": error / (count * total.numel()), "mean_image_mse": variance.mean().item()}, count
 
 
 def _measure_hidden(
     model: ReconstructionModel, dataset: Dataset[Any], mask: Mask | None, seed: int, batch_size: int
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
+    """Return the errors and the number of images."""
     count, total = 0, torch.zeros(())
     for images in _batches(dataset, batch_size):
         count, total = count + len(images), total + images.double().sum(0)
@@ -69,7 +73,7 @@ def _measure_hidden(
         for i, guess in enumerate((model(seen.to(model.mean.device)).cpu(), total / count)):
             errors[i] += (guess - images).double().abs().masked_fill(~hidden, 0.0).sum()
         pixels += int(hidden.sum()) * images.shape[1]
-    return dict(zip(("hidden_l1", "mean_image_l1"), (errors / pixels).tolist(), strict=True))
+    return dict(zip(("hidden_l1", "mean_image_l1"), (errors / pixels).tolist(), strict=True)), count
 
 
 def _batches(dataset: Dataset[Any], batch_size: int) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import yaml
 from support.console import Run
@@ -49,6 +50,17 @@ def test_what_the_command_prints_of_masked_images(kpnet: Run, values: dict[str, 
     error, mean = (f"{measures[key]:.5f}" for key in ("hidden_l1", "mean_image_l1"))
     assert f"mean absolute error of the validation images' hidden patches {error}, of their mean image {mean}\n" in out
     assert "the run is in runs/tiny: reconstructions.png, curves.png" in out
+
+
+def test_one_validation_image_has_no_other_to_compare_with(kpnet: Run, values: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "stripes.npz", images=stripes(5))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    code, out, err = kpnet("pretrain", "mine.yaml", "train.epochs=1")
+    assert (code, err) == (0, "")
+    error = json.loads((tmp_path / "runs/tiny/final/training.json").read_text())["mse"]
+    assert f"mean squared error of the validation images {error:.5f}\n" in out
+    assert "the run is in runs/tiny: reconstructions.png, curves.png, metrics.csv, final/\n" in out
+    assert not (tmp_path / "runs/tiny/interpolations.png").exists()
 
 
 @pytest.mark.parametrize("name", ["pretrain_autoencoder", "pretrain_masked"])

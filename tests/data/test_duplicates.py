@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpnet.data import PointsCSV
+from kpnet.data import NPZ, PointsCSV
 from kpnet.data.duplicates import KnownImages, pixel_digest
 
 
@@ -49,3 +49,12 @@ def test_pixels_tell_images_apart() -> None:
     other[1, 2, 1] ^= 1
     assert pixel_digest(grey) != pixel_digest(other)
     assert pixel_digest(grey) != pixel_digest(grey.reshape(6, 4))  # the same bytes in another shape
+
+
+def test_an_image_of_twelve_bits_is_compared_as_it_is_read(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30), dtype=np.uint8)
+    np.savez(tmp_path / "labels.npz", images=images, keypoints=np.ones((2, 1, 2)))
+    cv2.imwrite(str(tmp_path / "a.png"), images[1].astype(np.uint16) << 4)
+    known = KnownImages([NPZ(tmp_path / "labels.npz")])
+    assert known.has_file(tmp_path / "a.png", bits=12)
+    assert not known.has_file(tmp_path / "a.png")

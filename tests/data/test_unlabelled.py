@@ -16,7 +16,7 @@ from kpnet.config.loading import load_config
 from kpnet.config.pretraining import PretrainConfig, load_pretrain_config
 from kpnet.core.errors import KpnetError
 from kpnet.core.skeleton import Skeleton
-from kpnet.data import KaggleCSV
+from kpnet.data import KaggleCSV, PointsCSV
 from kpnet.data.image_sequences import open_images
 from kpnet.data.images import letterbox
 from kpnet.data.unlabelled import UnlabelledImages, build_images, read_unlabelled
@@ -67,6 +67,17 @@ def test_every_source_gives_its_images_in_order(tmp_path: Path, kind: str) -> No
     assert not train[0]["visible"].any()
 
 
+def test_a_table_names_image_files(tmp_path: Path) -> None:
+    """Each file counts once, however often it is named; points beside the names do not matter."""
+    images = pixels(4)
+    write_folder(tmp_path / "pictures", images)
+    (tmp_path / "list.csv").write_text("image\npictures/deeper/001.png\npictures/000.png\npictures\\000.png\n")
+    (tmp_path / "pictures" / "labels.csv").write_text("nose_x,nose_y,image\n3,4,002.png\n,,002.png\n5,6,000.png\n")
+    for name, expected in {"list.csv": [1, 0], "pictures/labels.csv": [2, 0]}.items():
+        train, _ = build_images(config(tmp_path, name, val=None))
+        assert np.array_equal(as_bytes(train), images[expected])
+
+
 def test_mixed_sizes_are_letterboxed(tmp_path: Path) -> None:
     images = [pixels(1, 30, 20)[0], pixels(1, 7, 24)[0], pixels(1)[0]]
     write_folder(tmp_path / "pictures", images)
@@ -87,6 +98,35 @@ def test_colour_and_grey(tmp_path: Path, channels: int) -> None:
     assert train[0]["image"].shape == (channels, SIDE, SIDE)
     if channels == 3:
         torch.testing.assert_close(train[1]["image"], torch.from_numpy(colour[1]).permute(2, 0, 1) / 255)
+
+
+def write_deep(folder: Path, images: np.ndarray) -> None:
+    """Write 8-bit images as those of a camera of 12 bits."""
+    write_folder(folder, images.astype(np.uint16) << 4)
+
+
+def test_images_of_twelve_bits_are_read_as_the_labelled_ones_are(tmp_path: Path) -> None:
+    images = pixels(4)
+    write_deep(tmp_path / "pictures", images)
+    write_deep(tmp_path / "labelled", 255 - images[:1])
+    (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\nlabelled/000.png,3,4\n")
+    model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": SIDE}
+    data = {"root": str(tmp_path), "format": {"name": "points_csv", "bits": 12}, "unlabelled": "pictures"}
+    labelled = PointsCSV(tmp_path / "labels.csv", bits=12)
+    found = read_unlabelled(load_config({"model": model, "data": data}), labelled.skeleton, [labelled])
+    assert np.array_equal(as_bytes(found), images[[0, 2, 1, 3]])
+
+
+def test_a_pretraining_reads_images_of_twelve_bits(tmp_path: Path) -> None:
+    write_deep(tmp_path / "pictures", pixels(4))
+    write_deep(tmp_path / "held", 255 - pixels(2))
+    train, val = build_images(config(tmp_path, "pictures", "data.bits=12", val="held"))
+    assert val is not None
+    assert np.array_equal(as_bytes(train), pixels(4)[[0, 2, 1, 3]])
+    assert np.array_equal(as_bytes(val), 255 - pixels(2))
+    assert as_bytes(build_images(config(tmp_path, "pictures"))[0]).max() < 16  # of 16 bits, as the file says
+    with pytest.raises(KpnetError, match=r"data\.bits: .*less than or equal to 16, found 17"):
+        config(tmp_path, "pictures", "data.bits=17")
 
 
 def test_a_share_is_held_out_by_the_seed(tmp_path: Path) -> None:
@@ -132,10 +172,44 @@ def empty_folder(root: Path) -> str:
     return "empty"
 
 
+def videos(root: Path) -> str:
+    (root / "clips" / "deeper").mkdir(parents=True)
+    for name in ("a.mp4", "deeper/b.mp4"):
+        (root / "clips" / name).touch()
+    return "clips"
+
+
+def one_video(root: Path) -> str:
+    (root / "clips").mkdir()
+    (root / "clips" / "a.mp4").touch()
+    return "clips"
+
+
 def no_picture(root: Path) -> str:
     write_folder(root / "pictures", pixels(2))
     (root / "pictures" / "page.jpg").write_text("<html>not found</html>")
     return "pictures"
+
+
+def no_such_picture(root: Path) -> str:
+    write_folder(root / "pictures", pixels(2))
+    (root / "list.csv").write_text("image\npictures/000.png\npictures/1.png\n")
+    return "list.csv"
+
+
+def no_name(root: Path) -> str:
+    (root / "list.csv").write_text("image,place\na.png,left\n,right\n")
+    return "list.csv"
+
+
+def cut_line(root: Path) -> str:
+    (root / "list.csv").write_text("image,place\na.png,left\nb.png\n")
+    return "list.csv"
+
+
+def no_row(root: Path) -> str:
+    (root / "list.csv").write_text("image\n")
+    return "list.csv"
 
 
 def other_key(root: Path) -> str:
@@ -203,8 +277,14 @@ def one_image(root: Path) -> str:
     ("make", "message"),
     [
         (lambda root: "gone", "gone: no such file or folder; expected a folder of images, a video, an .npz or a .csv"),
-        (empty_folder, r"empty: found no images in it \(expected .png, .jpg"),
+        (empty_folder, r"empty: found no images in it \(expected .png, .jpg[^;]*$"),
+        (one_video, r"clips: found no images in it \(.*\); it has 1 video: name it, /.*/clips/a\.mp4$"),
+        (videos, r"it has 2 videos: name them, /.*/clips/a\.mp4, /.*/clips/deeper/b\.mp4$"),
         (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
+        (no_such_picture, r"pictures/1.png: no such file \(1 of 2 in .*list.csv\)"),
+        (no_name, "list.csv, line 3: the cell of its image is empty; name a file, or remove the line"),
+        (cut_line, "list.csv, line 3: 1 cells, expected 2 as in the header"),
+        (no_row, "list.csv: a header but no rows; expected one row for each image"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
         (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),
         (flat, r"found uint8 \(2, 144\)"),
@@ -329,3 +409,11 @@ def test_labelled_images_are_left_out_with_their_number(tmp_path: Path, caplog: 
         unlabelled(tmp_path, "labels.csv")
     with pytest.raises(KpnetError, match="expected at least one file or folder"):
         unlabelled(tmp_path, [])
+
+
+@pytest.mark.parametrize("again", ["all.csv", "../{root}/all.csv", {"file": "all.csv", "frames": 3}])
+def test_a_source_that_is_listed_twice_is_refused(tmp_path: Path, again: Any) -> None:
+    write_csv(tmp_path / "all.csv", pixels(5))
+    again = again.format(root=tmp_path.name) if isinstance(again, str) else again
+    with pytest.raises(KpnetError, match=r"^data\.unlabelled lists .*all\.csv twice, .*: remove one$"):
+        unlabelled(tmp_path, ["all.csv", again])

@@ -33,6 +33,12 @@ def test_hidden_patches_measured_by_hand() -> None:
     assert found == {"hidden_l1": pytest.approx(0.2), "mean_image_l1": pytest.approx(0.2)}
 
 
+@pytest.mark.parametrize(("model", "key"), [(Autoencoder, "mse"), (MaskedImageModel, "hidden_l1")])
+def test_one_image_is_not_compared_with_its_own_mean(model: type[Autoencoder | MaskedImageModel], key: str) -> None:
+    found = measure(model(CONFIG), DATASET[:1], Mask(ratio=0.5, patch=4))  # type: ignore[arg-type]
+    assert list(found) == [key]
+
+
 def test_only_hidden_patches_are_drawn_as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Tensor] = []
     monkeypatch.setattr(reconstructions.plot, "draw_mosaic", lambda rows, *_, **__: drawn.append(rows))

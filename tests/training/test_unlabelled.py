@@ -305,8 +305,21 @@ def test_a_training_tells_that_its_teacher_is_lost(tmp_path: Path, faces: Path, 
         (("data.unlabelled=null",), "train.unlabelled: there are no unlabelled images: give data.unlabelled"),
         (("data.unlabelled=gone",), "gone: no such file or folder; expected a folder of images, a video, an .npz or"),
         (("data.unlabelled=train.csv",), "data.unlabelled: no image besides the labelled ones: give others"),
-        (("train.unlabelled.transforms=[Rotat]",), r'unknown transform "Rotat" \(did you mean "Rotate"\?\)'),
+        (
+            ("train.unlabelled.transforms=[Rotat]",),
+            r'^train\.unlabelled\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$',
+        ),
+        (
+            ("train.unlabelled.transforms=[Rotat]", "data.device_transforms=true"),
+            r'^train\.unlabelled\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$',
+        ),
+        (("data.transforms=[Rotat]",), r'^data\.transforms: unknown transform "Rotat" \(did you mean "Rotate"\?\)$'),
         (("train.unlabelled.ramp=2",), "train.unlabelled.ramp"),
+        (
+            ("train.unlabelled={start: 0.9, ramp: 0.5}",),
+            r"train\.unlabelled: start \+ ramp: expected at most 1, the end of the training, found 1\.4; "
+            r"after a start of 0\.9 give a ramp of at most 0\.1",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_one_line(
@@ -316,6 +329,11 @@ def test_what_cannot_be_learned_from_is_one_line(
         train(config(faces, *overrides), out=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("start", "ramp"), [(0.9, 0.1), (0.7, 0.3), (0.35, 0.65), (0.01, 0.99), (0.99, 0.0)])
+def test_a_weight_may_rise_until_the_end(start: float, ramp: float) -> None:
+    UnlabelledTraining(start=start, ramp=ramp)
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def canonical_columns(path: Path, header: Sequence[str], first_row: Sequence[str
     if len(images) == 1 and all(is_number(cell) for k, cell in enumerate(header) if k != images[0]):
         return list(_numbered(path, len(header), images[0])), False
     plain = [re.sub(r"[ _]", "", name.lower()) for name in header]
-    image = _find_image(path, header, first_row)
+    image = find_image_column(path, header, first_row)
     others = [k for k in range(len(header)) if k != image]
     if len(others) > 1 and [header[k] for k in others] == [str(n) for n in range(len(others))]:
         return list(_numbered(path, len(header), image)), True
@@ -107,8 +107,20 @@ def _image_columns(header: Sequence[str], first_row: Sequence[str]) -> list[int]
     return [0] if is_index else []
 
 
-def _find_image(path: Path, header: Sequence[str], first_row: Sequence[str]) -> int:
-    """Return the column that names the images."""
+def find_image_column(path: Path, header: Sequence[str], first_row: Sequence[str]) -> int:
+    """Return the column that names the images.
+
+    Args:
+        path: The file, for messages.
+        header: Its first line.
+        first_row: Its second line, or nothing.
+
+    Returns:
+        Number of the column, counted from 0.
+
+    Raises:
+        KpnetError: No column names an image, or several do.
+    """
     found = _image_columns(header, first_row)
     if not found:
         raise KpnetError(

@@ -175,6 +175,7 @@ class Augment:
         transforms: Each one is `Name` or `{Name: {argument: value}}`, with a name of `supported`. None: no
             augmentation.
         skeleton: The keypoints, whose left/right pairs swap when the image is mirrored.
+        where: The key of the config that holds them, for messages.
 
     Raises:
         KpnetError: A transform or argument is unknown or not supported, or mirrors the image while the skeleton has no
@@ -186,8 +187,11 @@ class Augment:
         >>> image, points = augment(np.zeros((96, 96), np.uint8), np.zeros((15, 2)), seed=0)
     """
 
-    def __init__(self, transforms: Sequence[Spec] | None, skeleton: Skeleton) -> None:
-        self.steps = _build_all(transforms or [], "data.transforms")
+    def __init__(
+        self, transforms: Sequence[Spec] | None, skeleton: Skeleton, *, where: str = "data.transforms"
+    ) -> None:
+        self.where = where
+        self.steps = _build_all(transforms or [], where)
         self.num_keypoints = len(skeleton)
         self.permutation = skeleton.flip_permutation
         self.can_mirror = skeleton.can_mirror
@@ -264,11 +268,11 @@ class Augment:
             matrix = back if matrix is None else back @ matrix
         if after.shape != image.shape or after.dtype != image.dtype:
             raise KpnetError(
-                f"data.transforms: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
+                f"{self.where}: expected an image {image.dtype} {image.shape}, found {after.dtype} {after.shape}: "
                 "leave out what changes channels or dtype"
             )
         if matrix is not None and not self.can_mirror and mirrors(matrix):
-            _no_pairs("data.transforms", self.unpaired)
+            _no_pairs(self.where, self.unpaired)
         return after, matrix, holes
 
     def _move(self, points: np.ndarray, matrix: Matrix) -> np.ndarray:

@@ -32,6 +32,7 @@ class DeviceAugment:
         transforms: The config's transforms, as `Augment` takes them.
         skeleton: The keypoints, whose left/right pairs swap when an image is mirrored.
         size: Height and width of the images.
+        where: The key of the config that holds the transforms, for messages.
 
     Attributes:
         on_cpu: The transforms that stay on the CPU, for `Augment`.
@@ -47,9 +48,11 @@ class DeviceAugment:
         ```
     """
 
-    def __init__(self, transforms: Sequence[Spec], skeleton: Skeleton, size: Size) -> None:
-        checked = Augment(transforms, skeleton)
-        self.size, self.permutation = size, list(skeleton.flip_permutation)
+    def __init__(
+        self, transforms: Sequence[Spec], skeleton: Skeleton, size: Size, *, where: str = "data.transforms"
+    ) -> None:
+        checked = Augment(transforms, skeleton, where=where)
+        self.where, self.size, self.permutation = where, size, list(skeleton.flip_permutation)
         steps = [_build(step, size, skeleton.can_mirror) for step in checked.steps]
         self.missing = [each.name for each, step in zip(checked.steps, steps, strict=True) if step is None]
         start = 1 + max((i for i, step in enumerate(steps) if step is None), default=-1)
@@ -62,7 +65,7 @@ class DeviceAugment:
         if not self.missing:
             return None
         before = len(self.on_cpu) - len(self.missing)
-        rest = f", and with them {before} that come before the last of them in data.transforms" if before else ""
+        rest = f", and with them {before} that come before the last of them in {self.where}" if before else ""
         return f"data.device_transforms: on the CPU stay {', '.join(self.missing)}{rest}"
 
     @torch.no_grad()
