@@ -19,6 +19,7 @@ from kpnet.core.hub_address import FORM, HubAddress
 TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of reach
 LARGEST = {".yaml": 2**20, ".safetensors": 2**34, ".onnx": 2**31}  # bytes of a file that is fetched, by suffix
 _found: ContextVar[dict[object, Path] | None] = ContextVar("found", default=None)  # in `one_commit`
+_PASSING = (408, 429)  # of the replies that refuse: it took too long, too many requests
 _DIGESTS = {40: "sha1", 64: "sha256"}  # in the names of cached files: git's of small ones, that of the content
 
 
@@ -47,9 +48,9 @@ def fetch(
 ) -> Path:
     """Return a folder in the hub's cache with files of a repository, all of one commit; what is missing is fetched.
 
-    Where the hub is out of reach or has a failure of its own, or `HF_HUB_OFFLINE` is set, the files of the cache are
-    taken. Inside of `one_commit` they are looked up once. No other files of the
-    repository are fetched, and the content of those in the cache is compared with the digest in their names.
+    Where the hub is out of reach, has a failure of its own or too many requests, or `HF_HUB_OFFLINE` is set, the files
+    of the cache are taken. Inside of `one_commit` they are looked up once. No other files of the repository are
+    fetched, and the content of those in the cache is compared with the digest in their names.
 
     Args:
         address: The repository, and the folder in it.
@@ -90,7 +91,8 @@ def _fetch(
             try:
                 sizes = _list_files(address, token)
             except HfHubHTTPError as error:
-                if options["force_download"] or getattr(error.response, "status_code", 0) < 500:
+                status = getattr(error.response, "status_code", 0)
+                if options["force_download"] or (status < 500 and status not in _PASSING):
                     raise
                 local_files_only, failure = True, error
         wanted = list(names)

@@ -100,14 +100,21 @@ def test_a_large_file_is_not_fetched(hub: Hub) -> None:
     assert not any("resolve" in each for each in hub.requests)
 
 
-def test_a_failure_of_the_hub(hub: Hub) -> None:
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_failure_of_the_hub(hub: Hub, status: int) -> None:
     folder = fetch(PAWS, NAMES)
-    hub.failure = 503
+    hub.failure = status
     assert fetch(PAWS, NAMES) == folder
     message = refused(HubAddress("me/other"))
     assert "the hub replied: " in message
-    assert "503" in message
-    assert "503" in refused(PAWS, force_download=True)
+    assert str(status) in message
+    assert str(status) in refused(PAWS, force_download=True)
+
+
+def test_the_cache_does_not_stand_in_for_a_refusal(hub: Hub) -> None:
+    fetch(PAWS, NAMES)
+    hub.failure = 403
+    assert "refuses it (403)" in refused(PAWS)
 
 
 def test_one_commit(hub: Hub) -> None:
