@@ -6,6 +6,7 @@ huggingface_hub does the work, in its own cache and with its own token. It is im
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -200,6 +201,17 @@ def hub_errors(address: HubAddress, token: str | bool | None = None) -> Iterator
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests", "urllib3", "hf_xet"):
             raise
         raise KpnetError(f"{address}: no connection to {constants.ENDPOINT}: {first_line(error)}") from None
+
+
+def in_hub_cache(folder: Path) -> bool:
+    """Return whether a folder is of a commit in huggingface_hub's cache: `…/snapshots/COMMIT` beside `blobs`."""
+    place = folder.resolve()
+    return any(
+        each.parent.name == "snapshots"
+        and re.fullmatch("[0-9a-f]{40}", each.name) is not None
+        and (each.parent.parent / "blobs").is_dir()
+        for each in (place, *place.parents)
+    )
 
 
 def _inside(address: HubAddress, name: str) -> str:

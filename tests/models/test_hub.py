@@ -71,6 +71,17 @@ def test_pushed_and_fetched(hub: Hub, paws: KeypointModel, tmp_path: Path) -> No
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
 
 
+def test_a_fetched_model_is_not_written_back(paws: KeypointModel, tmp_path: Path) -> None:
+    fetched = load_model("hf://me/paws")
+    assert fetched.folder is not None
+    for write in (fetched.save, fetched.save_pretrained):
+        with pytest.raises(KpnetError, match="in the hub's cache"):
+            write(fetched.folder)
+    assert sorted(file.name for file in fetched.folder.iterdir()) == ["model.safetensors", "model.yaml"]
+    fetched.save(tmp_path / "mine")
+    assert same(load_model(tmp_path / "mine"), paws)
+
+
 def test_pretrained_takes_the_backbone_and_the_head(paws: KeypointModel, tmp_path: Path) -> None:
     assert same(small(pretrained="hf://me/paws"), paws)
     plain = small(pretrained="hf://me/paws/model.safetensors")
