@@ -11,7 +11,7 @@ from typing import Any
 
 from kpnet.backbones.pretrained import format_spec
 from kpnet.config.loading import run_config
-from kpnet.core.display import display_name
+from kpnet.core.display import display_name, printable
 from kpnet.core.errors import KpnetError
 from kpnet.core.registry import split_spec
 from kpnet.models.record import FIGURE
@@ -44,6 +44,7 @@ _LICENCES = """
 """
 LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
+LONGEST = 10_000  # characters of a statement
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Statements:
             under `other`.
         data: What the model was trained on.
         data_licence: Licence of that data.
-        intended_use: What the model is meant for, and what not.
+        intended_use: What the model is meant for, and what not. Its lines stay apart; the others become one.
+
+    Raises:
+        KpnetError: One is no text, or has more than `LONGEST` characters.
     """
 
     licence: str | None = None
@@ -67,6 +71,8 @@ class Statements:
         for name, value in vars(self).items():
             if value is not None and not (isinstance(value, str) and value.strip()):
                 raise KpnetError(f"{name}: expected a text, found {value!r}; leave it out where it is not known")
+            if value is not None and len(value) > LONGEST:
+                raise KpnetError(f"{name}: expected at most {LONGEST} characters, found {len(value)}; shorten it")
 
 
 def model_card(
@@ -219,7 +225,8 @@ def _data(model: Any, statements: Statements) -> str:
 
 def _intended(statements: Statements) -> str:
     limits = "The measures hold for images like those it was measured on. Measure it on your own before you rely on it."
-    return f"{_stated(statements.intended_use)}\n\n{limits}"
+    lines = [None] if statements.intended_use is None else statements.intended_use.strip().splitlines()
+    return "\n".join([*map(_stated, lines), "", limits])
 
 
 def _model(model: Any, statements: Statements) -> str:
@@ -238,9 +245,15 @@ def _model(model: Any, statements: Statements) -> str:
 
 
 def _stated(text: str | None) -> str:
-    return NOT_STATED if text is None else _text(text, 2000)
+    """Return what the author states, whole and on one line."""
+    return NOT_STATED if text is None else _escape(printable(" ".join(text.split())))
 
 
-def _text(text: object, limit: int = 200) -> str:
-    """Return a text that Markdown shows as it is: on one line, without tags or cells."""
-    return html.escape(display_name(text, limit), quote=False).replace("|", "\\|")
+def _text(text: object) -> str:
+    """Return a short text that Markdown shows as it is, on one line."""
+    return _escape(display_name(text, 200))
+
+
+def _escape(text: str) -> str:
+    """Return a text without tags or cells."""
+    return html.escape(text, quote=False).replace("|", "\\|")

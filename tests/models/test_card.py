@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from kpnet import KeypointModel, KpnetError, build_model, evaluate, load_model
 from kpnet.data import SyntheticFaces
-from kpnet.models.card import NOT_STATED, Statements, model_card
+from kpnet.models.card import LONGEST, NOT_STATED, Statements, model_card
 from kpnet.models.record import make_record
 
 
@@ -57,6 +57,21 @@ def test_what_is_not_stated_is_left_open() -> None:
     assert (metadata["license"], metadata["license_name"]) == ("other", "cc-by-nc-4.0-mine")
     with pytest.raises(KpnetError, match="data_licence: expected a text"):
         Statements(data_licence=" ")
+
+
+def test_statements_stay_whole() -> None:
+    use = "\n".join(["Games.", "", *(f"- not for <use> {i} of many\t|" for i in range(250))])
+    assert len(use) > 5000
+    text = model_card(faces(), "me/faces", Statements(data="first\n\nsecond\x1b[0m", intended_use=use))
+    assert "- Data: first second\\x1b[0m\n" in text
+    shown = text.partition("## Intended use\n\n")[2].partition("\n\nThe measures hold")[0]
+    assert shown == use.replace("<use>", "&lt;use&gt;").replace("\t|", " \\|")
+
+
+def test_a_statement_that_is_too_long_is_refused() -> None:
+    Statements(intended_use="x" * LONGEST)
+    with pytest.raises(KpnetError, match="intended_use: expected at most 10000 characters, found 10001"):
+        Statements(intended_use="x" * (LONGEST + 1))
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
