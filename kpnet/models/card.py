@@ -12,7 +12,7 @@ from typing import Any
 from kpnet.backbones.pretrained import format_spec
 from kpnet.config.loading import run_config
 from kpnet.core.display import display_name, printable
-from kpnet.core.errors import KpnetError
+from kpnet.core.errors import KpnetError, few
 from kpnet.core.registry import split_spec
 from kpnet.models.record import FIGURE
 
@@ -45,6 +45,7 @@ _LICENCES = """
 LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
 LONGEST = 10_000  # characters of a statement
+_NEEDED = ("input_size", "images", "points", "nme_by", "nme_images", "failure_threshold")  # of the measures
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,14 @@ class Statements:
                 raise KpnetError(f"{name}: expected a text, found {value!r}; leave it out where it is not known")
             if value is not None and len(value) > LONGEST:
                 raise KpnetError(f"{name}: expected at most {LONGEST} characters, found {len(value)}; shorten it")
+
+
+def check_measures(measures: object) -> None:
+    """Raise KpnetError for what is not the measures that `kpnet.evaluate` returns."""
+    missing = [key for key in _NEEDED if key not in measures] if isinstance(measures, Mapping) else None
+    if missing is None or missing:
+        found = f"found a {type(measures).__name__}" if missing is None else f"it has no {few(missing, len(_NEEDED))}"
+        raise KpnetError(f"measures: expected what kpnet.evaluate returns; {found}")
 
 
 def model_card(

@@ -199,6 +199,15 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("measures", "found"), [({"input_size": [32, 32]}, "it has no images, points"), ({}, "no input_"), ("x", "a str")]
+)
+def test_measures_of_another_kind_are_refused(tmp_path: Path, measures: Any, found: str) -> None:
+    with pytest.raises(KpnetError, match=rf"^measures: expected what kpnet\.evaluate returns; .*{found}"):
+        small().save_pretrained(tmp_path, model_card_kwargs={"measures": measures})
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_loaded(hub: Hub, paws: KeypointModel, tmp_path: Path) -> None:
     for name, words in (
         ("runs/paws", ("runs/paws: no such folder", "no such repository")),
@@ -224,6 +233,8 @@ def test_what_cannot_be_pushed(hub: Hub, monkeypatch: pytest.MonkeyPatch, traine
         model.push_to_hub("hf://me/paws@v1")
     with pytest.raises(KpnetError, match="licence: expected a text, found ''"):
         model.push_to_hub("me/paws", licence="")
+    with pytest.raises(KpnetError, match=r"^measures: expected what kpnet\.evaluate returns; it has no input_size, im"):
+        model.push_to_hub("me/paws", measures={"x": 1})
     with pytest.raises(KpnetError, match="load_model returns"):
         Predictor(trained).model.push_to_hub("me/paws")  # type: ignore[operator]
     assert not hub.repos
