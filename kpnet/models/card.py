@@ -135,13 +135,13 @@ def _head(statements: Statements) -> str:
 def _summary(model: Any, trained: Mapping[str, Any] | None) -> str:
     config, count = model.config, len(model.skeleton)
     kind = "grey" if config.in_channels == 1 else "colour"
-    sees = f"{kind} images, fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
+    size = f"fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
     if model.finds_instances:
-        what = f"Finds the instances of an image, and {count} keypoints of each, in {sees}."
+        what = f"Finds the instances of an image, and {count} keypoints of each, in {kind} images, {size}."
     elif config.crop is not None:
-        what = f"Finds {count} keypoints of an instance whose box is given, in {sees}."
+        what = f"Finds {count} keypoints of an instance whose box is given, in {kind} images, {size}."
     else:
-        what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each of its {sees}."
+        what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each {kind} image, {size}."
     return what if trained is None else f"{what} Trained with kpnet {_text(trained.get('kpnet'))}."
 
 
@@ -233,7 +233,8 @@ def _data(model: Any, statements: Statements) -> str:
 
 
 def _intended(statements: Statements) -> str:
-    limits = "The measures hold for images like those it was measured on. Measure it on your own before you rely on it."
+    limits = "The measures hold for images like those the model was measured on."
+    limits += " Measure it on your own before you rely on it."
     lines = [None] if statements.intended_use is None else statements.intended_use.strip().splitlines()
     return "\n".join([*map(_stated, lines), "", limits])
 

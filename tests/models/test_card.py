@@ -33,6 +33,7 @@ def test_the_measures_with_their_intervals() -> None:
         "`nose_tip`",
         "96x96",
         "On 12 images (",
+        "Finds 15 keypoints of the one instance in each grey image, fitted into 96x96 pixels.",
     ):
         assert words in text, words
     assert "Trained with" not in text, "no record of the training"
