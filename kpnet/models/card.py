@@ -105,13 +105,16 @@ def model_card(
     """
     measures = None if record is None else record["measures"]
     trained = record if record is not None and record.get("of_training") else None
+    reliability = []
+    if measures is not None and "reliability" in measures:
+        reliability = [f"## Reliability\n\n{_reliability(measures, model)}"]
     sections = [
         _head(statements),
         f"# {_text(repo_id.rpartition('/')[2])}\n\n{_summary(model, trained)}",
         f"## Use\n\n{_example(model, repo_id, files)}",
         f"## Keypoints\n\n{_keypoints(model, files)}",
         f"## Measured\n\n{_measured(measures, trained is not None)}",
-        *([] if not measures or "reliability" not in measures else [f"## Reliability\n\n{_reliability(measures)}"]),
+        *reliability,
         f"## Data\n\n{_data(model, statements)}",
         f"## Intended use\n\n{_intended(statements)}",
         f"## Model\n\n{_model(model, statements)}",
@@ -206,7 +209,7 @@ def _row(row: Sequence[Any], measures: Mapping[str, Any], intervals: Mapping[str
     return f"| {name} | {text} | {ends} |"
 
 
-def _reliability(measures: Mapping[str, Any]) -> str:
+def _reliability(measures: Mapping[str, Any], model: Any) -> str:
     found = measures["reliability"]
     how = ", each half of them by the calibration of the other half" if found.get("cross_fitted") else ""
     lines = [f"How far the predicted uncertainty agrees with the errors, on the same images{how}:", ""]
@@ -219,6 +222,8 @@ def _reliability(measures: Mapping[str, Any]) -> str:
         share, low, high = (100 * row[key] for key in ("measured", "low", "high"))
         name = f"Points inside of the ellipses for {level.replace('%', ' %')}"
         lines.append(f"| {name} | {share:.1f} % | {low:.1f} to {high:.1f} |")
+    if model.calibration is not None and not found.get("cross_fitted"):
+        lines += ["", "The model may have been calibrated on these very images: on others the agreement may be worse."]
     return "\n".join(lines)
 
 

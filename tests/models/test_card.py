@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from kpnet import KeypointModel, KpnetError, build_model, evaluate, load_model
 from kpnet.data import SyntheticFaces
+from kpnet.models.calibration import Calibration
 from kpnet.models.card import LONGEST, NOT_STATED, Statements, model_card
 from kpnet.models.record import make_record
 
@@ -58,6 +59,22 @@ def test_what_is_not_stated_is_left_open() -> None:
     assert (metadata["license"], metadata["license_name"]) == ("other", "cc-by-nc-4.0-mine")
     with pytest.raises(KpnetError, match="data_licence: expected a text"):
         Statements(data_licence=" ")
+
+
+def test_reliability_on_the_images_of_the_calibration() -> None:
+    model, words = faces(), "may have been calibrated on these very images"
+    measures = evaluate(model, SyntheticFaces(12))
+
+    def card(measures: dict[str, Any]) -> str:
+        return model_card(model, "me/faces", Statements(), make_record(model, measures))
+
+    assert words not in card(measures), "it has no calibration"
+    model.calibration = Calibration([0.0] * 15, 1.0, 5.0, 180)
+    measures = evaluate(model, SyntheticFaces(12))
+    assert words in card(measures).partition("## Reliability")[2].partition("## Data")[0]
+    measures["reliability"]["cross_fitted"] = True
+    assert words not in card(measures)
+    assert "each half of them by the calibration of the other half" in card(measures)
 
 
 def test_statements_stay_whole() -> None:
