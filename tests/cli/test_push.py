@@ -31,6 +31,7 @@ def test_commands_take_the_address(kpnet: Run, pushed: str, trained: Path, data:
     assert (tmp_path / "predictions/predictions.csv").is_file()
     assert kpnet("info", pushed).code == 0
     kpnet("evaluate", pushed).refused("hf://me/tiny: no validation data", "kpnet evaluate hf://me/tiny val.csv")
+    kpnet("report", pushed).refused("hf://me/tiny: expected a run folder")
     kpnet("visualize", pushed).refused("kpnet visualize hf://me/tiny photo.jpg")
     kpnet("calibrate", pushed, data / "val.csv").refused("hf://me/tiny", "save a copy")
     kpnet("predict", "hf://me/tiny@v1", data / "val.csv").refused("hf://me/tiny@v1", 'no revision "v1"')
