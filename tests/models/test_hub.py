@@ -17,6 +17,8 @@ from support.exports import Exports
 from support.hub_server import Hub, closed_address, use_hub
 
 from kpnet import KeypointModel, KpnetError, Predictor, build_model, load_model
+from kpnet.models.test_time import TestTime
+from kpnet.models.watch import FEATURES, WatchReference
 
 PARTS: dict[str, Any] = {
     "backbone": {"name": "conv_sandwich", "channels": [4, 8]},
@@ -155,11 +157,23 @@ def test_licences(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_second_push_leaves_no_files_of_other_weights(hub: Hub, paws: KeypointModel) -> None:
     files = hub.repos["me/paws"]["main"]
-    others = {"old.onnx": b"", "skeleton.png": b"", "notes.txt": b"", "fold0/a.onnx": b"", "fold0/skeleton.png": b""}
-    files |= others
+    others = {"notes.txt", "fold0/a.onnx", "fold0/skeleton.png"}
+    files |= dict.fromkeys({"old.onnx", "skeleton.png", "watch.safetensors", *others}, b"")
     paws.push_to_hub("me/paws")
     own = {"README.md", "model.safetensors", "model.yaml"}
-    assert files.keys() == own | {"notes.txt", "fold0/a.onnx", "fold0/skeleton.png"}
+    assert files.keys() == own | others
+
+
+def test_the_summary_of_held_out_data_goes_with_the_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    model = small()
+    signals = np.random.default_rng(0).standard_normal((20, FEATURES + 50)).astype(np.float32)
+    model.watch_reference = WatchReference.from_signals(signals, 70, model, TestTime())
+    model.push_to_hub("me/paws")
+    assert "watch.safetensors" in hub.repos["me/paws"]["main"]
+    for fetched in (load_model("hf://me/paws"), KeypointModel.from_pretrained("me/paws")):
+        assert fetched.watch_reference is not None
+        assert fetched.watch_reference.images == 70
 
 
 def test_a_branch_is_created(hub: Hub, paws: KeypointModel) -> None:
