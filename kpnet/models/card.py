@@ -231,10 +231,17 @@ def _data(model: Any, statements: Statements) -> str:
     config = None if model.folder is None else run_config(model.folder)
     lines = [f"- Data: {_stated(statements.data)}", f"- Licence of the data: {_stated(statements.data_licence)}"]
     if config is not None:
-        files = [entry.file for entry in config.data.train]
-        names = ", ".join(f"`{_text(Path(str(name)).name)}`" for name in files)  # no folders of the author's machine
-        lines.append(f"- Trained on: {names or 'nothing'}, format {split_spec(config.data.format, 'data.format')[0]}")
+        files = [_file(entry.file, entry.limit) for entry in config.data.train]
+        form = split_spec(config.data.format, "data.format")[0]
+        lines.append(f"- Trained on: {', '.join(files) or 'nothing'}, format {form}")
+        unlabelled = [_file(entry.file) for entry in config.data.unlabelled]
+        lines += [f"- Images without labels that it learnt from: {', '.join(unlabelled)}"] if unlabelled else []
     return "\n".join(lines)
+
+
+def _file(name: str | int, limit: int | None = None) -> str:
+    """Return a file's name without the folders of the author's machine, and how many of its rows are used."""
+    return f"`{_text(Path(str(name)).name)}`" + ("" if limit is None else f" (the first {limit} rows)")
 
 
 def _intended(statements: Statements) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from kpnet import KeypointModel, KpnetError, build_model, evaluate, load_model
@@ -106,5 +107,17 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_no_folder_of_the_authors_machine(trained: Path) -> None:
     text = model_card(load_model(trained), "me/tiny", Statements())
-    assert "`train.csv`" in text
+    assert "- Trained on: `train.csv`, format kaggle_csv\n" in text
     assert str(trained.parent) not in text
+    assert "without labels" not in text
+
+
+def test_all_of_the_data_is_named(run_copy: Path) -> None:
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    config["data"]["train"] = [{"file": "train.csv", "limit": 30}, "/home/me/more.csv"]
+    config["data"]["unlabelled"] = ["/home/me/frames", {"file": "street.mp4", "frames": 20}]
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(config))
+    text = model_card(load_model(run_copy), "me/tiny", Statements())
+    assert "- Trained on: `train.csv` (the first 30 rows), `more.csv`, format kaggle_csv\n" in text
+    assert "- Images without labels that it learnt from: `frames`, `street.mp4`\n" in text
+    assert "/home" not in text
