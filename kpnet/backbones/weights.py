@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kpnet.core.errors import KpnetError, first_line
+from kpnet.core.hub_address import format_path, hub_hint
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -32,7 +33,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise KpnetError(f"{path}: no such weight file")
+        raise KpnetError(f"{format_path(path)}: no such weight file{hub_hint(path)}")
     state = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
     tensors = {k: _float32(v) for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:

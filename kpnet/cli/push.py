@@ -39,6 +39,7 @@ def push(
     ] = None,
 ) -> None:
     """Upload a model to the Hugging Face hub, with a model card made from the run."""
+    from kpnet.core.hub_address import format_path
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.measurement import predict_and_measure
     from kpnet.evaluation.run_data import evaluation_dataset
@@ -54,7 +55,9 @@ def push(
             device = best_device()
             measures = predict_and_measure(model.to(device), evaluation_dataset(run, None, model))[1]
         except KpnetError as error:
-            echo(f"kpnet: not measured again for the card: {error}", error=True)
+            why = str(error).partition("; give some: kpnet evaluate")[0]  # that records nothing for a card
+            fix = f"model.push_to_hub({repo!r}, measures=kpnet.evaluate({format_path(run)!r}, DATA))"
+            echo(f"kpnet: not measured again for the card: {why}; measure it in Python: {fix}", error=True)
     commit = model.to("cpu").push_to_hub(
         repo, **stated, measures=measures, onnx=onnx, private=private or None, branch=branch
     )

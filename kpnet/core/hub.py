@@ -6,6 +6,7 @@ huggingface_hub does the work, in its own cache and with its own token. It is im
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from kpnet.core.hub_address import FORM, HubAddress
 TIMEOUT = 5  # seconds that the hub may take to reply before it counts as out of reach
 LARGEST = {".yaml": 2**20, ".safetensors": 2**34, ".onnx": 2**31}  # bytes of a file that is fetched, by suffix
 _found: ContextVar[dict[object, Path] | None] = ContextVar("found", default=None)  # in `one_commit`
+_PASSING = (408, 429)  # of the replies that refuse: it took too long, too many requests
 _DIGESTS = {40: "sha1", 64: "sha256"}  # in the names of cached files: git's of small ones, that of the content
 
 
@@ -47,9 +49,9 @@ def fetch(
 ) -> Path:
     """Return a folder in the hub's cache with files of a repository, all of one commit; what is missing is fetched.
 
-    Where the hub is out of reach or has a failure of its own, or `HF_HUB_OFFLINE` is set, the files of the cache are
-    taken. Inside of `one_commit` they are looked up once. No other files of the
-    repository are fetched, and the content of those in the cache is compared with the digest in their names.
+    Where the hub is out of reach, has a failure of its own or too many requests, or `HF_HUB_OFFLINE` is set, the files
+    of the cache are taken. Inside of `one_commit` they are looked up once. No other files of the repository are
+    fetched, and the content of those in the cache is compared with the digest in their names.
 
     Args:
         address: The repository, and the folder in it.
@@ -90,7 +92,8 @@ def _fetch(
             try:
                 sizes = _list_files(address, token)
             except HfHubHTTPError as error:
-                if options["force_download"] or getattr(error.response, "status_code", 0) < 500:
+                status = getattr(error.response, "status_code", 0)
+                if options["force_download"] or (status < 500 and status not in _PASSING):
                     raise
                 local_files_only, failure = True, error
         wanted = list(names)
@@ -198,6 +201,17 @@ def hub_errors(address: HubAddress, token: str | bool | None = None) -> Iterator
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests", "urllib3", "hf_xet"):
             raise
         raise KpnetError(f"{address}: no connection to {constants.ENDPOINT}: {first_line(error)}") from None
+
+
+def in_hub_cache(folder: Path) -> bool:
+    """Return whether a folder is of a commit in huggingface_hub's cache: `…/snapshots/COMMIT` beside `blobs`."""
+    place = folder.resolve()
+    return any(
+        each.parent.name == "snapshots"
+        and re.fullmatch("[0-9a-f]{40}", each.name) is not None
+        and (each.parent.parent / "blobs").is_dir()
+        for each in (place, *place.parents)
+    )
 
 
 def _inside(address: HubAddress, name: str) -> str:

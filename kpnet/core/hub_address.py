@@ -13,6 +13,12 @@ SCHEME = "hf://"
 FORM = f"{SCHEME}OWNER/NAME, with @REVISION or /FOLDER behind it where they are needed"
 # As a Path writes it, too: that makes one slash of two.
 _ADDRESS = re.compile(r"hf:/+(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/+(?P<path>[^\0]*))?")
+_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILES = (".pt", ".pth", ".ckpt", ".bin", ".onnx", ".safetensors", ".yaml")  # ends of what is no repository's name
+_PAGE = re.compile(  # of a repository, a folder or a file on the web
+    r"(?:https?:/+)?(?:huggingface|hf)\.co/(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?]+)(?:/(?P<path>[^?]+?))?)?/?(?:\?.*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class HubAddress:
 
 def is_hub(path: object) -> bool:
     """Return whether a path is an address of the hub; `Path("hf://me/paws")`, which loses a slash, is one too."""
-    return str(path).startswith(("hf:/", "hf:\\"))
+    text = str(path)
+    return text == "hf:" or text.startswith(("hf:/", "hf:\\"))
 
 
 def hub_suffix(path: str | Path) -> str:
@@ -46,7 +53,20 @@ def hub_suffix(path: str | Path) -> str:
 
 def format_path(path: str | Path) -> str:
     """Return a path as a message shows it; an address has both of its slashes, which a Path makes one of."""
-    return re.sub(r"hf:/+", SCHEME, str(path).replace("\\", "/"), count=1) if is_hub(path) else str(path)
+    text = str(path).replace("\\", "/") if is_hub(path) else str(path)
+    return re.sub(r"^(hf|https?):(?:/+|$)", r"\1://", text)
+
+
+def hub_hint(path: str | Path) -> str:
+    """Return `"; if it is on the hub, give hf://OWNER/NAME"` for a missing file's path that may mean so, or ""."""
+    text = str(path).replace("\\", "/")
+    if page := _PAGE.fullmatch(text):
+        address = HubAddress(page["repo"], page["revision"], page["path"] or "")
+    elif _NAME.fullmatch(text) and not text.endswith(_FILES) and not Path(text).parent.exists():
+        address = HubAddress(text)
+    else:
+        return ""
+    return f"; if it is on the hub, give {address}"
 
 
 def parse_address(path: str | Path) -> HubAddress:
@@ -55,6 +75,6 @@ def parse_address(path: str | Path) -> HubAddress:
     match = _ADDRESS.fullmatch(text)
     inner = (match["path"] or "").strip("/") if match else ""
     if match is None or any(part in (".", "..") for part in inner.split("/")):
-        raise KpnetError(f'"{text}": not an address of the hub: expected {FORM}')
+        raise KpnetError(f'"{format_path(path)}": not an address of the hub: expected {FORM}')
     revision = match["revision"]
     return HubAddress(match["repo"], None if revision is None else unquote(revision), inner)

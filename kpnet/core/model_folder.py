@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kpnet.core.errors import KpnetError
 from kpnet.core.hub import fetch, fetch_file
-from kpnet.core.hub_address import HubAddress, hub_suffix, is_hub, parse_address
+from kpnet.core.hub_address import HubAddress, format_path, hub_hint, hub_suffix, is_hub, parse_address
 
 WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 WATCH = "watch.safetensors"  # summary of held-out data, which a model may have
@@ -32,7 +32,7 @@ def model_folder(path: str | Path) -> Path:
         if (folder / WEIGHTS).is_file():
             return folder
     if not path.exists():
-        raise KpnetError(f"{path}: no such run or model folder")
+        raise KpnetError(f"{format_path(path)}: no such run or model folder{hub_hint(path)}")
     if (path / "best" / WEIGHTS).is_file():
         raise KpnetError(f"{path}: this run has not ended; go on with --resume, or use {path / 'best'}")
     if (path / "last.ckpt").is_file():

@@ -11,8 +11,8 @@ from typing import Any
 
 from kpnet.backbones.pretrained import format_spec
 from kpnet.config.loading import run_config
-from kpnet.core.display import display_name
-from kpnet.core.errors import KpnetError
+from kpnet.core.display import display_name, printable
+from kpnet.core.errors import KpnetError, few
 from kpnet.core.registry import split_spec
 from kpnet.models.record import FIGURE
 
@@ -44,6 +44,8 @@ _LICENCES = """
 """
 LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
+LONGEST = 10_000  # characters of a statement
+_NEEDED = ("input_size", "images", "points", "nme_by", "nme_images", "failure_threshold")  # of the measures
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Statements:
             under `other`.
         data: What the model was trained on.
         data_licence: Licence of that data.
-        intended_use: What the model is meant for, and what not.
+        intended_use: What the model is meant for, and what not. Its lines stay apart; the others become one.
+
+    Raises:
+        KpnetError: One is no text, or has more than `LONGEST` characters.
     """
 
     licence: str | None = None
@@ -67,6 +72,16 @@ class Statements:
         for name, value in vars(self).items():
             if value is not None and not (isinstance(value, str) and value.strip()):
                 raise KpnetError(f"{name}: expected a text, found {value!r}; leave it out where it is not known")
+            if value is not None and len(value) > LONGEST:
+                raise KpnetError(f"{name}: expected at most {LONGEST} characters, found {len(value)}; shorten it")
+
+
+def check_measures(measures: object) -> None:
+    """Raise KpnetError for what is not the measures that `kpnet.evaluate` returns."""
+    missing = [key for key in _NEEDED if key not in measures] if isinstance(measures, Mapping) else None
+    if missing is None or missing:
+        found = f"found a {type(measures).__name__}" if missing is None else f"it has no {few(missing, len(_NEEDED))}"
+        raise KpnetError(f"measures: expected what kpnet.evaluate returns; {found}")
 
 
 def model_card(
@@ -90,13 +105,16 @@ def model_card(
     """
     measures = None if record is None else record["measures"]
     trained = record if record is not None and record.get("of_training") else None
+    reliability = []
+    if measures is not None and "reliability" in measures:
+        reliability = [f"## Reliability\n\n{_reliability(measures, model)}"]
     sections = [
         _head(statements),
         f"# {_text(repo_id.rpartition('/')[2])}\n\n{_summary(model, trained)}",
         f"## Use\n\n{_example(model, repo_id, files)}",
         f"## Keypoints\n\n{_keypoints(model, files)}",
         f"## Measured\n\n{_measured(measures, trained is not None)}",
-        *([] if not measures or "reliability" not in measures else [f"## Reliability\n\n{_reliability(measures)}"]),
+        *reliability,
         f"## Data\n\n{_data(model, statements)}",
         f"## Intended use\n\n{_intended(statements)}",
         f"## Model\n\n{_model(model, statements)}",
@@ -120,13 +138,13 @@ def _head(statements: Statements) -> str:
 def _summary(model: Any, trained: Mapping[str, Any] | None) -> str:
     config, count = model.config, len(model.skeleton)
     kind = "grey" if config.in_channels == 1 else "colour"
-    sees = f"{kind} images, fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
+    size = f"fitted into {config.input_size[0]}x{config.input_size[1]} pixels"
     if model.finds_instances:
-        what = f"Finds the instances of an image, and {count} keypoints of each, in {sees}."
+        what = f"Finds the instances of an image, and {count} keypoints of each, in {kind} images, {size}."
     elif config.crop is not None:
-        what = f"Finds {count} keypoints of an instance whose box is given, in {sees}."
+        what = f"Finds {count} keypoints of an instance whose box is given, in {kind} images, {size}."
     else:
-        what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each of its {sees}."
+        what = f"Finds {count} keypoint{'s' * (count > 1)} of the one instance in each {kind} image, {size}."
     return what if trained is None else f"{what} Trained with kpnet {_text(trained.get('kpnet'))}."
 
 
@@ -191,7 +209,7 @@ def _row(row: Sequence[Any], measures: Mapping[str, Any], intervals: Mapping[str
     return f"| {name} | {text} | {ends} |"
 
 
-def _reliability(measures: Mapping[str, Any]) -> str:
+def _reliability(measures: Mapping[str, Any], model: Any) -> str:
     found = measures["reliability"]
     how = ", each half of them by the calibration of the other half" if found.get("cross_fitted") else ""
     lines = [f"How far the predicted uncertainty agrees with the errors, on the same images{how}:", ""]
@@ -204,6 +222,8 @@ def _reliability(measures: Mapping[str, Any]) -> str:
         share, low, high = (100 * row[key] for key in ("measured", "low", "high"))
         name = f"Points inside of the ellipses for {level.replace('%', ' %')}"
         lines.append(f"| {name} | {share:.1f} % | {low:.1f} to {high:.1f} |")
+    if model.calibration is not None and not found.get("cross_fitted"):
+        lines += ["", "The model may have been calibrated on these very images: on others the agreement may be worse."]
     return "\n".join(lines)
 
 
@@ -211,15 +231,24 @@ def _data(model: Any, statements: Statements) -> str:
     config = None if model.folder is None else run_config(model.folder)
     lines = [f"- Data: {_stated(statements.data)}", f"- Licence of the data: {_stated(statements.data_licence)}"]
     if config is not None:
-        files = [entry.file for entry in config.data.train]
-        names = ", ".join(f"`{_text(Path(str(name)).name)}`" for name in files)  # no folders of the author's machine
-        lines.append(f"- Trained on: {names or 'nothing'}, format {split_spec(config.data.format, 'data.format')[0]}")
+        files = [_file(entry.file, entry.limit) for entry in config.data.train]
+        form = split_spec(config.data.format, "data.format")[0]
+        lines.append(f"- Trained on: {', '.join(files) or 'nothing'}, format {form}")
+        unlabelled = [_file(entry.file) for entry in config.data.unlabelled]
+        lines += [f"- Images without labels that it learnt from: {', '.join(unlabelled)}"] if unlabelled else []
     return "\n".join(lines)
 
 
+def _file(name: str | int, limit: int | None = None) -> str:
+    """Return a file's name without the folders of the author's machine, and how many of its rows are used."""
+    return f"`{_text(Path(str(name)).name)}`" + ("" if limit is None else f" (the first {limit} rows)")
+
+
 def _intended(statements: Statements) -> str:
-    limits = "The measures hold for images like those it was measured on. Measure it on your own before you rely on it."
-    return f"{_stated(statements.intended_use)}\n\n{limits}"
+    limits = "The measures hold for images like those the model was measured on."
+    limits += " Measure it on your own before you rely on it."
+    lines = [None] if statements.intended_use is None else statements.intended_use.strip().splitlines()
+    return "\n".join([*map(_stated, lines), "", limits])
 
 
 def _model(model: Any, statements: Statements) -> str:
@@ -238,9 +267,15 @@ def _model(model: Any, statements: Statements) -> str:
 
 
 def _stated(text: str | None) -> str:
-    return NOT_STATED if text is None else _text(text, 2000)
+    """Return what the author states, whole and on one line."""
+    return NOT_STATED if text is None else _escape(printable(" ".join(text.split())))
 
 
-def _text(text: object, limit: int = 200) -> str:
-    """Return a text that Markdown shows as it is: on one line, without tags or cells."""
-    return html.escape(display_name(text, limit), quote=False).replace("|", "\\|")
+def _text(text: object) -> str:
+    """Return a short text that Markdown shows as it is, on one line."""
+    return _escape(display_name(text, 200))
+
+
+def _escape(text: str) -> str:
+    """Return a text without tags or cells."""
+    return html.escape(text, quote=False).replace("|", "\\|")

@@ -17,6 +17,7 @@ from kpnet.backbones.pretrained import InputSpec
 from kpnet.config.loading import to_yaml
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.files import write_atomic
+from kpnet.core.hub import in_hub_cache
 from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS
 from kpnet.core.outputs import check_writable
 from kpnet.core.yaml import read_yaml
@@ -33,10 +34,12 @@ def write_model(
     `watch` is the content of the summary of held-out data; None: that of an earlier model is removed.
 
     Raises:
-        KpnetError: The folder holds the weights of another program, or cannot be written; or the state has values that
-            are neither tensors nor JSON, such as those of a quantised layer.
+        KpnetError: The folder holds the weights of another program, is in the hub's cache, or cannot be written; or the
+            state has values that are neither tensors nor JSON, such as those of a quantised layer.
     """
     folder = Path(folder)
+    if in_hub_cache(folder):  # its address would give what is written, in place of what the hub has
+        raise KpnetError(f"{folder}: in the hub's cache, read-only; save the model to a folder of your own")
     tensors, extra = _state(module)
     check_writable(folder)
     own = (WEIGHTS, _are_own_weights), (CONFIG, _is_own_config), (WATCH, _are_own_weights)

@@ -19,7 +19,7 @@ from kpnet.core.files import write_atomic
 from kpnet.core.hub import fetch, hub_errors, quick_downloads
 from kpnet.core.hub_address import SCHEME, HubAddress, is_hub, parse_address
 from kpnet.core.model_folder import CONFIG, WATCH, WEIGHTS, folder_address
-from kpnet.models.card import CARD, Statements, model_card
+from kpnet.models.card import CARD, Statements, check_measures, model_card
 from kpnet.models.exported import SUFFIX, ExportedModel
 from kpnet.models.files import weights_digest
 from kpnet.models.record import FIGURE, make_record, read_record
@@ -121,8 +121,8 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             model_card_kwargs: Arguments of `generate_model_card`.
 
         Raises:
-            KpnetError: The model cannot be saved, an exported model that is given is one of other weights, or the
-                folder is no model's and holds another file of the same name.
+            KpnetError: The model cannot be saved, what the card is made of is refused, an exported model that is given
+                is one of other weights, or the folder is no model's and holds another file of the same name.
         """
         if unused := {key: value for key, value in unused.items() if value is not None}:
             raise KpnetError(f"save_pretrained does not take {', '.join(unused)}; push_to_hub uploads a model")
@@ -132,13 +132,15 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             held = folder / name
             if held.exists() and not (folder / WEIGHTS).exists() and held.read_bytes() != file.read_bytes():
                 raise KpnetError(f"{held}: exists, and is not of a model of kpnet; give another folder")
+        card = None  # made before anything is written, as what it is made of may be refused
+        if not (folder / CARD).exists():
+            title = repo_id or "/".join(folder.resolve().parts[-2:])
+            card = self.generate_model_card(**{"repo_id": title, **options}, files=tuple(files))
         self._save_pretrained(folder)
         for name, file in files.items():
             if not (folder / name).exists() or not file.samefile(folder / name):
                 write_atomic(folder / name, file.read_bytes())
-        if not (folder / CARD).exists():
-            name = repo_id or "/".join(folder.resolve().parts[-2:])
-            card = self.generate_model_card(**{"repo_id": name, **options}, files=tuple(files))
+        if card is not None:
             write_atomic(folder / CARD, str(card).encode())
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -168,7 +170,12 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
 
         Returns:
             The card, whose text is `str(card)`.
+
+        Raises:
+            KpnetError: The measures are others, or a statement is no text or too long.
         """
+        if measures is not None:
+            check_measures(measures)
         record = read_record(self.folder, self) if measures is None else make_record(self, measures)
         text = model_card(self, repo_id, Statements(**statements), record, files)
         return ModelCard(text, ignore_metadata_errors=True)
@@ -215,8 +222,9 @@ class HubMixin(ModelHubMixin, library_name="kpnet", tags=["keypoint-detection"])
             The address of the commit.
 
         Raises:
-            KpnetError: The model cannot be saved, the exported model is one of other weights, the hub is out of reach
-                or does not take the card, or the token is missing or may not write there.
+            KpnetError: The model cannot be saved, a statement or the measures are refused, the exported model is one of
+                other weights, the hub is out of reach or does not take the card, or the token is missing or may not
+                write there.
 
         Example:
             ```python

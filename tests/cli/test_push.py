@@ -31,6 +31,7 @@ def test_commands_take_the_address(kpnet: Run, pushed: str, trained: Path, data:
     assert (tmp_path / "predictions/predictions.csv").is_file()
     assert kpnet("info", pushed).code == 0
     kpnet("evaluate", pushed).refused("hf://me/tiny: no validation data", "kpnet evaluate hf://me/tiny val.csv")
+    kpnet("report", pushed).refused("hf://me/tiny: expected a run folder")
     kpnet("visualize", pushed).refused("kpnet visualize hf://me/tiny photo.jpg")
     kpnet("calibrate", pushed, data / "val.csv").refused("hf://me/tiny", "save a copy")
     kpnet("predict", "hf://me/tiny@v1", data / "val.csv").refused("hf://me/tiny@v1", 'no revision "v1"')
@@ -92,7 +93,9 @@ def test_without_a_record_and_its_data_it_is_not_measured(
     (run_copy / "config.yaml").unlink()
     done = kpnet("push", run_copy, "me/tiny")
     assert done.code == 0, done.err
-    assert "kpnet: not measured again for the card" in done.err
+    assert f"kpnet: not measured again for the card: {run_copy}: no validation data in its config; " in done.err
+    assert f"model.push_to_hub('me/tiny', measures=kpnet.evaluate('{run_copy}', DATA))" in done.err
+    assert "kpnet evaluate" not in done.err
     assert "Not measured" in card_of(hub)
 
 

@@ -9,9 +9,11 @@ import pytest
 from huggingface_hub import constants
 from support.hub_server import Hub, closed_address, use_hub
 
+from kpnet.backbones.weights import load_weights
 from kpnet.core.errors import KpnetError
 from kpnet.core.hub import fetch, fetch_file, one_commit
 from kpnet.core.hub_address import HubAddress, format_path, hub_suffix, is_hub, parse_address
+from kpnet.core.model_folder import model_folder
 
 NAMES = ("model.safetensors", "model.yaml")
 FILES = {"model.safetensors": b"weights", "model.yaml": b"model: {}", "pytorch_model.bin": b"\x80pickle", "run.py": b""}
@@ -48,14 +50,44 @@ def test_addresses(text: str, expected: HubAddress) -> None:
 
 @pytest.mark.parametrize("text", ["hf://", "hf://me", "hf://me/paws/../../other", "hf://me/pa ws"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(KpnetError, match="expected hf://OWNER/NAME"):
-        parse_address(text)
+    for path in (text, Path(text)):
+        assert is_hub(path)
+        with pytest.raises(KpnetError, match=rf'^"{text}": not an address of the hub: expected hf://OWNER/NAME'):
+            parse_address(path)
 
 
 def test_an_address_is_shown_with_both_slashes() -> None:
     for text in ("hf://me/paws@v1/fold", "hf:/me/paws@v1/fold"):
         assert format_path(text) == "hf://me/paws@v1/fold"
-    assert format_path(Path("runs/hf:/a")) == "runs/hf:/a"
+    assert format_path(Path("https://huggingface.co/me")) == "https://huggingface.co/me"
+    for text in ("runs/hf:/a", "hf:a", "http/a"):
+        assert format_path(Path(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("me/faces", "hf://me/faces"),
+        ("me/faces.v2", "hf://me/faces.v2"),
+        ("https://huggingface.co/me/faces", "hf://me/faces"),
+        ("huggingface.co/me/faces/", "hf://me/faces"),
+        ("https://hf.co/me/faces/tree/v1/fold0", "hf://me/faces@v1/fold0"),
+        ("https://huggingface.co/me/faces/blob/main/model.yaml?raw=1", "hf://me/faces@main/model.yaml"),
+    ],
+)
+def test_what_is_missing_may_be_on_the_hub(path: str, address: str) -> None:
+    for each in (path, Path(path)):
+        for look, what in ((model_folder, "run or model folder"), (load_weights, "weight file")):
+            with pytest.raises(KpnetError, match=f": no such {what}; if it is on the hub, give {address}$"):
+                look(each)
+
+
+@pytest.mark.parametrize("path", ["faces", "a/b/c", "../faces", "~/faces", "/me/faces", "runs/faces", "me/faces.pth"])
+def test_what_is_missing_here_alone(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(KpnetError, match=f"^{path}: no such run or model folder$"):
+        model_folder(path)
 
 
 def test_paths_are_no_addresses() -> None:
@@ -100,14 +132,21 @@ def test_a_large_file_is_not_fetched(hub: Hub) -> None:
     assert not any("resolve" in each for each in hub.requests)
 
 
-def test_a_failure_of_the_hub(hub: Hub) -> None:
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_failure_of_the_hub(hub: Hub, status: int) -> None:
     folder = fetch(PAWS, NAMES)
-    hub.failure = 503
+    hub.failure = status
     assert fetch(PAWS, NAMES) == folder
     message = refused(HubAddress("me/other"))
     assert "the hub replied: " in message
-    assert "503" in message
-    assert "503" in refused(PAWS, force_download=True)
+    assert str(status) in message
+    assert str(status) in refused(PAWS, force_download=True)
+
+
+def test_the_cache_does_not_stand_in_for_a_refusal(hub: Hub) -> None:
+    fetch(PAWS, NAMES)
+    hub.failure = 403
+    assert "refuses it (403)" in refused(PAWS)
 
 
 def test_one_commit(hub: Hub) -> None:

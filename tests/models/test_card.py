@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from kpnet import KeypointModel, KpnetError, build_model, evaluate, load_model
 from kpnet.data import SyntheticFaces
-from kpnet.models.card import NOT_STATED, Statements, model_card
+from kpnet.models.calibration import Calibration
+from kpnet.models.card import LONGEST, NOT_STATED, Statements, model_card
 from kpnet.models.record import make_record
 
 
@@ -33,6 +35,7 @@ def test_the_measures_with_their_intervals() -> None:
         "`nose_tip`",
         "96x96",
         "On 12 images (",
+        "Finds 15 keypoints of the one instance in each grey image, fitted into 96x96 pixels.",
     ):
         assert words in text, words
     assert "Trained with" not in text, "no record of the training"
@@ -59,6 +62,37 @@ def test_what_is_not_stated_is_left_open() -> None:
         Statements(data_licence=" ")
 
 
+def test_reliability_on_the_images_of_the_calibration() -> None:
+    model, words = faces(), "may have been calibrated on these very images"
+    measures = evaluate(model, SyntheticFaces(12))
+
+    def card(measures: dict[str, Any]) -> str:
+        return model_card(model, "me/faces", Statements(), make_record(model, measures))
+
+    assert words not in card(measures), "it has no calibration"
+    model.calibration = Calibration([0.0] * 15, 1.0, 5.0, 180)
+    measures = evaluate(model, SyntheticFaces(12))
+    assert words in card(measures).partition("## Reliability")[2].partition("## Data")[0]
+    measures["reliability"]["cross_fitted"] = True
+    assert words not in card(measures)
+    assert "each half of them by the calibration of the other half" in card(measures)
+
+
+def test_statements_stay_whole() -> None:
+    use = "\n".join(["Games.", "", *(f"- not for <use> {i} of many\t|" for i in range(250))])
+    assert len(use) > 5000
+    text = model_card(faces(), "me/faces", Statements(data="first\n\nsecond\x1b[0m", intended_use=use))
+    assert "- Data: first second\\x1b[0m\n" in text
+    shown = text.partition("## Intended use\n\n")[2].partition("\n\nThe measures hold")[0]
+    assert shown == use.replace("<use>", "&lt;use&gt;").replace("\t|", " \\|")
+
+
+def test_a_statement_that_is_too_long_is_refused() -> None:
+    Statements(intended_use="x" * LONGEST)
+    with pytest.raises(KpnetError, match="intended_use: expected at most 10000 characters, found 10001"):
+        Statements(intended_use="x" * (LONGEST + 1))
+
+
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import cv2
 
@@ -73,5 +107,17 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_no_folder_of_the_authors_machine(trained: Path) -> None:
     text = model_card(load_model(trained), "me/tiny", Statements())
-    assert "`train.csv`" in text
+    assert "- Trained on: `train.csv`, format kaggle_csv\n" in text
     assert str(trained.parent) not in text
+    assert "without labels" not in text
+
+
+def test_all_of_the_data_is_named(run_copy: Path) -> None:
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    config["data"]["train"] = [{"file": "train.csv", "limit": 30}, "/home/me/more.csv"]
+    config["data"]["unlabelled"] = ["/home/me/frames", {"file": "street.mp4", "frames": 20}]
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(config))
+    text = model_card(load_model(run_copy), "me/tiny", Statements())
+    assert "- Trained on: `train.csv` (the first 30 rows), `more.csv`, format kaggle_csv\n" in text
+    assert "- Images without labels that it learnt from: `frames`, `street.mp4`\n" in text
+    assert "/home" not in text

@@ -52,6 +52,22 @@ def test_round_trip_is_exact(changes: dict[str, Any], tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "a" / "b").iterdir()} == {"model.safetensors", "model.yaml"}
 
 
+@pytest.mark.parametrize("inner", ["", "fold0"])
+def test_nothing_is_written_into_the_cache_of_the_hub(tmp_path: Path, inner: str) -> None:
+    model, cached = small(), tmp_path / "models--me--paws/snapshots" / ("0a" * 20) / inner
+    model.save(cached)  # not a cache: there are no blobs beside it
+    before = (cached / "model.safetensors").read_bytes()
+    (tmp_path / "models--me--paws/blobs").mkdir()
+    (tmp_path / "link").symlink_to(cached)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    for folder in (cached, tmp_path / "link"):
+        with pytest.raises(KpnetError, match=r"read-only; save the model to a folder of your own"):
+            model.save(folder)
+    assert (cached / "model.safetensors").read_bytes() == before
+    model.save(tmp_path / "mine")
+
+
 def test_a_run_gives_its_final_model(trained: Path) -> None:
     final = load_file(trained / "final" / "model.safetensors")
     state = load_model(trained).state_dict()

@@ -17,6 +17,8 @@ from support.exports import Exports
 from support.hub_server import Hub, closed_address, use_hub
 
 from kpnet import KeypointModel, KpnetError, Predictor, build_model, load_model
+from kpnet.models.test_time import TestTime
+from kpnet.models.watch import FEATURES, WatchReference
 
 PARTS: dict[str, Any] = {
     "backbone": {"name": "conv_sandwich", "channels": [4, 8]},
@@ -69,6 +71,17 @@ def test_pushed_and_fetched(hub: Hub, paws: KeypointModel, tmp_path: Path) -> No
     image = np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8)
     expected, found = Predictor(paws)(image), Predictor("hf://me/paws")(image)
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
+
+
+def test_a_fetched_model_is_not_written_back(paws: KeypointModel, tmp_path: Path) -> None:
+    fetched = load_model("hf://me/paws")
+    assert fetched.folder is not None
+    for write in (fetched.save, fetched.save_pretrained):
+        with pytest.raises(KpnetError, match="in the hub's cache"):
+            write(fetched.folder)
+    assert sorted(file.name for file in fetched.folder.iterdir()) == ["model.safetensors", "model.yaml"]
+    fetched.save(tmp_path / "mine")
+    assert same(load_model(tmp_path / "mine"), paws)
 
 
 def test_pretrained_takes_the_backbone_and_the_head(paws: KeypointModel, tmp_path: Path) -> None:
@@ -144,11 +157,23 @@ def test_licences(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_second_push_leaves_no_files_of_other_weights(hub: Hub, paws: KeypointModel) -> None:
     files = hub.repos["me/paws"]["main"]
-    others = {"old.onnx": b"", "skeleton.png": b"", "notes.txt": b"", "fold0/a.onnx": b"", "fold0/skeleton.png": b""}
-    files |= others
+    others = {"notes.txt", "fold0/a.onnx", "fold0/skeleton.png"}
+    files |= dict.fromkeys({"old.onnx", "skeleton.png", "watch.safetensors", *others}, b"")
     paws.push_to_hub("me/paws")
     own = {"README.md", "model.safetensors", "model.yaml"}
-    assert files.keys() == own | {"notes.txt", "fold0/a.onnx", "fold0/skeleton.png"}
+    assert files.keys() == own | others
+
+
+def test_the_summary_of_held_out_data_goes_with_the_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    model = small()
+    signals = np.random.default_rng(0).standard_normal((20, FEATURES + 50)).astype(np.float32)
+    model.watch_reference = WatchReference.from_signals(signals, 70, model, TestTime())
+    model.push_to_hub("me/paws")
+    assert "watch.safetensors" in hub.repos["me/paws"]["main"]
+    for fetched in (load_model("hf://me/paws"), KeypointModel.from_pretrained("me/paws")):
+        assert fetched.watch_reference is not None
+        assert fetched.watch_reference.images == 70
 
 
 def test_a_branch_is_created(hub: Hub, paws: KeypointModel) -> None:
@@ -188,6 +213,15 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("measures", "found"), [({"input_size": [32, 32]}, "it has no images, points"), ({}, "no input_"), ("x", "a str")]
+)
+def test_measures_of_another_kind_are_refused(tmp_path: Path, measures: Any, found: str) -> None:
+    with pytest.raises(KpnetError, match=rf"^measures: expected what kpnet\.evaluate returns; .*{found}"):
+        small().save_pretrained(tmp_path, model_card_kwargs={"measures": measures})
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_loaded(hub: Hub, paws: KeypointModel, tmp_path: Path) -> None:
     for name, words in (
         ("runs/paws", ("runs/paws: no such folder", "no such repository")),
@@ -213,6 +247,8 @@ def test_what_cannot_be_pushed(hub: Hub, monkeypatch: pytest.MonkeyPatch, traine
         model.push_to_hub("hf://me/paws@v1")
     with pytest.raises(KpnetError, match="licence: expected a text, found ''"):
         model.push_to_hub("me/paws", licence="")
+    with pytest.raises(KpnetError, match=r"^measures: expected what kpnet\.evaluate returns; it has no input_size, im"):
+        model.push_to_hub("me/paws", measures={"x": 1})
     with pytest.raises(KpnetError, match="load_model returns"):
         Predictor(trained).model.push_to_hub("me/paws")  # type: ignore[operator]
     assert not hub.repos

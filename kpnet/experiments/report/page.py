@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kpnet.config.loading import flatten, run_config, to_yaml
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import write_atomic
+from kpnet.core.hub_address import format_path, is_hub
 from kpnet.core.outputs import output_file
 from kpnet.experiments.plan import unique_name
 from kpnet.experiments.report.charts import (
@@ -51,6 +52,8 @@ def group_runs(runs: Sequence[str | Path]) -> list[ReportRow]:
     """Group runs into rows by their configs, in order of appearance."""
     rows: dict[str, ReportRow] = {}
     for run in map(Path, runs):
+        if is_hub(run):
+            raise KpnetError(f"{format_path(run)}: expected a run folder: the hub has no record of a training")
         config = run_config(run)
         if config is None:
             raise KpnetError(f"{run}: not a run: it has no config.yaml")
