@@ -45,10 +45,18 @@ def evaluation_copy(model: M) -> M:
     """
     if not any(module.training for module in model.modules()):
         return model
+    copy = _copy(model)
+    for module in copy.modules():
+        module.training = False
+    return copy
+
+
+def _copy(model: M) -> M:
+    """Return a copy that shares its parameters and buffers, and nothing that a pass replaces; it is not compiled."""
     copies = {module: object.__new__(type(module)) for module in model.modules()}
     for module, copy in copies.items():
         copy.__dict__.update({name: _of_copies(value, copies) for name, value in vars(module).items()})
-        copy.__dict__.update(training=False, _compiled_call_impl=None)
+        copy.__dict__.update(_compiled_call_impl=None)
     return cast(M, copies[model])
 
 
@@ -67,28 +75,32 @@ def _of_copies(value: Any, copies: dict[nn.Module, nn.Module]) -> Any:
     return value
 
 
-def shape_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a module as shapes without values.
+def shape_copy(module: M) -> M:
+    """Return a copy of a module of which parameters and buffers are shapes without values, on the device `meta`.
 
-    They are for `torch.func.functional_call(module, …, tie_weights=False)`. What has several names in a module that has
-    itself several names has one of each: torch would leave the shapes in the place of the values otherwise.
+    What is one tensor, or one module, under several names is one in the copy. The module itself stays as it is,
+    whatever a forward pass of the copy writes.
 
     Args:
-        module: The module; it is left as it was.
+        module: The module.
 
     Returns:
-        Tensors on the device `meta` by their names, one tensor for what is one tensor.
+        The copy, in the same mode, all of whose parameters that can have a gradient want one.
     """
+    copy = _copy(module)
     shapes: dict[int, Tensor] = {}
-    found = {}
-    for prefix, part in module.named_modules():
-        own = [*part.named_parameters(recurse=False, remove_duplicate=False)]
-        own += part.named_buffers(recurse=False, remove_duplicate=False)
-        for name, value in own:
-            if id(value) not in shapes:
-                shapes[id(value)] = value.detach().to("meta")
-            found[f"{prefix}.{name}" if prefix else name] = shapes[id(value)]
-    return found
+    for part in copy.modules():
+        for name, value in part._parameters.items():
+            if value is not None:
+                shape = value.detach().to("meta")
+                learns = shape.is_floating_point() or shape.is_complex()
+                part._parameters[name] = cast(
+                    nn.Parameter, shapes.setdefault(id(value), nn.Parameter(shape, requires_grad=learns))
+                )
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = shapes.setdefault(id(buffer), buffer.detach().to("meta"))
+    return copy
 
 
 def is_tracing() -> bool:

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kpnet.config.schema import ModelConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.memory import MemoryLimit, available_memory
-from kpnet.core.runtime import evaluation_mode, shape_state
+from kpnet.core.runtime import shape_copy
 from kpnet.models.keypoint_model import KeypointModel
 
 LARGE = 5000  # sum of a config's numbers from which its network is estimated before it is built
@@ -108,15 +107,13 @@ def _map_bytes(backbone: nn.Module, shape: tuple[int, int, int]) -> list[int]:
         if isinstance(output, Tensor):
             sizes.append(output.numel() * output.element_size())
 
-    layers = [module for module in backbone.modules() if not any(True for _ in module.children())]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
-        with torch.no_grad(), evaluation_mode(backbone):
-            images = torch.zeros(1, *shape, device="meta")
-            functional_call(backbone, shape_state(backbone), (images,), tie_weights=False)
+        copy = shape_copy(backbone).eval()
+        for layer in copy.modules():
+            if not any(True for _ in layer.children()):
+                layer.register_forward_hook(note)
+        with torch.no_grad():
+            copy(torch.zeros(1, *shape, device="meta"))
     except Exception:  # a layer of somebody's own that knows no shapes without values
         return []
-    finally:
-        for hook in hooks:
-            hook.remove()
     return sizes

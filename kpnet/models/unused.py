@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from kpnet.core.runtime import evaluation_mode, shape_state
+from kpnet.core.runtime import evaluation_mode, shape_copy
 from kpnet.heads import HeadOutput, Keypoints
 from kpnet.models.keypoint_model import KeypointModel
 
@@ -27,19 +25,18 @@ def find_unused(model: KeypointModel) -> list[str]:
     Returns:
         Names in `model.backbone`; empty where the backbone does not run with shapes alone.
     """
-    backbone = model.backbone
-    state = shape_state(backbone)
-    parameters = {name: state[name].requires_grad_() for name, _ in backbone.named_parameters()}
     images = model.mean.new_zeros(2, model.mean.shape[1], *model.config.input_size).to("meta")
     used: set[str] = set()
     try:
-        for mode in (evaluation_mode(backbone), nullcontext()):  # in training, a backbone may use other parameters
-            with mode, evaluation_mode(model.head), torch.enable_grad():
-                maps: list[Tensor] = functional_call(backbone, state, (images,), tie_weights=False)
+        # In training, a backbone may use other parameters.
+        for backbone in (shape_copy(model.backbone).eval(), shape_copy(model.backbone)):
+            with evaluation_mode(model.head), torch.enable_grad():
+                maps: list[Tensor] = backbone(images)
                 inputs = [model.mean.new_zeros(each.shape).requires_grad_() for each in maps]
                 outputs = [each.sum() for each in _tensors(_outputs(model, inputs)) if each.requires_grad]
                 read = torch.autograd.grad(outputs, inputs, allow_unused=True)
                 needed = [each.sum() for each, gradient in zip(maps, read, strict=True) if gradient is not None]
+                parameters = dict(backbone.named_parameters())
                 gradients = torch.autograd.grad(needed, list(parameters.values()), allow_unused=True)
                 used |= {name for name, each in zip(parameters, gradients, strict=True) if each is not None}
     except Exception:  # a layer of somebody's own that knows no shapes without values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,3 +98,33 @@ def test_what_has_two_names_keeps_its_values() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.other.weight is network.one.weight is network.same.weight
     assert {name.split(".")[-2] for name in model.unused_parameters} == {"idle"}
+
+
+class Filling(nn.Module):
+    """A network of somebody's own: buffers that the first pass fills, and a method of the torch before 2.0."""
+
+    run: torch.Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, stride=4, padding=1)
+        self.register_buffer("run", None)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Any:  # type: ignore[override]
+        return super().named_parameters(prefix, recurse)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.stem(images)
+        self.run = maps.detach().mean() if self.run is None else self.run + maps.detach().mean()
+        return maps
+
+
+def test_what_a_pass_writes_stays_as_it_was() -> None:
+    network = Filling()
+    model = build_model(backbone=network, head="regression", num_keypoints=3, in_channels=1, input_size=32)
+    before = model.backbone.state_dict().keys()
+    assert find_unused(model) == []
+    check_training_memory(model, 1)
+    assert model.backbone.state_dict().keys() == before
+    assert all(value.device.type == "cpu" for value in model.state_dict().values())
+    model.infer(torch.rand(2, 1, 32, 32))
