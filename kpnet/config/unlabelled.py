@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_serializer
 from pydantic_core import PydanticCustomError
 
 from kpnet.config.fields import FileEntry, FilePath, Fraction, NonNegative, Positive, Rate, StrictModel, file_entries
 
-_ROUNDING = 1e-6  # of fractions in a message, as the nearest fix is given there
 VIDEO_FRAMES = 500  # that are taken of a video, unless a number is stated
 
 
@@ -67,15 +66,3 @@ class UnlabelledTraining(StrictModel):
     """Augmentation of the images that the student sees; null: `data.transforms`."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Decay of the teacher's average; not used with `train.average: ema`, which is the teacher itself."""
-
-    @model_validator(mode="after")
-    def _rises_in_time(self) -> UnlabelledTraining:
-        """Refuse a weight that would not reach what is stated before the training ends."""
-        if self.start + self.ramp > 1 + _ROUNDING:
-            raise PydanticCustomError(
-                "no_time",
-                "start + ramp: expected at most 1, the end of the training, found {sum}; after a start of {start} give "
-                "a ramp of at most {ramp}",
-                {"sum": f"{self.start + self.ramp:g}", "start": f"{self.start:g}", "ramp": f"{1 - self.start:g}"},
-            )
-        return self

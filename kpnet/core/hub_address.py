@@ -13,8 +13,12 @@ SCHEME = "hf://"
 FORM = f"{SCHEME}OWNER/NAME, with @REVISION or /FOLDER behind it where they are needed"
 # As a Path writes it, too: that makes one slash of two.
 _ADDRESS = re.compile(r"hf:/+(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/+(?P<path>[^\0]*))?")
-_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FILES = (".pt", ".pth", ".ckpt", ".bin", ".onnx", ".safetensors", ".yaml")  # ends of what is no repository's name
+_NAME = re.compile(r"(?P<owner>[\w-][\w.-]*)/(?P<name>[\w-][\w.-]*)(?:@[\w.-]+)?")
+_FOLDERS = ("runs", "final", "best", "datasets", "spaces", "docs")  # of kpnet, and of the hub's pages
+_FILE = re.compile(  # what is no repository's name
+    r".*\.(pth?|tar|ckpt|bin|onnx|safetensors|h5|pkl|np[yz]|ya?ml|json|csv|txt|zip|t?gz|jpe?g|png|tiff?|bmp|mp4|avi|mov)",
+    re.IGNORECASE,
+)
 _PAGE = re.compile(  # of a repository, a folder or a file on the web
     r"(?:https?:/+)?(?:huggingface|hf)\.co/(?P<repo>[\w.-]+/[\w.-]+)"
     r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?]+)(?:/(?P<path>[^?]+?))?)?/?(?:\?.*)?"
@@ -60,9 +64,15 @@ def format_path(path: str | Path) -> str:
 def hub_hint(path: str | Path) -> str:
     """Return `"; if it is on the hub, give hf://OWNER/NAME"` for a missing file's path that may mean so, or ""."""
     text = str(path).replace("\\", "/")
-    if page := _PAGE.fullmatch(text):
+    page, name = _PAGE.fullmatch(text), _NAME.fullmatch(text)
+    if page and page["repo"].partition("/")[0] not in _FOLDERS:
         address = HubAddress(page["repo"], page["revision"], page["path"] or "")
-    elif _NAME.fullmatch(text) and not text.endswith(_FILES) and not Path(text).parent.exists():
+    elif (
+        name
+        and not {name["owner"], name["name"]} & {*_FOLDERS}
+        and not _FILE.fullmatch(text)
+        and not Path(text).parent.exists()
+    ):
         address = HubAddress(text)
     else:
         return ""

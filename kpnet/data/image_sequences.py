@@ -13,7 +13,6 @@ from kpnet.config.unlabelled import VIDEO_FRAMES
 from kpnet.core.errors import KpnetError, few
 from kpnet.data.duplicates import pixel_digest
 from kpnet.data.formats.detect import detect_format
-from kpnet.data.formats.image_files import find_folder
 from kpnet.data.formats.npz import IMAGES, check_images, read_npz
 from kpnet.data.formats.pixel_csv import read_pixel_csv
 from kpnet.data.formats.table_columns import find_image_column
@@ -142,12 +141,13 @@ class JoinedImages:
 
 
 EXPECTED = "a folder of images, a video, an .npz or a .csv"
+_TABLE = "a header line with a column image, and one row for each image"
 
 
 def open_images(path: Path, size: tuple[int, int], frames: int = VIDEO_FRAMES, *, bits: int = 16) -> Images:
     """Open the images of a folder and its subfolders, a video, an npz or a CSV.
 
-    A CSV has the pixels in a column `Image`, or names image files in a column `image`, as `points_csv` does.
+    A CSV has the pixels in a column `Image`, or the names of image files in a column `image`.
 
     Args:
         path: The file or folder.
@@ -190,20 +190,21 @@ def _of_folder(path: Path, bits: int) -> ImageFiles:
 
 def _of_table(path: Path, bits: int) -> ImageFiles:
     """Return the image files that a table names, each once."""
-    table = read_text_table(path, "a header line with a column image, and one row for each image")
+    table = read_text_table(path, _TABLE)
     header, rows = table.lines[0], table.lines[1:]
-    column = find_image_column(path, header, rows[0] if rows else [])
+    column = find_image_column(path, header, rows[0] if rows else [], _TABLE)
     for number, row in zip(table.numbers[1:], rows, strict=True):
         if len(row) != len(header):
-            raise KpnetError(f"{path}, line {number}: {len(row)} cells, expected {len(header)} as in the header")
+            raise KpnetError(f"{path}, line {number}: cells: expected {len(header)} as in the header, found {len(row)}")
         if not row[column]:
             raise KpnetError(f"{path}, line {number}: the cell of its image is empty; name a file, or remove the line")
     if not rows:
         raise KpnetError(f"{path}: a header but no rows; expected one row for each image")
     names = list(dict.fromkeys(row[column] for row in rows))
-    finder = ImageFinder(find_folder(path, names, None))
-    found = dict.fromkeys(finder.find(name) or name for name in names)
-    return _checked([finder.folder / name for name in found], path, bits)
+    folders = [ImageFinder(path.parent), ImageFinder(path.parent / "images")]
+    finder = max(folders, key=lambda each: sum(each.find(name) is not None for name in names))
+    found = {name if (file := finder.find(name)) is None else finder.identity(file): file or name for name in names}
+    return _checked([finder.folder / name for name in found.values()], path, bits)
 
 
 def _checked(paths: Sequence[Path], source: Path, bits: int) -> ImageFiles:

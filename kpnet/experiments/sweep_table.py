@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.files import write_atomic
 
-OUTCOME = "outcome"  # the attribute of an ended trial: its values, run, note, RMSE, and whether it diverged
+OUTCOME = "outcome"  # the attribute of an ended trial: its values, run, note, RMSE and state
 
 
 def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str,
     rows = []
     for trial in trials:
         outcome = trial.user_attrs[OUTCOME]
-        state = "diverged" if outcome["diverged"] else trial.state.name.lower()
+        state = "diverged" if outcome["state"] == "diverged" else trial.state.name.lower()
         score = trial.value if state == "complete" else None
         rows.append(
             {

@@ -65,6 +65,7 @@ class Study:
         values = [
             self.sweep.model_dump(mode="json", exclude={"name", "config", "overrides", "trials", "tables", "columns"}),
             fingerprint(self.config),
+            OUTCOME,  # studies that hold their outcomes in another way
         ]
         signature = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if study.user_attrs.get(SIGNATURE, signature) != signature:
@@ -132,11 +133,17 @@ class Study:
             expect_heartbeats(study, seen)
             time.sleep(POLL)
 
+    def _has_enough(self, study: optuna.Study, number: int) -> bool:
+        """Return whether the trials before this number, which no cell or retry asked for, are enough."""
+        if self.sweep.trials is None:
+            return True
+        return sum(trial.number < number for trial in _counted(study)) >= self.sweep.trials
+
     def _run(self, study: optuna.Study, trial: optuna.Trial, console: Console, workers: int) -> State:
-        values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
-        if self.sweep.method == "grid" and CELL not in trial.user_attrs:
-            study.tell(trial, state=TrialState.FAIL)  # another worker took the last cell
+        if CELL not in trial.user_attrs and self._has_enough(study, trial.number):
+            study.tell(trial, state=TrialState.FAIL)  # another worker took the last one
             return "stopped"
+        values = {key: _suggest(trial, key, space) for key, space in self.sweep.space.items()}
         config = on_one_device(config_with_values(self.sweep, values)).model_copy(
             update={"name": f"{self.sweep.name} {trial.number}"}
         )
@@ -170,7 +177,7 @@ class Study:
                 "run": outcome.folder.name,
                 "note": outcome.problem or "",
                 "rmse_px": measures.get("rmse_px"),
-                "diverged": outcome.state == "diverged",
+                "state": outcome.state,
             },
         )
         if measures:
@@ -236,7 +243,7 @@ def sweep(
                 raise KpnetError(f"{out}: a worker ended too early; the same command continues")
         found = finished_trials(study.open())
         write_tables(settings, found, out)
-    without = [trial for trial in found if trial.state == TrialState.FAIL or trial.user_attrs[OUTCOME]["diverged"]]
+    without = [trial for trial in found if trial.user_attrs[OUTCOME]["state"] in ("failed", "diverged")]
     if len(without) == len(found):
         last = f"trial {without[-1].number}: {without[-1].user_attrs[OUTCOME]['note']}" if without else "none was begun"
         raise KpnetError(f"{out}: no trial was finished; the last one: {last}")
@@ -259,8 +266,14 @@ def _work(study: Study, parent: int, workers: int, method: str) -> None:
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the ended trials that have an outcome; of several with the same values, the last."""
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    return list({json.dumps(t.user_attrs[OUTCOME]["values"]): t for t in ended if OUTCOME in t.user_attrs}.values())
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        outcome = trial.user_attrs.get(OUTCOME)
+        if outcome is None or not trial.state.is_finished():
+            continue
+        if trial.state != TrialState.FAIL or outcome["state"] == "failed":  # not killed before it could tell
+            found[json.dumps(outcome["values"])] = trial
+    return list(found.values())
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:

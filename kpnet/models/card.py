@@ -44,6 +44,7 @@ _LICENCES = """
 """
 LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
+_STRUCTURE = re.compile(r"^(#|---|===|___|\*\*\*|```|~~~)")  # what would begin or end a part of the card
 LONGEST = 10_000  # characters of a statement
 _NEEDED = ("input_size", "images", "points", "nme_by", "nme_images", "failure_threshold")  # of the measures
 
@@ -240,15 +241,21 @@ def _data(model: Any, statements: Statements) -> str:
 
 
 def _file(name: str | int, limit: int | None = None) -> str:
-    """Return a file's name without the folders of the author's machine, and how many of its rows are used."""
-    return f"`{_text(Path(str(name)).name)}`" + ("" if limit is None else f" (the first {limit} rows)")
+    """Return a file's name without the folders of the author's machine, and how many of its samples are used."""
+    shown = display_name(Path(str(name)).name or ".", 200).replace("`", "")
+    return f"`{shown}`" + ("" if limit is None else f" (the first {limit} samples)")
 
 
 def _intended(statements: Statements) -> str:
     limits = "The measures hold for images like those the model was measured on."
     limits += " Measure it on your own before you rely on it."
-    lines = [None] if statements.intended_use is None else statements.intended_use.strip().splitlines()
-    return "\n".join([*map(_stated, lines), "", limits])
+    if statements.intended_use is None:
+        return f"{NOT_STATED}\n\n{limits}"
+    lines = []
+    for line in statements.intended_use.strip().splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines.append(indent + _STRUCTURE.sub(r"\\\1", _stated(line)))
+    return "\n".join([*lines, "", limits])
 
 
 def _model(model: Any, statements: Statements) -> str:

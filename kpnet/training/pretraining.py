@@ -169,7 +169,8 @@ def pretrain(
     Returns:
         The run folder, the network in eval mode, and its errors on the validation data, empty without any: `mse` of an
         autoencoder's reconstructions and `mean_image_mse` of the images' mean, or `hidden_l1` of the hidden patches
-        that a masked-image model predicts and `mean_image_l1` of the images' mean there; of one image without the mean.
+        that a masked-image model predicts and `mean_image_l1` of the images' mean there. With a
+        single validation image the second one is left out.
 
     Raises:
         KpnetError: The config, the images or the run folder cannot be used.

@@ -80,6 +80,12 @@ def build_unlabelled(
     _check_model(config, model)
     images = read_unlabelled(config, model.skeleton, [train] if val is None else [train, val])
     settings = config.train.unlabelled or UnlabelledTraining()
+    if settings.start + settings.ramp > 1 + 1e-6:  # as a message rounds them
+        raise KpnetError(
+            "train.unlabelled: start + ramp: expected at most 1, the end of the training, found "
+            f"{settings.start + settings.ramp:g}; after a start of {settings.start:g} give a ramp of at most "
+            f"{1 - settings.start:g}"
+        )
     on_cpu, on_device = student_augmentation(config, model.skeleton)
     if not (config.data.transforms if settings.transforms is None else settings.transforms):
         _log.warning(

@@ -69,6 +69,7 @@ def test_an_address_is_shown_with_both_slashes() -> None:
     [
         ("me/faces", "hf://me/faces"),
         ("me/faces.v2", "hf://me/faces.v2"),
+        ("me/faces@v1", "hf://me/faces@v1"),
         ("https://huggingface.co/me/faces", "hf://me/faces"),
         ("huggingface.co/me/faces/", "hf://me/faces"),
         ("https://hf.co/me/faces/tree/v1/fold0", "hf://me/faces@v1/fold0"),
@@ -82,10 +83,16 @@ def test_what_is_missing_may_be_on_the_hub(path: str, address: str) -> None:
                 look(each)
 
 
-@pytest.mark.parametrize("path", ["faces", "a/b/c", "../faces", "~/faces", "/me/faces", "runs/faces", "me/faces.pth"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("faces", "a/b/c", "../faces", "~/faces", "/me/faces", "here/faces", "me/faces.pth", "me/faces.PTH"),
+        *("runs/faces", "faces/final", "data/labels.csv", "photos/a.JPG", "https://huggingface.co/datasets/me"),
+    ],
+)
 def test_what_is_missing_here_alone(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "here").mkdir()
     with pytest.raises(KpnetError, match=f"^{path}: no such run or model folder$"):
         model_folder(path)
 

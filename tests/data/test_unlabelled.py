@@ -71,7 +71,9 @@ def test_a_table_names_image_files(tmp_path: Path) -> None:
     """Each file counts once, however often it is named; points beside the names do not matter."""
     images = pixels(4)
     write_folder(tmp_path / "pictures", images)
-    (tmp_path / "list.csv").write_text("image\npictures/deeper/001.png\npictures/000.png\npictures\\000.png\n")
+    (tmp_path / "list.csv").write_text(
+        "image\npictures/deeper/001.png\npictures/000.png\npictures\\000.png\n./pictures/deeper/../000.png\n"
+    )
     (tmp_path / "pictures" / "labels.csv").write_text("nose_x,nose_y,image\n3,4,002.png\n,,002.png\n5,6,000.png\n")
     for name, expected in {"list.csv": [1, 0], "pictures/labels.csv": [2, 0]}.items():
         train, _ = build_images(config(tmp_path, name, val=None))
@@ -207,6 +209,11 @@ def cut_line(root: Path) -> str:
     return "list.csv"
 
 
+def no_header(root: Path) -> str:
+    (root / "list.csv").write_text("a.png\nb.png\n")
+    return "list.csv"
+
+
 def no_row(root: Path) -> str:
     (root / "list.csv").write_text("image\n")
     return "list.csv"
@@ -283,7 +290,8 @@ def one_image(root: Path) -> str:
         (no_picture, r"page.jpg: not a readable image \(1 of 3 in .*pictures\)"),
         (no_such_picture, r"pictures/1.png: no such file \(1 of 2 in .*list.csv\)"),
         (no_name, "list.csv, line 3: the cell of its image is empty; name a file, or remove the line"),
-        (cut_line, "list.csv, line 3: 1 cells, expected 2 as in the header"),
+        (cut_line, "list.csv, line 3: cells: expected 2 as in the header, found 1"),
+        (no_header, 'list.csv: no column "image" among a.png; expected a header line with a column image, and one row'),
         (no_row, "list.csv: a header but no rows; expected one row for each image"),
         (other_key, r'a.npz: no array "images" in it \(did you mean "image"\?\); found image, y'),
         (floats, r'a.npz: "images": expected uint8 \(N, H, W\) or \(N, H, W, 1 or 3\), found float64 \(2, 12, 12\)'),

@@ -13,7 +13,9 @@ import yaml
 from support.console import Run
 
 from kpnet import KpnetError
+from kpnet.core.console import PlainConsole
 from kpnet.experiments import runner
+from kpnet.experiments.heartbeat import ask
 from kpnet.experiments.plan import on_one_device
 from kpnet.experiments.sweep_space import load_sweep
 from kpnet.experiments.sweep_table import OUTCOME, records, to_markdown, write_tables
@@ -110,6 +112,24 @@ def test_a_killed_sweep_goes_on(
     assert [row["score"] for row in records(settings, trials)] == whole
 
 
+def test_two_workers_try_no_more_than_there_are_to_be(
+    recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker takes the last trial between the count and the question."""
+    settings, config = load_sweep(recipe({LR: [0.01, 0.02]}, method="random", trials=1))
+
+    def second(study: optuna.Study) -> optuna.Trial:
+        ask(study)
+        return ask(study)
+
+    monkeypatch.setattr("kpnet.experiments.sweeping.ask", second)
+    study = Study(settings, config, tmp_path, f"sqlite:///{tmp_path / 'study.db'}")
+    study.prepare()
+    study.work(PlainConsole(), 2)
+    assert not scored
+    assert [trial.state.name for trial in study.open().get_trials()] == ["RUNNING", "FAIL"]
+
+
 def test_workers_read_what_others_are_writing_and_a_sweep_is_killed_between(
     recipe: Callable[..., Path], scored: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +163,10 @@ def test_workers_read_what_others_are_writing_and_a_sweep_is_killed_between(
             with pytest.raises(SystemError):
                 sweep(settings, config, out=tmp_path / str(last))
     for last in range(1, count + 1):
+        url = f"sqlite:///{tmp_path / str(last) / 'study.db'}"
+        study = Study(settings, on_one_device(config), tmp_path / str(last), url)
+        study.prepare()  # as a machine that ends then
+        assert all(row in whole for row in records(settings, finished_trials(study.open())))
         found = records(settings, sweep(settings, config, out=tmp_path / str(last)))
         same = (LR, "score", "state", "note")
         assert [[row.get(key) for key in same] for row in found] == [[row.get(key) for key in same] for row in whole]

@@ -79,12 +79,17 @@ def test_reliability_on_the_images_of_the_calibration() -> None:
 
 
 def test_statements_stay_whole() -> None:
-    use = "\n".join(["Games.", "", *(f"- not for <use> {i} of many\t|" for i in range(250))])
+    use = "\n".join(
+        ["Games.", "", "  - indented", "# no heading", "```", *(f"- not for <use> {i} of many\t|" for i in range(250))]
+    )
     assert len(use) > 5000
     text = model_card(faces(), "me/faces", Statements(data="first\n\nsecond\x1b[0m", intended_use=use))
     assert "- Data: first second\\x1b[0m\n" in text
     shown = text.partition("## Intended use\n\n")[2].partition("\n\nThe measures hold")[0]
-    assert shown == use.replace("<use>", "&lt;use&gt;").replace("\t|", " \\|")
+    shown_as = {"<use>": "&lt;use&gt;", "\t|": " \\|", "# no": "\\# no", "```": "\\```"}
+    for given, expected in shown_as.items():
+        use = use.replace(given, expected)
+    assert shown == use
 
 
 def test_a_statement_that_is_too_long_is_refused() -> None:
@@ -118,6 +123,6 @@ def test_all_of_the_data_is_named(run_copy: Path) -> None:
     config["data"]["unlabelled"] = ["/home/me/frames", {"file": "street.mp4", "frames": 20}]
     (run_copy / "config.yaml").write_text(yaml.safe_dump(config))
     text = model_card(load_model(run_copy), "me/tiny", Statements())
-    assert "- Trained on: `train.csv` (the first 30 rows), `more.csv`, format kaggle_csv\n" in text
+    assert "- Trained on: `train.csv` (the first 30 samples), `more.csv`, format kaggle_csv\n" in text
     assert "- Images without labels that it learnt from: `frames`, `street.mp4`\n" in text
     assert "/home" not in text

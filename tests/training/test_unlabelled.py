@@ -318,7 +318,7 @@ def test_a_training_tells_that_its_teacher_is_lost(tmp_path: Path, faces: Path, 
         (
             ("train.unlabelled={start: 0.9, ramp: 0.5}",),
             r"train\.unlabelled: start \+ ramp: expected at most 1, the end of the training, found 1\.4; "
-            r"after a start of 0\.9 give a ramp of at most 0\.1",
+            r"after a start of 0\.9 give a ramp of at most 0\.1$",
         ),
     ],
 )
@@ -332,8 +332,12 @@ def test_what_cannot_be_learned_from_is_one_line(
 
 
 @pytest.mark.parametrize(("start", "ramp"), [(0.9, 0.1), (0.7, 0.3), (0.35, 0.65), (0.01, 0.99), (0.99, 0.0)])
-def test_a_weight_may_rise_until_the_end(start: float, ramp: float) -> None:
-    UnlabelledTraining(start=start, ramp=ramp)
+def test_a_weight_may_rise_until_the_end(faces: Path, start: float, ramp: float) -> None:
+    settings = config(faces, start=start, ramp=ramp)
+    data = build_train(settings)
+    taught = unlabelled.build_unlabelled(settings, assemble(settings.model, data.skeleton), data, None)
+    assert taught is not None
+    assert taught.teaching.weight(1.0) == pytest.approx(settings.train.unlabelled.weight)
 
 
 @pytest.mark.slow

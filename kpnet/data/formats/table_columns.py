@@ -107,13 +107,14 @@ def _image_columns(header: Sequence[str], first_row: Sequence[str]) -> list[int]
     return [0] if is_index else []
 
 
-def find_image_column(path: Path, header: Sequence[str], first_row: Sequence[str]) -> int:
+def find_image_column(path: Path, header: Sequence[str], first_row: Sequence[str], expected: str = EXPECTED) -> int:
     """Return the column that names the images.
 
     Args:
         path: The file, for messages.
         header: Its first line.
         first_row: Its second line, or nothing.
+        expected: What the table should hold, for messages.
 
     Returns:
         Number of the column, counted from 0.
@@ -125,7 +126,7 @@ def find_image_column(path: Path, header: Sequence[str], first_row: Sequence[str
     if not found:
         raise KpnetError(
             f'{path}: no column "image"{did_you_mean("image", header)} among '
-            f"{shorten(', '.join(header)) or 'nothing'}; expected {EXPECTED}"
+            f"{shorten(', '.join(header)) or 'nothing'}; expected {expected}"
         )
     if len(found) > 1:
         raise KpnetError(f"{path}: columns {', '.join(header[k] for k in found)} all name an image; keep one of them")
