@@ -30,10 +30,11 @@ def sweep(
     """
     from kpnet.experiments import sweeping
     from kpnet.experiments.sweep_space import load_sweep
+    from kpnet.experiments.sweep_table import failures
 
     settings, config = load_sweep(source, overrides or ())
     out = out or Path("runs") / settings.name
     trials = sweeping.sweep(settings, config, out=out, storage=storage, workers=workers)
     echo((out / "sweep.md").read_text(encoding="utf-8"))
     echo(f"{out}: the table in sweep.md and sweep.csv; the study; the runs in runs/")
-    exit_with_failures(sweeping.failures(trials))
+    exit_with_failures(failures(trials))

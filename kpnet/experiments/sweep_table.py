@@ -1,4 +1,4 @@
-"""The table of a sweep: a row per trial."""
+"""What a study holds of its trials, and the table of a sweep: a row per trial."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from kpnet.config.sweep import SweepConfig
 from kpnet.core.files import write_atomic
 
 OUTCOME = "outcome"  # the attribute of an ended trial: its values, run, note, RMSE and state
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the ended trials that have an outcome; of several with the same values, the last."""
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        outcome = trial.user_attrs.get(OUTCOME)
+        if outcome is None or not trial.state.is_finished():
+            continue
+        if trial.state != TrialState.FAIL or outcome["state"] == "failed":  # not killed before it could tell
+            found[json.dumps(outcome["values"])] = trial
+    return list(found.values())
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Return a line for each trial that failed; one that was stopped has a result, and one that diverged the worst."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return [f"trial {trial.number}: {trial.user_attrs[OUTCOME]['note']}" for trial in failed]
 
 
 def records(sweep: SweepConfig, trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from kpnet.experiments.heartbeat import ask, expect_heartbeats, heartbeat, open_
 from kpnet.experiments.plan import Trial, fingerprint, on_one_device
 from kpnet.experiments.runner import Outcome, State, exit_with_parent, locked_folder, resumable, run_trial
 from kpnet.experiments.sweep_space import config_with_values
-from kpnet.experiments.sweep_table import OUTCOME, write_tables
+from kpnet.experiments.sweep_table import OUTCOME, finished_trials, write_tables
 
 SIGNATURE = "kpnet sweep"  # attribute of the study that holds the sweep's hash
 MAX_FAILURES = 10  # in a row, of a random or Bayesian search
@@ -250,30 +249,12 @@ def sweep(
     return found
 
 
-def failures(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Return a line for each trial that failed; one that was stopped has a result, and one that diverged the worst."""
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    return [f"trial {trial.number}: {trial.user_attrs[OUTCOME]['note']}" for trial in failed]
-
-
 def _work(study: Study, parent: int, workers: int, method: str) -> None:
     """Work on the study in a process that ends with its parent."""
     exit_with_parent(parent)
     keep_freed_memory()
     multiprocessing.set_start_method(method, force=True)
     study.work(PlainConsole(), workers)
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the ended trials that have an outcome; of several with the same values, the last."""
-    found = {}
-    for trial in study.get_trials(deepcopy=False):
-        outcome = trial.user_attrs.get(OUTCOME)
-        if outcome is None or not trial.state.is_finished():
-            continue
-        if trial.state != TrialState.FAIL or outcome["state"] == "failed":  # not killed before it could tell
-            found[json.dumps(outcome["values"])] = trial
-    return list(found.values())
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:

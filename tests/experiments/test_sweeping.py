@@ -18,8 +18,8 @@ from kpnet.experiments import runner
 from kpnet.experiments.heartbeat import ask
 from kpnet.experiments.plan import on_one_device
 from kpnet.experiments.sweep_space import load_sweep
-from kpnet.experiments.sweep_table import OUTCOME, records, to_markdown, write_tables
-from kpnet.experiments.sweeping import Study, finished_trials, sweep
+from kpnet.experiments.sweep_table import OUTCOME, finished_trials, records, to_markdown, write_tables
+from kpnet.experiments.sweeping import Study, sweep
 
 LR = "train.optimizer.lr"
 
