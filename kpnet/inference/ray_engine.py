@@ -320,6 +320,8 @@ def _summarise(out: Path, count: int, outcome: Outcome) -> None:
     """Say what is there now, and write the file of what could not be predicted."""
     predicted, failed, empty = shards.write_failures(out, count)
     absent = len(shards.missing(out, count))
+    if not absent:
+        shards.remove_partial(out)
     if predicted:
         none = f", {empty} image(s) without an instance" if empty else ""
         outcome.written.append(f"{predicted} input(s){none}: {out / shards.PREDICTIONS}, {count - absent} shard(s)")

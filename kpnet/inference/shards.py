@@ -106,8 +106,7 @@ def prepare(
             for group in _groups(images, videos, window, failures, size):
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
             writer.add_key_value_metadata({FAILURES: json.dumps(failures).encode()})
-    for left in (folder / PREDICTIONS).glob(f"{PARTIAL}*"):  # of workers that were killed
-        left.unlink(missing_ok=True)
+    remove_partial(folder)
     count: int = pq.read_metadata(path).num_row_groups
     return count
 
@@ -123,6 +122,12 @@ def listing_failures(folder: Path) -> list[str]:
 def missing(folder: Path, count: int) -> list[int]:
     """Return the numbers of the shards that are not there yet."""
     return [number for number in range(count) if not shard_file(folder, number).exists()]
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove the files that workers were writing when they were killed; no worker may be at work."""
+    for left in (folder / PREDICTIONS).glob(f"{PARTIAL}*"):
+        left.unlink(missing_ok=True)
 
 
 def predict_shard(predictor: Predictor, folder: Path, number: int) -> None:

@@ -118,6 +118,7 @@ def test_each_image_is_predicted_once_over_a_killed_driver_and_a_killed_worker(
     killed = (set(workers()) - others).pop()
     os.kill(killed, signal.SIGKILL)
     assert len(found) < total
+    (out / "predictions" / ".kpnet-0123.part.000004.parquet").touch()  # as if it was killed while it wrote
     said = second.communicate(timeout=400)[0]
     assert second.returncode == 0, said
     assert f"{COUNT - 1} input(s)" in said
