@@ -29,18 +29,24 @@ from kpnet.models.calibration import Calibration
 
 COUNT, SIZE = 240, 4
 CALL = """
-import sys
+import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from kpnet.inference.inputs import stream_images
 from kpnet.inference.predictor import Predictor
 from kpnet.inference.ray_engine import predict_on_ray
-model, photos, out = map(Path, sys.argv[1:4])
+model, photos, out, gate = map(Path, sys.argv[1:5])
 settings = {"batch_size": 4, "bits": 16}
 predictor = Predictor(str(model), device="cpu", **settings)
+calls = []
+def wait(*_):  # a worker predicts two shards, and others once the gate is open
+    calls.append(0)
+    while len(calls) > 2 and not gate.exists():
+        time.sleep(0.01)
+predictor.model.backbone.register_forward_pre_hook(wait)
 listed = lambda failures: stream_images([photos], failures)
-outcome = predict_on_ray(predictor, settings, listed, [], out, {"inputs": str(photos)}, size=int(sys.argv[4]))
+outcome = predict_on_ray(predictor, settings, listed, [], out, {"inputs": str(photos)}, size=int(sys.argv[5]))
 print(outcome)
 """
 
@@ -65,9 +71,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(model: Path, photos: Path, out: Path) -> subprocess.Popen[str]:
+def start(model: Path, photos: Path, out: Path, gate: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_raylet_start_wait_time_s": "120"}
-    command = [sys.executable, "-c", CALL, *map(str, (model, photos, out, SIZE))]
+    command = [sys.executable, "-c", CALL, *map(str, (model, photos, out, gate, SIZE))]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -99,9 +105,9 @@ def workers() -> list[int]:
 def test_each_image_is_predicted_once_over_a_killed_driver_and_a_killed_worker(
     model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    out, total = tmp_path / "out", COUNT // SIZE
+    out, gate, total = tmp_path / "out", tmp_path / "gate", COUNT // SIZE
     others = set(workers())
-    first = start(model, photos, out)
+    first = start(model, photos, out, gate)
     before = wait_for_shards(out, 2, first)
     first.kill()
     first.wait(60)
@@ -113,12 +119,13 @@ def test_each_image_is_predicted_once_over_a_killed_driver_and_a_killed_worker(
     stamps = {path: path.stat().st_mtime_ns for path in before}
     assert not (out / "failed.csv").exists()
 
-    second = start(model, photos, out)
+    second = start(model, photos, out, gate)
     found = wait_for_shards(out, len(before) + 2, second)
     killed = (set(workers()) - others).pop()
     os.kill(killed, signal.SIGKILL)
     assert len(found) < total
     (out / "predictions" / ".kpnet-0123.part.000004.parquet").touch()  # as if it was killed while it wrote
+    gate.touch()
     said = second.communicate(timeout=400)[0]
     assert second.returncode == 0, said
     assert f"{COUNT - 1} input(s)" in said
