@@ -38,6 +38,7 @@ from kpnet.config.optim import AdamW, Average, OneCycle, Optimizer, Schedule
 from kpnet.config.self_training import SelfTrainingOption
 from kpnet.config.trainer import TrainerConfig
 from kpnet.config.unlabelled import UnlabelledTraining, WithUnlabelled
+from kpnet.core.registry import split_spec
 
 
 def _path(value: Any) -> Any:
@@ -240,6 +241,18 @@ class DataConfig(WithUnlabelled):
     def _as_given(self, value: list[TrainFile], handler: SerializerFunctionWrapHandler) -> Any:
         entries = handler(value)
         return entries[0] if len(entries) == 1 else entries or None
+
+    def image_bits(self) -> int:
+        """Return the bits that 16-bit image files fill: those of `format`, or else of the training files' own formats.
+
+        They are 16 where neither states them, or the files differ.
+        """
+        for formats in ([self.format], [entry.format for entry in self.train]):
+            options = [split_spec(form, "data.format")[1] for form in formats if form is not None]
+            stated = {each["bits"] for each in options if "bits" in each}
+            if len(stated) == 1:
+                return int(stated.pop())
+        return 16
 
 
 class EarlyStopping(StrictModel):

@@ -12,7 +12,6 @@ import numpy as np
 from kpnet.config.pretraining import PretrainConfig
 from kpnet.config.schema import Config
 from kpnet.core.errors import KpnetError
-from kpnet.core.registry import split_spec
 from kpnet.core.skeleton import Skeleton
 from kpnet.data.base import KeypointDataset
 from kpnet.data.duplicates import KnownImages, pixel_digest
@@ -67,8 +66,8 @@ class UnlabelledImages(KeypointDataset):
 def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[KeypointDataset]) -> UnlabelledImages:
     """Build the dataset of `data.unlabelled`, letterboxed as the labelled images are.
 
-    16-bit image files are read with the `bits` of `data.format`, as prediction reads them. Images that are among the
-    labelled ones are left out, and their number is logged as a warning.
+    16-bit image files are read with the `bits` of the labelled images' format, as prediction reads them. Images that
+    are among the labelled ones are left out, and their number is logged as a warning.
 
     Args:
         config: The config.
@@ -83,7 +82,6 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
     """
     data, model = config.data, config.model
     known = KnownImages(labelled)
-    bits = split_spec(data.format, "data.format")[1].get("bits", 16)
     parts: list[Images] = []
     kept: list[int] = []
     seen: set[Path] = set()
@@ -92,7 +90,7 @@ def read_unlabelled(config: Config, skeleton: Skeleton, labelled: Sequence[Keypo
         if path.resolve() in seen:
             raise KpnetError(f"data.unlabelled lists {entry.file} twice, and its images would count twice: remove one")
         seen.add(path.resolve())
-        images = open_images(path, model.input_size, entry.frames, bits=bits)
+        images = open_images(path, model.input_size, entry.frames, bits=data.image_bits())
         start = sum(map(len, parts))
         new = [start + index for index in range(len(images)) if not _is_known(images, index, known)]
         if len(new) < len(images):

@@ -143,8 +143,7 @@ def _images_of(
 ) -> Iterable[InputImage]:
     if form is not None:
         return dataset_images(open_dataset(path, form), str(path), path.stem, boxes and not finds)
-    name, options = ("", {}) if trained is None else split_spec(trained.format, "data.format")
-    bits = options.get("bits", 16)
+    bits = 16 if trained is None else trained.image_bits()
     if is_image_list(path):
         listed = read_image_list(path, failures)
         return (
@@ -161,7 +160,9 @@ def _images_of(
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():
         given, detected = detect_format(path)
-        data = open_dataset(given, trained.format if trained is not None and name == detected else detected)
+        own = None if trained is None else trained.format
+        named = own is not None and split_spec(own, "data.format")[0] == detected
+        data = open_dataset(given, own if named else detected)
         return dataset_images(data, str(path), path.stem, boxes and not finds)
     if not path.is_dir():
         return [_image_file(path, Path(path.name), bits)]
@@ -300,8 +301,7 @@ def trained_bits(sources: Sequence[Any], model: KeypointModel | ExportedModel | 
             found.setdefault(part.info.bits, part.name)
         elif isinstance(source, (str, Path)):
             config = run_config(Path(source))
-            options = {} if config is None else split_spec(config.data.format, "data.format")[1]
-            found.setdefault(int(options.get("bits", 16)), str(source))
+            found.setdefault(16 if config is None else config.data.image_bits(), str(source))
     if len(found) > 1:
         (first, one), (second, other) = list(found.items())[:2]
         raise KpnetError(

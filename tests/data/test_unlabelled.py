@@ -23,6 +23,7 @@ from kpnet.data.unlabelled import UnlabelledImages, build_images, read_unlabelle
 from kpnet.data.video import write_video
 
 SIDE = 12
+DEEP = {"name": "points_csv", "bits": 12}
 
 
 def pixels(count: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
@@ -107,13 +108,18 @@ def write_deep(folder: Path, images: np.ndarray) -> None:
     write_folder(folder, images.astype(np.uint16) << 4)
 
 
-def test_images_of_twelve_bits_are_read_as_the_labelled_ones_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [{"format": DEEP}, {"train": {"file": "labels.csv", "format": DEEP}}],
+    ids=["of the data", "of the training file"],
+)
+def test_images_of_twelve_bits_are_read_as_the_labelled_ones_are(form: dict[str, Any], tmp_path: Path) -> None:
     images = pixels(4)
     write_deep(tmp_path / "pictures", images)
     write_deep(tmp_path / "labelled", 255 - images[:1])
     (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\nlabelled/000.png,3,4\n")
     model = {"backbone": "conv_sandwich", "head": "heatmap", "in_channels": 1, "input_size": SIDE}
-    data = {"root": str(tmp_path), "format": {"name": "points_csv", "bits": 12}, "unlabelled": "pictures"}
+    data = {"root": str(tmp_path), "unlabelled": "pictures"} | form
     labelled = PointsCSV(tmp_path / "labels.csv", bits=12)
     found = read_unlabelled(load_config({"model": model, "data": data}), labelled.skeleton, [labelled])
     assert np.array_equal(as_bytes(found), images[[0, 2, 1, 3]])

@@ -7,6 +7,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,10 +81,13 @@ def test_an_npz_of_images_alone_has_images_without_labels(tmp_path: Path, channe
         assert not image.labels()
 
 
-def test_image_files_are_read_with_the_bits_of_the_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_file", [False, True], ids=["of the data", "of the training file"])
+def test_image_files_are_read_with_the_bits_of_the_training(of_file: bool, tmp_path: Path) -> None:
     values = np.arange(0, 4096, dtype=np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "a.png"), values)
-    trained = DataConfig(format={"name": "points_csv", "bits": 12}, train=[TrainFile(file="a.csv")])
+    form: Any = {"name": "points_csv", "bits": 12}
+    file = TrainFile(file="a.csv", format=form if of_file else None)
+    trained = DataConfig(format="points_csv" if of_file else form, train=[file])
     for given in (tmp_path, tmp_path / "a.png"):
         (image,) = find_images([given], [], trained)
         assert np.array_equal(image.load()[..., 0], values >> 4)
