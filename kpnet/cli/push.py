@@ -55,9 +55,8 @@ def push(
             device = best_device()
             measures = predict_and_measure(model.to(device), evaluation_dataset(run, None, model))[1]
         except KpnetError as error:
-            why = str(error).partition("; give some: kpnet evaluate")[0]  # that records nothing for a card
             fix = f"model.push_to_hub({repo!r}, measures=kpnet.evaluate({format_path(run)!r}, DATA))"
-            echo(f"kpnet: not measured again for the card: {why}; measure it in Python: {fix}", error=True)
+            echo(f"kpnet: not measured again for the card: {error}; measure it in Python: {fix}", error=True)
     commit = model.to("cpu").push_to_hub(
         repo, **stated, measures=measures, onnx=onnx, private=private or None, branch=branch
     )

@@ -80,8 +80,7 @@ def _evaluation_samples(
         raise KpnetError(
             "no data to evaluate on: give a dataset or a file of labels"
             if run is None
-            else f"{format_path(run)}: no validation data in its config; give some: "
-            f"kpnet evaluate {format_path(run)} val.csv"
+            else f"{format_path(run)}: no validation data in its config: give a file of labels"
         )
     return dataset
 

@@ -30,7 +30,7 @@ def test_commands_take_the_address(kpnet: Run, pushed: str, trained: Path, data:
     assert done.code == 0, done.err
     assert (tmp_path / "predictions/predictions.csv").is_file()
     assert kpnet("info", pushed).code == 0
-    kpnet("evaluate", pushed).refused("hf://me/tiny: no validation data", "kpnet evaluate hf://me/tiny val.csv")
+    kpnet("evaluate", pushed).refused("hf://me/tiny: no validation data", "give a file of labels")
     kpnet("report", pushed).refused("hf://me/tiny: expected a run folder")
     kpnet("visualize", pushed).refused("kpnet visualize hf://me/tiny photo.jpg")
     kpnet("calibrate", pushed, data / "val.csv").refused("hf://me/tiny", "save a copy")
@@ -93,7 +93,8 @@ def test_without_a_record_and_its_data_it_is_not_measured(
     (run_copy / "config.yaml").unlink()
     done = kpnet("push", run_copy, "me/tiny")
     assert done.code == 0, done.err
-    assert f"kpnet: not measured again for the card: {run_copy}: no validation data in its config; " in done.err
+    why = f"{run_copy}: no validation data in its config: give a file of labels"
+    assert f"kpnet: not measured again for the card: {why}; measure it in Python: " in done.err
     assert f"model.push_to_hub('me/tiny', measures=kpnet.evaluate('{run_copy}', DATA))" in done.err
     assert "kpnet evaluate" not in done.err
     assert "Not measured" in card_of(hub)
