@@ -171,7 +171,7 @@ class CsvRows:
             for row in rows:
                 if len(row) != width:
                     raise KpnetError(
-                        f"{path}: line {rows.line_num}: {len(row)} cells, expected {width} as in the header"
+                        f"{path}: line {rows.line_num}: cells: expected {width} as in the header, found {len(row)}"
                     )
                 cells = row[1 : 1 + len(_COLUMNS) * len(names)]
                 try:

@@ -276,7 +276,7 @@ def _read_row(
 ) -> None:
     width = 1 + max(columns.place.values())  # a table may have likelihoods between them
     if len(cells) < width:
-        return skipped.add(f"{origin}: {len(cells)} cells, expected {width}; is the line cut short?")
+        return skipped.add(f"{origin}: cells: expected {width}, found {len(cells)}; is the line cut short?")
     name = PureWindowsPath("/".join(cells[: columns.index]))  # either kind of slash
     try:
         values = {key: float(cells[k] or "nan") for key, k in columns.place.items()}

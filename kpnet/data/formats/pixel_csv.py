@@ -178,7 +178,7 @@ def _check_cells(table: PixelTable, found: np.ndarray | list[int], first: int) -
     if wrong.any():
         row = int(wrong.argmax())
         raise KpnetError(
-            f"{table.where(first + row)}: {found[row]} cells, expected {len(table.columns)} as in the header; "
+            f"{table.where(first + row)}: cells: expected {len(table.columns)} as in the header, found {found[row]}; "
             "is the line cut short, or a comma unquoted?"
         )
 

@@ -167,7 +167,7 @@ def _csv(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], np.ndarra
     rows, origins = [], []
     for number, row in list(zip(table.numbers, table.lines, strict=True))[has_header:]:
         if len(row) != len(header):
-            skipped.add(f"line {number}: {len(row)} cells, expected {len(header)} as in the header")
+            skipped.add(f"line {number}: cells: expected {len(header)} as in the header, found {len(row)}")
             continue
         rows.append(row)
         origins.append(f"line {number}")

@@ -260,7 +260,7 @@ def _rows(label: Path, where: str, width: int, layout: _Layout, skipped: Skipped
         row, wrong = parse_numbers(cells[: width + 1])
         if len(cells) != width:
             boxes = "; these are boxes without points" if len(cells) == _BOX else ""
-            skipped.add(f"{where}, line {number}: {len(cells)} numbers, expected {width}{boxes}")
+            skipped.add(f"{where}, line {number}: numbers: expected {width}, found {len(cells)}{boxes}")
         elif wrong.any() or not np.isfinite(row).all():
             bad = cells[int((wrong | ~np.isfinite(row)).argmax())]
             skipped.add(f'{where}, line {number}: "{shorten(bad)}", expected a number')

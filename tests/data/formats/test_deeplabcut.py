@@ -94,7 +94,7 @@ def test_several_animals(tmp_path: Path) -> None:
 CHANGED: dict[str, tuple[str, str, str, str]] = {
     "a part that the config lacks": (
         TABLE, "left_ear", "left_aer", 'body part "left_aer" (did you mean "left_ear"?), which the config lacks'),
-    "a short line": (TABLE, "10.0,10.0,", "", "CollectedData_me.csv, line 5: 5 cells, expected 7"),
+    "a short line": (TABLE, "10.0,10.0,", "", "CollectedData_me.csv, line 5: cells: expected 7, found 5"),
     "a word": (TABLE, "10.0,10.0", "10.0,ten", "line 5: could not convert string to float: 'ten'; expected pixels"),
     "infinite": (TABLE, "10.0,10.0", "10.0,inf", "line 5: nose is at 10, inf"),
     "a missing frame": (TABLE, "b.png", "z.png", "line 5: no image"),
@@ -133,7 +133,7 @@ def test_likelihoods_between_the_points(tmp_path: Path) -> None:
     table.write_text("\n".join(",".join(line) for line in wide))
     data = DeepLabCut(tmp_path)
     assert data.skipped.messages == [
-        "labeled-data/v1/CollectedData_me.csv, line 5: 8 cells, expected 9; is the line cut short?"
+        "labeled-data/v1/CollectedData_me.csv, line 5: cells: expected 9, found 8; is the line cut short?"
     ]
     assert [data.image_name(i)[-5:] for i in range(len(data))] == ["a.png", "c.png"]
     expected = [np.array(instances[0]) for name, _, instances in PICTURES if name != "b.png"]

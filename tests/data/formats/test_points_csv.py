@@ -124,7 +124,7 @@ def test_no_points_csv(tmp_path: Path, name: str) -> None:
 
 
 ROWS: dict[str, tuple[str, str]] = {
-    "short": ("a.png,1,2", "line 4: 3 cells, expected 7 as in the header"),
+    "short": ("a.png,1,2", "line 4: cells: expected 7 as in the header, found 3"),
     "word": ("a.png,1,2,3,4,5,six", 'line 4: right_ear_y is "six"; expected a number'),
     "infinite": ("a.png,1,2,3,4,5,inf", "line 4: right_ear is at 5, inf"),
     "no image": (",1,2,3,4,5,6", "line 4: the cell of its image is empty"),

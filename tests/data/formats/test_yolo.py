@@ -93,8 +93,8 @@ def test_a_part_of_the_data_and_one_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("0 0.5 0.5 0.5 0.5", "5 numbers, expected 14; these are boxes without points"),
-        (f"{FIRST} 1", "15 numbers, expected 14"),
+        ("0 0.5 0.5 0.5 0.5", "numbers: expected 14, found 5; these are boxes without points"),
+        (f"{FIRST} 1", "numbers: expected 14, found 15"),
         (FIRST.replace("2", "two", 1), '"two", expected a number'),
         (FIRST.replace("0.5", "nan", 1), '"nan", expected a number'),
         (FIRST.replace("0.5", "320", 1), "its box is 320, 0.5, 0.5, 0.5, expected parts of the image's size"),
