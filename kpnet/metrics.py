@@ -240,9 +240,9 @@ def evaluate_points(
         - score;
         - rmse_px (per coordinate) and mre_px (mean radial error), in pixels;
         - pck@5%, pck@10%, pck_curve and pck_auc (up to 10 %), of the image's longer side;
-        - nme, the mean over the `nme_images` images with a known length, which nme_by names;
-        - failure_rate, the fraction of images above failure_threshold, and ced_curve and ced_auc up to there;
-        - points, the number of visible points, and images, the number of images; input_size, the given size;
+        - nme, the mean over the `nme_samples` samples with a known length, which nme_by names;
+        - failure_rate, the fraction of samples above failure_threshold, and ced_curve and ced_auc up to there;
+        - points, the number of visible points, and samples, N; input_size, the given size;
         - per_point: for each name rmse_px, mre_px, pck@5% and points;
         - per_group: the same for each of the skeleton's groups, and its nme.
 
@@ -255,11 +255,11 @@ def evaluate_points(
     return {
         **_overall(points, errors, per_image, side, failure_threshold),
         "nme_by": nme_by,
-        "nme_images": int((~per_image.isnan()).sum()),
+        "nme_samples": int((~per_image.isnan()).sum()),
         "failure_threshold": failure_threshold,
         "points": int((~errors.isnan()).sum()),
         "input_size": list(size),
-        "images": len(errors),
+        "samples": len(errors),
         **_parts(errors, lengths, side, skeleton),
         "pck_curve": _curve(errors / side, PCK_CURVE),
         "ced_curve": _curve(per_image, [failure_threshold * (step / 20) for step in range(1, 21)]),

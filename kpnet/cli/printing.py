@@ -33,7 +33,7 @@ def render_parameter_groups(model: KeypointModel, config: TrainConfig) -> Table:
 
 
 def print_measures(console: Console, measures: dict[str, Any], what: str, *, skeleton: str | None = None) -> None:
-    """Print the measures of `metrics.evaluate_points`, one per line.
+    """Print the main measures of `kpnet.evaluate`, one per line.
 
     Args:
         console: Where to print.
@@ -48,13 +48,15 @@ def print_measures(console: Console, measures: dict[str, Any], what: str, *, ske
     size = "x".join(map(str, measures["input_size"]))
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
     failure = 100 * measures["failure_threshold"]
+    several = measures["samples"] != measures["images"]
+    instances, each = (f" with {measures['samples']} instances", "instances") if several else ("", "images")
     console.print(
-        f"{what}: {measures['images']} images, {measures['points']} points, px of the model's {size} input\n"
+        f"{what}: {measures['images']} images{instances}, {measures['points']} points, px of the model's {size} input\n"
         f"  score   {measures['score']:.2f}   (1 / (2 MSE){verdict})\n"
         f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
         f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"
-        f"  NME     {100 * measures['nme']:.3f} % of the {measures['nme_by']}, over {measures['nme_images']} images\n"
-        f"  failed  {100 * measures['failure_rate']:.2f} % of the images, with an NME above {failure:g} %; "
+        f"  NME     {100 * measures['nme']:.3f} % of the {measures['nme_by']}, over {measures['nme_samples']} {each}\n"
+        f"  failed  {100 * measures['failure_rate']:.2f} % of the {each}, with an NME above {failure:g} %; "
         f"AUC {measures['ced_auc']:.4f} of the error distribution up to that\n"
         f"  PCK     {five:.2f} % within 5 % of the image's side, {ten:.2f} % within 10 %; "
         f"AUC {measures['pck_auc']:.4f} up to {100 * measures['pck_curve']['threshold'][-1]:g} %",

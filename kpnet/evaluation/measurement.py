@@ -180,7 +180,8 @@ def evaluate(
             calling script needs `if __name__ == "__main__":`.
 
     Returns:
-        The measures of `kpnet.metrics.evaluate_points`, and `intervals` of the main ones
+        The measures of `kpnet.metrics.evaluate_points`, `images`, the number of images that the samples are of, and
+        `intervals` of the main ones
         (`kpnet.evaluation.intervals.bootstrap_intervals`). `reliability` is added where the model predicts covariances
         (`kpnet.evaluation.reliability.measure_reliability`), `presence` where it predicts presence and the data has
         points that are there and points that are not (`kpnet.evaluation.reliability.measure_presence`), and
@@ -232,6 +233,7 @@ def evaluate_predictions(
     """Measure predictions as `evaluate` does, with the same options."""
     size, points = model.config.input_size, (result.predicted.keypoints, result.target, result.visible)
     measures = evaluate_points(*points, model.skeleton, size, nme=nme, failure_threshold=failure_threshold)
+    measures["images"] = len(np.unique(result.images))
     options: dict[str, Any] = {"nme": nme, "failure_threshold": failure_threshold, "images": result.images}
     measures["intervals"] = bootstrap_intervals(*points, model.skeleton, size, **options)
     confidence, confident = result.predicted.confidence, None

@@ -24,7 +24,7 @@ _ROWS = (  # key of the measures, name, factor, digits, unit
     ("nme", "NME", 100, 2, "%"),
     ("pck@5%", "PCK at 5 % of the longer side", 100, 1, "%"),
     ("pck@10%", "PCK at 10 % of the longer side", 100, 1, "%"),
-    ("failure_rate", "Failed images", 100, 1, "%"),
+    ("failure_rate", "Failure rate", 100, 1, "%"),
     ("score", "Score, 1 / (2 MSE)", 1, 1, ""),
 )
 _FOUND = (  # of the instances that a model finds itself
@@ -46,7 +46,7 @@ LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
 _STRUCTURE = re.compile(r"^(#|---|===|___|\*\*\*|```|~~~)")  # what would begin or end a part of the card
 LONGEST = 10_000  # characters of a statement
-_NEEDED = ("input_size", "images", "points", "nme_by", "nme_images", "failure_threshold")  # of the measures
+_NEEDED_MEASURES = ("input_size", "images", "samples", "points", "nme_by", "nme_samples", "failure_threshold")
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,13 @@ class Statements:
 
 def check_measures(measures: object) -> None:
     """Raise KpnetError for what is not the measures that `kpnet.evaluate` returns."""
-    missing = [key for key in _NEEDED if key not in measures] if isinstance(measures, Mapping) else None
+    missing = [key for key in _NEEDED_MEASURES if key not in measures] if isinstance(measures, Mapping) else None
     if missing is None or missing:
-        found = f"found a {type(measures).__name__}" if missing is None else f"it has no {few(missing, len(_NEEDED))}"
+        found = (
+            f"found a {type(measures).__name__}"
+            if missing is None
+            else f"it has no {few(missing, len(_NEEDED_MEASURES))}"
+        )
         raise KpnetError(f"measures: expected what kpnet.evaluate returns; {found}")
 
 
@@ -188,16 +192,18 @@ def _measured(measures: Mapping[str, Any] | None, of_training: bool) -> str:
         return "Not measured: the run has no validation data, or no record of its measures."
     size = "x".join(map(str, measures["input_size"]))
     what = ("the ", "validation images of the training") if of_training else ("", "images")
+    several = measures["samples"] != measures["images"]
+    instances, each = (f" with {measures['samples']} instances", "instances") if several else ("", "images")
     lines = [
-        f"On {what[0]}{measures['images']} {what[1]} ({measures['points']} labelled points), in pixels of the model's "
-        f"{size} input. Intervals are of 95 %, over images."
+        f"On {what[0]}{measures['images']} {what[1]}{instances} ({measures['points']} labelled points), in pixels of "
+        f"the model's {size} input. Intervals are of 95 %, over images."
     ]
     lines += ["", "| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
     intervals = measures.get("intervals") or {}
     lines += [_row(row, measures, intervals) for row in _ROWS if measures.get(row[0]) is not None]
     found = measures.get("instances") or {}
     lines += [_row(row, found, {}) for row in _FOUND if row[0] in found]
-    notes = [f"NME: by the {_text(measures['nme_by'])}, over {measures['nme_images']} images."]
+    notes = [f"NME: by the {_text(measures['nme_by'])}, over {measures['nme_samples']} {each}."]
     notes += [f"Failed: an NME above {100 * measures['failure_threshold']:g} %."]
     return "\n".join([*lines, "", " ".join(notes)])
 

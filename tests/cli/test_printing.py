@@ -20,7 +20,7 @@ from kpnet.metrics import evaluate_points
 def test_measures_as_text_and_as_json() -> None:
     predicted, target, visible = example()
     visible[:, 3] = False
-    found = evaluate_points(predicted, target, visible, PAIR, SIZE)
+    found = {**evaluate_points(predicted, target, visible, PAIR, SIZE), "images": len(target)}
     text = json.dumps(plain(found), allow_nan=False)
     assert json.loads(text)["per_group"]["chin"]["nme"] is None
     nothing = evaluate_points(predicted[:0], target[:0], visible[:0], PAIR, SIZE)
@@ -37,13 +37,20 @@ def test_measures_as_text_and_as_json() -> None:
         f"AUC {found['pck_auc']:.4f} up to 10 %",
     ):
         assert part in shown.getvalue()
+    print_measures(console, {**found, "images": 3}, "people")
+    for part in (
+        f"people: 3 images with {len(target)} instances, ",
+        "over 2 instances",
+        "% of the instances, with an NME above 10 %",
+    ):
+        assert part in shown.getvalue()
     rows = [line.split("│")[1:-1] for line in shown.getvalue().splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == ["eye", "nose", "chin"]
     assert float(rows[0][5]) == pytest.approx(100 * found["per_group"]["eye"]["nme"], abs=1e-3)
 
 
 def test_the_pass_mark_is_that_of_the_course_alone() -> None:
-    found = evaluate_points(*example(), PAIR, SIZE)
+    found = {**evaluate_points(*example(), PAIR, SIZE), "images": 1}
 
     def score(value: float, **options: str) -> str:
         shown = io.StringIO()

@@ -25,7 +25,7 @@ def test_every_measure_against_numpy(skeleton: Skeleton) -> None:
     expected = by_numpy(predicted, target, visible, skeleton is PAIR)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
-    assert found["images"] == 7
+    assert found["samples"] == 7
     assert 0 < found["pck@5%"] < found["pck@10%"] < 1  # the example tells the thresholds apart
     assert 0 < found["failure_rate"] < 1 or skeleton is PLAIN
     for k, name in enumerate(skeleton.names):
@@ -94,7 +94,7 @@ def test_a_prediction_of_nan_is_a_miss_not_an_absence() -> None:
     assert found["pck@10%"] < 1
     assert found["mre_px"] == found["rmse_px"] == found["nme"] == math.inf
     # Its image is a failure, and finite measures stay finite.
-    assert found["failure_rate"] == clean["failure_rate"] + 1 / clean["nme_images"]
+    assert found["failure_rate"] == clean["failure_rate"] + 1 / clean["nme_samples"]
     assert found["ced_auc"] < clean["ced_auc"]
     assert found["pck_auc"] < clean["pck_auc"]
     assert math.isnan(found["score"])
@@ -109,7 +109,7 @@ def test_nothing_visible_is_nan_and_not_a_crash() -> None:
     assert all(math.isnan(share) for name in ("pck_curve", "ced_curve") for share in found[name]["share"])
     empty = evaluate_points(predicted[:0], target[:0], visible[:0], PAIR, SIZE)
     assert all(math.isnan(empty[name]) for name in unknown)
-    assert empty["images"] == empty["nme_images"] == 0
+    assert empty["samples"] == empty["nme_samples"] == 0
 
 
 def test_eyes_in_one_place_give_no_nme() -> None:

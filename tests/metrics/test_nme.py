@@ -56,7 +56,7 @@ def test_nme_by_each_length() -> None:
         found = evaluate_points(off, target, visible, PAIR, SIZE, nme=by, boxes=boxes)
         assert found["nme"] == pytest.approx(expected, rel=1e-5, nan_ok=True)
         assert found["nme_by"] == text
-        assert found["nme_images"] == (not math.isnan(expected))
+        assert found["nme_samples"] == (not math.isnan(expected))
     assert evaluate_points(off, target, visible, PLAIN, SIZE)["nme_by"] == "diagonal of the image"
     # One point, or points on a line, have no box.
     visible[0, 2:] = False

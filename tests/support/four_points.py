@@ -48,7 +48,7 @@ def by_numpy(predicted: Tensor, target: Tensor, visible: Tensor, pair: bool) -> 
         "rmse_px": math.sqrt(np.mean(squares)),
         "mre_px": np.mean(radii),
         "nme": np.mean(nme),
-        "nme_images": len(nme),
+        "nme_samples": len(nme),
         "failure_rate": np.mean([e > 0.1 for e in nme]),
         "pck@5%": np.mean([r <= 6.4 for r in radii]),
         "pck@10%": np.mean([r <= 12.8 for r in radii]),
