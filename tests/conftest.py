@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 from support.console import Result, Run
 from support.paths import SHARED
 
 if TYPE_CHECKING:
     from support.exports import Exports
     from support.hub_server import Hub
+
+# No law depends on how busy the machine is.
+settings.register_profile("kpnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kpnet")
 
 SIDE = 32
 NAMES = ("left_eye", "right_eye", "nose")

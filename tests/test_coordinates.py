@@ -215,7 +215,6 @@ def test_cocos_boxes_as_edges() -> None:
     source=st.tuples(st.integers(20, 120), st.integers(20, 120)),
     target=st.sampled_from([(32, 32), (64, 48), (24, 40)]),
 )
-@settings(deadline=None)
 def test_the_region_is_about_the_box_and_of_the_inputs_aspect(box: Any, scale: float, source: Any, target: Any) -> None:
     x0, y0, width, height = box
     edges = np.array([x0, y0, x0 + width, y0 + height])
@@ -242,7 +241,7 @@ def test_a_region_needs_an_area(box: tuple[float, ...]) -> None:
         co.crop_region(box, 1.0, (30, 40), (32, 32))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_points_and_covariances_return_from_inputs(seed: int) -> None:
     """Against numpy's inverse, and the covariance of points that were moved."""

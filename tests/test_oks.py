@@ -275,7 +275,7 @@ def test_nothing_to_find_is_nan() -> None:
     assert math.isnan(one_image(scores=[], instances=0)["AP"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_the_order_of_images_and_the_kind_of_array_change_nothing(seed: int) -> None:
     made = scene(6, seed)

@@ -25,7 +25,7 @@ def dense(xy: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
 
 
 @given(st.integers(0, 2**32), st.floats(0.5, 4), st.sampled_from([(24, 24), (17, 32), (1, 9), (9, 1), (1, 1)]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_gaussian_wherever_it_lies(seed: int, sigma: float, size: tuple[int, int]) -> None:
     """Off the map too, and never rounded to a cell."""
     xy = 2.4 * torch.rand(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) - 1.2
@@ -47,7 +47,7 @@ def test_the_peak_is_1_at_a_cells_centre_and_sigma_is_in_cells() -> None:
 
 
 @given(st.floats(-0.5, 29.5), st.floats(-0.5, 19.5), st.floats(0.8, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_rendered_is_found_again(x: float, y: float, sigma: float) -> None:
     size = (20, 30)
     xy = pixel_to_normalized(torch.tensor([[[x, y]]]), size)

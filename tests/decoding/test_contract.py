@@ -79,7 +79,7 @@ def test_each_map_is_its_own(decode: Decoder, monkeypatch: pytest.MonkeyPatch) -
 
 @every_decoder
 @given(st.integers(0, 2**32), st.sampled_from([(6, 7), (3, 16), (1, 9), (2, 2)]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mirror_equivariance(decode: Decoder, seed: int, size: tuple[int, int]) -> None:
     maps = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     xy = decode(maps)
@@ -89,7 +89,7 @@ def test_mirror_equivariance(decode: Decoder, seed: int, size: tuple[int, int]) 
 
 @every_decoder
 @given(st.integers(0, 2**32), st.integers(0, 12), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_shift_equivariance(decode: Decoder, seed: int, right: int, down: int) -> None:
     """Points lie well inside: each decoder's window, and the blur, stay on the map."""
     size = (24, 27)
@@ -102,14 +102,14 @@ def test_shift_equivariance(decode: Decoder, seed: int, right: int, down: int) -
 
 @every_decoder
 @given(st.integers(0, 2**32), st.floats(-50, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_constant_changes_nothing(decode: Decoder, seed: int, constant: float) -> None:
     maps = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(decode(maps + constant), decode(maps), atol=1e-9, rtol=0)
 
 
 @given(st.integers(0, 2**32), st.floats(0.1, 10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scale(seed: int, scale: float) -> None:
     """The temperature takes a scale out again; the peak of a paraboloid, and a cell's rank, do not know of it."""
     maps = torch.randn(1, 2, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

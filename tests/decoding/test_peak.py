@@ -27,7 +27,7 @@ def error(decode: Decoder, x: float, y: float, sigma: float, dtype: torch.dtype 
 
 
 @given(anywhere_x, anywhere_y, sigmas, st.floats(0, math.pi), st.floats(0.5, 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_dark_is_exact_for_any_gaussian(x: float, y: float, sigma: float, angle: float, ratio: float) -> None:
     """Turned and stretched, up to the outer edge of the outermost cell."""
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -38,20 +38,20 @@ def test_dark_is_exact_for_any_gaussian(x: float, y: float, sigma: float, angle:
 
 
 @given(inside, inside, sigmas, st.floats(0.8, 2.5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_dark_with_a_blur(x: float, y: float, sigma: float, blur: float) -> None:
     assert error(lambda maps: decoding.dark_decode2d(maps, blur), x, y, sigma) < 0.01
 
 
 @given(inside, inside, sigmas)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_local_soft_argmax_in_a_window_of_several_sigma(x: float, y: float, sigma: float) -> None:
     radius = math.ceil(3.5 * sigma + 0.5)
     assert error(lambda maps: decoding.local_soft_argmax2d(maps, radius), x, y, sigma) < 0.01
 
 
 @given(anywhere_x, anywhere_y, sigmas)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_bounds_of_argmax_and_of_the_quarter_offset(x: float, y: float, sigma: float) -> None:
     assert error(decoding.argmax2d, x, y, sigma) <= 0.5 + 1e-5
     assert error(decoding.quarter_offset2d, x, y, sigma) <= 0.5 + 1e-5
@@ -79,7 +79,7 @@ def test_far_clutter_has_no_say_in_the_local_soft_argmax() -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(0, 4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_window_of_the_local_soft_argmax(seed: int, radius: int) -> None:
     """Its cells and no others, wherever the border cuts it."""
     maps = torch.randn(1, 1, 9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -115,7 +115,7 @@ def dense_dark(p: np.ndarray, blur: float) -> tuple[float, float]:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.4, 1.0, 2.0]), st.sampled_from([(9, 7), (24, 20), (5, 40)]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_blur_about_the_peak_is_that_of_the_map(seed: int, blur: float, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     blob = round_blob(size, (rng.uniform(0, size[1] - 1), rng.uniform(0, size[0] - 1)), 1.5).numpy()[0, 0]

@@ -16,7 +16,7 @@ from kpnet import decoding
 
 
 @given(st.floats(10, 29), st.floats(10, 37), st.floats(0.7, 2.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_centre_of_a_gaussian(x: float, y: float, sigma: float) -> None:
     size = (48, 40)
     found = in_cells(decoding.soft_argmax2d(round_blob(size, (x, y), sigma)), size)

@@ -31,7 +31,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 side = st.integers(1, 90)
 kind = st.sampled_from(["noise", "steps", "flat", "binary"])
-sizes = settings(max_examples=100, deadline=None)
+sizes = settings(max_examples=100)
 
 
 def drawn(height: int, width: int, channels: int, kind: str, seed: int = 0) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_the_order_of_the_instances_changes_nothing() -> None:
     assert set(one.update(frame(places + 60 * speed))) == set(range(6))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), limit=st.integers(1, 4))
 def test_never_more_identities_than_max_instances(seed: int, limit: int) -> None:
     draw = np.random.default_rng(seed)

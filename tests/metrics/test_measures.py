@@ -168,7 +168,7 @@ def numbers(measures: dict[str, Any]) -> dict[str, float]:
 SEEDS = st.integers(0, 100_000)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, st.floats(0.2, 20), st.sampled_from(["box", "diagonal", None, ("nose", "chin")]))
 def test_scaling_image_and_points_moves_pixels_alone(seed: int, scale: float, by: Any) -> None:
     predicted, target, visible = example(9, seed)
@@ -180,7 +180,7 @@ def test_scaling_image_and_points_moves_pixels_alone(seed: int, scale: float, by
         assert after[name] == pytest.approx(factor * value, rel=1e-6, nan_ok=True), name
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, st.randoms(use_true_random=False))
 def test_the_order_of_images_changes_nothing(seed: int, random: Any) -> None:
     predicted, target, visible = example(9, seed)

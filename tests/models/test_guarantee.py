@@ -97,7 +97,7 @@ def test_the_share_of_new_images_follows_the_beta_binomial_law(joint: bool) -> N
 
 
 @given(st.integers(10, 40), st.floats(0.05, 0.85), st.floats(0.05, 0.85), st.floats(0.1, 100))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_laws_of_radii(count: int, at: float, other: float, factor: float) -> None:
     predicted, target, distance = drawn(count, 3, count)
     visible = torch.ones(count, 3, dtype=torch.bool)

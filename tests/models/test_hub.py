@@ -214,7 +214,8 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measures", "found"), [({"input_size": [32, 32]}, "it has no images, samples, points"), ({}, "no input_"), ("x", "a str")]
+    ("measures", "found"),
+    [({"input_size": [32, 32]}, "no images, samples, points"), ({}, "no input_"), ("x", "a str")],
 )
 def test_measures_of_another_kind_are_refused(tmp_path: Path, measures: Any, found: str) -> None:
     with pytest.raises(KpnetError, match=rf"^measures: expected what kpnet\.evaluate returns; .*{found}"):

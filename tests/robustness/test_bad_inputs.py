@@ -145,7 +145,6 @@ def attempt(kind: str, random: Random, place: tuple[Path, Path]) -> tuple[Any, l
 @pytest.mark.parametrize("kind", KINDS)
 @settings(
     max_examples=3,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

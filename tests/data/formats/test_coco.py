@@ -588,7 +588,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(EVERY_NODE), JUNK, st.booleans())
 def test_whatever_stands_where_something_else_should_is_one_line_or_right(
     pictures: Path, node: tuple[Any, ...], junk: Any, remove: bool

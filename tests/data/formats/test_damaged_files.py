@@ -158,7 +158,7 @@ def edit(text: str, kind: str, where: int, piece: str) -> str:
     return "\n".join(lines)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(edits=EDITS, encoding=st.sampled_from(["utf-8", "utf-8", "cp1252", "utf-16"]))
 def test_damaged_text(damaged: tuple[Path, Path, str], edits: list[tuple[str, int, str]], encoding: str) -> None:
     path, opened, form = damaged
@@ -184,7 +184,7 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(
     arrays=st.fixed_dictionaries(
         {"images": st.sampled_from(VALUES[:3]), "keypoints": st.sampled_from(VALUES[3:7])},
@@ -212,9 +212,7 @@ def json_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return FILES[request.param][0](tmp_path_factory.mktemp("json") / "data")
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(where=st.integers(0, 10**6), value=ANY_JSON)
 def test_any_value_at_any_place_of_a_json_file(json_file: Path, where: int, value: Any) -> None:
     original = json_file.read_text()
@@ -235,7 +233,7 @@ def test_any_value_at_any_place_of_a_json_file(json_file: Path, where: int, valu
         json_file.write_text(original)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(where=st.integers(0, 10**6), value=st.sampled_from([piece for piece in PIECES if "\x00" not in piece]))
 def test_any_text_at_any_attribute_of_an_xml_file(
     tmp_path_factory: pytest.TempPathFactory, where: int, value: str

@@ -55,7 +55,7 @@ def test_what_is_no_text(tmp_path: Path, data: bytes) -> None:
         read_text_table(tmp_path / "a.csv", "a table")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.text('ab,;" \té', max_size=4), min_size=2, max_size=3), min_size=1, max_size=4))
 def test_cells_are_those_that_pythons_csv_module_wrote(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]

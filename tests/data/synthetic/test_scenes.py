@@ -45,7 +45,7 @@ def test_the_seed_and_the_number_say_all() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_boxes_overlap_by_at_most_a_third(seed: int, count: int) -> None:
     faces = place_faces(np.random.default_rng(seed), 128, count)
     assert len(faces) <= count

@@ -156,7 +156,7 @@ points = st.lists(st.floats(-50, 200), min_size=6, max_size=6).map(lambda v: np.
 
 
 @given(xy=points, name=st.sampled_from(("HorizontalFlip", "VerticalFlip", "Transpose")), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_flip_twice_is_the_identity(xy: np.ndarray, name: str, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     after, moved = Augment([always(name, {})] * 2, FACE)(image, xy, seed)
@@ -167,7 +167,7 @@ def test_a_flip_twice_is_the_identity(xy: np.ndarray, name: str, seed: int) -> N
 
 
 @given(xy=points, absent=st.lists(st.booleans(), min_size=3, max_size=3), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_points_are_mapped_one_by_one(xy: np.ndarray, absent: list[bool], seed: int) -> None:
     """An absent point stays at its (swapped) index and changes no other; points outside are mapped like any."""
     augment = Augment([{"Affine": {"rotate": [-90, 90], "p": 1.0, **REFLECT}}, "Perspective", "HorizontalFlip"], FACE)
@@ -184,7 +184,7 @@ def test_points_are_mapped_one_by_one(xy: np.ndarray, absent: list[bool], seed: 
 
 
 @given(xy=points, seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_several_instances_move_as_each_alone(xy: np.ndarray, seed: int) -> None:
     augment = Augment([{"Affine": {"rotate": [-90, 90], "p": 1.0, **REFLECT}}, "Perspective", "HorizontalFlip"], FACE)
     image, several = np.zeros((60, 80), np.uint8), np.stack([xy, xy[::-1] + 3, np.full((3, 2), np.nan)])
