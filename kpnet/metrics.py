@@ -196,10 +196,10 @@ def auc(values: Tensor, limit: float) -> Tensor:
 
 
 def failure_rate(nme: Tensor, threshold: float = FAILURE_THRESHOLD) -> Tensor:
-    """Return the fraction of images whose NME exceeds a threshold.
+    """Return the fraction of samples whose NME exceeds a threshold.
 
     Args:
-        nme: NME (N,) of the images, NaN where there is none.
+        nme: NME (N,) of the samples, NaN where there is none.
         threshold: The largest NME that is no failure; 0.10 as for WFLW.
 
     Returns:

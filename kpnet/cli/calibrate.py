@@ -176,13 +176,13 @@ def _difficulty(
     from kpnet.config.loading import run_config
     from kpnet.evaluation.difficulty import compare_difficulty
     from kpnet.evaluation.measurement import predict_dataset
-    from kpnet.evaluation.run_data import evaluation_dataset
+    from kpnet.evaluation.run_data import validation_dataset
 
     config = run_config(run)
     if config is None or (config.data.val is None and config.data.fold is None):
         return None
     try:
-        validation = evaluation_dataset(run, None, model)
+        validation = validation_dataset(run, model)
         other = predict_dataset(model, validation, batch_size, test_time)
         found = compare_difficulty(result, other, model.config.input_size)
     except KpnetError as error:  # its files may be elsewhere by now

@@ -55,7 +55,8 @@ def evaluate(
     failure_threshold: Annotated[
         float,
         typer.Option(
-            min=0.001, help="NME above which an image counts as failed, and limit of the AUC; 300-W uses 0.08."
+            min=0.001,
+            help="NME above which a sample counts as failed, and limit of the AUC; 300-W uses 0.08.",
         ),
     ] = 0.10,
     min_confidence: Annotated[

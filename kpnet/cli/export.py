@@ -180,13 +180,13 @@ def _line(path: Path, info: ExportInfo, source: str) -> str:
 def _validation(run: Path, model: Any) -> tuple[KeypointDataset | None, list[Sample] | None, str]:
     """Return the run's validation data and inputs from it, None where it has none, and what they are called."""
     from kpnet.config.loading import run_config
-    from kpnet.evaluation.run_data import evaluation_dataset
+    from kpnet.evaluation.run_data import validation_dataset
     from kpnet.export.parity import dataset_samples
 
     config = run_config(run)
     if config is None or (config.data.val is None and config.data.fold is None):
         return None, None, "drawn faces"
-    dataset = evaluation_dataset(run, None, model)
+    dataset = validation_dataset(run, model)
     return dataset, list(dataset_samples(dataset, PARITY_IMAGES)), "validation images"
 
 

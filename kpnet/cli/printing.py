@@ -49,9 +49,9 @@ def print_measures(console: Console, measures: dict[str, Any], what: str, *, ske
     five, ten = (100 * measures[f"pck@{percent}%"] for percent in (5, 10))
     failure = 100 * measures["failure_threshold"]
     several = measures["samples"] != measures["images"]
-    instances, each = (f" with {measures['samples']} instances", "instances") if several else ("", "images")
+    instances, each = (f"{measures['samples']} instances in ", "instances") if several else ("", "images")
     console.print(
-        f"{what}: {measures['images']} images{instances}, {measures['points']} points, px of the model's {size} input\n"
+        f"{what}: {instances}{measures['images']} images, {measures['points']} points, px of the model's {size} input\n"
         f"  score   {measures['score']:.2f}   (1 / (2 MSE){verdict})\n"
         f"  RMSE    {measures['rmse_px']:.4f} px per coordinate\n"
         f"  MRE     {measures['mre_px']:.4f} px mean radial error\n"

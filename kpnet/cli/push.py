@@ -42,7 +42,7 @@ def push(
     from kpnet.core.hub_address import format_path
     from kpnet.core.runtime import best_device
     from kpnet.evaluation.measurement import predict_and_measure
-    from kpnet.evaluation.run_data import evaluation_dataset
+    from kpnet.evaluation.run_data import validation_dataset
     from kpnet.models.build import load_model
     from kpnet.models.record import read_record
 
@@ -53,7 +53,7 @@ def push(
     if record is None or record["outdated"]:  # not recorded, or calibrated since
         try:
             device = best_device()
-            measures = predict_and_measure(model.to(device), evaluation_dataset(run, None, model))[1]
+            measures = predict_and_measure(model.to(device), validation_dataset(run, model))[1]
         except KpnetError as error:
             fix = f"model.push_to_hub({repo!r}, measures=kpnet.evaluate({format_path(run)!r}, DATA))"
             echo(f"kpnet: not measured again for the card: {error}; measure it in Python: {fix}", error=True)

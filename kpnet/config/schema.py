@@ -39,6 +39,7 @@ from kpnet.config.self_training import SelfTrainingOption
 from kpnet.config.trainer import TrainerConfig
 from kpnet.config.unlabelled import UnlabelledTraining, WithUnlabelled
 from kpnet.core.registry import split_spec
+from kpnet.core.validation import check_bits
 
 
 def _path(value: Any) -> Any:
@@ -243,16 +244,25 @@ class DataConfig(WithUnlabelled):
         return entries[0] if len(entries) == 1 else entries or None
 
     def image_bits(self) -> int:
-        """Return the bits that 16-bit image files fill: those of `format`, or else of the training files' own formats.
+        """Return the bits that 16-bit image files fill: those that `format` states, or else the training files' own.
 
         They are 16 where neither states them, or the files differ.
+
+        Raises:
+            KpnetError: They are none.
         """
-        for formats in ([self.format], [entry.format for entry in self.train]):
-            options = [split_spec(form, "data.format")[1] for form in formats if form is not None]
-            stated = {each["bits"] for each in options if "bits" in each}
-            if len(stated) == 1:
-                return int(stated.pop())
-        return 16
+        formats = [self.format]
+        if "bits" not in split_spec(self.format, "data.format")[1]:
+            formats = [entry.format or self.format for entry in self.train]
+        found = [split_spec(form, "data.format")[1].get("bits", 16) for form in formats]
+        for bits in found:
+            check_bits(bits)
+        return found[0] if found and found.count(found[0]) == len(found) else 16
+
+    def format_named(self, name: str) -> Part:
+        """Return the format of that name with its options: `format`, or else a training file's, or else the name."""
+        formats = [self.format, *(entry.format for entry in self.train if entry.format is not None)]
+        return next((form for form in formats if split_spec(form, "data.format")[0] == name), name)
 
 
 class EarlyStopping(StrictModel):

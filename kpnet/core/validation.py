@@ -28,6 +28,12 @@ RENAMED_KEYS = dict(  # noqa: C408 (keywords, as these are names)
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
+def check_bits(bits: Any) -> None:
+    """Raise KpnetError unless `bits` is a whole number from 8 to 16."""
+    if bits not in range(8, 17):
+        raise KpnetError(f"bits: expected 8 to 16, the bits that the values of 16-bit images fill, found {show(bits)}")
+
+
 @functools.cache
 def options_model(part: Callable[..., Any], given: frozenset[str] = frozenset()) -> type[BaseModel]:
     """Return a pydantic model of the keyword-only parameters of a class or function, without those in `given`."""

@@ -22,6 +22,7 @@ from kpnet.coordinates import Size, after_crop, crop_region, letterbox_matrix, r
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import PARTIAL
 from kpnet.core.outputs import MARKER, written_files
+from kpnet.core.validation import check_bits
 from kpnet.data.image_header import check_pixels, max_pixels, read_header, without_pillow_limit
 
 IMAGE_SUFFIXES = (
@@ -168,12 +169,6 @@ def read_image(path: str | Path, *, exif: bool = True, bits: int = 16) -> np.nda
     check_bits(bits)
     image = _decode(Path(path), exif)
     return image if image.dtype == np.uint8 else np.minimum(image >> (bits - 8), 255).astype(np.uint8)
-
-
-def check_bits(bits: int) -> None:
-    """Raise KpnetError unless `bits` is a whole number from 8 to 16."""
-    if bits not in range(8, 17):
-        raise KpnetError(f"bits: expected 8 to 16, the bits that the values of 16-bit images fill, found {bits}")
 
 
 def filled_bits(path: Path) -> int | None:

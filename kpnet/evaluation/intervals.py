@@ -39,7 +39,7 @@ def bootstrap_intervals(
         size: Height and width of the images in pixels.
         images: Number of the image that each sample is of (N,). None: each is of an image of its own.
         nme: What the NME divides by; see `kpnet.metrics.normalizers`.
-        failure_threshold: NME above which an image counts as failed.
+        failure_threshold: NME above which a sample counts as failed.
 
     Returns:
         Low and high of each measure, with the names of `kpnet.metrics.evaluate_points`; empty for fewer than 10 images,

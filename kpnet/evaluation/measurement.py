@@ -174,20 +174,19 @@ def evaluate(
         batch_size: Images per forward pass.
         test_time: Average over mirrored, scaled and shifted views.
         nme: What the NME divides by; see `kpnet.metrics.normalizers`.
-        failure_threshold: NME above which an image counts as failed.
+        failure_threshold: NME above which a sample counts as failed.
         min_confidence: Also measure the points of at least this confidence on their own.
         workers: Processes that load images in the background; 0: none. Where processes are spawned, as on Windows, the
             calling script needs `if __name__ == "__main__":`.
 
     Returns:
         The measures of `kpnet.metrics.evaluate_points`, `images`, the number of images that the samples are of, and
-        `intervals` of the main ones
-        (`kpnet.evaluation.intervals.bootstrap_intervals`). `reliability` is added where the model predicts covariances
-        (`kpnet.evaluation.reliability.measure_reliability`), `presence` where it predicts presence and the data has
-        points that are there and points that are not (`kpnet.evaluation.reliability.measure_presence`), and
-        `image_pixels` where images were resized or cropped, or with `min_confidence`
-        (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a model that finds
-        instances, `instances` has the measures of what it finds itself
+        `intervals` of the main measures (`kpnet.evaluation.intervals.bootstrap_intervals`). `reliability` is added
+        where the model predicts covariances (`kpnet.evaluation.reliability.measure_reliability`), `presence` where it
+        predicts presence and the data has points that are there and points that are not
+        (`kpnet.evaluation.reliability.measure_presence`), and `image_pixels` where images were resized or cropped, or
+        with `min_confidence` (`kpnet.metrics.evaluate_in_image_pixels`). All of them are about the true boxes. For a
+        model that finds instances, `instances` has the measures of what it finds itself
         (`kpnet.evaluation.instances.evaluate_instances`).
 
     Raises:

@@ -47,42 +47,63 @@ def evaluation_dataset(
     Raises:
         KpnetError: The data cannot be read, or the run has no validation data.
     """
-    dataset = _evaluation_samples(run, data, model, form)
+    if data is None:
+        if form is not None:
+            raise KpnetError("--format: the run's validation data has its own; give labelled data, or leave it out")
+        if run is None:
+            raise KpnetError("no data to evaluate on: give a dataset or a file of labels")
+        if (dataset := _validation_data(run, model)) is None:
+            raise KpnetError(f"{_without_validation(run)}; give a file of labels")
+    else:
+        dataset = _labelled_data(run, data, model, form)
+    return _as_evaluated(dataset, model)
+
+
+def validation_dataset(run: Path, model: KeypointModel | ExportedModel | Ensemble) -> KeypointDataset:
+    """Return a run's validation data, as `evaluation_dataset` does.
+
+    Raises:
+        KpnetError: The run has none, or it cannot be read.
+    """
+    if (dataset := _validation_data(run, model)) is None:
+        raise KpnetError(_without_validation(run))
+    return _as_evaluated(dataset, model)
+
+
+def _validation_data(run: Path, model: KeypointModel | ExportedModel | Ensemble) -> KeypointDataset | None:
+    config = run_config(run)
+    return None if config is None else build_val(config, model.skeleton, model.frame_window)
+
+
+def _without_validation(run: Path) -> str:
+    return f"{format_path(run)}: no validation data in its config"
+
+
+def _as_evaluated(dataset: KeypointDataset, model: KeypointModel | ExportedModel | Ensemble) -> KeypointDataset:
+    """Return whole images for a model that finds instances, and else the samples as they are."""
     if not finds_instances(model.config.head):
         return dataset
     return Scenes(dataset, size=model.config.input_size, in_channels=model.config.in_channels)
 
 
-def _evaluation_samples(
-    run: Path | None, data: Path | None, model: KeypointModel | ExportedModel | Ensemble, form: Part | None
+def _labelled_data(
+    run: Path | None, data: Path, model: KeypointModel | ExportedModel | Ensemble, form: Part | None
 ) -> KeypointDataset:
-    if form is not None and data is None:
-        raise KpnetError("--format: the run's validation data has its own; give labelled data, or leave it out")
     config = None if run is None else run_config(run)
-    if data is not None:
-        trained = DataConfig() if config is None else config.data
-        crop = None if model.config.crop is None else Crop(by=model.config.crop)
-        if form is not None:
-            settings = DataConfig(format=form, crop=crop, missing=trained.missing, strict=trained.strict)
-            return build_dataset(settings, model.config, str(data), skeleton=model.skeleton, partial=True)
+    trained = DataConfig() if config is None else config.data
+    crop = None if model.config.crop is None else Crop(by=model.config.crop)
+    path = data
+    if form is None:
         own = split_spec(trained.format, "data.format")[0]
         try:
             path, name = (data, own) if data.is_dir() and own in FOLDERS else detect_format(data)
         except KpnetError:
             if not data.exists() or config is None:
                 raise
-            path, name = data, own
-        form = trained.format if own == name else name
-        settings = DataConfig(format=form, crop=crop, missing=trained.missing, strict=trained.strict)
-        return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
-    dataset = None if config is None else build_val(config, model.skeleton, model.frame_window)
-    if dataset is None:
-        raise KpnetError(
-            "no data to evaluate on: give a dataset or a file of labels"
-            if run is None
-            else f"{format_path(run)}: no validation data in its config: give a file of labels"
-        )
-    return dataset
+            name = own
+        form = trained.format_named(name)
+    settings = DataConfig(format=form, crop=crop, missing=trained.missing, strict=trained.strict)
+    return build_dataset(settings, model.config, str(path), skeleton=model.skeleton, partial=True)
 
 
 def adapt_dataset(dataset: KeypointDataset, model: KeypointModel) -> KeypointDataset:

@@ -25,7 +25,7 @@ from kpnet.core.runtime import best_device
 from kpnet.data.build import build_splits
 from kpnet.evaluation.found import find_and_measure
 from kpnet.evaluation.measurement import evaluate_predictions, predict_dataset
-from kpnet.evaluation.run_data import evaluation_dataset
+from kpnet.evaluation.run_data import validation_dataset
 from kpnet.heads import window_of
 from kpnet.models.build import load_model
 from kpnet.models.detectors import InputConfig
@@ -98,7 +98,7 @@ def measure_run(run: Path, *, peak_bytes: int | None = None) -> Result:
         KpnetError: The model cannot be loaded, or the run has no validation data.
     """
     model = load_model(run).to(best_device())
-    dataset = evaluation_dataset(run, None, model)
+    dataset = validation_dataset(run, model)
     predictions = predict_dataset(model, dataset)
     measures = evaluate_predictions(predictions, model)
     if model.finds_instances:

@@ -17,7 +17,6 @@ from kpnet.config.loading import run_config
 from kpnet.config.schema import DataConfig
 from kpnet.core.errors import KpnetError
 from kpnet.core.files import alike, file_name
-from kpnet.core.registry import split_spec
 from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.formats.detect import detect_format
@@ -81,8 +80,8 @@ def find_images(
     Args:
         inputs: Image files, folders of images, and files of labels.
         failures: Gets a line for each input that cannot be used.
-        trained: The `data` section of the model's run. Its format's options are used for inputs of the same format, and
-            its `bits` for image files.
+        trained: The `data` section of the model's run. Its formats' options are used for inputs of these formats, and
+            their `bits` for image files.
         boxes: Use the boxes of inputs that have some.
         form: Name of the inputs' data format, or a mapping with its options. None: files of labels are detected by
             their suffix, and folders are images.
@@ -160,9 +159,7 @@ def _images_of(
     # The points of a file of labels may be others than the model's.
     if path.suffix.lower() in TABLES and path.is_file():
         given, detected = detect_format(path)
-        own = None if trained is None else trained.format
-        named = own is not None and split_spec(own, "data.format")[0] == detected
-        data = open_dataset(given, own if named else detected)
+        data = open_dataset(given, detected if trained is None else trained.format_named(detected))
         return dataset_images(data, str(path), path.stem, boxes and not finds)
     if not path.is_dir():
         return [_image_file(path, Path(path.name), bits)]

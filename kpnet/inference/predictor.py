@@ -18,9 +18,9 @@ from PIL import Image
 from kpnet import coordinates
 from kpnet.core.errors import KpnetError, first_line
 from kpnet.core.runtime import best_device
+from kpnet.core.validation import check_bits
 from kpnet.data.images import (
     Box,
-    check_bits,
     check_model_input,
     letterbox,
     model_inputs,
@@ -57,7 +57,7 @@ class Predictor:
             folders a GPU if there is one.
         batch_size: Images, or boxes, per forward pass.
         bits: Bits, from 8 to 16, that the values of 16-bit image files fill. None: for the folder of a run or of one of
-            its models those of the training's `data.format`, else 16.
+            its models those of the training's data, else 16.
         max_instances: Instances that are kept of an image at most, those of the highest scores. None: as many as the
             model allows.
         threshold: Least score of an instance. None: that of `kpnet calibrate`, or else of the model's config.

@@ -14,7 +14,7 @@ from kpnet.config.loading import run_config
 from kpnet.core.display import display_name, printable
 from kpnet.core.errors import KpnetError, few
 from kpnet.core.registry import split_spec
-from kpnet.models.record import FIGURE
+from kpnet.models.record import FIGURE, NEEDED
 
 CARD = "README.md"
 NOT_STATED = "**Not stated.**"
@@ -46,7 +46,6 @@ LICENCES = frozenset(_LICENCES.split())
 _NAMED = 150  # more points than this are not listed
 _STRUCTURE = re.compile(r"^(#|---|===|___|\*\*\*|```|~~~)")  # what would begin or end a part of the card
 LONGEST = 10_000  # characters of a statement
-_NEEDED_MEASURES = ("input_size", "images", "samples", "points", "nme_by", "nme_samples", "failure_threshold")
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,9 @@ class Statements:
 
 def check_measures(measures: object) -> None:
     """Raise KpnetError for what is not the measures that `kpnet.evaluate` returns."""
-    missing = [key for key in _NEEDED_MEASURES if key not in measures] if isinstance(measures, Mapping) else None
+    missing = [key for key in NEEDED if key not in measures] if isinstance(measures, Mapping) else None
     if missing is None or missing:
-        found = (
-            f"found a {type(measures).__name__}"
-            if missing is None
-            else f"it has no {few(missing, len(_NEEDED_MEASURES))}"
-        )
+        found = f"found a {type(measures).__name__}" if missing is None else f"it has no {few(missing, len(NEEDED))}"
         raise KpnetError(f"measures: expected what kpnet.evaluate returns; {found}")
 
 
@@ -193,9 +188,9 @@ def _measured(measures: Mapping[str, Any] | None, of_training: bool) -> str:
     size = "x".join(map(str, measures["input_size"]))
     what = ("the ", "validation images of the training") if of_training else ("", "images")
     several = measures["samples"] != measures["images"]
-    instances, each = (f" with {measures['samples']} instances", "instances") if several else ("", "images")
+    samples, each = (f"{measures['samples']} instances in ", "instances") if several else ("", "images")
     lines = [
-        f"On {what[0]}{measures['images']} {what[1]}{instances} ({measures['points']} labelled points), in pixels of "
+        f"On {samples}{what[0]}{measures['images']} {what[1]} ({measures['points']} labelled points), in pixels of "
         f"the model's {size} input. Intervals are of 95 %, over images."
     ]
     lines += ["", "| measure | value | 95 % interval |", "| --- | ---: | ---: |"]
@@ -204,7 +199,7 @@ def _measured(measures: Mapping[str, Any] | None, of_training: bool) -> str:
     found = measures.get("instances") or {}
     lines += [_row(row, found, {}) for row in _FOUND if row[0] in found]
     notes = [f"NME: by the {_text(measures['nme_by'])}, over {measures['nme_samples']} {each}."]
-    notes += [f"Failed: an NME above {100 * measures['failure_threshold']:g} %."]
+    notes += [f"Failure rate: an NME above {100 * measures['failure_threshold']:g} %."]
     return "\n".join([*lines, "", " ".join(notes)])
 
 

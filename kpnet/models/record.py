@@ -13,6 +13,7 @@ from kpnet.core.files import plain, write_json
 from kpnet.models.files import weights_digest
 
 RECORD, FIGURE = "measures.json", "skeleton.png"  # beside the model's files
+NEEDED = ("input_size", "images", "samples", "points", "nme_by", "nme_samples", "failure_threshold")  # of the measures
 
 
 def make_record(model: Any, measures: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +31,10 @@ def write_record(folder: Path, model: Any, measures: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
-    """Return the record in a folder; None where there is none, or it is that of other weights or another decoding.
+    """Return the record in a folder; None where there is none that holds for the model.
 
-    Of a model that was calibrated afterwards, reliability and presence are left out, and `outdated` is true.
+    It holds for the same weights and the same decoding, and has every measure that a card needs. Where the model was
+    calibrated afterwards, reliability and presence are left out, and `outdated` is true.
     """
     try:
         record = None if folder is None else json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -43,6 +45,8 @@ def read_record(folder: Path | None, model: Any) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not isinstance(measures, dict):
         return None
     if any(record.get(key) != own[key] for key in ("weights", "head", "input_size")):
+        return None
+    if not measures.keys() >= {*NEEDED}:
         return None
     record["outdated"] = record.get("calibration") != own["calibration"]
     if record["outdated"]:

@@ -39,7 +39,7 @@ def test_measures_as_text_and_as_json() -> None:
         assert part in shown.getvalue()
     print_measures(console, {**found, "images": 3}, "people")
     for part in (
-        f"people: 3 images with {len(target)} instances, ",
+        f"people: {len(target)} instances in 3 images, ",
         "over 2 instances",
         "% of the instances, with an NME above 10 %",
     ):

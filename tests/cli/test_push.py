@@ -93,10 +93,10 @@ def test_without_a_record_and_its_data_it_is_not_measured(
     (run_copy / "config.yaml").unlink()
     done = kpnet("push", run_copy, "me/tiny")
     assert done.code == 0, done.err
-    why = f"{run_copy}: no validation data in its config: give a file of labels"
+    why = f"{run_copy}: no validation data in its config"
     assert f"kpnet: not measured again for the card: {why}; measure it in Python: " in done.err
     assert f"model.push_to_hub('me/tiny', measures=kpnet.evaluate('{run_copy}', DATA))" in done.err
-    assert "kpnet evaluate" not in done.err
+    assert "give a file of labels" not in done.err
     assert "Not measured" in card_of(hub)
 
 

@@ -8,7 +8,8 @@ import pytest
 from support.bad_configs import BASE, fails
 
 from kpnet.config.loading import load_config
-from kpnet.config.schema import TrainFile
+from kpnet.config.schema import DataConfig, TrainFile
+from kpnet.core.errors import KpnetError
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,35 @@ def test_training_files_in_every_form_and_written_as_they_were_given(given: Any,
 )
 def test_bad_training_files(given: str, message: str) -> None:
     assert message in fails(f"data.train={given}")
+
+
+DEEP, DEEPER, PLAIN = ({"name": "points_csv", "bits": 12}, {"name": "coco", "bits": 14}, "yolo")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "bits"),
+    [
+        (DEEP, [], 12),
+        (PLAIN, [], 16),
+        (DEEP, [DEEPER], 12),
+        (PLAIN, [DEEP], 12),
+        (PLAIN, [DEEP, DEEP], 12),
+        (PLAIN, [DEEP, DEEPER], 16),
+        (PLAIN, [DEEP, None], 16),
+    ],
+)
+def test_the_bits_are_those_of_the_data_or_of_all_files(own: Any, files: list[Any], bits: int) -> None:
+    train = [TrainFile(file=f"{number}.csv", format=form) for number, form in enumerate(files)]
+    assert DataConfig(format=own, train=train).image_bits() == bits
+
+
+@pytest.mark.parametrize("bits", [None, [12], "twelve", 99])
+def test_bits_that_are_none(bits: Any) -> None:
+    with pytest.raises(KpnetError, match="bits: expected 8 to 16"):
+        DataConfig(format={"name": "points_csv", "bits": bits}).image_bits()
+
+
+def test_the_format_of_a_name_is_that_of_the_data_before_those_of_the_files() -> None:
+    train = [TrainFile(file="a.csv", format=DEEP), TrainFile(file="b.csv", format=DEEPER)]
+    data = DataConfig(format="points_csv", train=train)
+    assert [data.format_named(name) for name in ("points_csv", "coco", "pts")] == ["points_csv", DEEPER, "pts"]

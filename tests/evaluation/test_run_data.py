@@ -17,7 +17,7 @@ from kpnet.data import KeypointDataset
 from kpnet.data.build import open_dataset
 from kpnet.data.convert import convert
 from kpnet.data.seen_images import write_seen_images
-from kpnet.evaluation.run_data import adapt_dataset, check_unseen, evaluation_dataset
+from kpnet.evaluation.run_data import adapt_dataset, check_unseen, evaluation_dataset, validation_dataset
 from kpnet.models.build import assemble
 from kpnet.models.keypoint_model import KeypointModel
 
@@ -51,9 +51,11 @@ def test_a_runs_own_validation_data(tmp_path: Path) -> None:
     np.testing.assert_allclose(points(found), EVERY)
     assert found[0]["image"].shape == (1, 32, 32)
     bare = run(tmp_path / "bare", {**data, "val": None})
-    for folder in (bare, None):
-        with pytest.raises(KpnetError, match="bare" if folder else "no data"):
+    for folder, message in ((bare, "bare: no validation data in its config; give a file"), (None, "^no data")):
+        with pytest.raises(KpnetError, match=message):
             evaluation_dataset(folder, None, model_of())
+    with pytest.raises(KpnetError, match=r"bare: no validation data in its config$"):
+        validation_dataset(bare, model_of())
 
 
 def test_a_file_is_read_by_what_it_is_whatever_the_run_was_trained_on(tmp_path: Path) -> None:
@@ -71,6 +73,9 @@ def test_a_folder_is_read_with_the_options_of_the_runs_format(tmp_path: Path) ->
     options = {"format": {"name": "pts", "index_base": 0}, "skeleton": list(NAMES)}
     own = run(tmp_path / "own", options)
     np.testing.assert_allclose(points(evaluation_dataset(own, folder, model_of())), FIRST, atol=1e-4)
+    file = {"file": "faces", "format": {"name": "pts", "index_base": 0}}
+    by_file = run(tmp_path / "by_file", {"format": "synthetic", "train": file, "skeleton": list(NAMES)})
+    np.testing.assert_allclose(points(evaluation_dataset(by_file, folder, model_of())), FIRST, atol=1e-4)
     other = run(tmp_path / "other", {"format": "synthetic", "train": 2})
     np.testing.assert_allclose(points(evaluation_dataset(other, folder, model_of())), FIRST - 1, atol=1e-4)
 

@@ -39,10 +39,10 @@ from kpnet.inference.ray_engine import predict_on_ray
 model, photos, out, gate = map(Path, sys.argv[1:5])
 settings = {"batch_size": 4, "bits": 16}
 predictor = Predictor(str(model), device="cpu", **settings)
-calls = []
-def wait(*_):  # a worker predicts two shards, and others once the gate is open
-    calls.append(0)
-    while len(calls) > 2 and not gate.exists():
+done = lambda: len(list((out / "predictions").glob("[0-9]*.parquet")))
+limit = done() + 2
+def wait(*_):  # once there are two shards more, workers stop until the gate is open
+    while done() >= limit and not gate.exists():
         time.sleep(0.01)
 predictor.model.backbone.register_forward_pre_hook(wait)
 listed = lambda failures: stream_images([photos], failures)
@@ -80,7 +80,7 @@ def start(model: Path, photos: Path, out: Path, gate: Path) -> subprocess.Popen[
 def wait_for_shards(out: Path, count: int, process: subprocess.Popen[str]) -> set[Path]:
     end = time.monotonic() + 240
     while time.monotonic() < end and process.poll() is None:
-        found = set((out / "predictions").glob("*.parquet"))
+        found = set((out / "predictions").glob("[0-9]*.parquet"))
         if len(found) >= count:
             return found
         time.sleep(0.01)
@@ -114,7 +114,7 @@ def test_each_image_is_predicted_once_over_a_killed_driver_and_a_killed_worker(
     end = time.monotonic() + 120
     while set(workers()) - others and time.monotonic() < end:  # they end with the driver
         time.sleep(0.1)
-    before = set((out / "predictions").glob("*.parquet"))
+    before = set((out / "predictions").glob("[0-9]*.parquet"))
     assert len(before) < total
     stamps = {path: path.stat().st_mtime_ns for path in before}
     assert not (out / "failed.csv").exists()

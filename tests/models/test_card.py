@@ -44,7 +44,7 @@ def test_the_measures_with_their_intervals() -> None:
     assert "On the 12 validation images of the training (" in text
     record["measures"] = {**measures, "images": 5}
     text = model_card(model, "me/faces", Statements(), record)
-    assert "On the 5 validation images of the training with 12 instances (" in text
+    assert "On 12 instances in the 5 validation images of the training (" in text
     assert "over 12 instances." in text
     assert "Trained with kpnet 0.0.1." in text
 

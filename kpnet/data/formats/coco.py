@@ -366,10 +366,10 @@ class _Index:
         keypoints = annotation.keypoints
         if not keypoints or (isinstance(keypoints, list) and len(keypoints) == count):
             return True
-        length = len(keypoints) if isinstance(keypoints, list) else "no list of"
+        length = len(keypoints) if isinstance(keypoints, list) else "no list"
         self._left_out.append(annotation)
         self.skipped.add(
-            f"{annotation.origin}: {length} numbers as keypoints, expected {count}: x, y, v of {count // 3} points"
+            f"{annotation.origin}: keypoints: expected {count} numbers, x, y, v of {count // 3} points, found {length}"
         )
         return False
 

@@ -260,7 +260,9 @@ def _header(table: Path, lines: list[list[str]]) -> tuple[_Columns, int]:
     index = next((k for k, cell in enumerate(coords) if k and cell), len(coords))
     individuals = heads.get("individuals", [""] * len(coords))
     if not len(parts) == len(coords) == len(individuals):
-        raise KpnetError(f"{table}: header lines of {len(parts)} and {len(coords)} cells, expected equally many")
+        raise KpnetError(
+            f"{table}: its header lines: expected as many cells in each, found {len(parts)} and {len(coords)}"
+        )
     place: dict[tuple[str, str, str], int] = {}
     for k in range(index, len(coords)):
         if coords[k] in ("x", "y") and place.setdefault((individuals[k], parts[k], coords[k]), k) != k:

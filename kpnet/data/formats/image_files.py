@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kpnet.core.errors import KpnetError
+from kpnet.core.validation import check_bits
 from kpnet.data.formats.instances import InstanceDataset, Instances
 from kpnet.data.formats.skipped import Skipped
 from kpnet.data.image_cache import ImageCache
 from kpnet.data.image_names import ImageFinder
-from kpnet.data.images import check_bits, image_problem, is_turned, read_image, read_image_size
+from kpnet.data.images import image_problem, is_turned, read_image, read_image_size
 
 _ABOVE = 3  # folders above a file of labels in which its images are looked for
 _LABEL_FOLDERS = ("annotations", "annotation", "labels")  # their images are beside them

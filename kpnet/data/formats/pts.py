@@ -106,7 +106,7 @@ def _read_folder(skipped: Skipped, skeleton: Skeleton | None) -> Instances:
     count = Counter(len(points) for *_, points in found).most_common(1)[0][0]
     for name, _, points in found:
         if len(points) != count:
-            skipped.add(f"{name}: {len(points)} points, expected {count} as in most of the folder")
+            skipped.add(f"{name}: points: expected {count} as in most of the folder, found {len(points)}")
     origins, names, kept = zip(*(each for each in found if len(each[2]) == count), strict=True)
     fits = skeleton is not None and len(skeleton) == count
     own = Skeleton.load("ibug68") if count == 68 and not fits else unnamed_skeleton(count, skeleton)
@@ -131,7 +131,8 @@ def read_pts(path: Path) -> np.ndarray:
             raise KpnetError(f'{path}: line {number}: "{line.strip()[:40]}"; expected x y of a point') from None
         rows.append((x, y))
     if not rows or str(len(rows)) != head.get("n_points", str(len(rows))):
-        raise KpnetError(f"{path}: {len(rows)} points, expected {head.get('n_points', 'at least 1')}; is it cut short?")
+        expected = head.get("n_points", "at least 1")
+        raise KpnetError(f"{path}: points: expected {expected}, found {len(rows)}; is it cut short?")
     xy = np.array(rows)
     xy[np.isnan(xy).any(-1)] = np.nan
     return xy

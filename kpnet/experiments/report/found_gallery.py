@@ -11,7 +11,7 @@ import numpy as np
 from kpnet.data.wrappers.scenes import Scenes, SceneTruth
 from kpnet.evaluation.found import scenes_of, score_threshold
 from kpnet.evaluation.matching import match_instances
-from kpnet.evaluation.run_data import evaluation_dataset
+from kpnet.evaluation.run_data import validation_dataset
 from kpnet.experiments.report.charts import ReportRow
 from kpnet.experiments.report.gallery import NARROWEST, WIDEST, image_uri
 from kpnet.inference.prediction import Prediction
@@ -71,7 +71,7 @@ def build_found_gallery(rows: Sequence[ReportRow]) -> list[FoundImage]:
     opened: list[tuple[ReportRow, KeypointModel, Predictor, Scenes]] = []
     for row in (each for each in rows if "instances" in each.results[0].measures):
         model = load_model(row.runs[0])
-        scenes = scenes_of(model, evaluation_dataset(row.runs[0], None, model))
+        scenes = scenes_of(model, validation_dataset(row.runs[0], model))
         if not opened or _names(scenes) == _names(opened[0][3]):
             opened.append((row, model, Predictor(model), scenes))
     chosen = [each["index"] for row, *_ in opened for each in _worst(row)[:SHOWN]] or [0] * bool(opened)

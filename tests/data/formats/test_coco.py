@@ -212,9 +212,10 @@ def set_first(**changes: Any) -> Change:
     return lambda values: values["annotations"][0].update(changes)
 
 
+NUMBERS = "keypoints: expected 9 numbers, x, y, v of 3 points"
 BAD_SAMPLES: dict[str, tuple[Change, str]] = {
-    "too few numbers": (set_first(keypoints=[1, 2, 2]), "annotation 7: 3 numbers as keypoints, expected 9"),
-    "no list": (set_first(keypoints="abc"), "annotation 7: no list of numbers as keypoints, expected 9"),
+    "too few numbers": (set_first(keypoints=[1, 2, 2]), f"annotation 7: {NUMBERS}, found 3"),
+    "no list": (set_first(keypoints="abc"), f"annotation 7: {NUMBERS}, found no list"),
     "words": (set_first(keypoints=["a"] * 9), "annotation 7: a point is nan, nan, nan; expected finite x, y and v of"),
     "NaN": (set_first(keypoints=[float("nan"), 1, 2] * 3), "annotation 7: a point is nan, 1, 2; expected finite"),
     "Inf": (set_first(keypoints=[1, 1, 2, 1, float("inf"), 1, 1, 1, 2]), "annotation 7: a point is 1, inf, 1"),

@@ -132,6 +132,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path, opened, form
 
 
+UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 EDITS = st.lists(
     st.tuples(st.sampled_from(["cell", "line", "cut", "twice", "bytes"]), st.integers(0, 500), st.sampled_from(PIECES)),
     min_size=1,
@@ -158,7 +159,7 @@ def edit(text: str, kind: str, where: int, piece: str) -> str:
     return "\n".join(lines)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, suppress_health_check=UNHURRIED, derandomize=True)
 @given(edits=EDITS, encoding=st.sampled_from(["utf-8", "utf-8", "cp1252", "utf-16"]))
 def test_damaged_text(damaged: tuple[Path, Path, str], edits: list[tuple[str, int, str]], encoding: str) -> None:
     path, opened, form = damaged
@@ -212,7 +213,11 @@ def json_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return FILES[request.param][0](tmp_path_factory.mktemp("json") / "data")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(
+    max_examples=150,
+    suppress_health_check=UNHURRIED,
+    derandomize=True,
+)
 @given(where=st.integers(0, 10**6), value=ANY_JSON)
 def test_any_value_at_any_place_of_a_json_file(json_file: Path, where: int, value: Any) -> None:
     original = json_file.read_text()

@@ -72,11 +72,11 @@ def test_whose_points_sixty_eight_are(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "cut short": ("version: 1\nn_points: 3\n{\n1 2\n3 4\n", "b.pts: 2 points, expected 3; is it cut short?"),
+    "cut short": ("version: 1\nn_points: 3\n{\n1 2\n3 4\n", "b.pts: points: expected 3, found 2; is it cut short?"),
     "words": ("n_points: 3\n{\n1 2\nleft eye\n3 4\n}", 'b.pts: line 4: "left eye"; expected x y of a point'),
     "three numbers": ("n_points: 1\n{\n1 2 3\n}", 'b.pts: line 3: "1 2 3"; expected x y'),
-    "empty": ("", "b.pts: 0 points, expected at least 1"),
-    "other number": ("n_points: 2\n{\n1 2\n3 4\n}", "b.pts: 2 points, expected 3 as in most of the folder"),
+    "empty": ("", "b.pts: points: expected at least 1, found 0"),
+    "other number": ("n_points: 2\n{\n1 2\n3 4\n}", "b.pts: points: expected 3 as in most of the folder, found 2"),
     "infinite": ("1 2\n3 4\ninf 5", "b.pts: 2 is at inf, 4; expected pixels"),
 }
 

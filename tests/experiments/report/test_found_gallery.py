@@ -35,7 +35,7 @@ def row(run: Path, monkeypatch: pytest.MonkeyPatch) -> ReportRow:
         built.append(model)
 
         def predict(pixels: np.ndarray) -> Prediction:
-            scenes = found_gallery.scenes_of(model, found_gallery.evaluation_dataset(run, None, model))
+            scenes = found_gallery.scenes_of(model, found_gallery.validation_dataset(run, model))
             (index,) = [i for i in range(len(scenes)) if np.array_equal(scenes.image(i), pixels)]
             truth = scenes.truth(index)
             points = np.concatenate([truth.points[:1], np.full((1, 3, 2), 300.0)])
