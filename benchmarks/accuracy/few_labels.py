@@ -16,8 +16,9 @@ fixed too. The starts:
 - squeezenet: `facial_squeezenet` with ImageNet weights;
 - pretrained: as scratch, after `kpnet pretrain` on all the training images, which runs once for each data set and has
   a row of its own;
-- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`); on faces15 by the recipe
-  `few_labels`, with the backbone of the start;
+- …+unlabelled: and the rest of the training images without their labels (`data.unlabelled`), by the recipe `few_labels`
+  with the backbone of the start; openfield and mirror_mouse are augmented otherwise, as their mice lie in any direction
+  or are not mirrored, and have half as many unlabelled images in a step;
 - …+faces_unlabelled: and those of data/faces_unlabelled;
 - …+self_train: and the rest of the training images by `kpnet train --self-train`.
 
@@ -50,8 +51,8 @@ from running import RESULTS, append_row, children_minutes, is_asked_for, kpnet, 
 TABLE = RESULTS / "few_labels.csv"
 RUNS = Path("runs/few_labels")
 STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1600, 600, 1600
-RECIPE_EPOCHS = {120: 300, 60: 400}  # of `few_labels`: 2400 and 1600 steps
-TEACHER = "train.unlabelled={batch_size: 32, weight: 2.0}"
+RECIPE_LABELS, RECIPE_STEPS = 120, 2400  # of `few_labels`
+RECIPE_BATCH = 16  # of `few_labels`
 BATCH = {"scratch": 32, "pretrained": 32, "squeezenet": 16}
 SMALL = "model.backbone.channels=[16, 32, 64, 128, 256]"
 WEIGHTS = "weights/squeezenet1_0_imagenet_fp16.safetensors"
@@ -59,6 +60,13 @@ FACES = ["Affine: {rotate: [-35, 35], scale: [0.8, 1.2], keep_ratio: true, trans
 MOUSE = ["Affine: {rotate: [-180, 180], scale: [0.8, 1.25], keep_ratio: true, translate_percent: [-0.1, 0.1], p: 0.95}"]
 MIRROR = ["Affine: {rotate: [-20, 20], scale: [0.8, 1.25], keep_ratio: true, translate_percent: [-0.1, 0.1], p: 0.95}"]
 FLIP, CONTRAST = "HorizontalFlip: {p: 0.5}", "RandomBrightnessContrast: {p: 0.5}"
+# What the student sees, as in `few_labels` but for the angles.
+SEEN = "Affine: {rotate: [-%d, %d], scale: [0.7, 1.3], keep_ratio: true, translate_percent: [-0.12, 0.12], p: 1.0}"
+HARDER = (
+    "RandomBrightnessContrast: {brightness_limit: 0.3, contrast_limit: 0.4, p: 0.8}",
+    "CoarseDropout: {num_holes_range: [1, 3], hole_height_range: [0.1, 0.35], hole_width_range: [0.1, 0.35], "
+    "fill: random_uniform, p: 0.7}",
+)
 BETTER = "squeezenet"  # the start that is better than scratch under 200 labels
 FOLDS = {"openfield": 20, "mirror_mouse": 5}
 
@@ -77,6 +85,9 @@ class Data:
     size: tuple[int, int] = (96, 96)
     channels: int = 1
     batches: int = 1  # those of the recipe are divided by this
+    student: tuple[str, ...] | None = (
+        None  # augmentation of the student's unlabelled images. None: that of `few_labels`
+    )
 
     @property
     def is_split(self) -> bool:
@@ -105,6 +116,7 @@ DATA = {
         "mouse4",
         (128, 160),
         batches=2,
+        student=(FLIP, SEEN % (180, 180), *HARDER),
     ),
     "mirror_mouse": Data(
         "points_csv",
@@ -115,6 +127,7 @@ DATA = {
         (*MIRROR, CONTRAST),
         size=(128, 128),
         batches=2,
+        student=(SEEN % (30, 30), *HARDER),
     ),
 }
 
@@ -181,13 +194,21 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     data = DATA[row.data]
     root = (runs / "data" if data.is_split else shared / data.folder).resolve()
     weights = f"model.pretrained={(shared / WEIGHTS).resolve()}"
-    if row.extra.endswith("unlabelled") and row.data == "faces15" and row.labels != 1207:
+    if row.extra.endswith("unlabelled") and row.labels != 1207:
         assert row.labels is not None
-        epochs = RECIPE_EPOCHS[row.labels]
-        values = [f"data.root={root}", f"data.train={{file: training.csv, limit: {row.labels}}}", "data.workers=0"]
+        steps = RECIPE_STEPS if row.labels == RECIPE_LABELS else UNLABELLED_STEPS
+        epochs = steps // math.ceil(row.labels / RECIPE_BATCH)
+        values = [f"data.root={root}", f"data.train={{file: {data.train}, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
         values += ["model.backbone=torchvision/squeezenet1_0", weights] if row.start == "squeezenet" else []
-        return ["few_labels", *values, *([] if row.extra == "unlabelled" else unlabelled(row, data, shared))]
+        if row.data != "faces15":
+            values += [f"data.format={data.form}", f"data.val={data.val}", f"data.skeleton={data.skeleton}"]
+            values += [f"model.input_size={list(data.size)}", f"model.in_channels={data.channels}"]
+            values.append(f"trainer.check_val_every_n_epoch={epochs}")
+        if data.student is not None:
+            values += [*augmentation(data), f"train.unlabelled.transforms={as_list(data.student)}"]
+            values.append(f"train.unlabelled.batch_size={32 // data.batches}")
+        return ["few_labels", *values, *unlabelled(row, data, shared)]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
     values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "trainer.logger=null"]
     values += [f"data.skeleton={data.skeleton}", *augmentation(data)]
@@ -204,7 +225,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
         values += ["data.val=null"]
     else:
         assert row.labels is not None
-        labels, steps = row.labels, UNLABELLED_STEPS if row.extra.endswith("unlabelled") else STEPS
+        labels, steps = row.labels, STEPS
         values += [f"data.train={{file: {data.train}, limit: {labels}}}", f"data.val={data.val}"]
     epochs = math.ceil(steps / math.ceil(labels / batch))
     values += [f"train.epochs={epochs}", f"train.batch_size={batch}", f"trainer.check_val_every_n_epoch={epochs}"]
@@ -221,7 +242,12 @@ def augmentation(data: Data) -> list[str]:
     """Return the override that gives the data's own augmentation, if it has one."""
     if data.transforms is None:
         return []
-    return [f"data.transforms=[{', '.join(f'{{{each}}}' for each in data.transforms)}]"]
+    return [f"data.transforms={as_list(data.transforms)}"]
+
+
+def as_list(transforms: Sequence[str]) -> str:
+    """Return transforms as an override gives them."""
+    return f"[{', '.join(f'{{{each}}}' for each in transforms)}]"
 
 
 def unlabelled(row: Row, data: Data, shared: Path) -> list[str]:
@@ -231,7 +257,7 @@ def unlabelled(row: Row, data: Data, shared: Path) -> list[str]:
         return [f"data.unlabelled={folder if row.labels == 1207 else [data.images, str(folder)]}"]
     if not row.extra:
         return []
-    return [f"data.unlabelled={data.images}", "--self-train" if row.extra == "self_train" else TEACHER]
+    return [f"data.unlabelled={data.images}", *(["--self-train"] if row.extra == "self_train" else [])]
 
 
 def pretrain(name: str, shared: Path, runs: Path, table: Path, threads: int) -> None:
