@@ -157,12 +157,8 @@ LIST = [
     *(Row("faces15", labels, start, seed) for seed in (0, 1) for labels in (120, 60, 25) for start in STARTS),
     *(Row("helen68", 60, start) for start in STARTS),
     *(Row(data, labels, start) for data in ("openfield", "mirror_mouse") for labels in (25, 50) for start in STARTS),
-    *(
-        Row(data, labels, start, 0, extra)
-        for data, labels in SMALLER
-        for extra in ("unlabelled", "self_train")
-        for start in ("scratch", BETTER)
-    ),
+    *(Row(data, labels, start, 0, "unlabelled") for data, labels in SMALLER for start in ("scratch", BETTER)),
+    *(Row("faces15", labels, start, 0, "self_train") for labels in (120, 60) for start in ("scratch", BETTER)),
     *(Row("faces15", 120, start, 0, "faces_unlabelled") for start in ("scratch", BETTER)),
     Row("faces15", 1207, "scratch", 0, "faces_unlabelled"),
     *(Row(data, None, BETTER, 0, "", fold) for data, count in FOLDS.items() for fold in range(count)),
