@@ -54,6 +54,7 @@ STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1600, 600, 1600
 RECIPE_LABELS, RECIPE_STEPS = 120, 2400  # of `few_labels`
 RECIPE_BATCH = 16  # of `few_labels`
 BATCH = {"scratch": 32, "pretrained": 32, "squeezenet": 16}
+SANDWICH = "model.backbone={name: conv_sandwich, channels: [24, 48, 96, 192, 384], norm: batch, residual: 1}"
 SMALL = "model.backbone.channels=[16, 32, 64, 128, 256]"
 WEIGHTS = "weights/squeezenet1_0_imagenet_fp16.safetensors"
 FACES = ["Affine: {rotate: [-35, 35], scale: [0.8, 1.2], keep_ratio: true, translate_percent: [-0.08, 0.08], p: 0.95}"]
@@ -196,7 +197,7 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
         epochs = steps // math.ceil(row.labels / RECIPE_BATCH)
         values = [f"data.root={root}", f"data.train={{file: {data.train}, limit: {row.labels}}}", "data.workers=0"]
         values += [f"train.epochs={epochs}", f"train.seed={row.seed}", "trainer.logger=null"]
-        values += ["model.backbone=torchvision/squeezenet1_0", weights] if row.start == "squeezenet" else []
+        values += [weights] if row.start == "squeezenet" else [SANDWICH, "model.pretrained=false"]
         if row.data != "faces15":
             values += [f"data.format={data.form}", f"data.val={data.val}", f"data.skeleton={data.skeleton}"]
             values += [f"model.input_size={list(data.size)}", f"model.in_channels={data.channels}"]
