@@ -51,8 +51,7 @@ from running import RESULTS, append_row, children_minutes, is_asked_for, kpnet, 
 TABLE = RESULTS / "few_labels.csv"
 RUNS = Path("runs/few_labels")
 STEPS, UNLABELLED_STEPS, PRETRAINING_STEPS, FOLD_STEPS = 960, 1600, 600, 1600
-RECIPE_LABELS, RECIPE_STEPS = 120, 2400  # of `few_labels`
-RECIPE_BATCH = 16  # of `few_labels`
+RECIPE_LABELS, RECIPE_STEPS, RECIPE_BATCH = 120, 2400, 16  # of `few_labels`
 BATCH = {"scratch": 32, "pretrained": 32, "squeezenet": 16}
 SANDWICH = "model.backbone={name: conv_sandwich, channels: [24, 48, 96, 192, 384], norm: batch, residual: 1}"
 SMALL = "model.backbone.channels=[16, 32, 64, 128, 256]"
@@ -86,9 +85,7 @@ class Data:
     size: tuple[int, int] = (96, 96)
     channels: int = 1
     batches: int = 1  # those of the recipe are divided by this
-    student: tuple[str, ...] | None = (
-        None  # augmentation of the student's unlabelled images. None: that of `few_labels`
-    )
+    student: tuple[str, ...] | None = None  # augmentation of the unlabelled images. None: that of `few_labels`
 
     @property
     def is_split(self) -> bool:
@@ -205,11 +202,12 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
         if data.student is not None:
             values += [*augmentation(data), f"train.unlabelled.transforms={as_list(data.student)}"]
             values.append(f"train.unlabelled.batch_size={32 // data.batches}")
+        values += cache(row)
         return ["few_labels", *values, *unlabelled(row, data, shared)]
     recipe = "facial_squeezenet" if row.start == "squeezenet" else "facial_heatmap"
     values = [f"data.root={root}", f"data.format={data.form}", "data.workers=0", "trainer.logger=null"]
     values += [f"data.skeleton={data.skeleton}", *augmentation(data)]
-    values += ["data.cache_gb=1"] if row.data == "openfield" else []
+    values += cache(row)
     values += [f"model.input_size={list(data.size)}", f"model.in_channels={data.channels}", f"train.seed={row.seed}"]
     if row.labels == 1207:
         values += ["data.train=training.csv", "data.val=val.csv", "trainer.check_val_every_n_epoch=60"]
@@ -233,6 +231,11 @@ def options(row: Row, shared: Path, runs: Path) -> list[str]:
     if row.start == "pretrained":
         values.append(f"model.pretrained={(runs / f'pretraining_{row.data}').resolve()}")
     return [recipe, *values, *unlabelled(row, data, shared)]
+
+
+def cache(row: Row) -> list[str]:
+    """Return the override that keeps the decoded images in memory, where they are large."""
+    return ["data.cache_gb=1"] if row.data == "openfield" else []
 
 
 def augmentation(data: Data) -> list[str]:
